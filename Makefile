@@ -1,0 +1,54 @@
+# Every target installs what it needs: `make test` works on a fresh checkout.
+# Another Python has an environment of its own: PYTHON=python3.12 make test
+
+PYTHON ?= python3
+VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# The constraints hold torch and all tools at the tested versions.
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CONSTRAIN := --constraint constraints.txt
+
+# Two workers of one thread each: two workers of two threads each run slower on two cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
+
+.DEFAULT_GOAL := test
+.PHONY: demo test check contract bench wheel clean
+
+# Builds without isolation, so that the build backend too has the tested version.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet $(CONSTRAIN) scikit-build-core
+	$(PIP) install --quiet $(CONSTRAIN) --no-build-isolation --editable '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python examples/demo.py
+
+test: $(INSTALLED)
+	$(PYTEST) -m 'not slow'
+
+# The full product of backends, scores, normalizers, patterns and biases; `make test` takes a sample of it.
+contract: $(INSTALLED)
+	$(PYTEST) tests/contract --full
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+	$(PYTEST) tests/structure
+
+# Each benchmark checks its answer, times it, and writes benchmarks/results/<name>.json.
+bench: $(INSTALLED)
+	mkdir -p benchmarks/results
+	set -e; for bench in $(BENCHMARKS); do echo "$$bench"; $(BIN)/python "$$bench"; done
+
+wheel: $(INSTALLED)
+	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+# Leaves the environment; `rm -r .venv` removes it.
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,153 @@
+"""The operator: check, plan, run."""
+
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from regard.attention.bias import Bias, TensorBias
+from regard.attention.call import make_call
+from regard.attention.normalizer import Normalizer, Softmax
+from regard.attention.pattern import Full, Pattern
+from regard.attention.plan import Plan, choose, make_plan
+from regard.attention.score import Dot, Score
+from regard.attention.spec import AttentionSpec
+from regard.attention.summary import Seen, Summary
+
+DOT, SOFTMAX, FULL = Dot(), Softmax(), Full()
+PLAIN = AttentionSpec(DOT, SOFTMAX, FULL)
+
+
+@overload
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, *, score: Score = ..., normalizer: Normalizer = ...,
+    pattern: Pattern = ..., bias: Bias | Tensor | None = ..., dropout: float = ..., seed: int | Tensor | None = ...,
+    query_start: int | Tensor | None = ..., key_start: int = ..., summary: None = ..., backend: str = ...,
+) -> Tensor: ...  # fmt: skip
+
+
+@overload
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, *, score: Score = ..., normalizer: Normalizer = ...,
+    pattern: Pattern = ..., bias: Bias | Tensor | None = ..., dropout: float = ..., seed: int | Tensor | None = ...,
+    query_start: int | Tensor | None = ..., key_start: int = ..., summary: Summary, backend: str = ...,
+) -> tuple[Tensor, Seen]: ...  # fmt: skip
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    score: Score = DOT,
+    normalizer: Normalizer = SOFTMAX,
+    pattern: Pattern = FULL,
+    bias: Bias | Tensor | None = None,
+    dropout: float = 0.0,
+    seed: int | Tensor | None = None,
+    query_start: int | Tensor | None = None,
+    key_start: int = 0,
+    summary: Summary | None = None,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Seen]:
+    """Attention: each query's mixture of the values, by how well their keys answer it.
+
+    scores = score(query, key) + bias, hidden where the pattern says so; weights = normalizer(scores) * prior;
+    output = dropout(weights) @ value.
+
+    Args:
+        query: (B, H, L, E).
+        key: (B, G, S, E), where G divides H: each key head serves H / G query heads.
+        value: (B, G, S, V).
+        score: how well a key answers a query.
+        normalizer: what turns a row of scores into weights.
+        pattern: which keys a query may attend to.
+        bias: what is added to the scores: a value, or a tensor that broadcasts to (B, H, L, S).
+        dropout: the probability that a weight is dropped, 0 <= dropout < 1. There is no training flag: pass 0.0 in
+            evaluation.
+        seed: which weights are dropped: an int, or an int64 tensor; by default drawn from torch's default generator.
+        query_start: position of the first query: an int, or integers (B,) where each sequence has its own; by default
+            the last query stands on the last key.
+        key_start: position of the first key.
+        summary: what else to return.
+        backend: "auto", or the name of one, which then runs or refuses, and never falls back.
+
+    Returns:
+        The output (B, H, L, V) in the dtype of the query, and, if a summary is asked for, a `Seen`.
+
+    Raises:
+        ShapeError: tensors whose shapes, dtypes or devices do not go together.
+        ConfigError: an argument that is out of range, unknown, or of the wrong kind.
+        UnsupportedError: a backend that does not compute the call, or a summary that means nothing with it.
+
+    Source: Bahdanau et al. 2014, arXiv 1409.0473, equations 5 and 6; Vaswani et al. 2017, arXiv 1706.03762,
+    section 3.2.
+
+    >>> query = key = torch.eye(2).reshape(1, 1, 2, 2) * 20
+    >>> attend(query, key, torch.tensor([[[[1.0], [2.0]]]])).round().flatten()
+    tensor([1., 2.])
+    """
+    spec = _spec(score, normalizer, pattern, bias, dropout)
+    if torch.is_autocast_enabled(query.device.type):
+        low = torch.get_autocast_dtype(query.device.type)
+        query, key, value = (x.to(low) if x.is_floating_point() else x for x in (query, key, value))
+        with torch.autocast(query.device.type, enabled=False):
+            call = make_call(query, key, value, spec, seed, query_start, key_start, summary)
+            output, seen = choose(call, backend).run(call)
+    else:
+        call = make_call(query, key, value, spec, seed, query_start, key_start, summary)
+        output, seen = choose(call, backend).run(call)
+    return output if seen is None else (output, seen)
+
+
+def plan(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    score: Score = DOT,
+    normalizer: Normalizer = SOFTMAX,
+    pattern: Pattern = FULL,
+    bias: Bias | Tensor | None = None,
+    dropout: float = 0.0,
+    seed: int | Tensor | None = None,
+    query_start: int | Tensor | None = None,
+    key_start: int = 0,
+    summary: Summary | None = None,
+    backend: str = "auto",
+) -> Plan:
+    """What `attend` would do with the same arguments: which backend, why not the others, and at what cost.
+
+    Args:
+        query: as for `attend`.
+        key: as for `attend`.
+        value: as for `attend`.
+        score: as for `attend`.
+        normalizer: as for `attend`.
+        pattern: as for `attend`.
+        bias: as for `attend`.
+        dropout: as for `attend`.
+        seed: as for `attend`.
+        query_start: as for `attend`.
+        key_start: as for `attend`.
+        summary: as for `attend`.
+        backend: as for `attend`.
+
+    Returns:
+        The plan; `print(plan(...).explain())` tells it in words.
+
+    Raises:
+        ShapeError: as for `attend`.
+        ConfigError: as for `attend`.
+        UnsupportedError: as for `attend`.
+    """
+    spec = _spec(score, normalizer, pattern, bias, dropout)
+    return make_plan(make_call(query, key, value, spec, seed, query_start, key_start, summary), backend)
+
+
+def _spec(
+    score: Score, normalizer: Normalizer, pattern: Pattern, bias: Bias | Tensor | None, dropout: float
+) -> AttentionSpec:
+    if score is DOT and normalizer is SOFTMAX and pattern is FULL and bias is None and not dropout:
+        return PLAIN
+    return AttentionSpec(score, normalizer, pattern, TensorBias(bias) if isinstance(bias, Tensor) else bias, dropout)

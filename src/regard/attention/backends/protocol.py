@@ -1,0 +1,33 @@
+"""What every backend can do."""
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from regard.attention.call import Call
+from regard.attention.summary import Seen
+
+
+class Cost(NamedTuple):
+    """What a call will take, predicted before it runs."""
+
+    pairs: int  # (query, key) pairs of one head and sequence that are computed, visible or not
+    working_bytes: int  # memory beyond inputs and outputs, forward, at its peak
+
+
+class Backend(Protocol):
+    """A way to compute attention. It runs a call exactly, or says every reason why it does not."""
+
+    name: str
+
+    def refusals(self, call: Call) -> list[str]:
+        """Every reason why this backend does not compute the call; empty if it does."""
+        ...
+
+    def cost(self, call: Call) -> Cost:
+        """What the call will take."""
+        ...
+
+    def run(self, call: Call) -> tuple[Tensor, Seen | None]:
+        """The output (B, H, L, V) in the dtype of the query, and the summaries if any are asked for."""
+        ...

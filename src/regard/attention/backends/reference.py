@@ -1,0 +1,66 @@
+"""What attention means: dense, in any float type, one line for each step of the formula.
+
+scores  = score(query, key) + bias          (B, H, L, S), -inf where the pattern hides a key
+weights = normalizer(scores) * prior        rows
+output  = dropout(weights) @ value          (B, H, L, V)
+"""
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from regard.attention.backends.protocol import Cost
+from regard.attention.call import Call
+from regard.attention.dropout import keep_scale
+from regard.attention.formula import masked_scores, mix, shield, with_prior
+from regard.attention.pattern import Full
+from regard.attention.summary import Frame, Merger, Seen, collect, contributions
+
+
+@final
+class Reference:
+    """The meaning of a call. Memory L x S."""
+
+    name = "reference"
+
+    def refusals(self, call: Call) -> list[str]:
+        return []
+
+    def cost(self, call: Call) -> Cost:
+        batch, heads, num_queries, head_dim = call.query.shape
+        pairs = num_queries * call.key.shape[2]
+        alive = 2 + call.spec.score.width(head_dim)  # scores, weights and what a score keeps for each pair
+        return Cost(pairs, batch * heads * pairs * alive * call.dtype.itemsize)
+
+    def run(self, call: Call) -> tuple[Tensor, Seen | None]:
+        spec, dtype = call.spec, call.dtype
+        query_BL, key_S = call.positions()
+        query, key, value, visible, sees = call.query, call.key, call.value, None, None
+        if not isinstance(spec.pattern, Full):
+            visible = spec.pattern.visible(query_BL, key_S)
+            query, key, value, sees = shield(query, key, value, visible)
+
+        scores_BHLS = masked_scores(spec, query.to(dtype), key.to(dtype), query_BL, key_S, visible, [len(key_S)])
+        row = spec.normalizer.statistic(scores_BHLS)
+        weights_BHLS = with_prior(spec, spec.normalizer.weights(scores_BHLS, row), query_BL, key_S)
+        kept_BHLS = weights_BHLS
+        if call.seed is not None:
+            batch, heads, rows, columns = weights_BHLS.shape
+            p = spec.dropout
+            kept_BHLS = weights_BHLS * keep_scale(p, call.seed, batch, heads, slice(0, rows), slice(0, columns), dtype)
+        output_BHLV = mix(kept_BHLS, value.to(dtype))
+        if sees is not None:
+            output_BHLV = torch.where(sees, output_BHLV, 0)
+        output = output_BHLV.to(call.query.dtype)
+        if call.summary is None:
+            return output, None
+
+        batch, heads, rows, columns = weights_BHLS.shape
+        frame = Frame(slice(0, rows), slice(0, columns), rows, columns, call.key_start)
+        merger = None
+        if call.summary.merged:
+            merger = Merger(call.summary, batch, heads, rows, weights_BHLS)
+            merger.add(weights_BHLS, frame)
+        log_sum_exp = (row.shift + row.level).squeeze(-1) if call.summary.log_sum_exp else None
+        return output, collect(call.summary, contributions(call.summary, weights_BHLS, frame), merger, log_sum_exp)

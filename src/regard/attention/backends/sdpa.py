@@ -1,0 +1,85 @@
+"""PyTorch's own fused kernels, where they mean exactly the same."""
+
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from regard.attention.backends.protocol import Cost
+from regard.attention.call import Call
+from regard.attention.formula import shield
+from regard.attention.normalizer import Softmax
+from regard.attention.pattern import Causal, Full
+from regard.attention.score import Dot
+from regard.attention.summary import Seen
+from regard.attention.tile_sum import any_dual
+
+
+@final
+class SDPA:
+    """torch.nn.functional.scaled_dot_product_attention. A pattern other than Full or an aligned Causal costs a mask."""
+
+    name = "sdpa"
+
+    def refusals(self, call: Call) -> list[str]:
+        spec, reasons = call.spec, []
+        if not isinstance(spec.score, Dot):
+            reasons.append(f"score: computes Dot only, not {spec.score}")
+        elif spec.score.softcap is not None:
+            reasons.append("score: has no softcap")
+        elif isinstance(spec.score.scale, Tensor):
+            reasons.append("score: takes a number as scale, not a tensor")
+        if not isinstance(spec.normalizer, Softmax):
+            reasons.append(f"normalizer: computes Softmax only, not {spec.normalizer}")
+        else:
+            if spec.normalizer.sink is not None:
+                reasons.append("normalizer: has no sink")
+            if spec.normalizer.prior is not None:
+                reasons.append("normalizer: has no prior")
+        if call.seed is not None:
+            reasons.append("dropout: draws other entries than the seed says")
+        if call.summary is not None:
+            reasons.append("summary: returns the output only")
+        if not torch.compiler.is_compiling() and any_dual((call.query, call.key, call.value)):
+            reasons.append("derivatives: has no forward mode")
+        return reasons
+
+    def cost(self, call: Call) -> Cost:
+        batch, heads, num_queries, _ = call.query.shape
+        pairs = num_queries * call.key.shape[2]
+        if needs_mask(call):
+            return Cost(pairs, batch * heads * pairs * call.query.element_size())
+        return Cost(pairs // 2 if isinstance(call.spec.pattern, Causal) else pairs, 0)
+
+    def run(self, call: Call) -> tuple[Tensor, Seen | None]:
+        query, key, value, spec = call.query, call.key, call.value, call.spec
+        grouped = query.shape[1] != key.shape[1]
+        scale = spec.score.scale if isinstance(spec.score, Dot) else None
+        scale = None if isinstance(scale, Tensor) else scale
+        if not needs_mask(call):
+            causal = isinstance(spec.pattern, Causal)
+            return functional.scaled_dot_product_attention(
+                query, key, value, is_causal=causal, scale=scale, enable_gqa=grouped
+            ), None
+        query_BL, key_S = call.positions()
+        visible = sees = mask = None
+        if not isinstance(spec.pattern, Full):
+            mask = visible = spec.pattern.visible(query_BL, key_S)
+            query, key, value, sees = shield(query, key, value, visible)
+        if spec.bias is not None:
+            mask = spec.bias.bias(query_BL, key_S, query.dtype)
+            if visible is not None:
+                mask = torch.where(visible, mask, -torch.inf)
+        output = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped
+        )
+        return output if sees is None else torch.where(sees, output, 0), None
+
+
+def needs_mask(call: Call) -> bool:
+    """Whether PyTorch's kernel would need the L x S mask for what the call hides or adds."""
+    if call.spec.bias is not None:
+        return True
+    aligned = isinstance(call.query_start, int) and call.query_start == call.key_start
+    return not (isinstance(call.spec.pattern, Full) or (isinstance(call.spec.pattern, Causal) and aligned))

@@ -1,0 +1,168 @@
+"""Patterns made of square blocks of positions."""
+
+from functools import lru_cache
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regard.attention.intervals import Bools, Intervals, Ints
+from regard.attention.pattern import Pattern
+from regard.attention.schedule import Blocks, Reach
+from regard.attention.value import holds, value
+from regard.errors import ConfigError, ShapeError
+
+
+@final
+@value
+class BlockSparse(Pattern):
+    """A layout of blocks: a query at position i sees the key at position j where layout[i // block_size, j // block_size].
+
+    Args:
+        layout: booleans, (query blocks, key blocks), or (H, query blocks, key blocks) to tell heads apart.
+        block_size: positions on a side of a block, >= 1.
+
+    Raises:
+        ShapeError: a layout that is not boolean or has another number of dimensions; in a call, positions that the
+            layout does not cover.
+        ConfigError: a block size below 1.
+
+    Source: Child et al. 2019, arXiv 1904.10509, section 5.4; Zaheer et al. 2020, arXiv 2007.14062, appendix D.
+
+    >>> print(BlockSparse(torch.tensor([[True, False], [True, True]]), block_size=2).draw(queries=4, keys=4))
+    ██··
+    ██··
+    ████
+    ████
+    """
+
+    layout: Tensor = holds("Hij")
+    block_size: int
+
+    def __post_init__(self) -> None:
+        if self.layout.dtype != torch.bool or self.layout.dim() not in (2, 3):
+            raise ShapeError(
+                f"BlockSparse: layout is {self.layout.dtype} of shape {tuple(self.layout.shape)}; expected torch.bool "
+                "of shape (query blocks, key blocks) or (heads, query blocks, key blocks)"
+            )
+        if self.block_size < 1:
+            raise ConfigError(f"BlockSparse: block_size={self.block_size} must be at least 1")
+
+    def check(self, query_start: int | None, num_queries: int, key_start: int, num_keys: int) -> None:
+        for axis, start, count in ((-2, query_start, num_queries), (-1, key_start, num_keys)):
+            covered = self.layout.shape[axis] * self.block_size
+            if start is not None and (start < 0 or start + count > covered):
+                raise ShapeError(
+                    f"BlockSparse: the layout covers positions 0 to {covered - 1} of the {'query' if axis == -2 else 'key'}"
+                    f" axis, but the call has {start} to {start + count - 1}; give more blocks, or another "
+                    f"{'query' if axis == -2 else 'key'}_start"
+                )
+
+    def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
+        rows, columns = (
+            torch.div(x, self.block_size, rounding_mode="floor").clamp(0, n - 1)
+            for x, n in zip((query_BL, key_S), self.layout.shape[-2:], strict=True)
+        )
+        layout_Hij = self.layout if self.layout.dim() == 3 else self.layout[None]
+        seen_HBLS = layout_Hij[:, rows][..., columns]
+        return seen_HBLS.transpose(0, 1)
+
+    def reach(self, blocks: Blocks) -> Reach:
+        layout = self.layout.cpu().numpy().reshape(-1, *self.layout.shape[-2:])
+        edges = np.arange(layout.shape[2] + 1, dtype=np.int64) * self.block_size
+        first, last = (np.clip(x // self.block_size, 0, layout.shape[1] - 1) for x in (blocks.first, blocks.last))
+        some = _any_between(layout.any(0), first, last)
+        every = ~_any_between(~layout.all(0), first, last)
+        return Reach(Intervals.of_grid(some, edges), Intervals.of_grid(every, edges))
+
+
+@final
+@value
+class RandomBlocks(Pattern):
+    """Each block of queries sees `count` blocks of keys, drawn once from the seed without replacement.
+
+    Args:
+        seed: what the draw depends on; the same seed is the same pattern everywhere.
+        length: positions that the drawn blocks lie in; a position beyond sees and is seen by nothing.
+        count: key blocks that a query block sees.
+        block_size: positions on a side of a block, >= 1.
+
+    Raises:
+        ConfigError: a negative seed, or more blocks asked for than the length has.
+
+    Source: Zaheer et al. 2020, arXiv 2007.14062, section 2 and appendix D.
+
+    >>> print(RandomBlocks(seed=7, length=8, count=1, block_size=2).draw(queries=8, keys=8))
+    ····██··
+    ····██··
+    ····██··
+    ····██··
+    ····██··
+    ····██··
+    ······██
+    ······██
+    """
+
+    seed: int
+    length: int
+    count: int = 3
+    block_size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.seed < 0 or self.block_size < 1:
+            raise ConfigError(
+                f"RandomBlocks: seed={self.seed} must be >= 0 and block_size={self.block_size} at least 1"
+            )
+        if not 0 <= self.count <= self.num_blocks:
+            raise ConfigError(
+                f"RandomBlocks: count={self.count} must be from 0 to the {self.num_blocks} blocks of "
+                f"{self.block_size} in length={self.length}"
+            )
+
+    @property
+    def num_blocks(self) -> int:
+        return -(-self.length // self.block_size)
+
+    def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
+        chosen = torch.tensor(_draw(self.seed, self.num_blocks, self.count).tolist(), device=key_S.device)
+        inside = ((x >= 0) & (x < self.length) for x in (query_BL, key_S))
+        rows, columns = (torch.div(x, self.block_size, rounding_mode="floor") for x in (query_BL, key_S))
+        drawn_BLC = chosen.reshape(self.num_blocks, self.count)[rows.clamp(0, self.num_blocks - 1)]
+        seen_BLS = (drawn_BLC[..., None] == columns).any(2)
+        query_inside, key_inside = inside
+        return (seen_BLS & query_inside[..., None] & key_inside)[:, None]
+
+    def reach(self, blocks: Blocks) -> Reach:
+        size, n = self.block_size, self.num_blocks
+        first, last = (np.clip(x // size, 0, n - 1) for x in (blocks.first, blocks.last))
+        drawn = _draw(self.seed, n, self.count)
+        inside = Intervals.of([0], [self.length], len(blocks))
+        some = every = Intervals.of(drawn[first] * size, (drawn[first] + 1) * size, len(blocks)) & inside
+        for step in range(1, int((last - first).max()) + 1):
+            row = np.minimum(first + step, last)
+            more = Intervals.of(drawn[row] * size, (drawn[row] + 1) * size, len(blocks)) & inside
+            some, every = some | more, every & more
+        outside = (blocks.first < 0) | (blocks.last >= self.length)
+        return Reach(some, Intervals.nothing(len(blocks)).where(outside, every))
+
+
+@lru_cache(maxsize=64)
+def _draw(seed: int, blocks: int, count: int) -> Ints:
+    """For each block, `count` different blocks, ascending: (blocks, count). From raw generator words, which numpy keeps
+    the same in every version."""
+    words = np.random.Philox(key=seed).random_raw(blocks * count).reshape(blocks, count)
+    drawn = np.empty((blocks, count), dtype=np.int64)
+    for i in range(count):
+        pick = (words[:, i] % np.uint64(blocks - i)).astype(np.int64)
+        for j in range(i):  # the pick counts only blocks not drawn yet: step over those that are, in ascending order
+            pick += pick >= drawn[:, j]
+        drawn[:, i] = pick
+        drawn[:, : i + 1].sort(axis=1)
+    return drawn
+
+
+def _any_between(grid: Bools, first: Ints, last: Ints) -> Bools:
+    """Whether any of the rows first[i] to last[i] of the grid is True: (len(first), columns)."""
+    total = np.vstack([np.zeros((1, grid.shape[1]), dtype=np.int64), grid.cumsum(0)])
+    return np.asarray(total[last + 1] > total[first])

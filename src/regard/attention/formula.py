@@ -1,0 +1,77 @@
+"""The steps that every composite backend takes, in DESIGN's order: score, bias, pattern, normalizer, prior, mix."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from regard.attention.bias import Bias
+from regard.attention.normalizer import Softmax
+from regard.attention.score import products
+from regard.attention.spec import AttentionSpec
+from regard.attention.value import restrict
+
+
+def masked_scores(
+    spec: AttentionSpec,
+    query: Tensor,
+    key: Tensor,
+    query_BL: Tensor,
+    key_S: Tensor,
+    visible: Tensor | None,
+    widths: Sequence[int],
+) -> Tensor:
+    """Scores with bias, -inf where hidden: (B, H, L, S).
+
+    `visible` is None where all is. `widths` are those of the runs of consecutive keys, side by side in `key` and
+    `key_S`: a bias is asked for one run at a time.
+    """
+    scores = spec.score.scores(query, key)
+    if spec.bias is not None:
+        scores = scores + _bias(spec.bias, query_BL, key_S, scores.dtype, widths)
+    return scores if visible is None else torch.where(visible, scores, -torch.inf)
+
+
+def _bias(bias: Bias, query_BL: Tensor, key_S: Tensor, dtype: torch.dtype, widths: Sequence[int]) -> Tensor:
+    if len(widths) == 1:
+        return bias.bias(query_BL, key_S, dtype)
+    stops = list(accumulate(widths))
+    runs = [slice(stop - width, stop) for stop, width in zip(stops, widths, strict=True)]
+    rows = slice(0, query_BL.shape[1])
+    parts = [restrict(bias, rows, run).bias(query_BL, key_S[run], dtype) for run in runs]
+    shape = torch.broadcast_shapes(*(x.shape[:-1] for x in parts))
+    return torch.cat([x.expand(*shape, width) for x, width in zip(parts, widths, strict=True)], -1)
+
+
+def with_prior(spec: AttentionSpec, weights: Tensor, query_BL: Tensor, key_S: Tensor) -> Tensor:
+    """Weights times the normalizer's prior, if it has one."""
+    if isinstance(spec.normalizer, Softmax) and spec.normalizer.prior is not None:
+        return weights * spec.normalizer.prior.factor(query_BL, key_S, weights.dtype)
+    return weights
+
+
+def mix(weights_BHLS: Tensor, value_BGSV: Tensor) -> Tensor:
+    """The output: each query's values, weighted: (B, H, L, V)."""
+    return products(weights_BHLS, value_BGSV.transpose(-1, -2))
+
+
+def shield(query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Zero in place of queries that see nothing and of keys that nobody sees, which may hold anything, NaN included.
+
+    Args:
+        query: (B, H, L, E).
+        key: (B, G, S, E).
+        value: (B, G, S, V).
+        visible: booleans (B or 1, H or 1, L, S).
+
+    Returns:
+        query, key, value, and which queries see something (B or 1, H or 1, L or 1, 1): outputs elsewhere must be
+        replaced by 0, so that nothing of their incoming gradient gets through either.
+    """
+    sees = visible.any(-1, keepdim=True)
+    seen = visible.any(-2)[..., None]  # (B or 1, H or 1, S, 1)
+    groups = key.shape[1]
+    if seen.shape[1] not in (1, groups):
+        seen = seen.unflatten(1, (groups, -1)).any(2)
+    return torch.where(sees, query, 0), torch.where(seen, key, 0), torch.where(seen, value, 0), sees

@@ -1,0 +1,218 @@
+"""What turns a row of scores into weights.
+
+Every normalizer here works in two steps: a *statistic* of the whole row (softmax's log-sum-exp, entmax's threshold),
+then each weight from its own score and that statistic. A backend may therefore take the row in pieces. The statistic
+is a pair: `shift`, the row's largest score, a constant; and `level`, relative to the shift, which carries the
+gradient. Hidden scores are -inf and get weight 0.
+"""
+
+from abc import abstractmethod
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from regard.attention.prior import Prior
+from regard.attention.value import Value, holds, per_head, value
+from regard.errors import ConfigError
+
+
+class Statistic(NamedTuple):
+    """What a row's weights depend on besides their own scores: two tensors (B, H, L, 1)."""
+
+    shift: Tensor
+    level: Tensor
+
+
+class Normalizer(Value):
+    """What every normalizer can do."""
+
+    @abstractmethod
+    def statistic(self, scores_BHLS: Tensor) -> Statistic:
+        """The statistic of whole rows."""
+
+    @abstractmethod
+    def weights(self, scores_BHLS: Tensor, row: Statistic) -> Tensor:
+        """Weights (B, H, L, S) of any part of the rows. Rows whose scores are all -inf get weights 0."""
+
+    @property
+    def no_entropy(self) -> str | None:
+        """Why the weights of a row have no entropy; None where they have."""
+        return None
+
+    @property
+    def no_log_sum_exp(self) -> str | None:
+        """Why a row has no log-sum-exp; None where it has."""
+        return f"{type(self).__name__} does not exponentiate its scores"
+
+
+@final
+@value
+class Softmax(Normalizer):
+    """exp(score) over the sum of exp(score) of the row, to which a sink adds a key that has no value.
+
+    Args:
+        sink: a logit (H,) or () that joins the denominator only, so that a head may attend to nothing; None for none.
+        prior: multiplies the weights afterwards, without normalizing again; None for none.
+
+    Source: the sink: Miller 2023, "Attention is off by one", and OpenAI 2025, arXiv 2508.10925, section 2.2; the
+    prior: Luong et al. 2015, arXiv 1508.04025, equation 10.
+    """
+
+    sink: Tensor | None = holds("H", default=None)
+    prior: Prior | None = None
+
+    def statistic(self, scores_BHLS: Tensor) -> Statistic:
+        top = scores_BHLS.amax(-1, keepdim=True)
+        sink = None if self.sink is None else per_head(self.sink, scores_BHLS.dtype)
+        if isinstance(sink, Tensor):
+            top = torch.maximum(top, sink)
+        shift = finite(constant(top))
+        total = torch.exp(scores_BHLS - shift).sum(-1, keepdim=True)
+        if isinstance(sink, Tensor):
+            total = total + torch.exp(sink - shift)
+        return Statistic(shift, safe_log(total))
+
+    def weights(self, scores_BHLS: Tensor, row: Statistic) -> Tensor:
+        return torch.exp(scores_BHLS - row.shift - finite(row.level))
+
+    @property
+    def no_entropy(self) -> str | None:
+        return None if self.prior is None else "weights multiplied by a prior do not sum to 1"
+
+    @property
+    def no_log_sum_exp(self) -> str | None:
+        return None
+
+
+@final
+@value
+class Entmax(Normalizer):
+    """Sparse weights: [(alpha - 1) score - threshold]_+ ^ (1 / (alpha - 1)), the threshold such that they sum to 1.
+
+    Between softmax (alpha to 1) and sparsemax (alpha = 2); beyond 2 sparser still.
+
+    Args:
+        alpha: a number > 1, or a tensor (H,) or (), which may be learned.
+
+    Raises:
+        ConfigError: an alpha that is not above 1.
+
+    Source: Peters et al. 2019, arXiv 1905.05702, section 3, equation 8; a learned alpha: Correia et al. 2019,
+    arXiv 1909.00015, section 3.
+    """
+
+    alpha: float | Tensor = holds("H")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.alpha, Tensor):
+            known = not torch.compiler.is_compiling() and self.alpha.device.type == "cpu"
+            least = float(self.alpha.detach().min()) if known else float("inf")
+        else:
+            least = self.alpha
+        if not least > 1:
+            raise ConfigError(f"Entmax: alpha={least} must be above 1 (toward 1 it is Softmax(), 2 is Sparsemax())")
+
+    def statistic(self, scores_BHLS: Tensor) -> Statistic:
+        shift = finite(constant(scores_BHLS.amax(-1, keepdim=True)))
+        below = _below(scores_BHLS, shift)
+        alpha = per_head(self.alpha, scores_BHLS.dtype)
+        level = _threshold(constant(below), constant(alpha) if isinstance(alpha, Tensor) else alpha)
+        # Two Newton steps from the root: they leave its value and give it its first three derivatives.
+        return Statistic(shift, _newton(below, alpha, _newton(below, alpha, level)))
+
+    def weights(self, scores_BHLS: Tensor, row: Statistic) -> Tensor:
+        alpha = per_head(self.alpha, scores_BHLS.dtype)
+        return _power((alpha - 1) * _below(scores_BHLS, row.shift) - row.level, 1 / (alpha - 1))
+
+
+@final
+@value
+class Sparsemax(Normalizer):
+    """The nearest point of the simplex: [score - threshold]_+, the threshold such that the weights sum to 1.
+
+    Source: Martins and Astudillo 2016, arXiv 1602.02068, section 2, equations 1 to 4.
+    """
+
+    def statistic(self, scores_BHLS: Tensor) -> Statistic:
+        return Entmax(2.0).statistic(scores_BHLS)
+
+    def weights(self, scores_BHLS: Tensor, row: Statistic) -> Tensor:
+        return (scores_BHLS - row.shift - row.level).clamp(min=0)
+
+
+@final
+@value
+class Sigmoid(Normalizer):
+    """Each key by itself: 1 / (1 + exp(-(score + bias))). Rows do not sum to 1.
+
+    Args:
+        bias: a number, or a tensor (H,) or (). The source takes -log(S), so that a row starts with a sum near 1.
+
+    Source: Ramapuram et al. 2024, arXiv 2409.04431, section 2.
+    """
+
+    bias: float | Tensor = holds("H", default=0.0)
+
+    def statistic(self, scores_BHLS: Tensor) -> Statistic:
+        none = scores_BHLS.new_zeros(*scores_BHLS.shape[:-1], 1)
+        return Statistic(none, none)
+
+    def weights(self, scores_BHLS: Tensor, row: Statistic) -> Tensor:
+        return torch.sigmoid(scores_BHLS + per_head(self.bias, scores_BHLS.dtype))
+
+    @property
+    def no_entropy(self) -> str | None:
+        return "Sigmoid weighs each key by itself: a row is not a distribution"
+
+
+def constant(x: Tensor) -> Tensor:
+    """The tensor without derivatives, backward or forward."""
+    x = x.detach()
+    return x if torch.compiler.is_compiling() else forward_ad.unpack_dual(x).primal
+
+
+def finite(x: Tensor) -> Tensor:
+    """0 in place of -inf: a row that sees nothing is shifted by nothing."""
+    return torch.where(x == -torch.inf, 0.0, x)
+
+
+def safe_log(x: Tensor) -> Tensor:
+    """log(x), and at 0 -inf with derivative 0."""
+    some = x > 0
+    return torch.where(some, torch.log(torch.where(some, x, 1.0)), -torch.inf)
+
+
+def _below(scores: Tensor, shift: Tensor) -> Tensor:
+    """Scores under the row's largest; hidden ones far but finite, so that alpha's gradient has no 0 * inf."""
+    return (scores - shift).clamp(min=-1e30)
+
+
+def _power(x: Tensor, exponent: float | Tensor) -> Tensor:
+    """x^exponent where x is positive, else 0; derivatives likewise."""
+    some = x > 0
+    return torch.where(some, torch.where(some, x, 1.0) ** exponent, 0.0)
+
+
+def _threshold(below: Tensor, alpha: float | Tensor) -> Tensor:
+    """The threshold of scores whose row maximum is 0, by bisection: (B, H, L, 1)."""
+    width = below.shape[-1]
+    scaled, exponent = (alpha - 1) * below, 1 / (alpha - 1)
+    # The largest weight is at most 1 and at least 1 / width, which brackets the threshold.
+    low = torch.full_like(below[..., :1], -1.0)
+    high = low * 0 - width ** (1 - alpha)
+    for _ in range(52 if below.dtype == torch.float64 else 24):
+        middle = (low + high) / 2
+        over = _power(scaled - middle, exponent).sum(-1, keepdim=True) > 1
+        low, high = torch.where(over, middle, low), torch.where(over, high, middle)
+    return low
+
+
+def _newton(below: Tensor, alpha: float | Tensor, level: Tensor) -> Tensor:
+    """One Newton step on sum [(alpha - 1) below - level]_+^(1 / (alpha - 1)) = 1."""
+    rest, exponent = (alpha - 1) * below - level, 1 / (alpha - 1)
+    excess = _power(rest, exponent).sum(-1, keepdim=True) - 1
+    slope = (exponent * _power(rest, exponent - 1)).sum(-1, keepdim=True)
+    some = slope > 0  # a row that sees nothing has no slope
+    return torch.where(some, level + excess / torch.where(some, slope, 1.0), level)

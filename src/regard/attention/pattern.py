@@ -1,0 +1,475 @@
+"""Which keys a query may attend to.
+
+A pattern is a value with one meaning, `visible`: True where attention is allowed. Patterns combine with & | ~.
+`reach` says the same of whole blocks of queries, and may say less than it could; a backend skips what is out of reach
+and asks `visible` only where a block is mixed. The patterns of this file follow from positions alone; those of
+`block_pattern.py` from a layout of blocks, and those of `sequence_pattern.py` from data about each sequence.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regard.attention.intervals import FAR, Intervals
+from regard.attention.schedule import Blocks, Reach, Schedule
+from regard.attention.value import Value, holds_tensors, leaves, restrict, value
+from regard.errors import ConfigError, ShapeError
+
+
+class Pattern(Value):
+    """What every pattern can do."""
+
+    @abstractmethod
+    def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
+        """True where the query may see the key.
+
+        Args:
+            query_BL: positions of the queries, (B or 1, L).
+            key_S: positions of the keys, (S,).
+
+        Returns:
+            Booleans that broadcast to (B, H, L, S).
+        """
+
+    @abstractmethod
+    def reach(self, blocks: Blocks) -> Reach:
+        """For each query block the positions that some query may see, and that every query sees."""
+
+    @property
+    def lookback(self) -> int | None:
+        """How many keys before its own position a query may see at most; None where there is no bound."""
+        return None
+
+    def check(self, query_start: int | None, num_queries: int, key_start: int, num_keys: int) -> None:
+        """Raise if the pattern does not cover these positions (`query_start` is None where it differs by sequence)."""
+
+    def __and__(self, other: "Pattern") -> "Pattern":
+        return And(self, other)
+
+    def __or__(self, other: "Pattern") -> "Pattern":
+        return Or(self, other)
+
+    def __invert__(self) -> "Pattern":
+        return Not(self)
+
+    @final
+    def schedule(
+        self, queries: int, keys: int, *, query_start: int | Tensor | None = None, key_start: int = 0, block: int = 128
+    ) -> Schedule:
+        """The tiles of the score matrix that are not empty.
+
+        Args:
+            queries: L, how many queries.
+            keys: S, how many keys.
+            query_start: position of the first query, or one for each sequence (B,); by default the last query
+                stands on the last key.
+            key_start: position of the first key.
+            block: rows in a block.
+
+        Returns:
+            The schedule, from a cache if the pattern holds no tensor.
+        """
+        if query_start is None:
+            query_start = key_start + keys - queries
+        if isinstance(query_start, Tensor):
+            starts = (int(query_start.min()), int(query_start.max()))
+        else:
+            starts = (query_start, query_start)
+        build = _build_schedule if holds_tensors(self) else _cached_schedule
+        return build(self, queries, keys, block, starts, key_start)
+
+    @final
+    def density(self, queries: int, keys: int, *, query_start: int | Tensor | None = None, key_start: int = 0) -> float:
+        """The share of (query, key) pairs that are visible, from 0 to 1, over the heads and sequences it tells apart.
+
+        Args:
+            queries: L, how many queries.
+            keys: S, how many keys.
+            query_start: position of the first query; by default the last query stands on the last key.
+            key_start: position of the first key.
+
+        Returns:
+            The exact share; only mixed tiles are looked into.
+        """
+        schedule = self.schedule(queries, keys, query_start=query_start, key_start=key_start)
+        query_BL, key_S = positions(queries, keys, query_start, key_start, _device(self))
+        pairs = float(schedule.full_pairs)
+        for rows, runs in schedule:
+            for start, stop, full in runs:
+                if not full:
+                    part = restrict(self, rows, slice(start, stop))
+                    seen = part.visible(query_BL[:, rows], key_S[start:stop])
+                    pairs += float(seen.double().mean()) * (rows.stop - rows.start) * (stop - start)
+        return pairs / (queries * keys)
+
+    @final
+    def draw(self, queries: int, keys: int, *, query_start: int | Tensor | None = None, key_start: int = 0) -> str:
+        """The pattern as text: a line for each query, █ where it may see the key.
+
+        Args:
+            queries: L, how many lines.
+            keys: S, how many columns.
+            query_start: position of the first query; by default the last query stands on the last key.
+            key_start: position of the first key.
+
+        Returns:
+            The picture; of the first sequence and head where they differ.
+
+        >>> print(Causal().draw(queries=3, keys=5))
+        ███··
+        ████·
+        █████
+        """
+        query_BL, key_S = positions(queries, keys, query_start, key_start, _device(self))
+        seen = self.visible(query_BL, key_S)
+        picture = seen.reshape(-1, *seen.shape[-2:])[0].expand(queries, keys)
+        return "\n".join("".join("█" if x else "·" for x in row) for row in picture.tolist())
+
+
+def positions(
+    queries: int, keys: int, query_start: int | Tensor | None, key_start: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Positions of the queries (B or 1, L) and of the keys (S,)."""
+    if query_start is None:
+        query_start = key_start + keys - queries
+    start = query_start.to(device)[:, None] if isinstance(query_start, Tensor) else query_start
+    query_BL = torch.arange(queries, device=device)[None] + start
+    return query_BL, torch.arange(keys, device=device) + key_start
+
+
+@final
+@value
+class Full(Pattern):
+    """Every query sees every key.
+
+    >>> print(Full().draw(queries=2, keys=4))
+    ████
+    ████
+    """
+
+    def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
+        return torch.ones(1, 1, query_BL.shape[1], key_S.shape[0], dtype=torch.bool, device=key_S.device)
+
+    def reach(self, blocks: Blocks) -> Reach:
+        everything = Intervals.everything(len(blocks))
+        return Reach(everything, everything)
+
+
+@final
+@value
+class Causal(Pattern):
+    """A query sees the keys up to its own position: key <= query.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.3.
+
+    >>> print(Causal().draw(queries=4, keys=4))
+    █···
+    ██··
+    ███·
+    ████
+    """
+
+    def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
+        return key_S <= query_BL[:, None, :, None]
+
+    def reach(self, blocks: Blocks) -> Reach:
+        return _span(blocks, None, 0)
+
+
+@final
+@value
+class SlidingWindow(Pattern):
+    """Keys at most `left` before and `right` after the query's position, which itself is always visible.
+
+    Args:
+        left: keys before, >= 0; None for all of them.
+        right: keys after, >= 0; None for all of them.
+
+    Raises:
+        ConfigError: a negative bound.
+
+    Source: Beltagy et al. 2020, arXiv 2004.05150, section 3.1.
+
+    >>> print(SlidingWindow(left=2, right=0).draw(queries=4, keys=4))
+    █···
+    ██··
+    ███·
+    ·███
+    """
+
+    left: int | None = None
+    right: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_window(self, self.left, self.right)
+
+    def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
+        distance = query_BL[:, None, :, None] - key_S
+        return within(distance, self.left, self.right)
+
+    def reach(self, blocks: Blocks) -> Reach:
+        return _span(blocks, self.left, self.right)
+
+    @property
+    def lookback(self) -> int | None:
+        return self.left
+
+
+@final
+@value
+class Dilated(Pattern):
+    """A window with gaps: every `dilation`-th key, `left` of them before and `right` after the query's position.
+
+    Args:
+        dilation: distance between neighboring keys, >= 1.
+        left: keys before, >= 0; None for all of them.
+        right: keys after, >= 0; None for all of them.
+
+    Raises:
+        ConfigError: a dilation below 1 or a negative bound.
+
+    Source: Beltagy et al. 2020, arXiv 2004.05150, section 3.1, "Dilated Sliding Window".
+
+    >>> print(Dilated(dilation=2, left=1, right=1).draw(queries=5, keys=5))
+    █·█··
+    ·█·█·
+    █·█·█
+    ·█·█·
+    ··█·█
+    """
+
+    dilation: int
+    left: int | None = None
+    right: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dilation < 1:
+            raise ConfigError(f"Dilated: dilation={self.dilation} must be at least 1 (1 is a plain window)")
+        _check_window(self, self.left, self.right)
+
+    def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
+        distance = query_BL[:, None, :, None] - key_S
+        return within(distance, self._far(self.left), self._far(self.right)) & (distance % self.dilation == 0)
+
+    def reach(self, blocks: Blocks) -> Reach:
+        some, every = _span(blocks, self._far(self.left), self._far(self.right))
+        return Reach(some, every if self.dilation == 1 else Intervals.nothing(len(blocks)))
+
+    @property
+    def lookback(self) -> int | None:
+        return self._far(self.left)
+
+    def _far(self, count: int | None) -> int | None:
+        return None if count is None else count * self.dilation
+
+
+@final
+@value
+class Strided(Pattern):
+    """Keys whose distance from the query is a multiple of `stride`, on either side.
+
+    The strided attention of the source is `Causal() & (Strided(stride) | SlidingWindow(left=stride))`.
+
+    Args:
+        stride: the distance, >= 1.
+
+    Raises:
+        ConfigError: a stride below 1.
+
+    Source: Child et al. 2019, arXiv 1904.10509, section 4.2.
+
+    >>> print((Causal() & Strided(3)).draw(queries=5, keys=5))
+    █····
+    ·█···
+    ··█··
+    █··█·
+    ·█··█
+    """
+
+    stride: int
+
+    def __post_init__(self) -> None:
+        if self.stride < 1:
+            raise ConfigError(f"Strided: stride={self.stride} must be at least 1")
+
+    def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
+        return (query_BL[:, None, :, None] - key_S) % self.stride == 0
+
+    def reach(self, blocks: Blocks) -> Reach:
+        everything = Intervals.everything(len(blocks))
+        return Reach(everything, everything if self.stride == 1 else Intervals.nothing(len(blocks)))
+
+
+@final
+@value
+class GlobalTokens(Pattern):
+    """Some positions see every key and are seen by every query; nothing else is visible.
+
+    Args:
+        positions: the positions, >= 0, any iterable of ints: `GlobalTokens([0])`, `GlobalTokens(range(64))`.
+
+    Raises:
+        ConfigError: a negative position.
+
+    Source: Beltagy et al. 2020, arXiv 2004.05150, section 3.1, "Global Attention".
+
+    >>> print(GlobalTokens([1]).draw(queries=3, keys=3))
+    ·█·
+    ███
+    ·█·
+    """
+
+    positions: Iterable[int]
+
+    def __post_init__(self) -> None:
+        ordered = tuple(sorted(set(self.positions)))
+        if ordered and ordered[0] < 0:
+            raise ConfigError(f"GlobalTokens: position {ordered[0]} is negative; positions count from 0")
+        object.__setattr__(self, "positions", ordered)
+
+    def _ranges(self) -> list[tuple[int, int]]:
+        """The positions as disjoint ranges start <= position < stop."""
+        ranges: list[tuple[int, int]] = []
+        for p in self.positions:
+            if ranges and ranges[-1][1] == p:
+                ranges[-1] = (ranges[-1][0], p + 1)
+            else:
+                ranges.append((p, p + 1))
+        return ranges
+
+    def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
+        def among(x: Tensor) -> Tensor:
+            found = torch.zeros_like(x, dtype=torch.bool)
+            for start, stop in self._ranges():
+                found = found | ((start <= x) & (x < stop))
+            return found
+
+        return among(query_BL)[:, None, :, None] | among(key_S)
+
+    def reach(self, blocks: Blocks) -> Reach:
+        ordered, ranges = np.array(tuple(self.positions), dtype=np.int64), self._ranges()
+        count = np.searchsorted(ordered, blocks.last + 1) - np.searchsorted(ordered, blocks.first)
+        keys = Intervals.of([r[0] for r in ranges], [r[1] for r in ranges], len(blocks))
+        everything = Intervals.everything(len(blocks))
+        # Where sequences start apart, a block's span may be wider than its rows: `every` then stays on the safe side.
+        return Reach(everything.where(count > 0, keys), everything.where(count == blocks.last + 1 - blocks.first, keys))
+
+
+@final
+@value
+class And(Pattern):
+    """Visible where both patterns say so: `left & right`."""
+
+    left: Pattern
+    right: Pattern
+
+    def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
+        return self.left.visible(query_BL, key_S) & self.right.visible(query_BL, key_S)
+
+    def reach(self, blocks: Blocks) -> Reach:
+        left, right = self.left.reach(blocks), self.right.reach(blocks)
+        return Reach(left.some & right.some, left.every & right.every)
+
+    @property
+    def lookback(self) -> int | None:
+        bounds = [b for b in (self.left.lookback, self.right.lookback) if b is not None]
+        return min(bounds, default=None)
+
+    def check(self, query_start: int | None, num_queries: int, key_start: int, num_keys: int) -> None:
+        self.left.check(query_start, num_queries, key_start, num_keys)
+        self.right.check(query_start, num_queries, key_start, num_keys)
+
+    def __repr__(self) -> str:
+        return " & ".join(f"({p})" if isinstance(p, Or) else str(p) for p in (self.left, self.right))
+
+
+@final
+@value
+class Or(Pattern):
+    """Visible where either pattern says so: `left | right`."""
+
+    left: Pattern
+    right: Pattern
+
+    def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
+        return self.left.visible(query_BL, key_S) | self.right.visible(query_BL, key_S)
+
+    def reach(self, blocks: Blocks) -> Reach:
+        left, right = self.left.reach(blocks), self.right.reach(blocks)
+        return Reach(left.some | right.some, left.every | right.every)
+
+    @property
+    def lookback(self) -> int | None:
+        left, right = self.left.lookback, self.right.lookback
+        return None if left is None or right is None else max(left, right)
+
+    def check(self, query_start: int | None, num_queries: int, key_start: int, num_keys: int) -> None:
+        self.left.check(query_start, num_queries, key_start, num_keys)
+        self.right.check(query_start, num_queries, key_start, num_keys)
+
+    def __repr__(self) -> str:
+        return f"{self.left} | {self.right}"
+
+
+@final
+@value
+class Not(Pattern):
+    """Visible where the pattern says it is not: `~pattern`."""
+
+    pattern: Pattern
+
+    def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
+        return ~self.pattern.visible(query_BL, key_S)
+
+    def reach(self, blocks: Blocks) -> Reach:
+        some, every = self.pattern.reach(blocks)
+        return Reach(~every, ~some)
+
+    def check(self, query_start: int | None, num_queries: int, key_start: int, num_keys: int) -> None:
+        self.pattern.check(query_start, num_queries, key_start, num_keys)
+
+    def __repr__(self) -> str:
+        return f"~({self.pattern})" if isinstance(self.pattern, And | Or) else f"~{self.pattern}"
+
+
+def within(distance: Tensor, left: int | None, right: int | None) -> Tensor:
+    """-right <= distance <= left, where None is no bound."""
+    if left is None:
+        return torch.ones_like(distance, dtype=torch.bool) if right is None else distance >= -right
+    return distance <= left if right is None else (distance <= left) & (distance >= -right)
+
+
+def _span(blocks: Blocks, left: int | None, right: int | None) -> Reach:
+    """The reach of a window around each query."""
+    far_left, far_right = (FAR if b is None else b for b in (left, right))
+    n, first, last = len(blocks), blocks.first[:, None], blocks.last[:, None]
+    some = Intervals.of(first - far_left, last + 1 + far_right, n)
+    return Reach(some, Intervals.of(last - far_left, first + 1 + far_right, n))
+
+
+def _check_window(pattern: Pattern, left: int | None, right: int | None) -> None:
+    for name, bound in (("left", left), ("right", right)):
+        if bound is not None and bound < 0:
+            raise ConfigError(f"{type(pattern).__name__}: {name}={bound} must be >= 0 keys, or None for no bound")
+
+
+def _build_schedule(
+    pattern: Pattern, queries: int, keys: int, block: int, starts: tuple[int, int], key_start: int
+) -> Schedule:
+    if min(queries, keys, block) < 1:
+        raise ShapeError(f"a schedule needs queries, keys and block of at least 1, got {queries}, {keys} and {block}")
+    blocks = Blocks.cut(queries, keys, block, starts, key_start)
+    return Schedule.of(pattern.reach(blocks), blocks)
+
+
+_cached_schedule = lru_cache(maxsize=256)(_build_schedule)
+
+
+def _device(pattern: Pattern) -> torch.device:
+    held = leaves(pattern)
+    return held[0].tensor.device if held else torch.device("cpu")

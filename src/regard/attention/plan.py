@@ -1,0 +1,110 @@
+"""Which backend runs a call, why the others do not, and what it will cost, before it runs."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+from torch import Tensor
+
+from regard.attention.backends.chunked import Chunked
+from regard.attention.backends.protocol import Backend
+from regard.attention.backends.reference import Reference
+from regard.attention.backends.sdpa import SDPA, needs_mask
+from regard.attention.call import Call
+from regard.errors import ConfigError, UnsupportedError, nearest
+
+BACKENDS: dict[str, Backend] = {b.name: b for b in (SDPA(), Chunked(), Reference())}
+SMALL = 1 << 16  # numbers for one head below which a dense computation is faster than tiles
+MASKED = 1 << 20  # pairs up to which a dense mask for PyTorch's kernel is
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """What will happen in a call.
+
+    Args:
+        call: the call, checked.
+        backend: the name of the backend that runs it.
+        refusals: for every backend that does not compute the call, every reason.
+        passed_over: for every backend that could but is not chosen, why.
+    """
+
+    call: Call
+    backend: str
+    refusals: dict[str, tuple[str, ...]]
+    passed_over: dict[str, str]
+
+    @cached_property
+    def density(self) -> float:
+        """The share of (query, key) pairs that the pattern lets be seen."""
+        query_start: int | Tensor = self.call.query_start
+        return self.call.spec.pattern.density(
+            self.call.query.shape[2], self.call.key.shape[2], query_start=query_start, key_start=self.call.key_start
+        )
+
+    @cached_property
+    def multiply_adds(self) -> int:
+        """Multiplications with addition in scores and mixing, forward: over the pairs that the backend computes."""
+        batch, heads, _, head_dim = self.call.query.shape
+        pairs = BACKENDS[self.backend].cost(self.call).pairs
+        return batch * heads * pairs * (head_dim + self.call.value.shape[3])
+
+    @cached_property
+    def working_bytes(self) -> int:
+        """Memory beyond inputs and outputs, forward, at its peak, in bytes."""
+        return BACKENDS[self.backend].cost(self.call).working_bytes
+
+    def explain(self) -> str:
+        """The plan in a few lines of text.
+
+        Returns:
+            Lines: the call, the backend and its cost, the other backends and why not.
+        """
+        q, v = self.call.query, self.call.value
+        lines = [
+            f"{self.call.spec}",
+            f"query {tuple(q.shape)}, key {tuple(self.call.key.shape)}, value {tuple(v.shape)}, {q.dtype}, {q.device}",
+            f"backend {self.backend}: {self.multiply_adds / 1e9:,.3f} billion multiply-adds, "
+            f"{self.working_bytes / 2**20:,.1f} MiB of working memory, density {self.density:.4g}",
+        ]
+        for name in BACKENDS:
+            if name in self.refusals:
+                lines += [f"not {name}: {reason}" for reason in self.refusals[name]]
+            elif name in self.passed_over:
+                lines.append(f"not {name}: {self.passed_over[name]}")
+        return "\n".join(lines)
+
+
+def choose(call: Call, backend: str) -> Backend:
+    """The backend that runs a call.
+
+    Raises:
+        ConfigError: an unknown name.
+        UnsupportedError: the backend asked for does not compute the call; with every reason.
+    """
+    if backend == "auto":
+        return BACKENDS[_preferred(call)]
+    if backend not in BACKENDS:
+        raise ConfigError(f"unknown backend {backend!r}; {nearest(backend, ['auto', *BACKENDS])}")
+    reasons = BACKENDS[backend].refusals(call)
+    if reasons:
+        raise UnsupportedError(f"backend {backend!r} does not compute this call: {'; '.join(reasons)}")
+    return BACKENDS[backend]
+
+
+def make_plan(call: Call, backend: str) -> Plan:
+    """The plan of a call."""
+    chosen = choose(call, backend).name
+    refusals = {name: tuple(b.refusals(call)) for name, b in BACKENDS.items()}
+    why = "another was asked for" if backend != "auto" else f"{chosen} is expected to be faster"
+    passed_over = {name: why for name, reasons in refusals.items() if not reasons and name != chosen}
+    return Plan(call, chosen, {n: r for n, r in refusals.items() if r}, passed_over)
+
+
+def _preferred(call: Call) -> str:
+    """The fastest backend that computes the call, by L, S, E, dtype, device and the values; never by batch size."""
+    pairs = call.query.shape[2] * call.key.shape[2]
+    if not BACKENDS["sdpa"].refusals(call) and (pairs <= MASKED or not needs_mask(call)):
+        return "sdpa"
+    return "reference" if pairs * call.spec.score.width(call.query.shape[3]) <= SMALL else "chunked"

@@ -1,0 +1,55 @@
+"""A factor on the weights, after the normalizer and without normalizing again."""
+
+from abc import abstractmethod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from regard.attention.value import Value, holds, per_head, value
+from regard.errors import ConfigError, ShapeError
+
+
+class Prior(Value):
+    """What every prior can do."""
+
+    @abstractmethod
+    def factor(self, query_BL: Tensor, key_S: Tensor, dtype: torch.dtype) -> Tensor:
+        """Factors that broadcast to (B, H, L, S), for queries and keys at these positions."""
+
+
+@final
+@value
+class Gaussian(Prior):
+    """Weights fall off around a center of the query's own: exp(-(key - center)^2 / (2 sigma^2)).
+
+    Luong's predictive local attention is this together with the pattern `Around(center, left=D, right=D)` and
+    sigma = D / 2; the center gets its gradient here.
+
+    Args:
+        center: positions, floats, broadcast to (B, H, L).
+        sigma: width in positions, a number > 0, or a tensor (H,) or ().
+
+    Raises:
+        ConfigError: a width that is not positive.
+        ShapeError: a center that is not floating point of one to three dimensions.
+
+    Source: Luong et al. 2015, arXiv 1508.04025, section 3.2, equation 10.
+    """
+
+    center: Tensor = holds("BHL")
+    sigma: float | Tensor = holds("H")
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sigma, Tensor) and not self.sigma > 0:
+            raise ConfigError(f"Gaussian: sigma={self.sigma} must be a positive number of positions")
+        if not self.center.is_floating_point() or not 0 < self.center.dim() <= 3:
+            raise ShapeError(
+                f"Gaussian: center is {self.center.dtype} of shape {tuple(self.center.shape)}; expected floats that "
+                "broadcast to (batch, heads, queries)"
+            )
+
+    def factor(self, query_BL: Tensor, key_S: Tensor, dtype: torch.dtype) -> Tensor:
+        distance = key_S - self.center.to(dtype)[..., None]
+        factor = torch.exp(-0.5 * (distance / per_head(self.sigma, dtype)).square())
+        return factor.reshape((1,) * (4 - factor.dim()) + tuple(factor.shape))

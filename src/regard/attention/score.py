@@ -1,0 +1,241 @@
+"""How well a key answers a query: the number before the normalizer.
+
+A score holds its parameters and turns queries (B, H, L, E) and keys (B, G, S, E) into scores (B, H, L, S), where G
+divides H: each key head serves H / G query heads. Keys are never repeated for that; the query heads of a group are
+folded into rows instead.
+"""
+
+import math
+from abc import abstractmethod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from regard.attention.value import Value, holds, per_head, value
+from regard.errors import ConfigError, ShapeError, nearest
+
+ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid}
+SHORTEST = 1e-12  # a vector shorter than this has no direction: its cosine is 0
+
+
+class Score(Value):
+    """What every score can do."""
+
+    @abstractmethod
+    def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
+        """Scores (B, H, L, S) in the dtype of the queries."""
+
+    @abstractmethod
+    def check(self, num_heads: int, query_dim: int, key_dim: int) -> None:
+        """Raise if the score does not go with these sizes."""
+
+    def at(self, key_start: int, num_keys: int) -> "Score":
+        """The score as it stands for keys at these positions."""
+        return self
+
+    def width(self, head_dim: int) -> int:
+        """How many numbers are alive for each (query, key) pair while the scores are computed."""
+        return 1
+
+
+@final
+@value
+class Dot(Score):
+    """Scaled dot product: scale * q . k, optionally capped smoothly to (-softcap, softcap).
+
+    With a softcap c the score is c * tanh(scale * q . k / c).
+
+    Args:
+        scale: a number, or a tensor (H,) or (); 1 / sqrt(E) by default. Luong's plain dot is `Dot(scale=1.0)`.
+        softcap: the cap, > 0; None for none.
+
+    Raises:
+        ConfigError: a softcap that is not positive.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1, equation 1; the softcap: Gemma Team 2024,
+    arXiv 2408.00118, section 2.
+    """
+
+    scale: float | Tensor | None = holds("H", default=None)
+    softcap: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.softcap is not None and not self.softcap > 0:
+            raise ConfigError(f"Dot: softcap={self.softcap} must be positive, or None for no cap")
+
+    def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
+        scale = 1 / math.sqrt(query_BHLE.shape[-1]) if self.scale is None else self.scale
+        scores = products(query_BHLE * per_head(scale, query_BHLE.dtype), key_BGSE)
+        return scores if self.softcap is None else self.softcap * torch.tanh(scores / self.softcap)
+
+    def check(self, num_heads: int, query_dim: int, key_dim: int) -> None:
+        _check_same_dim("Dot", query_dim, key_dim)
+
+
+@final
+@value
+class Cosine(Score):
+    """Cosine of the angle between query and key, times a scale: scale * (q . k) / (|q| |k|). A zero vector scores 0.
+
+    Args:
+        scale: a number, or a tensor (H,) or (); often learned, since a cosine alone cannot exceed 1.
+
+    Source: Henry et al. 2020, arXiv 2010.04245, section 3, equation 4.
+    """
+
+    scale: float | Tensor = holds("H")
+
+    def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
+        return products(_unit(query_BHLE) * per_head(self.scale, query_BHLE.dtype), _unit(key_BGSE))
+
+    def check(self, num_heads: int, query_dim: int, key_dim: int) -> None:
+        _check_same_dim("Cosine", query_dim, key_dim)
+
+
+@final
+@value
+class Bilinear(Score):
+    """Luong's "general" score: q^T W k.
+
+    Args:
+        weight: W, (E_query, E_key) or (H, E_query, E_key).
+
+    Raises:
+        ShapeError: a weight of another number of dimensions; in a call, of other sizes.
+
+    Source: Luong et al. 2015, arXiv 1508.04025, section 3.1, equation 8.
+    """
+
+    weight: Tensor = holds("Hij")
+
+    def __post_init__(self) -> None:
+        if self.weight.dim() not in (2, 3):
+            raise ShapeError(
+                f"Bilinear: weight has shape {tuple(self.weight.shape)}; expected (query dim, key dim) or "
+                "(heads, query dim, key dim)"
+            )
+
+    def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
+        return products(query_BHLE @ self.weight.to(query_BHLE.dtype), key_BGSE)
+
+    def check(self, num_heads: int, query_dim: int, key_dim: int) -> None:
+        if tuple(self.weight.shape[-2:]) != (query_dim, key_dim):
+            raise ShapeError(
+                f"Bilinear: weight has shape {tuple(self.weight.shape)}, but the query's last dimension is "
+                f"{query_dim} and the key's {key_dim}; expected a weight (..., {query_dim}, {key_dim})"
+            )
+
+
+@final
+@value
+class Additive(Score):
+    """Bahdanau's score, Luong's "concat": v . activation(q + k), on queries and keys that are already projected.
+
+    Bahdanau's a(s, h) = v^T tanh(W s + U h) is this with query = W s and key = U h; Luong's W [s; h] splits likewise.
+
+    Args:
+        vector: v, (E,) or (H, E).
+        activation: "tanh", "relu" or "sigmoid".
+
+    Raises:
+        ConfigError: an unknown activation.
+        ShapeError: a vector of another number of dimensions; in a call, of another size.
+
+    Source: Bahdanau et al. 2014, arXiv 1409.0473, appendix A.1.2; Luong et al. 2015, arXiv 1508.04025, equation 8.
+    """
+
+    vector: Tensor = holds("Hi")
+    activation: str = "tanh"
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise ConfigError(
+                f"Additive: unknown activation {self.activation!r}; {nearest(self.activation, ACTIVATIONS)}"
+            )
+        if self.vector.dim() not in (1, 2):
+            raise ShapeError(
+                f"Additive: vector has shape {tuple(self.vector.shape)}; expected (head_dim,) or (heads, head_dim)"
+            )
+
+    def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
+        group = query_BHLE.shape[1] // key_BGSE.shape[1]
+        key_BHSE = key_BGSE.repeat_interleave(group, dim=1) if group > 1 else key_BGSE
+        hidden_BHLSE = ACTIVATIONS[self.activation](query_BHLE[:, :, :, None] + key_BHSE[:, :, None])
+        vector_HE1 = self.vector.to(query_BHLE.dtype).reshape(-1, 1, self.vector.shape[-1], 1)
+        return (hidden_BHLSE @ vector_HE1).squeeze(-1)
+
+    def check(self, num_heads: int, query_dim: int, key_dim: int) -> None:
+        _check_same_dim("Additive", query_dim, key_dim)
+        if self.vector.shape[-1] != query_dim:
+            raise ShapeError(
+                f"Additive: vector has shape {tuple(self.vector.shape)}, but queries and keys have head_dim "
+                f"{query_dim}; expected a vector (..., {query_dim})"
+            )
+
+    def width(self, head_dim: int) -> int:
+        return head_dim
+
+
+@final
+@value
+class Location(Score):
+    """Luong's location-based score: from the query alone, one row of weights for each key position, w_s . q.
+
+    Args:
+        weight: (positions, E) or (H, positions, E); row p scores the key at position p.
+
+    Raises:
+        ShapeError: a weight of another number of dimensions; in a call, one with fewer positions than the keys reach.
+
+    Source: Luong et al. 2015, arXiv 1508.04025, section 3.1, equation 9.
+    """
+
+    weight: Tensor = holds("HSi")
+
+    def __post_init__(self) -> None:
+        if self.weight.dim() not in (2, 3):
+            raise ShapeError(
+                f"Location: weight has shape {tuple(self.weight.shape)}; expected (positions, head_dim) or "
+                "(heads, positions, head_dim)"
+            )
+
+    def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
+        return query_BHLE @ self.weight.to(query_BHLE.dtype).transpose(-1, -2)
+
+    def at(self, key_start: int, num_keys: int) -> "Location":
+        if key_start < 0 or key_start + num_keys > self.weight.shape[-2]:
+            raise ShapeError(
+                f"Location: weight has {self.weight.shape[-2]} positions, but the keys reach from {key_start} to "
+                f"{key_start + num_keys - 1}; give a weight with at least {key_start + num_keys} positions"
+            )
+        return Location(self.weight.narrow(-2, key_start, num_keys))
+
+    def check(self, num_heads: int, query_dim: int, key_dim: int) -> None:
+        if self.weight.shape[-1] != query_dim:
+            raise ShapeError(
+                f"Location: weight has shape {tuple(self.weight.shape)}, but the query's head_dim is {query_dim}; "
+                f"expected a weight (..., positions, {query_dim})"
+            )
+
+
+def products(query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
+    """All dot products of queries and the keys of their group: (B, H, L, S)."""
+    batch, heads, rows, dim = query_BHLE.shape
+    groups, columns = key_BGSE.shape[1:3]
+    if heads == groups:
+        return query_BHLE @ key_BGSE.transpose(-1, -2)
+    folded = query_BHLE.reshape(batch, groups, heads // groups * rows, dim)
+    return (folded @ key_BGSE.transpose(-1, -2)).reshape(batch, heads, rows, columns)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x * x.square().sum(-1, keepdim=True).clamp(min=SHORTEST**2).rsqrt()
+
+
+def _check_same_dim(name: str, query_dim: int, key_dim: int) -> None:
+    if query_dim != key_dim:
+        raise ShapeError(
+            f"{name}: the query's head_dim is {query_dim} and the key's {key_dim}; they must be equal "
+            "(Bilinear scores vectors of different sizes)"
+        )

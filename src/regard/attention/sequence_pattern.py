@@ -1,0 +1,256 @@
+"""Patterns made of data about each sequence: lengths, documents, masks, centers."""
+
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from regard.attention.intervals import FAR, Intervals
+from regard.attention.pattern import Pattern
+from regard.attention.schedule import Blocks, Reach
+from regard.attention.value import holds, value
+from regard.errors import ConfigError, ShapeError
+
+
+@final
+@value
+class KeyLengths(Pattern):
+    """Only the first `lengths[b]` positions of each sequence may be seen: padding at the end.
+
+    Args:
+        lengths: integers, (B,), in positions.
+
+    Raises:
+        ShapeError: lengths that are not integers of shape (B,).
+
+    >>> print(KeyLengths(torch.tensor([2])).draw(queries=2, keys=4))
+    ██··
+    ██··
+    """
+
+    lengths: Tensor = holds("B")
+
+    def __post_init__(self) -> None:
+        _check_integers("KeyLengths", "lengths", self.lengths, "(batch,)", 1)
+
+    def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
+        return (key_S < self.lengths[:, None])[:, None, None]
+
+    def reach(self, blocks: Blocks) -> Reach:
+        longest, shortest = int(self.lengths.max()), int(self.lengths.min())
+        return Reach(*(Intervals.of([-FAR], [n], len(blocks)) for n in (longest, shortest)))
+
+
+@final
+@value
+class PrefixLM(Pattern):
+    """Every query sees the prefix of its sequence, and beyond it only the keys up to its own position.
+
+    Args:
+        prefix_lengths: integers, (B,), in positions.
+
+    Raises:
+        ShapeError: lengths that are not integers of shape (B,).
+
+    Source: Raffel et al. 2019, arXiv 1910.10683, section 3.2.1, "Prefix LM".
+
+    >>> print(PrefixLM(torch.tensor([2])).draw(queries=4, keys=4))
+    ██··
+    ██··
+    ███·
+    ████
+    """
+
+    prefix_lengths: Tensor = holds("B")
+
+    def __post_init__(self) -> None:
+        _check_integers("PrefixLM", "prefix_lengths", self.prefix_lengths, "(batch,)", 1)
+
+    def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
+        return (key_S < self.prefix_lengths[:, None])[:, None, None] | (key_S <= query_BL[:, None, :, None])
+
+    def reach(self, blocks: Blocks) -> Reach:
+        longest, shortest = int(self.prefix_lengths.max()), int(self.prefix_lengths.min())
+        some = np.maximum(blocks.last + 1, longest)[:, None]
+        every = np.maximum(blocks.first + 1, shortest)[:, None]
+        return Reach(*(Intervals.of(np.full_like(stop, -FAR), stop, len(blocks)) for stop in (some, every)))
+
+
+@final
+@value
+class Documents(Pattern):
+    """A query sees the keys of its own document: several short sequences packed into one.
+
+    Args:
+        query_ids: integers, (B, L): which document each query belongs to.
+        key_ids: integers, (B, S); by default the same as `query_ids`.
+
+    Raises:
+        ShapeError: ids that are not integers of two dimensions.
+
+    Source: Krell et al. 2021, arXiv 2107.02027, section 3.2.
+
+    >>> import regard as rg
+    >>> print((rg.Causal() & rg.Documents(torch.tensor([[1, 1, 2, 2, 2]]))).draw(queries=5, keys=5))
+    █····
+    ██···
+    ··█··
+    ··██·
+    ··███
+    """
+
+    query_ids: Tensor = holds("BL")
+    key_ids: Tensor = holds("BS", default=None)
+
+    def __post_init__(self) -> None:
+        if self.key_ids is None:
+            object.__setattr__(self, "key_ids", self.query_ids)
+        for name in ("query_ids", "key_ids"):
+            _check_integers("Documents", name, getattr(self, name), "(batch, length)", 2)
+
+    def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
+        return (self.query_ids[:, :, None] == self.key_ids[:, None, :])[:, None]
+
+    def reach(self, blocks: Blocks) -> Reach:
+        least_Bb, most_Bb = _by_block(self.query_ids, blocks)
+        keys_BS, cells = _numpy(self.key_ids), blocks.cells()[:-1]
+        least_Bc, most_Bc = (f.reduceat(keys_BS, cells, axis=1) for f in (np.minimum, np.maximum))
+        overlap = (least_Bb[:, :, None] <= most_Bc[:, None]) & (least_Bc[:, None] <= most_Bb[:, :, None])
+        single = (least_Bb == most_Bb)[:, :, None] & (least_Bc == most_Bc)[:, None]
+        return Reach.of_cells(overlap.any(0), (overlap & single).all(0), blocks)
+
+
+@final
+@value
+class Mask(Pattern):
+    """Any pattern at all, as booleans: True = may attend.
+
+    Args:
+        tensor: booleans that broadcast to (B, H, L, S), rows and columns of the call.
+
+    Raises:
+        ShapeError: a mask that is not boolean, or has more than four dimensions.
+
+    >>> print(Mask(torch.eye(3, dtype=torch.bool)).draw(queries=3, keys=3))
+    █··
+    ·█·
+    ··█
+    """
+
+    tensor: Tensor = holds("BHLS")
+
+    def __post_init__(self) -> None:
+        if self.tensor.dtype != torch.bool or not 0 < self.tensor.dim() <= 4:
+            raise ShapeError(
+                f"Mask: got {self.tensor.dtype} of shape {tuple(self.tensor.shape)}; expected torch.bool that "
+                "broadcasts to (batch, heads, queries, keys), True = may attend; scores to add are TensorBias"
+            )
+
+    @staticmethod
+    def from_hidden(hidden: Tensor) -> "Mask":
+        """A mask of the other polarity, True = may NOT attend, as torch.nn.MultiheadAttention's masks are.
+
+        Args:
+            hidden: booleans that broadcast to (B, H, L, S).
+
+        Returns:
+            The mask.
+
+        Raises:
+            ShapeError: as for `Mask`.
+        """
+        return Mask(~hidden) if hidden.dtype == torch.bool else Mask(hidden)
+
+    def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
+        return self.tensor.reshape((1,) * (4 - self.tensor.dim()) + tuple(self.tensor.shape))
+
+    def reach(self, blocks: Blocks) -> Reach:
+        mask = self.tensor.cpu().numpy()
+        mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+        grids = []
+        for over in (np.logical_or, np.logical_and):
+            grid = over.reduce(mask, axis=(0, 1))
+            grid = grid if grid.shape[0] == 1 else over.reduceat(grid, blocks.edges[:-1], axis=0)
+            grid = np.broadcast_to(grid, (grid.shape[0], blocks.num_keys))
+            grids.append(over.reduceat(grid, blocks.cells()[:-1], axis=1))
+        return Reach.of_cells(grids[0], grids[1], blocks)
+
+
+@final
+@value
+class Around(Pattern):
+    """Keys around a center of the query's own: -left <= key - center <= right.
+
+    Luong's local attention: monotonic with center = the query's position (local-m), predictive with a learned one
+    (local-p, together with the prior `Gaussian`, through which the center gets its gradient).
+
+    Args:
+        center: positions, integers or floats, broadcast to (B, H, L).
+        left: positions before the center, >= 0.
+        right: positions after the center, >= 0.
+
+    Raises:
+        ConfigError: a negative bound.
+        ShapeError: a center of more than three dimensions or none.
+
+    Source: Luong et al. 2015, arXiv 1508.04025, section 3.2.
+
+    >>> print(Around(torch.tensor([0.0, 2.5, 4.0]), left=1, right=1).draw(queries=3, keys=5))
+    ██···
+    ··██·
+    ···██
+    """
+
+    center: Tensor = holds("BHL")
+    left: float
+    right: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.center.dim() <= 3:
+            raise ShapeError(
+                f"Around: center has shape {tuple(self.center.shape)}; expected one that broadcasts to "
+                "(batch, heads, queries)"
+            )
+        for name, bound in (("left", self.left), ("right", self.right)):
+            if not bound >= 0:
+                raise ConfigError(f"Around: {name}={bound} must be >= 0 positions")
+
+    def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
+        center = self.center.detach()[..., None]
+        distance = center - key_S
+        seen = (distance <= self.left) & (distance >= -self.right)
+        return seen.reshape((1,) * (4 - seen.dim()) + tuple(seen.shape))
+
+    def reach(self, blocks: Blocks) -> Reach:
+        center = self.center.detach().double()
+        unknown = bool(center.isnan().any())  # a NaN sees nothing: `every` is empty then
+        least, most = _by_block(center.nan_to_num(nan=0.0).clamp(-FAR // 2, FAR // 2), blocks)
+        least, most = least.min(0)[:, None], most.max(0)[:, None]
+        n = len(blocks)
+        left, right = min(self.left, FAR // 2), min(self.right, FAR // 2)
+        some = Intervals.of(np.ceil(least - left), np.floor(most + right) + 1, n)
+        every = Intervals.of(np.ceil(most - left), np.floor(least + right) + 1, n)
+        return Reach(some, Intervals.nothing(n) if unknown else every)
+
+
+def _by_block(tensor: Tensor, blocks: Blocks) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """The least and the greatest entry among each block's rows of (..., L or 1): two of (rest, blocks)."""
+    rows = _numpy(tensor.reshape(-1, tensor.shape[-1]))
+    if rows.shape[1] == 1:
+        spread = np.repeat(rows, len(blocks), axis=1)
+        return spread, spread
+    return np.minimum.reduceat(rows, blocks.edges[:-1], axis=1), np.maximum.reduceat(rows, blocks.edges[:-1], axis=1)
+
+
+def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = tensor.cpu().numpy()
+    return array
+
+
+def _check_integers(owner: str, name: str, tensor: Tensor, expected: str, dims: int) -> None:
+    if tensor.is_floating_point() or tensor.dtype == torch.bool or tensor.dim() != dims:
+        raise ShapeError(
+            f"{owner}: {name} is {tensor.dtype} of shape {tuple(tensor.shape)}; expected integers of shape {expected}"
+        )

@@ -1,0 +1,50 @@
+"""The five values together."""
+
+from typing import Any, final
+
+
+from regard.attention.bias import Bias
+from regard.attention.normalizer import Normalizer, Softmax
+from regard.attention.pattern import Full, Pattern
+from regard.attention.score import Dot, Score
+from regard.attention.value import Value, value
+
+
+@final
+@value
+class AttentionSpec(Value):
+    """What an attention computes, apart from its inputs: score x normalizer x pattern x bias x dropout.
+
+    `attend(query, key, value, **spec.arguments())` computes it.
+
+    Args:
+        score: how well a key answers a query.
+        normalizer: what turns a row of scores into weights.
+        pattern: which keys a query may attend to.
+        bias: what is added to the scores; None for nothing.
+        dropout: the probability that a weight is dropped, 0 <= dropout < 1.
+
+    >>> from regard import Causal, Entmax
+    >>> AttentionSpec(normalizer=Entmax(1.5), pattern=Causal())
+    AttentionSpec(normalizer=Entmax(alpha=1.5), pattern=Causal())
+    """
+
+    score: Score = Dot()
+    normalizer: Normalizer = Softmax()
+    pattern: Pattern = Full()
+    bias: Bias | None = None
+    dropout: float = 0.0
+
+    def arguments(self) -> dict[str, Any]:
+        """The five values as keyword arguments of `attend`.
+
+        Returns:
+            A dictionary by name.
+        """
+        return {
+            "score": self.score,
+            "normalizer": self.normalizer,
+            "pattern": self.pattern,
+            "bias": self.bias,
+            "dropout": self.dropout,
+        }

@@ -1,0 +1,225 @@
+"""What may be asked of an attention besides its output, exactly and (but for `weights`) without the L x S matrix.
+
+A summary describes the weights before dropout and never changes the output. The sums among them are taken tile by
+tile and carry gradients; the best keys and the variance have to be merged, and carry none.
+"""
+
+from dataclasses import dataclass, fields
+from typing import final
+
+import torch
+from torch import Tensor
+
+from regard.attention.value import Value, value
+from regard.errors import ConfigError
+
+
+@final
+@value
+class Summary(Value):
+    """Which summaries to compute.
+
+    Args:
+        log_sum_exp: log of the sum of exp(score) of each row, with the sink's if there is one.
+        entropy: -sum w log w of each row, in nats, over the keys.
+        expected_key: the mean key position under each row's weights (taken to sum to 1), and its variance.
+        key_mass: the total weight that each key receives from all queries.
+        top_k: how many of the largest weights of each row to return, with their key positions.
+        grid: (query bins, key bins): the mean weight in each cell of a grid over the whole map.
+        weights: the weights themselves: memory L x S.
+
+    Raises:
+        ConfigError: a negative top_k, a bin count below 1, or nothing asked for.
+    """
+
+    log_sum_exp: bool = False
+    entropy: bool = False
+    expected_key: bool = False
+    key_mass: bool = False
+    top_k: int = 0
+    grid: tuple[int, int] | None = None
+    weights: bool = False
+
+    def __post_init__(self) -> None:
+        if self.top_k < 0:
+            raise ConfigError(f"Summary: top_k={self.top_k} must be >= 0 keys")
+        if self.grid is not None and min(self.grid) < 1:
+            raise ConfigError(f"Summary: grid={self.grid} needs at least one query bin and one key bin")
+        if not any(getattr(self, f.name) for f in fields(self)):
+            raise ConfigError("Summary: nothing is asked for; name what you want, as in Summary(entropy=True)")
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """The names of the summaries that are sums over tiles, in the order of `contributions`."""
+        parts = {
+            "entropy": self.entropy,
+            "mass": self.expected_key,
+            "moment": self.expected_key,
+            "key_mass": self.key_mass,
+            "grid": self.grid is not None,
+            "weights": self.weights,
+        }
+        return tuple(name for name, asked in parts.items() if asked)
+
+    @property
+    def merged(self) -> bool:
+        """Whether anything is asked for that has to be merged from tile to tile."""
+        return self.expected_key or self.top_k > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """The summaries that were asked for; None for the others.
+
+    A row that sees nothing has entropy 0, expected key 0 with variance 0, log-sum-exp -inf (or the sink's).
+
+    Args:
+        log_sum_exp: (B, H, L).
+        entropy: (B, H, L), nats.
+        expected_key: (B, H, L), a position.
+        key_variance: (B, H, L), positions squared; without gradient.
+        key_mass: (B, H, S).
+        top_keys: (B, H, L, k), positions by falling weight, -1 where fewer than k keys have weight.
+        top_weights: (B, H, L, k), 0 where top_keys is -1; without gradient.
+        grid: (B, H, query bins, key bins).
+        weights: (B, H, L, S).
+    """
+
+    log_sum_exp: Tensor | None = None
+    entropy: Tensor | None = None
+    expected_key: Tensor | None = None
+    key_variance: Tensor | None = None
+    key_mass: Tensor | None = None
+    top_keys: Tensor | None = None
+    top_weights: Tensor | None = None
+    grid: Tensor | None = None
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a tile stands in the whole map: its rows and columns, and the sizes that bins are made from."""
+
+    rows: slice
+    columns: slice
+    num_queries: int
+    num_keys: int
+    key_start: int
+
+
+def contributions(summary: Summary, weights_BHLS: Tensor, frame: Frame) -> tuple[Tensor, ...]:
+    """What a tile adds to each of `summary.sums`."""
+    w = weights_BHLS
+    parts = []
+    for name in summary.sums:
+        if name == "entropy":
+            some = w > 0
+            parts.append(-(w * torch.log(torch.where(some, w, 1.0))).sum(-1))
+        elif name == "mass":
+            parts.append(w.sum(-1))
+        elif name == "moment":
+            parts.append(w @ _key_positions(frame, w).to(w.dtype))
+        elif name == "key_mass":
+            parts.append(w.sum(-2))
+        elif name == "grid":
+            parts.append(_binned(summary, w, frame))
+        else:
+            parts.append(w)
+    return tuple(parts)
+
+
+def sum_axes(summary: Summary) -> tuple[str, ...]:
+    """The axes of each of `summary.sums`, as `value.holds` writes them."""
+    axes = {"entropy": "BHL", "mass": "BHL", "moment": "BHL", "key_mass": "BHS", "grid": "BHij", "weights": "BHLS"}
+    return tuple(axes[name] for name in summary.sums)
+
+
+def sum_shapes(
+    summary: Summary, batch: int, heads: int, num_queries: int, num_keys: int
+) -> tuple[tuple[int, ...], ...]:
+    """The shape of each of `summary.sums`."""
+    bins = dict(zip("ij", summary.grid or (0, 0), strict=True))
+    size = {"B": batch, "H": heads, "L": num_queries, "S": num_keys, **bins}
+    return tuple(tuple(size[letter] for letter in axes) for axes in sum_axes(summary))
+
+
+class Merger:
+    """The summaries that are not sums: the largest weights of each row and the variance of its key position.
+
+    Tiles of the same rows must come one after the other; each may come once. Nothing here carries a gradient.
+    """
+
+    def __init__(self, summary: Summary, batch: int, heads: int, num_queries: int, like: Tensor) -> None:
+        rows = (batch, heads, num_queries)
+        self.top_k = summary.top_k
+        self.top_weights = like.new_zeros(*rows, self.top_k)
+        self.top_keys = torch.full((*rows, self.top_k), -1, dtype=torch.int64, device=like.device)
+        # mass, mean and sum of squared deviations of the key position so far (Chan et al. 1983, "Algorithms for
+        # computing the sample variance", equations 1.5): no difference of large squares
+        self.mass, self.mean, self.spread = (like.new_zeros(rows) for _ in range(3))
+
+    @torch.no_grad()
+    def add(self, weights_BHLS: Tensor, frame: Frame) -> None:
+        """Take a tile of weights in."""
+        rows, keys = frame.rows, _key_positions(frame, weights_BHLS)
+        if self.top_k:
+            kept, where = weights_BHLS.topk(min(self.top_k, weights_BHLS.shape[-1]), dim=-1)
+            weights = torch.cat([self.top_weights[:, :, rows], kept], -1)
+            candidates = torch.cat([self.top_keys[:, :, rows], keys[where]], -1)
+            best, at = weights.topk(self.top_k, dim=-1)
+            self.top_weights[:, :, rows] = best
+            self.top_keys[:, :, rows] = torch.where(best > 0, candidates.gather(-1, at), -1)
+        offset = (keys - keys[0]).to(weights_BHLS.dtype)
+        mass = weights_BHLS.sum(-1)
+        mean = _ratio(weights_BHLS @ offset, mass)
+        spread = (weights_BHLS * (offset - mean[..., None]).square()).sum(-1)
+        before, total = self.mass[:, :, rows], self.mass[:, :, rows] + mass
+        step = mean + keys[0] - self.mean[:, :, rows]
+        self.spread[:, :, rows] += spread + step.square() * before * _ratio(mass, total)
+        self.mean[:, :, rows] += step * _ratio(mass, total)
+        self.mass[:, :, rows] = total
+
+    def variance(self) -> Tensor:
+        """The variance of each row's key position: (B, H, L)."""
+        return _ratio(self.spread, self.mass)
+
+
+def collect(summary: Summary, sums: tuple[Tensor, ...], merger: Merger | None, log_sum_exp: Tensor | None) -> Seen:
+    """The summaries from the finished sums."""
+    by_name = dict(zip(summary.sums, sums, strict=True))
+    return Seen(
+        log_sum_exp=log_sum_exp,
+        entropy=by_name.get("entropy"),
+        expected_key=_ratio(by_name["moment"], by_name["mass"]) if summary.expected_key else None,
+        key_variance=merger.variance() if merger is not None and summary.expected_key else None,
+        key_mass=by_name.get("key_mass"),
+        top_keys=merger.top_keys if merger is not None and summary.top_k else None,
+        top_weights=merger.top_weights if merger is not None and summary.top_k else None,
+        grid=by_name.get("grid"),
+        weights=by_name.get("weights"),
+    )
+
+
+def _ratio(x: Tensor, total: Tensor) -> Tensor:
+    """x / total, and 0 where the total is 0; derivatives likewise."""
+    some = total > 0
+    return torch.where(some, x / torch.where(some, total, 1.0), 0.0)
+
+
+def _key_positions(frame: Frame, like: Tensor) -> Tensor:
+    return torch.arange(frame.columns.start, frame.columns.stop, device=like.device) + frame.key_start
+
+
+def _binned(summary: Summary, weights: Tensor, frame: Frame) -> Tensor:
+    """A tile's share of the mean weight in each cell of the grid: (B, H, query bins, key bins)."""
+    query_bins, key_bins = summary.grid or (1, 1)
+    rows = _shares(frame.rows, frame.num_queries, query_bins, weights)
+    columns = _shares(frame.columns, frame.num_keys, key_bins, weights)
+    return rows.T @ weights @ columns
+
+
+def _shares(part: slice, length: int, bins: int, like: Tensor) -> Tensor:
+    """Row i holds 1 / (size of its bin) in the column of the bin that index part.start + i falls in: (part, bins)."""
+    edges = -(torch.arange(bins + 1, device=like.device) * length // -bins)  # bin b starts at ceil(b * length / bins)
+    here = torch.arange(part.start, part.stop, device=like.device) * bins // length
+    return torch.nn.functional.one_hot(here, bins).to(like.dtype) / edges.diff()

@@ -1,0 +1,135 @@
+"""What the values of an attention have in common: small, frozen, printable, explicit about the tensors they hold.
+
+A field that may hold a tensor says which axes of the score matrix its dimensions run along, aligned at the right as
+in broadcasting: B batch, H heads, L queries, S keys; any other letter is the value's own. From that one declaration
+follow the checks of shape, the slicing of a value to a tile of the score matrix, and the gradients of what it holds.
+
+    >>> import torch
+    >>> from regard.attention.bias import TensorBias
+    >>> bias = TensorBias(torch.zeros(2, 1, 5, 7))                  # axes "BHLS"
+    >>> restrict(bias, rows=slice(0, 4), columns=slice(0, 3))
+    TensorBias(tensor=Tensor(2, 1, 4, 3))
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def holds(axes: str, **options: Any) -> Any:
+    """A dataclass field that may hold a tensor whose last dimensions run along `axes`."""
+    return field(metadata={"axes": axes}, **options)
+
+
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field, holds))
+def value(cls: type[T]) -> type[T]:
+    """Makes a class a frozen dataclass that prints and compares as `Value` says."""
+    return dataclass(frozen=True, eq=False, repr=False)(cls)
+
+
+class Value:
+    """A frozen dataclass. Equal by its fields if it holds no tensor; by identity if it does."""
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{f.name}={_show(x)}" for f, x in _items(self) if not _is_default(f, x))
+        return f"{type(self).__name__}({shown})"
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if type(self) is not type(other) or holds_tensors(self):
+            return False
+        return all(x == getattr(other, f.name) for f, x in _items(self))
+
+    def __hash__(self) -> int:
+        if holds_tensors(self):
+            return id(self)
+        return hash((type(self), *(x for _, x in _items(self))))
+
+
+class Leaf(NamedTuple):
+    """A tensor that a value holds, where it was found, and the axes that its dimensions run along."""
+
+    tensor: Tensor
+    axes: str
+    path: str
+
+
+def holds_tensors(value: object) -> bool:
+    """Whether the value, or one inside it, holds a tensor."""
+    if isinstance(value, Tensor):
+        return True
+    return isinstance(value, Value) and any(holds_tensors(x) for _, x in _items(value))
+
+
+def leaves(value: Value | None) -> list[Leaf]:
+    """The tensors of a value and of the values inside it, in the order of their fields."""
+    return [] if value is None else list(_leaves(value))
+
+
+def _leaves(value: Value) -> Iterator[Leaf]:
+    for f, x in _items(value):
+        if isinstance(x, Tensor):
+            yield Leaf(x, f.metadata["axes"], f"{type(value).__name__}.{f.name}")
+        elif isinstance(x, Value):
+            yield from _leaves(x)
+
+
+V = TypeVar("V", bound=Value | None)
+
+
+def rebuild(value: V, tensors: Iterator[Tensor]) -> V:
+    """The same value with its tensors replaced, in the order of `leaves`. Nothing is checked again."""
+    if not holds_tensors(value):
+        return value
+    copy: V = object.__new__(type(value))
+    for f, x in _items(value):
+        new = next(tensors) if isinstance(x, Tensor) else rebuild(x, tensors) if isinstance(x, Value) else x
+        object.__setattr__(copy, f.name, new)
+    return copy
+
+
+def restrict(value: V, rows: slice, columns: slice) -> V:
+    """The value as it stands for some rows and columns of the score matrix only."""
+    return rebuild(value, (take(leaf.tensor, leaf.axes, rows, columns) for leaf in leaves(value)))
+
+
+def take(tensor: Tensor, axes: str, rows: slice, columns: slice) -> Tensor:
+    """The part of a tensor that belongs to some rows (axis L) and columns (axis S): a view."""
+    for letter, part in (("L", rows), ("S", columns)):
+        dim = axis(tensor, axes, letter)
+        if dim is not None and tensor.shape[dim] != 1:
+            tensor = tensor.narrow(dim, part.start, part.stop - part.start)
+    return tensor
+
+
+def axis(tensor: Tensor, axes: str, letter: str) -> int | None:
+    """The dimension (negative) of a tensor that runs along an axis; None if it has none."""
+    at = axes.find(letter)
+    dim = at - len(axes)
+    return dim if at >= 0 and -dim <= tensor.dim() else None
+
+
+def per_head(x: float | Tensor, dtype: torch.dtype) -> float | Tensor:
+    """A number as it is; a tensor (H,) or () in `dtype`, shaped to multiply scores (B, H, L, S)."""
+    return x.to(dtype)[..., None, None] if isinstance(x, Tensor) else x
+
+
+def _items(value: Any) -> Iterator[tuple["dataclasses.Field[Any]", Any]]:
+    return ((f, getattr(value, f.name)) for f in fields(value))
+
+
+def _is_default(f: "dataclasses.Field[Any]", x: object) -> bool:
+    return not isinstance(x, Tensor) and f.default is not dataclasses.MISSING and bool(x == f.default)
+
+
+def _show(x: object) -> str:
+    if isinstance(x, Tensor):
+        return f"Tensor({', '.join(map(str, x.shape))})"
+    return repr(x)
