@@ -31,6 +31,7 @@ class UnsupportedError(RegardError, NotImplementedError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that lists the known names, the nearest to `name` first asked about."""
     names = list(known)
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    guess = f"did you mean {close[0]!r}? " if close else ""
-    return f"{guess}Known: {', '.join(names)}"
+    by_lower = {known.lower(): known for known in names}
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    guess = f"did you mean {by_lower[close[0]]!r}? " if close else ""
+    return f"{guess}{'Known' if guess else 'known'}: {', '.join(names)}"

@@ -7,15 +7,14 @@ from torch import Tensor
 
 from regard.attention.bias import Bias, TensorBias
 from regard.attention.call import make_call
-from regard.attention.normalizer import Normalizer, Softmax
-from regard.attention.pattern import Full, Pattern
+from regard.attention.normalizer import Normalizer
+from regard.attention.pattern import Pattern
 from regard.attention.plan import Plan, choose, make_plan
-from regard.attention.score import Dot, Score
-from regard.attention.spec import AttentionSpec
+from regard.attention.score import Score
+from regard.attention.spec import PLAIN, AttentionSpec
 from regard.attention.summary import Seen, Summary
 
-DOT, SOFTMAX, FULL = Dot(), Softmax(), Full()
-PLAIN = AttentionSpec(DOT, SOFTMAX, FULL)
+DOT, SOFTMAX, FULL = PLAIN.score, PLAIN.normalizer, PLAIN.pattern
 
 
 @overload

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from regard.attention.check import check_integer, check_tensor
 from regard.attention.value import Value, holds, per_head, value
 from regard.errors import ConfigError, ShapeError
 
@@ -17,7 +18,7 @@ class Bias(Value):
 
     @abstractmethod
     def bias(self, query_BL: Tensor, key_S: Tensor, dtype: torch.dtype) -> Tensor:
-        """What to add: broadcasts to (B, H, L, S). The positions of queries (B or 1, L) and keys (S,) are consecutive."""
+        """What to add: broadcasts to (B, H, L, S). Positions of queries (B or 1, L) and keys (S,) are consecutive."""
 
 
 @final
@@ -35,6 +36,7 @@ class TensorBias(Bias):
     tensor: Tensor = holds("BHLS")
 
     def __post_init__(self) -> None:
+        check_tensor("TensorBias", "tensor", self.tensor)
         if not self.tensor.is_floating_point() or not 0 < self.tensor.dim() <= 4:
             raise ShapeError(
                 f"TensorBias: got {self.tensor.dtype} of shape {tuple(self.tensor.shape)}; expected floats that "
@@ -53,10 +55,16 @@ class ALiBi(Bias):
     Args:
         slopes: (H,) or (); `ALiBi.for_heads` makes the paper's.
 
+    Raises:
+        ShapeError: slopes that are not a tensor.
+
     Source: Press et al. 2021, arXiv 2108.12409, section 3.
     """
 
     slopes: Tensor = holds("H")
+
+    def __post_init__(self) -> None:
+        check_tensor("ALiBi", "slopes", self.slopes)
 
     @staticmethod
     def for_heads(num_heads: int) -> "ALiBi":
@@ -76,8 +84,7 @@ class ALiBi(Bias):
         >>> ALiBi.for_heads(4).slopes
         tensor([0.2500, 0.0625, 0.0156, 0.0039])
         """
-        if num_heads < 1:
-            raise ConfigError(f"ALiBi: num_heads={num_heads} must be at least 1")
+        check_integer("ALiBi", "num_heads", num_heads, 1)
         below = 2 ** int(math.log2(num_heads))
         slopes = [2 ** (-8 * (i + 1) / below) for i in range(below)]
         between = [2 ** (-4 * (i + 1) / below) for i in range(0, 2 * below, 2)]
@@ -110,6 +117,8 @@ class RelativeBias(Bias):
     max_distance: int = 128
 
     def __post_init__(self) -> None:
+        check_tensor("RelativeBias", "table", self.table)
+        check_integer("RelativeBias", "max_distance", self.max_distance, 1)
         if self.table.dim() != 2:
             raise ShapeError(f"RelativeBias: table has shape {tuple(self.table.shape)}; expected (buckets, heads)")
         if self._exact < 1 or self.max_distance <= self._exact:

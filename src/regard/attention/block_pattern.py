@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regard.attention.check import check_integer, check_tensor
 from regard.attention.intervals import Bools, Intervals, Ints
 from regard.attention.pattern import Pattern
 from regard.attention.schedule import Blocks, Reach
@@ -17,15 +18,15 @@ from regard.errors import ConfigError, ShapeError
 @final
 @value
 class BlockSparse(Pattern):
-    """A layout of blocks: a query at position i sees the key at position j where layout[i // block_size, j // block_size].
+    """A layout of blocks: the query at position i sees key j where layout[i // block_size, j // block_size].
 
     Args:
         layout: booleans, (query blocks, key blocks), or (H, query blocks, key blocks) to tell heads apart.
         block_size: positions on a side of a block, >= 1.
 
     Raises:
-        ShapeError: a layout that is not boolean or has another number of dimensions; in a call, positions that the
-            layout does not cover.
+        ShapeError: a layout that is not boolean, has another number of dimensions or is empty; in a call, positions
+            that the layout does not cover (where each sequence has its own `query_start`, those see nothing instead).
         ConfigError: a block size below 1.
 
     Source: Child et al. 2019, arXiv 1904.10509, section 5.4; Zaheer et al. 2020, arXiv 2007.14062, appendix D.
@@ -41,22 +42,21 @@ class BlockSparse(Pattern):
     block_size: int
 
     def __post_init__(self) -> None:
-        if self.layout.dtype != torch.bool or self.layout.dim() not in (2, 3):
+        check_tensor("BlockSparse", "layout", self.layout)
+        if self.layout.dtype != torch.bool or self.layout.dim() not in (2, 3) or not self.layout.numel():
             raise ShapeError(
                 f"BlockSparse: layout is {self.layout.dtype} of shape {tuple(self.layout.shape)}; expected torch.bool "
                 "of shape (query blocks, key blocks) or (heads, query blocks, key blocks)"
             )
-        if self.block_size < 1:
-            raise ConfigError(f"BlockSparse: block_size={self.block_size} must be at least 1")
+        check_integer("BlockSparse", "block_size", self.block_size, 1)
 
     def check(self, query_start: int | None, num_queries: int, key_start: int, num_keys: int) -> None:
-        for axis, start, count in ((-2, query_start, num_queries), (-1, key_start, num_keys)):
+        for name, axis, start, count in (("query", -2, query_start, num_queries), ("key", -1, key_start, num_keys)):
             covered = self.layout.shape[axis] * self.block_size
             if start is not None and (start < 0 or start + count > covered):
                 raise ShapeError(
-                    f"BlockSparse: the layout covers positions 0 to {covered - 1} of the {'query' if axis == -2 else 'key'}"
-                    f" axis, but the call has {start} to {start + count - 1}; give more blocks, or another "
-                    f"{'query' if axis == -2 else 'key'}_start"
+                    f"BlockSparse: the layout covers positions 0 to {covered - 1} of the {name} axis, but the call has "
+                    f"{start} to {start + count - 1}; give more blocks, or another {name}_start"
                 )
 
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
@@ -66,14 +66,17 @@ class BlockSparse(Pattern):
         )
         layout_Hij = self.layout if self.layout.dim() == 3 else self.layout[None]
         seen_HBLS = layout_Hij[:, rows][..., columns]
-        return seen_HBLS.transpose(0, 1)
+        covered = (query_BL >= 0) & (query_BL < self.layout.shape[-2] * self.block_size)
+        return (seen_HBLS & covered[..., None]).transpose(0, 1)
 
     def reach(self, blocks: Blocks) -> Reach:
         layout = self.layout.cpu().numpy().reshape(-1, *self.layout.shape[-2:])
         edges = np.arange(layout.shape[2] + 1, dtype=np.int64) * self.block_size
         first, last = (np.clip(x // self.block_size, 0, layout.shape[1] - 1) for x in (blocks.first, blocks.last))
-        some = _any_between(layout.any(0), first, last)
-        every = ~_any_between(~layout.all(0), first, last)
+        some = _any_between(np.asarray(layout.any(0)), first, last)
+        every = ~_any_between(~np.asarray(layout.all(0)), first, last)
+        covered = (blocks.first >= 0) & (blocks.last < layout.shape[1] * self.block_size)
+        every &= covered[:, None]
         return Reach(Intervals.of_grid(some, edges), Intervals.of_grid(every, edges))
 
 
@@ -89,7 +92,7 @@ class RandomBlocks(Pattern):
         block_size: positions on a side of a block, >= 1.
 
     Raises:
-        ConfigError: a negative seed, or more blocks asked for than the length has.
+        ConfigError: a seed or count below 0, a length or block size below 1, or a count above the blocks in length.
 
     Source: Zaheer et al. 2020, arXiv 2007.14062, section 2 and appendix D.
 
@@ -110,13 +113,11 @@ class RandomBlocks(Pattern):
     block_size: int = 64
 
     def __post_init__(self) -> None:
-        if self.seed < 0 or self.block_size < 1:
+        for name, least in (("seed", 0), ("length", 1), ("count", 0), ("block_size", 1)):
+            check_integer("RandomBlocks", name, getattr(self, name), least)
+        if self.count > self.num_blocks:
             raise ConfigError(
-                f"RandomBlocks: seed={self.seed} must be >= 0 and block_size={self.block_size} at least 1"
-            )
-        if not 0 <= self.count <= self.num_blocks:
-            raise ConfigError(
-                f"RandomBlocks: count={self.count} must be from 0 to the {self.num_blocks} blocks of "
+                f"RandomBlocks: count={self.count} must be at most the {self.num_blocks} blocks of "
                 f"{self.block_size} in length={self.length}"
             )
 

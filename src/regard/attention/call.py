@@ -1,24 +1,25 @@
 """One call of the operator: its inputs, checked and completed."""
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from regard.attention.bias import Bias
+from regard.attention.check import is_dense, is_integer, is_number, show
 from regard.attention.normalizer import Normalizer
 from regard.attention.pattern import Pattern, positions
 from regard.attention.score import Score
-from regard.attention.spec import AttentionSpec
+from regard.attention.spec import PLAIN, AttentionSpec
 from regard.attention.summary import Summary
-from regard.attention.value import Value, axis, holds_tensors, leaves
-from regard.errors import ConfigError, ShapeError, UnsupportedError
+from regard.attention.value import Value, axis, holds_tensors
+from regard.errors import ConfigError, ShapeError, UnsupportedError, nearest
 
 HALVES = (torch.float16, torch.bfloat16)
+FLOATS = (torch.float32, *HALVES, torch.float64)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What a backend is given. Layout: query (B, H, L, E), key (B, G, S, E), value (B, G, S, V)."""
 
     query: Tensor
@@ -42,7 +43,7 @@ class Call:
 
     def with_spec(self, spec: AttentionSpec) -> "Call":
         """The same call with other values."""
-        return replace(self, spec=spec)
+        return self._replace(spec=spec)
 
 
 def make_call(
@@ -56,44 +57,59 @@ def make_call(
     summary: Summary | None,
 ) -> Call:
     """Check everything that can be checked without computing, and fill in what was left to default."""
-    check_inputs(query, key, value)
-    batch, heads, num_queries, query_dim = query.shape
-    num_keys = key.shape[2]
+    query_shape, key_shape = check_inputs(query, key, value)
+    batch, heads, num_queries, query_dim = query_shape
+    num_keys = key_shape[2]
+    if not is_integer(key_start):
+        raise ConfigError(f"key_start={show(key_start)} must be an int, the position of the first key")
     if query_start is None:
         query_start = key_start + num_keys - num_queries
     elif isinstance(query_start, Tensor):
         _check_starts(query_start, query)
-    _check_spec(spec)
-    spec.score.check(heads, query_dim, key.shape[3])
-    score = spec.score.at(key_start, num_keys)
-    if score is not spec.score:
-        spec = AttentionSpec(**{**spec.arguments(), "score": score})
-    spec.pattern.check(None if isinstance(query_start, Tensor) else query_start, num_queries, key_start, num_keys)
-    for part in (spec.score, spec.normalizer, spec.pattern, spec.bias):
-        if part is not None and holds_tensors(part):
-            _check_leaves(part, query, num_keys)
+    elif not is_integer(query_start):
+        raise ConfigError(
+            f"query_start={query_start!r} must be an int, or an integer tensor ({batch},), one for each sequence"
+        )
+    if spec is not PLAIN:
+        _check_spec(spec)
+    spec.score.check(heads, query_dim, key_shape[3])
+    if spec is not PLAIN:
+        score = spec.score.at(key_start, num_keys)
+        if score is not spec.score:
+            spec = AttentionSpec(**{**spec.arguments(), "score": score})
+        spec.pattern.check(None if isinstance(query_start, Tensor) else query_start, num_queries, key_start, num_keys)
+        for part in (spec.score, spec.normalizer, spec.pattern, spec.bias):
+            if holds_tensors(part):
+                _check_held(part, query, num_keys)
     if summary is not None:
+        if not isinstance(summary, Summary):
+            raise ConfigError(f"summary={show(summary)} is not a Summary; expected one such as Summary(entropy=True)")
         _check_summary(summary, spec.normalizer, num_queries, num_keys)
     if spec.dropout:
         seed = _seed(seed, query.device)
     return Call(query, key, value, spec, seed if isinstance(seed, Tensor) else None, query_start, key_start, summary)
 
 
-def check_inputs(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """Raise ShapeError unless the three tensors go together."""
+def check_inputs(query: Tensor, key: Tensor, value: Tensor) -> tuple[torch.Size, torch.Size]:
+    """The shapes of query and key; raises ShapeError unless the three tensors go together."""
+    for x in (query, key, value):
+        if not is_dense(x):
+            raise ShapeError(f"inputs must be dense tensors; got {', '.join(map(_kind, (query, key, value)))}")
+    q, k, v = query.shape, key.shape, value.shape
     if not (
-        query.dim() == key.dim() == value.dim() == 4
+        len(q) == len(k) == len(v) == 4
         and query.dtype == key.dtype == value.dtype
         and query.device == key.device == value.device
-        and query.shape[0] == key.shape[0]
-        and key.shape[:3] == value.shape[:3]
-        and query.shape[1] % (key.shape[1] or 1) == 0
-        and query.numel()
-        and key.numel()
-        and value.numel()
-        and query.is_floating_point()
+        and q[0] == k[0]
+        and k[:3] == v[:3]
+        and 0 not in q
+        and 0 not in k
+        and v[3] != 0
+        and q[1] % k[1] == 0
+        and query.dtype in FLOATS
     ):
         raise ShapeError(_mismatch(query, key, value))
+    return q, k
 
 
 def _mismatch(query: Tensor, key: Tensor, value: Tensor) -> str:
@@ -106,19 +122,26 @@ def _mismatch(query: Tensor, key: Tensor, value: Tensor) -> str:
     if len({x.dtype for x in named.values()}) > 1:
         return "inputs differ in dtype: " + ", ".join(f"{n} {x.dtype}" for n, x in named.items()) + "; cast them to one"
     if len({x.device for x in named.values()}) > 1:
-        return "inputs are on different devices: " + ", ".join(f"{n} {x.device}" for n, x in named.items())
-    if not query.is_floating_point():
-        return f"inputs are {query.dtype}; expected a floating point dtype"
+        return (
+            "inputs are on different devices: " + ", ".join(f"{n} {x.device}" for n, x in named.items()) + "; move one"
+        )
+    if query.dtype not in FLOATS:
+        return f"inputs are {query.dtype}; cast them to one of {', '.join(map(str, FLOATS))}"
     if not (query.numel() and key.numel() and value.numel()):
         return f"an input is empty: {shapes}; every dimension must be at least 1"
     if query.shape[0] != key.shape[0] or key.shape[0] != value.shape[0]:
-        return f"batch sizes differ: {shapes}"
+        return f"batch sizes differ: {shapes}; expand them to one"
     if key.shape[1:3] != value.shape[1:3]:
         return f"key and value must agree in heads and length: {shapes}"
     return (
         f"{query.shape[1]} query heads cannot be shared among {key.shape[1]} key heads: the first must be a multiple "
         f"of the second; {shapes}"
     )
+
+
+def _kind(x: object) -> str:
+    layout = f" of layout {x.layout}" if isinstance(x, Tensor) and x.layout is not torch.strided else ""
+    return type(x).__name__ + layout
 
 
 def _check_starts(query_start: Tensor, query: Tensor) -> None:
@@ -130,7 +153,7 @@ def _check_starts(query_start: Tensor, query: Tensor) -> None:
 
 
 def _check_spec(spec: AttentionSpec) -> None:
-    kinds: tuple[tuple[str, object, type], ...] = (
+    kinds: tuple[tuple[str, object, type[Value]], ...] = (
         ("score", spec.score, Score),
         ("normalizer", spec.normalizer, Normalizer),
         ("pattern", spec.pattern, Pattern),
@@ -138,18 +161,27 @@ def _check_spec(spec: AttentionSpec) -> None:
     )
     for name, part, kind in kinds:
         if not isinstance(part, kind) and not (name == "bias" and part is None):
-            raise ConfigError(
-                f"{name}={part!r} is not a {kind.__name__}; known: "
-                f"{', '.join(k.__name__ for k in kind.__subclasses__())}"
-            )
-    if not 0 <= spec.dropout < 1:
-        raise ConfigError(f"dropout={spec.dropout} must be a probability, 0 <= dropout < 1")
+            known: dict[str, type] = {k.__name__: k for k in kind.__subclasses__()}
+            if isinstance(part, Tensor) and name == "pattern":
+                remedy = "a boolean tensor becomes one by Mask(tensor), True = may attend"
+            elif isinstance(part, type) and part in known.values():
+                remedy = f"did you mean {part.__name__}(...)?"
+            else:
+                remedy = nearest(part if isinstance(part, str) else "", known)
+            raise ConfigError(f"{name}={show(part)} is not a {kind.__name__}; {remedy}")
+    if not (is_number(spec.dropout) and 0 <= spec.dropout < 1):
+        raise ConfigError(f"dropout={show(spec.dropout)} must be a probability, 0 <= dropout < 1")
 
 
-def _check_leaves(part: Value, query: Tensor, num_keys: int) -> None:
+def _check_held(part: Value, query: Tensor, num_keys: int) -> None:
     """Raise unless every tensor that a value holds fits the call."""
     size = {"B": query.shape[0], "H": query.shape[1], "L": query.shape[2], "S": num_keys}
-    for leaf in leaves(part):
+    for leaf in part.held:
+        if leaf.tensor.dim() > len(leaf.axes):
+            raise ShapeError(
+                f"{leaf.path} has shape {tuple(leaf.tensor.shape)}; expected no more dimensions than "
+                f"({', '.join(NAMES.get(letter, '...') for letter in leaf.axes)})"
+            )
         for letter, expected in size.items():
             dim = axis(leaf.tensor, leaf.axes, letter)
             if dim is not None and leaf.tensor.shape[dim] not in (1, expected):
@@ -159,12 +191,9 @@ def _check_leaves(part: Value, query: Tensor, num_keys: int) -> None:
                 )
         if leaf.tensor.device != query.device:
             raise ShapeError(f"{leaf.path} is on {leaf.tensor.device}, but the inputs are on {query.device}; move it")
-        mixed = leaf.tensor.is_floating_point() and leaf.tensor.dtype != query.dtype
-        if (
-            mixed
-            and not isinstance(part, Pattern)
-            and (leaf.tensor.dtype, query.dtype in HALVES) != (torch.float32, True)
-        ):
+        if isinstance(part, Pattern) or leaf.tensor.dtype == query.dtype:
+            continue
+        if leaf.tensor.dtype != torch.float32 or query.dtype not in HALVES:
             raise ShapeError(
                 f"{leaf.path} is {leaf.tensor.dtype}, but the inputs are {query.dtype}; cast one of them "
                 "(float32 parameters may stand beside half inputs)"
@@ -193,6 +222,8 @@ def _seed(seed: int | Tensor | None, device: torch.device) -> Tensor:
     if seed is None:
         return torch.randint(2**62, (), device=device)
     if not isinstance(seed, Tensor):
+        if not is_integer(seed) or not -(2**63) <= seed < 2**63:
+            raise ConfigError(f"seed={seed!r} must be an int of 64 bits, or one torch.int64 number")
         return torch.tensor(seed, dtype=torch.int64, device=device)
     if seed.dtype != torch.int64 or seed.numel() != 1:
         raise ShapeError(

@@ -72,7 +72,8 @@ class Intervals:
 
     def size(self) -> Ints:
         """How many positions each block's set has: (blocks,)."""
-        return (self.stops - self.starts).sum(1)
+        sizes: Ints = (self.stops - self.starts).sum(1)
+        return sizes
 
 
 def _columns(x: npt.ArrayLike) -> Ints:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from regard.attention.check import check_number, check_tensor, show, smallest
 from regard.attention.prior import Prior
 from regard.attention.value import Value, holds, per_head, value
 from regard.errors import ConfigError
@@ -56,12 +57,22 @@ class Softmax(Normalizer):
         sink: a logit (H,) or () that joins the denominator only, so that a head may attend to nothing; None for none.
         prior: multiplies the weights afterwards, without normalizing again; None for none.
 
+    Raises:
+        ShapeError: a sink that is not a tensor.
+        ConfigError: a prior that is not a `Prior`.
+
     Source: the sink: Miller 2023, "Attention is off by one", and OpenAI 2025, arXiv 2508.10925, section 2.2; the
     prior: Luong et al. 2015, arXiv 1508.04025, equation 10.
     """
 
     sink: Tensor | None = holds("H", default=None)
     prior: Prior | None = None
+
+    def __post_init__(self) -> None:
+        if self.sink is not None:
+            check_tensor("Softmax", "sink", self.sink)
+        if self.prior is not None and not isinstance(self.prior, Prior):
+            raise ConfigError(f"Softmax: prior={show(self.prior)} is not a Prior; expected one such as Gaussian(...)")
 
     def statistic(self, scores_BHLS: Tensor) -> Statistic:
         top = scores_BHLS.amax(-1, keepdim=True)
@@ -106,11 +117,8 @@ class Entmax(Normalizer):
     alpha: float | Tensor = holds("H")
 
     def __post_init__(self) -> None:
-        if isinstance(self.alpha, Tensor):
-            known = not torch.compiler.is_compiling() and self.alpha.device.type == "cpu"
-            least = float(self.alpha.detach().min()) if known else float("inf")
-        else:
-            least = self.alpha
+        check_number("Entmax", "alpha", self.alpha, " above 1")
+        least = smallest(self.alpha)
         if not least > 1:
             raise ConfigError(f"Entmax: alpha={least} must be above 1 (toward 1 it is Softmax(), 2 is Sparsemax())")
 
@@ -150,10 +158,16 @@ class Sigmoid(Normalizer):
     Args:
         bias: a number, or a tensor (H,) or (). The source takes -log(S), so that a row starts with a sum near 1.
 
+    Raises:
+        ConfigError: a bias that is not finite.
+
     Source: Ramapuram et al. 2024, arXiv 2409.04431, section 2.
     """
 
     bias: float | Tensor = holds("H", default=0.0)
+
+    def __post_init__(self) -> None:
+        check_number("Sigmoid", "bias", self.bias)
 
     def statistic(self, scores_BHLS: Tensor) -> Statistic:
         none = scores_BHLS.new_zeros(*scores_BHLS.shape[:-1], 1)

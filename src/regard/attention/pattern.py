@@ -6,6 +6,7 @@ and asks `visible` only where a block is mixed. The patterns of this file follow
 `block_pattern.py` from a layout of blocks, and those of `sequence_pattern.py` from data about each sequence.
 """
 
+import operator
 from abc import abstractmethod
 from collections.abc import Iterable
 from functools import lru_cache
@@ -15,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regard.attention.check import check_integer, is_integer, show
+from regard.attention.draw import shade
 from regard.attention.intervals import FAR, Intervals
 from regard.attention.schedule import Blocks, Reach, Schedule
-from regard.attention.value import Value, holds_tensors, leaves, restrict, value
+from regard.attention.value import Value, axis, holds_tensors, restrict, value
 from regard.errors import ConfigError, ShapeError
 
 
@@ -48,6 +51,9 @@ class Pattern(Value):
     def check(self, query_start: int | None, num_queries: int, key_start: int, num_keys: int) -> None:
         """Raise if the pattern does not cover these positions (`query_start` is None where it differs by sequence)."""
 
+    def __bool__(self) -> bool:
+        raise ConfigError(f"{self} has no truth value: combine patterns by & | ~, not by `and`, `or`, `not`")
+
     def __and__(self, other: "Pattern") -> "Pattern":
         return And(self, other)
 
@@ -73,6 +79,9 @@ class Pattern(Value):
 
         Returns:
             The schedule, from a cache if the pattern holds no tensor.
+
+        Raises:
+            ShapeError: no queries, keys or rows, or positions or sizes that the pattern does not cover.
         """
         if query_start is None:
             query_start = key_start + keys - queries
@@ -95,6 +104,9 @@ class Pattern(Value):
 
         Returns:
             The exact share; only mixed tiles are looked into.
+
+        Raises:
+            ShapeError: no queries or keys, or positions or sizes that the pattern does not cover.
         """
         schedule = self.schedule(queries, keys, query_start=query_start, key_start=key_start)
         query_BL, key_S = positions(queries, keys, query_start, key_start, _device(self))
@@ -120,15 +132,19 @@ class Pattern(Value):
         Returns:
             The picture; of the first sequence and head where they differ.
 
+        Raises:
+            ShapeError: no queries or keys, or positions or sizes that the pattern does not cover.
+
         >>> print(Causal().draw(queries=3, keys=5))
         ███··
         ████·
         █████
         """
+        _check_extent(self, queries, keys, 1, query_start, key_start)
         query_BL, key_S = positions(queries, keys, query_start, key_start, _device(self))
         seen = self.visible(query_BL, key_S)
         picture = seen.reshape(-1, *seen.shape[-2:])[0].expand(queries, keys)
-        return "\n".join("".join("█" if x else "·" for x in row) for row in picture.tolist())
+        return shade(picture)
 
 
 def positions(
@@ -248,8 +264,7 @@ class Dilated(Pattern):
     right: int | None = None
 
     def __post_init__(self) -> None:
-        if self.dilation < 1:
-            raise ConfigError(f"Dilated: dilation={self.dilation} must be at least 1 (1 is a plain window)")
+        check_integer("Dilated", "dilation", self.dilation, 1, " (1 is a plain window)")
         _check_window(self, self.left, self.right)
 
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
@@ -294,8 +309,7 @@ class Strided(Pattern):
     stride: int
 
     def __post_init__(self) -> None:
-        if self.stride < 1:
-            raise ConfigError(f"Strided: stride={self.stride} must be at least 1")
+        check_integer("Strided", "stride", self.stride, 1)
 
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
         return (query_BL[:, None, :, None] - key_S) % self.stride == 0
@@ -314,7 +328,7 @@ class GlobalTokens(Pattern):
         positions: the positions, >= 0, any iterable of ints: `GlobalTokens([0])`, `GlobalTokens(range(64))`.
 
     Raises:
-        ConfigError: a negative position.
+        ConfigError: a position that is negative or not an integer.
 
     Source: Beltagy et al. 2020, arXiv 2004.05150, section 3.1, "Global Attention".
 
@@ -327,7 +341,12 @@ class GlobalTokens(Pattern):
     positions: Iterable[int]
 
     def __post_init__(self) -> None:
-        ordered = tuple(sorted(set(self.positions)))
+        try:
+            ordered = tuple(sorted({operator.index(p) for p in self.positions}))
+        except TypeError as error:
+            raise ConfigError(
+                f"GlobalTokens: positions={show(self.positions)}; expected integers, as in GlobalTokens([0, 5])"
+            ) from error
         if ordered and ordered[0] < 0:
             raise ConfigError(f"GlobalTokens: position {ordered[0]} is negative; positions count from 0")
         object.__setattr__(self, "positions", ordered)
@@ -368,6 +387,9 @@ class And(Pattern):
     left: Pattern
     right: Pattern
 
+    def __post_init__(self) -> None:
+        _check_patterns("&", self.left, self.right)
+
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
         return self.left.visible(query_BL, key_S) & self.right.visible(query_BL, key_S)
 
@@ -395,6 +417,9 @@ class Or(Pattern):
 
     left: Pattern
     right: Pattern
+
+    def __post_init__(self) -> None:
+        _check_patterns("|", self.left, self.right)
 
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
         return self.left.visible(query_BL, key_S) | self.right.visible(query_BL, key_S)
@@ -437,6 +462,15 @@ class Not(Pattern):
         return f"~({self.pattern})" if isinstance(self.pattern, And | Or) else f"~{self.pattern}"
 
 
+def _check_patterns(sign: str, left: object, right: object) -> None:
+    for side in (left, right):
+        if not isinstance(side, Pattern):
+            raise ConfigError(
+                f"{show(left)} {sign} {show(right)}: {show(side)} is not a pattern; a boolean tensor becomes one by "
+                "Mask(tensor), True = may attend"
+            )
+
+
 def within(distance: Tensor, left: int | None, right: int | None) -> Tensor:
     """-right <= distance <= left, where None is no bound."""
     if left is None:
@@ -454,22 +488,43 @@ def _span(blocks: Blocks, left: int | None, right: int | None) -> Reach:
 
 def _check_window(pattern: Pattern, left: int | None, right: int | None) -> None:
     for name, bound in (("left", left), ("right", right)):
-        if bound is not None and bound < 0:
-            raise ConfigError(f"{type(pattern).__name__}: {name}={bound} must be >= 0 keys, or None for no bound")
+        if bound is not None:
+            check_integer(type(pattern).__name__, name, bound, 0, " keys, or None for no bound")
 
 
 def _build_schedule(
     pattern: Pattern, queries: int, keys: int, block: int, starts: tuple[int, int], key_start: int
 ) -> Schedule:
-    if min(queries, keys, block) < 1:
-        raise ShapeError(f"a schedule needs queries, keys and block of at least 1, got {queries}, {keys} and {block}")
+    _check_extent(pattern, queries, keys, block, starts[0] if starts[0] == starts[1] else None, key_start)
     blocks = Blocks.cut(queries, keys, block, starts, key_start)
     return Schedule.of(pattern.reach(blocks), blocks)
+
+
+def _check_extent(
+    pattern: Pattern, queries: int, keys: int, block: int, query_start: int | Tensor | None, key_start: int
+) -> None:
+    """Raise unless the pattern covers a map of this size at this place."""
+    for name, count in (("queries", queries), ("keys", keys), ("block", block)):
+        if not is_integer(count) or count < 1:
+            raise ShapeError(f"{pattern}: {name}={show(count)} must be an integer >= 1")
+    for name, start in (("query_start", query_start), ("key_start", key_start)):
+        if start is not None and not isinstance(start, Tensor) and not is_integer(start):
+            raise ShapeError(f"{pattern}: {name}={show(start)} must be an integer")
+    if query_start is None:
+        query_start = key_start + keys - queries
+    pattern.check(None if isinstance(query_start, Tensor) else query_start, queries, key_start, keys)
+    for leaf in pattern.held:
+        for letter, expected in (("L", queries), ("S", keys)):
+            dim = axis(leaf.tensor, leaf.axes, letter)
+            if dim is not None and leaf.tensor.shape[dim] not in (1, expected):
+                raise ShapeError(
+                    f"{leaf.path} has shape {tuple(leaf.tensor.shape)}, but the map is {queries} queries x {keys} keys"
+                )
 
 
 _cached_schedule = lru_cache(maxsize=256)(_build_schedule)
 
 
 def _device(pattern: Pattern) -> torch.device:
-    held = leaves(pattern)
+    held = pattern.held
     return held[0].tensor.device if held else torch.device("cpu")

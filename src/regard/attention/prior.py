@@ -6,6 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from regard.attention.check import check_number, check_tensor, smallest
 from regard.attention.value import Value, holds, per_head, value
 from regard.errors import ConfigError, ShapeError
 
@@ -41,8 +42,10 @@ class Gaussian(Prior):
     sigma: float | Tensor = holds("H")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sigma, Tensor) and not self.sigma > 0:
-            raise ConfigError(f"Gaussian: sigma={self.sigma} must be a positive number of positions")
+        check_number("Gaussian", "sigma", self.sigma, " above 0, in positions")
+        if not smallest(self.sigma) > 0:
+            raise ConfigError(f"Gaussian: sigma={smallest(self.sigma)} must be above 0, in positions")
+        check_tensor("Gaussian", "center", self.center)
         if not self.center.is_floating_point() or not 0 < self.center.dim() <= 3:
             raise ShapeError(
                 f"Gaussian: center is {self.center.dtype} of shape {tuple(self.center.shape)}; expected floats that "

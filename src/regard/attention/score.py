@@ -12,6 +12,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from regard.attention.check import check_number, check_tensor, is_number, show
 from regard.attention.value import Value, holds, per_head, value
 from regard.errors import ConfigError, ShapeError, nearest
 
@@ -51,7 +52,7 @@ class Dot(Score):
         softcap: the cap, > 0; None for none.
 
     Raises:
-        ConfigError: a softcap that is not positive.
+        ConfigError: a scale that is not finite, or a softcap that is not a positive number.
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1, equation 1; the softcap: Gemma Team 2024,
     arXiv 2408.00118, section 2.
@@ -61,8 +62,10 @@ class Dot(Score):
     softcap: float | None = None
 
     def __post_init__(self) -> None:
-        if self.softcap is not None and not self.softcap > 0:
-            raise ConfigError(f"Dot: softcap={self.softcap} must be positive, or None for no cap")
+        if self.scale is not None:
+            check_number("Dot", "scale", self.scale, ", or None for 1 / sqrt(head_dim)")
+        if self.softcap is not None and not (is_number(self.softcap) and self.softcap > 0):
+            raise ConfigError(f"Dot: softcap={show(self.softcap)} must be a positive number, or None for no cap")
 
     def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
         scale = 1 / math.sqrt(query_BHLE.shape[-1]) if self.scale is None else self.scale
@@ -81,10 +84,16 @@ class Cosine(Score):
     Args:
         scale: a number, or a tensor (H,) or (); often learned, since a cosine alone cannot exceed 1.
 
+    Raises:
+        ConfigError: a scale that is not finite.
+
     Source: Henry et al. 2020, arXiv 2010.04245, section 3, equation 4.
     """
 
     scale: float | Tensor = holds("H")
+
+    def __post_init__(self) -> None:
+        check_number("Cosine", "scale", self.scale)
 
     def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
         return products(_unit(query_BHLE) * per_head(self.scale, query_BHLE.dtype), _unit(key_BGSE))
@@ -110,6 +119,7 @@ class Bilinear(Score):
     weight: Tensor = holds("Hij")
 
     def __post_init__(self) -> None:
+        check_tensor("Bilinear", "weight", self.weight)
         if self.weight.dim() not in (2, 3):
             raise ShapeError(
                 f"Bilinear: weight has shape {tuple(self.weight.shape)}; expected (query dim, key dim) or "
@@ -149,10 +159,11 @@ class Additive(Score):
     activation: str = "tanh"
 
     def __post_init__(self) -> None:
-        if self.activation not in ACTIVATIONS:
+        if str(self.activation) not in ACTIVATIONS:
             raise ConfigError(
-                f"Additive: unknown activation {self.activation!r}; {nearest(self.activation, ACTIVATIONS)}"
+                f"Additive: unknown activation {self.activation!r}; {nearest(str(self.activation), ACTIVATIONS)}"
             )
+        check_tensor("Additive", "vector", self.vector)
         if self.vector.dim() not in (1, 2):
             raise ShapeError(
                 f"Additive: vector has shape {tuple(self.vector.shape)}; expected (head_dim,) or (heads, head_dim)"
@@ -194,6 +205,7 @@ class Location(Score):
     weight: Tensor = holds("HSi")
 
     def __post_init__(self) -> None:
+        check_tensor("Location", "weight", self.weight)
         if self.weight.dim() not in (2, 3):
             raise ShapeError(
                 f"Location: weight has shape {tuple(self.weight.shape)}; expected (positions, head_dim) or "

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from regard.attention.check import check_tensor, is_number, show
 from regard.attention.intervals import FAR, Intervals
 from regard.attention.pattern import Pattern
 from regard.attention.schedule import Blocks, Reach
@@ -142,6 +143,7 @@ class Mask(Pattern):
     tensor: Tensor = holds("BHLS")
 
     def __post_init__(self) -> None:
+        check_tensor("Mask", "tensor", self.tensor)
         if self.tensor.dtype != torch.bool or not 0 < self.tensor.dim() <= 4:
             raise ShapeError(
                 f"Mask: got {self.tensor.dtype} of shape {tuple(self.tensor.shape)}; expected torch.bool that "
@@ -161,6 +163,7 @@ class Mask(Pattern):
         Raises:
             ShapeError: as for `Mask`.
         """
+        check_tensor("Mask.from_hidden", "hidden", hidden)
         return Mask(~hidden) if hidden.dtype == torch.bool else Mask(hidden)
 
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
@@ -169,9 +172,9 @@ class Mask(Pattern):
     def reach(self, blocks: Blocks) -> Reach:
         mask = self.tensor.cpu().numpy()
         mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
-        grids = []
+        grids: list[npt.NDArray[np.bool_]] = []
         for over in (np.logical_or, np.logical_and):
-            grid = over.reduce(mask, axis=(0, 1))
+            grid: npt.NDArray[np.bool_] = np.asarray(over.reduce(mask, axis=(0, 1)))
             grid = grid if grid.shape[0] == 1 else over.reduceat(grid, blocks.edges[:-1], axis=0)
             grid = np.broadcast_to(grid, (grid.shape[0], blocks.num_keys))
             grids.append(over.reduceat(grid, blocks.cells()[:-1], axis=1))
@@ -208,14 +211,15 @@ class Around(Pattern):
     right: float
 
     def __post_init__(self) -> None:
+        check_tensor("Around", "center", self.center)
         if not 0 < self.center.dim() <= 3:
             raise ShapeError(
                 f"Around: center has shape {tuple(self.center.shape)}; expected one that broadcasts to "
                 "(batch, heads, queries)"
             )
         for name, bound in (("left", self.left), ("right", self.right)):
-            if not bound >= 0:
-                raise ConfigError(f"Around: {name}={bound} must be >= 0 positions")
+            if not (is_number(bound) and bound >= 0):
+                raise ConfigError(f"Around: {name}={show(bound)} must be a number of positions, >= 0")
 
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
         center = self.center.detach()[..., None]
@@ -250,6 +254,7 @@ def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
 
 
 def _check_integers(owner: str, name: str, tensor: Tensor, expected: str, dims: int) -> None:
+    check_tensor(owner, name, tensor)
     if tensor.is_floating_point() or tensor.dtype == torch.bool or tensor.dim() != dims:
         raise ShapeError(
             f"{owner}: {name} is {tensor.dtype} of shape {tuple(tensor.shape)}; expected integers of shape {expected}"

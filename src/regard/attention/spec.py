@@ -48,3 +48,6 @@ class AttentionSpec(Value):
             "bias": self.bias,
             "dropout": self.dropout,
         }
+
+
+PLAIN = AttentionSpec()

@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from regard.attention.check import check_grid, check_integer, show
 from regard.attention.value import Value, value
 from regard.errors import ConfigError
 
@@ -29,7 +30,7 @@ class Summary(Value):
         weights: the weights themselves: memory L x S.
 
     Raises:
-        ConfigError: a negative top_k, a bin count below 1, or nothing asked for.
+        ConfigError: a negative top_k, a bin count below 1, a field of the wrong type, or nothing asked for.
     """
 
     log_sum_exp: bool = False
@@ -41,10 +42,12 @@ class Summary(Value):
     weights: bool = False
 
     def __post_init__(self) -> None:
-        if self.top_k < 0:
-            raise ConfigError(f"Summary: top_k={self.top_k} must be >= 0 keys")
-        if self.grid is not None and min(self.grid) < 1:
-            raise ConfigError(f"Summary: grid={self.grid} needs at least one query bin and one key bin")
+        check_integer("Summary", "top_k", self.top_k, 0)
+        for f in fields(self):
+            if isinstance(f.default, bool) and not isinstance(getattr(self, f.name), bool):
+                raise ConfigError(f"Summary: {f.name}={show(getattr(self, f.name))} must be True or False")
+        if self.grid is not None:
+            check_grid(self.grid)
         if not any(getattr(self, f.name) for f in fields(self)):
             raise ConfigError("Summary: nothing is asked for; name what you want, as in Summary(entropy=True)")
 

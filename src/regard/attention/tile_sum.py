@@ -14,15 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from regard.attention.schedule import Run
+from regard.attention.tiling import Tile
 from regard.attention.value import axis
-
-
-class Tile(NamedTuple):
-    """Rows of a query block, and one or more runs of columns."""
-
-    rows: slice
-    runs: tuple[Run, ...]
 
 
 class Output(NamedTuple):
@@ -64,6 +57,8 @@ def tile_sum(
 
 def any_dual(tensors: Sequence[Tensor]) -> bool:
     """Whether any of the tensors carries a forward-mode tangent."""
+    if forward_ad._current_level < 0:
+        return False
     return any(forward_ad.unpack_dual(x).tangent is not None for x in tensors if x.is_floating_point())
 
 

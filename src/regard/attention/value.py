@@ -14,7 +14,7 @@ follow the checks of shape, the slicing of a value to a tile of the score matrix
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, TypeVar, dataclass_transform
+from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor
@@ -33,6 +33,14 @@ def value(cls: type[T]) -> type[T]:
     return dataclass(frozen=True, eq=False, repr=False)(cls)
 
 
+class Leaf(NamedTuple):
+    """A tensor that a value holds, where it was found, and the axes that its dimensions run along."""
+
+    tensor: Tensor
+    axes: str
+    path: str
+
+
 class Value:
     """A frozen dataclass. Equal by its fields if it holds no tensor; by identity if it does."""
 
@@ -43,7 +51,7 @@ class Value:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        if type(self) is not type(other) or holds_tensors(self):
+        if not isinstance(other, Value) or type(self) is not type(other) or self.held or other.held:
             return False
         return all(x == getattr(other, f.name) for f, x in _items(self))
 
@@ -52,25 +60,19 @@ class Value:
             return id(self)
         return hash((type(self), *(x for _, x in _items(self))))
 
+    _held: ClassVar[tuple[Leaf, ...] | None] = None
 
-class Leaf(NamedTuple):
-    """A tensor that a value holds, where it was found, and the axes that its dimensions run along."""
+    @property
+    def held(self) -> tuple[Leaf, ...]:
+        """The tensors of this value and of the values inside it, in the order of their fields."""
+        if self._held is None:
+            object.__setattr__(self, "_held", tuple(_leaves(self)))
+        return self._held or ()
 
-    tensor: Tensor
-    axes: str
-    path: str
 
-
-def holds_tensors(value: object) -> bool:
+def holds_tensors(value: Value | None) -> bool:
     """Whether the value, or one inside it, holds a tensor."""
-    if isinstance(value, Tensor):
-        return True
-    return isinstance(value, Value) and any(holds_tensors(x) for _, x in _items(value))
-
-
-def leaves(value: Value | None) -> list[Leaf]:
-    """The tensors of a value and of the values inside it, in the order of their fields."""
-    return [] if value is None else list(_leaves(value))
+    return value is not None and bool(value.held)
 
 
 def _leaves(value: Value) -> Iterator[Leaf]:
@@ -78,15 +80,15 @@ def _leaves(value: Value) -> Iterator[Leaf]:
         if isinstance(x, Tensor):
             yield Leaf(x, f.metadata["axes"], f"{type(value).__name__}.{f.name}")
         elif isinstance(x, Value):
-            yield from _leaves(x)
+            yield from x.held
 
 
-V = TypeVar("V", bound=Value | None)
+V = TypeVar("V", bound=Value)
 
 
 def rebuild(value: V, tensors: Iterator[Tensor]) -> V:
-    """The same value with its tensors replaced, in the order of `leaves`. Nothing is checked again."""
-    if not holds_tensors(value):
+    """The same value with its tensors replaced, in the order of `held`. Nothing is checked again."""
+    if not value.held:
         return value
     copy: V = object.__new__(type(value))
     for f, x in _items(value):
@@ -97,7 +99,7 @@ def rebuild(value: V, tensors: Iterator[Tensor]) -> V:
 
 def restrict(value: V, rows: slice, columns: slice) -> V:
     """The value as it stands for some rows and columns of the score matrix only."""
-    return rebuild(value, (take(leaf.tensor, leaf.axes, rows, columns) for leaf in leaves(value)))
+    return rebuild(value, (take(leaf.tensor, leaf.axes, rows, columns) for leaf in value.held))
 
 
 def take(tensor: Tensor, axes: str, rows: slice, columns: slice) -> Tensor:

@@ -1,13 +1,12 @@
-"""Attention tile by tile, in memory linear in the length, on any device; for every score, normalizer and pattern.
+"""Attention tile by tile (`tiled.py`) as a backend, in eager code and in compiled graphs.
 
-Softmax is taken with a running maximum and sum over tiles of keys, and the backward pass recomputes each tile's
-weights from the row's statistic (Rabe and Staats 2021, arXiv 2112.05682; Dao et al. 2022, arXiv 2205.14135, algorithms
-1 and 4). Normalizers that need a whole row to find their threshold are taken by strips: a block of queries against all
-keys that it reaches. Tiles that the pattern leaves empty are never visited. Everything but the running softmax is a sum
-over tiles, and so are all gradients: see `tile_sum.py`.
+Which tiles there are may depend on data, so in a compiled graph the whole backend is one operation that no compiler
+looks into: forward computes; backward computes again, with gradients.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import fields
 from typing import Any, NamedTuple, final
 
 import torch
@@ -15,27 +14,10 @@ from torch import Tensor
 
 from regard.attention.backends.protocol import Cost
 from regard.attention.call import Call
-from regard.attention.dropout import keep_scale
-from regard.attention.formula import masked_scores, mix, shield, with_prior
-from regard.attention.normalizer import Sigmoid, Softmax, Statistic, finite
-from regard.attention.schedule import Run, Schedule
-from regard.attention.spec import AttentionSpec
-from regard.attention.summary import Frame, Merger, Seen, Summary, collect, contributions, sum_axes, sum_shapes
-from regard.attention.tile_sum import (
-    Output,
-    Tile,
-    any_dual,
-    differentiable,
-    gradient_sum,
-    part,
-    pull,
-    tile_sum,
-)
-from regard.attention.value import holds_tensors, leaves, per_head, rebuild
-
-TILE = 1 << 20  # numbers alive at once in a tile's scores, over the batch and heads
-BLOCKS = (64, 128, 256, 512)  # rows of a block to choose from
-TILE_OVERHEAD = 60_000  # a tile's fixed cost, in pairs of one head
+from regard.attention.literal import from_text, to_text
+from regard.attention.summary import Seen, Summary
+from regard.attention.tiled import compute
+from regard.attention.tiling import cut
 
 
 @final
@@ -48,314 +30,162 @@ class Chunked:
         return []
 
     def cost(self, call: Call) -> Cost:
-        blocks = plan_blocks(call)
-        pairs = sum((b.rows.stop - b.rows.start) * _columns(t) for b in blocks for t in b.tiles)
-        largest = max((_columns(t) * (b.rows.stop - b.rows.start) for b in blocks for t in b.tiles), default=0)
+        areas = [(b.rows.stop - b.rows.start) * t.width for b in cut(call) for t in b.tiles]
         batch, heads, _, head_dim = call.query.shape
         alive = 2 + call.spec.score.width(head_dim)
-        return Cost(pairs, batch * heads * largest * alive * call.dtype.itemsize)
+        return Cost(sum(areas), batch * heads * max(areas, default=0) * alive * call.dtype.itemsize)
 
     def run(self, call: Call) -> tuple[Tensor, Seen | None]:
-        normalizer = call.spec.normalizer
-        sink = normalizer.sink if isinstance(normalizer, Softmax) else None
-        if sink is not None:  # joins at the end: a rescaling of each row
-            call = call.with_spec(_with_normalizer(call.spec, Softmax(prior=normalizer.prior)))
-        work = _Work(call)
-        if isinstance(normalizer, Softmax):
-            output, row = work.softmax()
-            if sink is not None:
-                output, row = _join_sink(output, row, per_head(sink, output.dtype))
-        else:
-            output, row = work.pointwise() if isinstance(normalizer, Sigmoid) else work.strips()
-        seen = None if call.summary is None else work.summarize(call.summary, row)
-        return output.to(call.query.dtype), seen
+        return _run_in_graph(call) if torch.compiler.is_compiling() else compute(call)
 
 
-class Block(NamedTuple):
-    """Rows, and the tiles that cover the columns they reach."""
+class _Plain(NamedTuple):
+    """What a call holds besides its differentiable tensors, in the types that a graph can carry."""
 
-    rows: slice
-    tiles: tuple[Tile, ...]
-
-
-def plan_blocks(call: Call) -> list[Block]:
-    """Cut the score matrix into tiles of about TILE numbers, in the cheapest of a few shapes."""
-    batch, heads, num_queries, head_dim = call.query.shape
-    num_keys, pattern = call.key.shape[2], call.spec.pattern
-    room = max(1, TILE // (batch * heads * call.spec.score.width(head_dim)))  # pairs in a tile
-
-    def schedule(block: int) -> Schedule:
-        return pattern.schedule(
-            num_queries, num_keys, query_start=call.query_start, key_start=call.key_start, block=block
-        )
-
-    if not isinstance(call.spec.normalizer, Softmax | Sigmoid):
-        rows = max(1, min(num_queries, room // num_keys, BLOCKS[-1]))
-        return list(_blocks(schedule(rows), num_keys))
-    sizes = [b for b in BLOCKS if b * b <= room * 4 and b < 2 * num_queries] or [max(1, min(num_queries, room))]
-    if holds_tensors(pattern):  # reading its data for every size would cost more than it saves
-        sizes = sizes[len(sizes) // 2 :][:1]
-    candidates = [(schedule(size), room // size) for size in sizes]
-
-    def price(candidate: tuple[Schedule, int]) -> float:
-        schedule, chunk = candidate
-        tiles = float((-(-(schedule.full.size() + schedule.mixed.size()) // chunk)).sum())
-        return schedule.full_pairs + 1.5 * schedule.mixed_pairs + tiles * TILE_OVERHEAD / (batch * heads)
-
-    best, chunk = min(candidates, key=price) if len(candidates) > 1 else candidates[0]
-    return list(_blocks(best, max(1, chunk)))
+    spec: str
+    summary: str
+    integers: list[int]  # of the spec, then of the summary
+    floats: list[float]
+    seed: Tensor | None
+    starts: Tensor | None
+    query_start: int
+    key_start: int
 
 
-def _blocks(schedule: Schedule, chunk: int) -> Iterator[Block]:
-    for rows, runs in schedule:
-        height = rows.stop - rows.start
-        pieces = [p for run in _merged(runs, 2 * height) for p in _pieces(run, chunk)]
-        tiles: list[Tile] = []
-        for piece in pieces:
-            if tiles and _columns(tiles[-1]) + piece.stop - piece.start <= chunk:
-                tiles[-1] = Tile(rows, (*tiles[-1].runs, piece))
-            else:
-                tiles.append(Tile(rows, (piece,)))
-        yield Block(rows, tuple(tiles))
+def _run_in_graph(call: Call) -> tuple[Tensor, Seen | None]:
+    """The same, as one operation."""
+    spec, integers, floats = to_text(call.spec)
+    summary, more, _ = to_text(call.summary)
+    starts = call.query_start if isinstance(call.query_start, Tensor) else None
+    query_start = 0 if isinstance(call.query_start, Tensor) else call.query_start
+    plain = _Plain(spec, summary, [*integers, *more], floats, call.seed, starts, query_start, call.key_start)
+    tensors = [call.query, call.key, call.value, *(leaf.tensor for leaf in call.spec.held)]
+    output, *summaries = chunked(tensors, *plain)
+    if call.summary is None:
+        return output, None
+    return output, Seen(**dict(zip(_names(call.summary), summaries, strict=True)))
 
 
-def _merged(runs: Sequence[Run], short: int) -> list[Run]:
-    """Neighbors become one mixed run where one of them is short: masking it is cheaper than a tile of its own."""
-    merged: list[Run] = []
-    for run in runs:
-        last = merged[-1] if merged else None
-        if last is not None and last.stop == run.start:
-            same = last.full == run.full
-            if same or min(last.stop - last.start, run.stop - run.start) < short:
-                merged[-1] = Run(last.start, run.stop, last.full and run.full)
-                continue
-        merged.append(run)
-    return merged
+def _call(tensors: Sequence[Tensor], plain: _Plain) -> Call:
+    """The call again."""
+    query, key, value, *held = tensors
+    integers = iter(plain.integers)
+    spec = from_text(plain.spec, held, integers, plain.floats)
+    summary = from_text(plain.summary, [], integers, [])
+    start = plain.query_start if plain.starts is None else plain.starts
+    return Call(query, key, value, spec, plain.seed, start, plain.key_start, summary)
 
 
-def _pieces(run: Run, chunk: int) -> Iterator[Run]:
-    for start in range(run.start, run.stop, chunk):
-        yield Run(start, min(start + chunk, run.stop), run.full)
+def _names(summary: Summary) -> list[str]:
+    """The fields of Seen that a summary fills, in order."""
+    filled = {
+        "log_sum_exp": summary.log_sum_exp,
+        "entropy": summary.entropy,
+        "expected_key": summary.expected_key,
+        "key_variance": summary.expected_key,
+        "key_mass": summary.key_mass,
+        "top_keys": summary.top_k > 0,
+        "top_weights": summary.top_k > 0,
+        "grid": summary.grid is not None,
+        "weights": summary.weights,
+    }
+    return [f.name for f in fields(Seen) if filled[f.name]]
 
 
-def _columns(tile: Tile) -> int:
-    return sum(run.stop - run.start for run in tile.runs)
+def _results(call: Call) -> list[Tensor]:
+    output, seen = compute(call)
+    names = [] if call.summary is None else _names(call.summary)
+    return [output, *(getattr(seen, name) for name in names)]
 
 
-class _View(NamedTuple):
-    """A tile's scores, and what is needed to go on from them."""
-
-    spec: AttentionSpec
-    scores: Tensor
-    value: Tensor
-    sees: Tensor | None  # which queries see something; None if all do
-    query_BL: Tensor
-    key_S: Tensor
-
-    def weights(self, row: Statistic) -> Tensor:
-        """Weights before the prior."""
-        return self.spec.normalizer.weights(self.scores, row)
+@torch.library.custom_op("regard::chunked", mutates_args=())
+def chunked(
+    tensors: list[Tensor], spec: str, summary: str, integers: list[int], floats: list[float],
+    seed: Tensor | None, starts: Tensor | None, query_start: int, key_start: int,
+) -> list[Tensor]:  # fmt: skip
+    """The output and then the summaries asked for; `tensors` are query, key, value and what the values hold."""
+    plain = _Plain(spec, summary, integers, floats, seed, starts, query_start, key_start)
+    with torch.no_grad():
+        return [x.contiguous() for x in _results(_call(tensors, plain))]
 
 
-class _Work:
-    """One call, cut into tiles."""
-
-    def __init__(self, call: Call) -> None:
-        self.call, self.spec, self.dtype = call, call.spec, call.dtype
-        self.blocks = plan_blocks(call)
-        self.tiles = [tile for block in self.blocks for tile in block.tiles]
-        self.query_BL, self.key_S = call.positions()
-        held = leaves(call.spec)
-        self.inputs = [call.query, call.key, call.value, *(leaf.tensor for leaf in held)]
-        self.axes = ["BHLE", "BGSE", "BGSV", *(leaf.axes for leaf in held)]
-        batch, heads, rows, _ = call.query.shape
-        self.rows = (batch, heads, rows)
-        self.out = Output((*self.rows, call.value.shape[3]), self.dtype, "BHLV")
-        self.row = Output((*self.rows, 1), self.dtype, "BHLi")
-
-    def view(self, tile: Tile, query: Tensor, key: Tensor, value: Tensor, *held: Tensor) -> _View:
-        """The scores of a tile from its parts of the inputs."""
-        spec = rebuild(self.spec, iter(held))
-        query_BL, key_S = self.query_BL[:, tile.rows], part(self.key_S, "S", tile)
-        visible = sees = None
-        if not all(run.full for run in tile.runs):
-            visible = spec.pattern.visible(query_BL, key_S)
-            query, key, value, sees = shield(query, key, value, visible)
-        query, key, value = (x.to(self.dtype) for x in (query, key, value))
-        widths = [run.stop - run.start for run in tile.runs]
-        scores = masked_scores(spec, query, key, query_BL, key_S, visible, widths)
-        return _View(spec, scores, value, sees, query_BL, key_S)
-
-    def keep(self, tile: Tile) -> Tensor | None:
-        """The tile's dropout factors; None without dropout."""
-        if self.call.seed is None:
-            return None
-        batch, heads, _ = self.rows
-        scales = [
-            keep_scale(self.spec.dropout, self.call.seed, batch, heads, tile.rows, slice(*run[:2]), self.dtype)
-            for run in tile.runs
-        ]
-        return scales[0] if len(scales) == 1 else torch.cat(scales, -1)
-
-    def mixed(self, tile: Tile, view: _View, weights: Tensor) -> Tensor:
-        """What the tile adds to the output of its rows, by their weights before the prior."""
-        weights = with_prior(view.spec, weights, view.query_BL, view.key_S)
-        keep = self.keep(tile)
-        output = mix(weights if keep is None else weights * keep, view.value)
-        return output if view.sees is None else torch.where(view.sees, output, 0)
-
-    def softmax(self) -> tuple[Tensor, Statistic]:
-        """The output before it is cast, and the statistic of each row."""
-        if torch.is_grad_enabled() and any(x.requires_grad for x in self.inputs) and not any_dual(self.inputs):
-            output, shift, level = _OnlineSoftmax.apply(self, *self.inputs)
-        else:
-            with torch.no_grad():
-                output, shift, level = self.online(self.inputs)
-        return output, Statistic(shift, level)
-
-    def online(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Softmax with a running maximum and sum: output, shift and level of every row."""
-        device = self.query_BL.device
-        output = torch.zeros(self.out.shape, dtype=self.dtype, device=device)
-        shift = torch.zeros(self.row.shape, dtype=self.dtype, device=device)
-        level = torch.full_like(shift, -torch.inf)
-        for block in self.blocks:
-            running: tuple[Tensor, Tensor, Tensor] | None = None
-            for tile in block.tiles:
-                view = self.view(tile, *(part(x, a, tile) for x, a in zip(inputs, self.axes, strict=True)))
-                top = view.scores.amax(-1, keepdim=True)
-                if running is not None:
-                    top = torch.maximum(top, running[0])
-                safe = finite(top)
-                weights = torch.exp(view.scores - safe)
-                mixed, total = self.mixed(tile, view, weights), weights.sum(-1, keepdim=True)
-                if running is not None:
-                    shrink = torch.exp(running[0] - safe)
-                    total, mixed = total + running[1] * shrink, mixed + running[2] * shrink
-                running = (top, total, mixed)
-            if running is not None:
-                top, total, mixed = running
-                some = total > 0
-                output[:, :, block.rows] = mixed / torch.where(some, total, 1.0)
-                shift[:, :, block.rows] = finite(top)
-                level[:, :, block.rows] = torch.where(some, torch.log(total), -torch.inf)
-        return output, shift, level
-
-    def pointwise(self) -> tuple[Tensor, Statistic]:
-        """A normalizer that weighs each key by itself: the output is a sum over tiles."""
-        none = self.query_BL.new_zeros((1, 1, 1, 1), dtype=self.dtype)
-        row = Statistic(none, none)
-
-        def add(tile: Tile, *parts: Tensor) -> Sequence[Tensor]:
-            view = self.view(tile, *parts)
-            return (self.mixed(tile, view, view.weights(row)),)
-
-        (output,) = tile_sum(add, self.tiles, self.inputs, self.axes, [self.out])
-        return output, row
-
-    def strips(self) -> tuple[Tensor, Statistic]:
-        """A normalizer that needs whole rows: each tile is a strip that holds all that its rows reach."""
-
-        def add(tile: Tile, *parts: Tensor) -> Sequence[Tensor]:
-            view = self.view(tile, *parts)
-            row = view.spec.normalizer.statistic(view.scores)
-            return self.mixed(tile, view, view.weights(row)), row.shift, row.level
-
-        output, shift, level = tile_sum(add, self.tiles, self.inputs, self.axes, [self.out, self.row, self.row])
-        return output, Statistic(shift.detach(), level)
-
-    def summarize(self, summary: Summary, row: Statistic) -> Seen:
-        """One further pass over the tiles, given each row's statistic."""
-        batch, heads, num_queries = self.rows
-        num_keys = self.call.key.shape[2]
-        merger = Merger(summary, batch, heads, num_queries, row.shift) if summary.merged else None
-        count = len(self.inputs)
-
-        def add(tile: Tile, *parts: Tensor) -> Sequence[Tensor]:
-            view = self.view(tile, *parts[:count])
-            weights = view.weights(Statistic(*parts[count:]))
-            weights = with_prior(view.spec, weights, view.query_BL, view.key_S)
-            sums = []
-            done = 0
-            for run in tile.runs:
-                frame = Frame(tile.rows, slice(run.start, run.stop), num_queries, num_keys, self.call.key_start)
-                piece = weights.narrow(-1, done, run.stop - run.start)
-                done += run.stop - run.start
-                sums.append(contributions(summary, piece, frame))
-                if merger is not None and not torch.is_grad_enabled():  # not while a gradient recomputes the tile
-                    merger.add(piece, frame)
-            joined = zip(*sums, strict=True)
-            return tuple(
-                torch.cat(parts, -1) if "S" in axes else sum(parts[1:], parts[0])
-                for axes, parts in zip(sum_axes(summary), joined, strict=True)
-            )
-
-        axes = sum_axes(summary)
-        shapes = sum_shapes(summary, batch, heads, num_queries, num_keys)
-        outputs = [Output(shape, self.dtype, a) for shape, a in zip(shapes, axes, strict=True)]
-        sums: tuple[Tensor, ...] = ()
-        if outputs or merger is not None:
-            given, given_axes = [*self.inputs, *row], [*self.axes, "BHLi", "BHLi"]
-            sums = tile_sum(add, self.tiles, given, given_axes, outputs)
-        log_sum_exp = (row.shift + row.level).squeeze(-1) if summary.log_sum_exp else None
-        return collect(summary, sums, merger, log_sum_exp)
+@chunked.register_fake
+def _(
+    tensors: list[Tensor], spec: str, summary: str, integers: list[int], floats: list[float],
+    seed: Tensor | None, starts: Tensor | None, query_start: int, key_start: int,
+) -> list[Tensor]:  # fmt: skip
+    call = _call(tensors, _Plain(spec, summary, integers, floats, seed, starts, query_start, key_start))
+    batch, heads, rows, _ = call.query.shape
+    keys, asked = call.key.shape[2], call.summary
+    results = [call.query.new_empty(batch, heads, rows, call.value.shape[3])]
+    if asked is None:
+        return results
+    shapes: dict[str, tuple[int, ...]] = {
+        "key_mass": (batch, heads, keys),
+        "top_keys": (batch, heads, rows, asked.top_k),
+        "top_weights": (batch, heads, rows, asked.top_k),
+        "grid": (batch, heads, *(asked.grid or ())),
+        "weights": (batch, heads, rows, keys),
+    }
+    for name in _names(asked):
+        dtype = torch.int64 if name == "top_keys" else call.dtype
+        results.append(call.query.new_empty(shapes.get(name, (batch, heads, rows)), dtype=dtype))
+    return results
 
 
-class _OnlineSoftmax(torch.autograd.Function):
-    @staticmethod
-    def forward(work: _Work, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return work.online(inputs)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.work = inputs[0]
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(*inputs[1:], *output)
-
-    @staticmethod
-    def backward(ctx: Any, d_output: Tensor, _: Tensor, d_level: Tensor) -> tuple[Any, ...]:
-        work: _Work = ctx.work
-        *inputs, output, shift, level = ctx.saved_tensors
-        wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
-        # d weights / d level = -weights, so the level's gradient through the output is -(d_output . output)
-        d_level = d_level - (d_output * output).sum(-1, keepdim=True)
-        d_level = torch.where(level == -torch.inf, 0.0, d_level)  # a row that sees nothing takes no gradient
-        grads = gradient_sum(
-            _softmax_pullback(work, wanted),
-            work.tiles,
-            [*inputs, shift, level, d_output, d_level],
-            [*work.axes, "BHLi", "BHLi", "BHLV", "BHLi"],
-            wanted,
-        )
-        return (None, *grads[: len(inputs)])
+def _autograd() -> AbstractContextManager[Any]:
+    """Autograd inside a custom operation, whose kernels PyTorch runs with autograd's dispatch keys excluded."""
+    include, exclude = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+    for key in ("AutogradFunctionality", "ADInplaceOrView"):
+        exclude = exclude.remove(getattr(torch._C.DispatchKey, key))
+    guard: AbstractContextManager[Any] = torch._C._ForceDispatchKeyGuard(include, exclude)
+    return guard
 
 
-def _softmax_pullback(work: _Work, wanted: Sequence[int]) -> Any:
-    """Gradients of a tile, through its part of the output and through the level, whose derivative is the weights."""
-    count = len(work.inputs)
-
-    def pullback(tile: Tile, *parts: Tensor) -> Sequence[Tensor | None]:
-        again = torch.is_grad_enabled()
-        shift, level, d_output, d_level = parts[count:]
-        row = Statistic(shift, level)
-        with torch.enable_grad():
-            inputs = differentiable(parts[:count], wanted, again)
-            view = work.view(tile, *inputs)
-            weights = view.weights(row)
-            output = work.mixed(tile, view, weights)
-            d_scores = (weights if again else weights.detach()) * d_level
-            return pull([output, view.scores], [inputs[i] for i in wanted], [d_output, d_scores], again)
-
-    return pullback
-
-
-def _join_sink(output: Tensor, row: Statistic, sink: float | Tensor) -> tuple[Tensor, Statistic]:
-    """The output and statistic of rows whose denominator a sink joins."""
-    sink = torch.as_tensor(sink)
-    log_sum_exp = row.shift + row.level
-    joined = torch.logaddexp(log_sum_exp, sink)
-    return output * torch.exp(log_sum_exp - joined), Statistic(row.shift, joined - row.shift)
+@torch.library.custom_op("regard::chunked_backward", mutates_args=())
+def chunked_backward(
+    gradients: list[Tensor], live: list[int], wanted: list[int],
+    tensors: list[Tensor], spec: str, summary: str, integers: list[int], floats: list[float],
+    seed: Tensor | None, starts: Tensor | None, query_start: int, key_start: int,
+) -> list[Tensor]:  # fmt: skip
+    """The gradients of the wanted tensors, from those of the live results."""
+    plain = _Plain(spec, summary, integers, floats, seed, starts, query_start, key_start)
+    inputs = [x.detach().requires_grad_(i in wanted) for i, x in enumerate(tensors)]
+    leaves = [inputs[i] for i in wanted]
+    with _autograd(), torch.enable_grad():
+        results = _results(_call(inputs, plain))
+        pairs = [(results[i], g) for i, g in zip(live, gradients, strict=True) if results[i].requires_grad]
+        outputs, incoming = zip(*pairs, strict=True)
+    with _autograd():
+        found = torch.autograd.grad(outputs, leaves, incoming, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g.contiguous() for x, g in zip(leaves, found, strict=True)]
 
 
-def _with_normalizer(spec: AttentionSpec, normalizer: Softmax) -> AttentionSpec:
-    return AttentionSpec(**{**spec.arguments(), "normalizer": normalizer})
+@chunked_backward.register_fake
+def _(
+    gradients: list[Tensor], live: list[int], wanted: list[int],
+    tensors: list[Tensor], spec: str, summary: str, integers: list[int], floats: list[float],
+    seed: Tensor | None, starts: Tensor | None, query_start: int, key_start: int,
+) -> list[Tensor]:  # fmt: skip
+    return [torch.empty_like(tensors[i], memory_format=torch.contiguous_format) for i in wanted]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    tensors, plain = inputs[0], _Plain(*inputs[1:])
+    ctx.wanted = [i for i, x in enumerate(tensors) if x.requires_grad]
+    ctx.plain = plain._replace(seed=None, starts=None)
+    ctx.save_for_backward(*tensors, plain.seed, plain.starts)
+
+
+def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
+    *tensors, seed, starts = ctx.saved_tensors
+    plain = ctx.plain._replace(seed=seed, starts=starts)
+    live = [i for i, g in enumerate(gradients) if g is not None]
+    found = chunked_backward([g for g in gradients if g is not None], live, ctx.wanted, list(tensors), *plain)
+    by_input: list[Tensor | None] = [None] * len(tensors)
+    for i, gradient in zip(ctx.wanted, found, strict=True):
+        by_input[i] = gradient
+    return (by_input, *(None for _ in plain))
+
+
+chunked.register_autograd(_backward, setup_context=_save)

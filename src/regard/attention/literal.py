@@ -1,0 +1,80 @@
+"""A value as text and back: for compiled graphs, which carry tensors, numbers and text but no objects.
+
+The text is a Python literal: (class, {field: ...}) for a value. Tensors and numbers travel beside it, for in a compiled
+graph a number may be a symbol.
+
+    >>> from regard.attention.pattern import Causal, SlidingWindow
+    >>> text, integers, floats = to_text(Causal() & SlidingWindow(left=2))
+    >>> from_text(text, [], integers, floats)
+    Causal() & SlidingWindow(left=2)
+"""
+
+import ast
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from functools import lru_cache
+from typing import Any
+
+from torch import Tensor
+
+from regard.attention.value import Value
+
+TENSOR, INTEGER, FLOAT = "tensor", "integer", "float"  # what stands in the text for what travels beside it
+
+
+def to_text(value: Value | None) -> tuple[str, list[int], list[float]]:
+    """The text of a value, and its integers and floats in the order in which the text needs them."""
+    integers: list[int] = []
+    floats: list[float] = []
+    return _text(value, integers, floats), integers, floats
+
+
+def from_text(text: str, tensors: Sequence[Tensor], integers: Sequence[int], floats: Sequence[float]) -> Any:
+    """The value again, given its tensors in the order of `Value.held`. Nothing is checked again."""
+    sources = {TENSOR: iter(tensors), INTEGER: iter(integers), FLOAT: iter(floats)}
+    return _value(_parsed(text), lambda kind: next(sources[kind]))
+
+
+def _text(x: Any, integers: list[int], floats: list[float]) -> str:
+    if x is None or isinstance(x, bool):
+        return f"{x}"
+    if isinstance(x, str):
+        return f"('{x}',)"
+    if isinstance(x, int):
+        integers.append(x)
+        return f"'{INTEGER}'"
+    if isinstance(x, float):
+        floats.append(x)
+        return f"'{FLOAT}'"
+    if isinstance(x, tuple):
+        return "[" + ", ".join([_text(item, integers, floats) for item in x]) + "]"
+    if isinstance(x, Value):
+        items = [f"'{f.name}': {_text(getattr(x, f.name), integers, floats)}" for f in fields(x)]  # type: ignore[arg-type]
+        return f"('{type(x).__module__}.{type(x).__qualname__}', {{{', '.join(items)}}})"
+    return f"'{TENSOR}'"
+
+
+_parsed = lru_cache(maxsize=1024)(ast.literal_eval)
+
+
+def _value(x: Any, beside: Callable[[str], Any]) -> Any:
+    if isinstance(x, str):
+        return beside(x)
+    if isinstance(x, list):
+        return tuple(_value(item, beside) for item in x)
+    if not isinstance(x, tuple):
+        return x
+    if len(x) == 1:
+        return x[0]
+    name, items = x
+    kind: type = next(k for k in _kinds(Value) if f"{k.__module__}.{k.__qualname__}" == name)
+    value: Any = object.__new__(kind)
+    for field, item in items.items():
+        object.__setattr__(value, field, _value(item, beside))
+    return value
+
+
+def _kinds(kind: type) -> Iterator[type]:
+    for sub in kind.__subclasses__():
+        yield sub
+        yield from _kinds(sub)

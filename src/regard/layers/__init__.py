@@ -1,0 +1,1 @@
+"""What models are built from: modules that own their parameters and call the operator."""

@@ -1,0 +1,29 @@
+"""The contract's option and its count of cases."""
+
+from collections import Counter
+
+import pytest
+
+from tests.contract import cases
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="the contract's whole product instead of a sample")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" in metafunc.fixturenames:
+        # The option is known only where tests/contract is on the command line.
+        whole = metafunc.config.getoption("--full", default=False)
+        chosen = cases.full() if whole else cases.sample()
+        metafunc.parametrize("case", chosen, ids=str)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many cases ran on each backend, and how many were refused for each reason."""
+    reports = [r for kind in ("passed", "failed", "skipped") for r in terminalreporter.stats.get(kind, [])]
+    noted = Counter(note for r in reports if r.when == "call" for note in r.user_properties)
+    if noted:
+        terminalreporter.section("contract")
+        for (what, which), count in sorted(noted.items()):
+            terminalreporter.line(f"{what:8} {which:60} {count:6}")
