@@ -151,8 +151,11 @@ class RelativeBias(Bias):
 
     def bias(self, query_BL: Tensor, key_S: Tensor, dtype: torch.dtype) -> Tensor:
         rows, columns = query_BL.shape[1], key_S.shape[0]
-        # One number for each offset that occurs, then a sliding view of it as the rows: no gather over L x S, so the
-        # gradient is a sum in fixed order.
-        offset_BD = torch.arange(1 - rows, columns, device=key_S.device) + (key_S[0] - query_BL[:, :1])
+        # One number for each offset that occurs, repeated as rows; read with a row one shorter, each row starts one
+        # offset earlier than the one above. No gather over L x S, so the gradient is a sum in fixed order.
+        offset_BD = torch.arange(1 - rows, columns + 1, device=key_S.device) + (key_S[0] - query_BL[:, :1])
         by_offset_BHD = functional.embedding(self.bucket(offset_BD), self.table.to(dtype)).transpose(1, 2)
-        return by_offset_BHD.unfold(-1, columns, 1).flip(-2)
+        width = rows + columns
+        repeated = by_offset_BHD[:, :, None].expand(-1, -1, rows, -1).flatten(2)
+        shifted = repeated.narrow(2, rows - 1, rows * (width - 1))
+        return shifted.reshape(*shifted.shape[:2], rows, width - 1)[..., :columns]

@@ -12,7 +12,7 @@ from regard.attention.pattern import Pattern, positions
 from regard.attention.score import Score
 from regard.attention.spec import PLAIN, AttentionSpec
 from regard.attention.summary import Summary
-from regard.attention.value import Value, axis, holds_tensors
+from regard.attention.value import Value, axis
 from regard.errors import ConfigError, ShapeError, UnsupportedError, nearest
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -79,7 +79,7 @@ def make_call(
             spec = AttentionSpec(**{**spec.arguments(), "score": score})
         spec.pattern.check(None if isinstance(query_start, Tensor) else query_start, num_queries, key_start, num_keys)
         for part in (spec.score, spec.normalizer, spec.pattern, spec.bias):
-            if holds_tensors(part):
+            if part is not None and part.held:
                 _check_held(part, query, num_keys)
     if summary is not None:
         if not isinstance(summary, Summary):

@@ -10,7 +10,7 @@ graph a number may be a symbol.
 """
 
 import ast
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from typing import Any
@@ -29,7 +29,7 @@ def to_text(value: Value | None) -> tuple[str, list[int], list[float]]:
     return _text(value, integers, floats), integers, floats
 
 
-def from_text(text: str, tensors: Sequence[Tensor], integers: Sequence[int], floats: Sequence[float]) -> Any:
+def from_text(text: str, tensors: Sequence[Tensor], integers: Iterable[int], floats: Iterable[float]) -> Any:
     """The value again, given its tensors in the order of `Value.held`. Nothing is checked again."""
     sources = {TENSOR: iter(tensors), INTEGER: iter(integers), FLOAT: iter(floats)}
     return _value(_parsed(text), lambda kind: next(sources[kind]))
@@ -67,14 +67,14 @@ def _value(x: Any, beside: Callable[[str], Any]) -> Any:
     if len(x) == 1:
         return x[0]
     name, items = x
-    kind: type = next(k for k in _kinds(Value) if f"{k.__module__}.{k.__qualname__}" == name)
+    kind: type[Value] = next(k for k in _kinds(Value) if f"{k.__module__}.{k.__qualname__}" == name)
     value: Any = object.__new__(kind)
     for field, item in items.items():
         object.__setattr__(value, field, _value(item, beside))
     return value
 
 
-def _kinds(kind: type) -> Iterator[type]:
+def _kinds(kind: type[Value]) -> Iterator[type[Value]]:
     for sub in kind.__subclasses__():
         yield sub
         yield from _kinds(sub)

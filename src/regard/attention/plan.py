@@ -62,11 +62,13 @@ class Plan:
             Lines: the call, the backend and its cost, the other backends and why not.
         """
         q, v = self.call.query, self.call.value
+        cost = (
+            f"{self.multiply_adds / 1e9:,.3f} billion multiply-adds, {self.working_bytes / 2**20:,.1f} MiB to work in"
+        )
         lines = [
             f"{self.call.spec}",
             f"query {tuple(q.shape)}, key {tuple(self.call.key.shape)}, value {tuple(v.shape)}, {q.dtype}, {q.device}",
-            f"backend {self.backend}: {self.multiply_adds / 1e9:,.3f} billion multiply-adds, "
-            f"{self.working_bytes / 2**20:,.1f} MiB of working memory, density {self.density:.4g}",
+            f"backend {self.backend}: {cost}; density {self.density:.4g}",
         ]
         for name in BACKENDS:
             if name in self.refusals:

@@ -120,7 +120,7 @@ class Documents(Pattern):
         least_Bc, most_Bc = (f.reduceat(keys_BS, cells, axis=1) for f in (np.minimum, np.maximum))
         overlap = (least_Bb[:, :, None] <= most_Bc[:, None]) & (least_Bc[:, None] <= most_Bb[:, :, None])
         single = (least_Bb == most_Bb)[:, :, None] & (least_Bc == most_Bc)[:, None]
-        return Reach.of_cells(overlap.any(0), (overlap & single).all(0), blocks)
+        return Reach.of_cells(np.any(overlap, axis=0), np.all(overlap & single, axis=0), blocks)
 
 
 @final

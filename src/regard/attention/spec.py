@@ -2,7 +2,6 @@
 
 from typing import Any, final
 
-
 from regard.attention.bias import Bias
 from regard.attention.normalizer import Normalizer, Softmax
 from regard.attention.pattern import Full, Pattern

@@ -49,7 +49,7 @@ def tile_sum(
         The sums, one for each output.
     """
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs) and not any_dual(inputs):
-        sums: tuple[Tensor, ...] = _TileSum.apply(function, tiles, axes, outputs, *inputs)
+        sums: tuple[Tensor, ...] = _TileSum.apply(function, tiles, axes, outputs, *inputs)  # type: ignore[no-untyped-call]
         return sums
     with torch.no_grad():  # forward-mode tangents pass through the loop by themselves
         return _loop(function, tiles, inputs, axes, outputs)

@@ -107,7 +107,7 @@ class _Work:
     def softmax(self) -> tuple[Tensor, Statistic]:
         """The output before it is cast, and the statistic of each row."""
         if torch.is_grad_enabled() and any(x.requires_grad for x in self.inputs) and not any_dual(self.inputs):
-            output, shift, level = _OnlineSoftmax.apply(self, *self.inputs)
+            output, shift, level = _OnlineSoftmax.apply(self, *self.inputs)  # type: ignore[no-untyped-call]
         else:
             with torch.no_grad():
                 output, shift, level = self.online(self.inputs)

@@ -37,7 +37,7 @@ class Block(NamedTuple):
 
 
 def cut(call: Call) -> tuple[Block, ...]:
-    """The tiles of a call, of about TILE numbers each, in the cheapest of a few shapes. Cached if nothing holds data."""
+    """The tiles of a call, of about TILE numbers each, in the cheapest of a few shapes; cached unless data decide."""
     batch, heads, num_queries, head_dim = call.query.shape
     planes, pattern, start = batch * heads, call.spec.pattern, call.query_start
     room = max(1, TILE // (planes * call.spec.score.width(head_dim)))

@@ -16,6 +16,7 @@ from regard.attention.backends.protocol import Cost
 from regard.attention.call import Call
 from regard.attention.literal import from_text, to_text
 from regard.attention.summary import Seen, Summary
+from regard.attention.tile_sum import pull
 from regard.attention.tiled import compute
 from regard.attention.tiling import cut
 
@@ -154,10 +155,7 @@ def chunked_backward(
     leaves = [inputs[i] for i in wanted]
     with _autograd(), torch.enable_grad():
         results = _results(_call(inputs, plain))
-        pairs = [(results[i], g) for i, g in zip(live, gradients, strict=True) if results[i].requires_grad]
-        outputs, incoming = zip(*pairs, strict=True)
-    with _autograd():
-        found = torch.autograd.grad(outputs, leaves, incoming, allow_unused=True)
+        found = pull([results[i] for i in live], leaves, gradients, again=False)
     return [torch.zeros_like(x) if g is None else g.contiguous() for x, g in zip(leaves, found, strict=True)]
 
 

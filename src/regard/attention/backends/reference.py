@@ -41,7 +41,7 @@ class Reference:
             visible = spec.pattern.visible(query_BL, key_S)
             query, key, value, sees = shield(query, key, value, visible)
 
-        scores_BHLS = masked_scores(spec, query.to(dtype), key.to(dtype), query_BL, key_S, visible, [len(key_S)])
+        scores_BHLS = masked_scores(spec, query.to(dtype), key.to(dtype), query_BL, key_S, visible, [key_S.shape[0]])
         row = spec.normalizer.statistic(scores_BHLS)
         weights_BHLS = with_prior(spec, spec.normalizer.weights(scores_BHLS, row), query_BL, key_S)
         kept_BHLS = weights_BHLS
