@@ -29,7 +29,9 @@ class Source:
 
     def __call__(self, name: str, *shape: int, low: float = -1.0, high: float = 1.0) -> Tensor:
         """Floats that take part in the derivatives."""
-        return self._get(name, lambda: torch.rand(shape, generator=self.generator, dtype=torch.float64) * (high - low) + low)
+        return self._get(
+            name, lambda: torch.rand(shape, generator=self.generator, dtype=torch.float64) * (high - low) + low
+        )
 
     def whole(self, name: str, *shape: int, low: int, high: int) -> Tensor:
         """Integers low <= x < high."""
@@ -114,8 +116,8 @@ SCORES: dict[str, Entry] = {
     "dot_learned": lambda s, t: rg.Dot(scale=t("scale", low=0.3), softcap=2.0),
     "cosine": lambda s, t: rg.Cosine(3.0),
     "cosine_per_head": lambda s, t: rg.Cosine(t("scale", s.H, low=1.0, high=4.0)),
-    "bilinear": lambda s, t: rg.Bilinear(t("weight", s.E, s.E + 2)),
-    "bilinear_per_head": lambda s, t: rg.Bilinear(t("weight", s.H, s.E, s.E + 2)),
+    "bilinear": lambda s, t: rg.Bilinear(t("weight", s.E, s.E + 2, low=-2 / s.E, high=2 / s.E)),
+    "bilinear_per_head": lambda s, t: rg.Bilinear(t("weight", s.H, s.E, s.E + 2, low=-2 / s.E, high=2 / s.E)),
     "additive_tanh": lambda s, t: rg.Additive(t("vector", s.E)),
     "additive_relu": lambda s, t: rg.Additive(t("vector", s.H, s.E), activation="relu"),
     "additive_sigmoid": lambda s, t: rg.Additive(t("vector", s.H, s.E, high=3.0), activation="sigmoid"),
@@ -136,8 +138,8 @@ NORMALIZERS: dict[str, Entry] = {
     "softmax_sink_prior": lambda s, t: rg.Softmax(sink=t("sink", s.H), prior=_gaussian(s, t, s.H)),
     "sparsemax": lambda s, t: rg.Sparsemax(),
     "entmax": lambda s, t: rg.Entmax(1.5),
-    "entmax_per_head": lambda s, t: rg.Entmax(t("alpha", s.H, low=1.2, high=2.5)),
-    "entmax_sparse": lambda s, t: rg.Entmax(3.0),
+    "entmax_per_head": lambda s, t: rg.Entmax(t("alpha", s.H, low=1.2, high=2.3)),
+    "entmax_sparse": lambda s, t: rg.Entmax(2.5),
     "sigmoid": lambda s, t: rg.Sigmoid(-1.5),
     "sigmoid_per_head": lambda s, t: rg.Sigmoid(t("bias_of_sigmoid", s.H, low=-3.0)),
 }
@@ -370,3 +372,16 @@ def cover(cases: Iterable[Case]) -> Iterator[Case]:
             if len(pairs - covered) >= least:
                 covered |= pairs
                 yield case
+
+
+@cache
+def summarized() -> tuple[Case, ...]:
+    """Each normalizer with each pattern on the backends that have summaries, the other axes in turn."""
+    scores, dtypes, edges = list(SCORES), list(DTYPES), list(EDGES)
+    cases = []
+    for i, (normalizer, pattern) in enumerate((n, p) for n in NORMALIZERS for p in PATTERNS):
+        rest = scores[i % len(scores)], normalizer, pattern, ("none", "tensor_hiding", "alibi")[i % 3]
+        tile = TILES[i % len(TILES)]
+        cases.append(Case("reference", *rest, dtypes[i % 4], edges[(5 * i) % len(edges)]))
+        cases.append(Case("chunked", *rest, dtypes[(i + i // 4) % 4], edges[(7 * i + 3) % len(edges)], tile))
+    return tuple(cases)

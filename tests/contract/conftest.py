@@ -12,11 +12,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    # The option is known only where tests/contract is on the command line.
+    whole = metafunc.config.getoption("--full", default=False)
     if "case" in metafunc.fixturenames:
-        # The option is known only where tests/contract is on the command line.
-        whole = metafunc.config.getoption("--full", default=False)
-        chosen = cases.full() if whole else cases.sample()
-        metafunc.parametrize("case", chosen, ids=str)
+        metafunc.parametrize("case", cases.full() if whole else cases.sample(), ids=str)
+    if "summary_case" in metafunc.fixturenames:
+        every = cases.summarized()
+        metafunc.parametrize("summary_case", every if whole else every[::3], ids=str)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -213,9 +213,7 @@ def bucket(offset: int, value: rg.RelativeBias) -> int:
 # Scores to weights
 
 
-def normalize(
-    value: Any, scores: Tensor, visible: Tensor, hold: bool
-) -> tuple[Tensor, Tensor | None, float]:
+def normalize(value: Any, scores: Tensor, visible: Tensor, hold: bool) -> tuple[Tensor, Tensor | None, float]:
     """Weights, the log-sum-exp where there is one, and the margin of the threshold."""
     some = visible.any(-1, keepdim=True)
     if isinstance(value, rg.Sigmoid):
@@ -254,7 +252,7 @@ def sparsemax(scores: Tensor, hold: bool) -> tuple[Tensor, Tensor]:
 
 
 class Entmax(torch.autograd.Function):
-    """Threshold by bisection in float64; derivatives by hand from p = [(alpha - 1) z - threshold]_+ ^ (1/(alpha - 1)).
+    """Threshold by a long bisection; derivatives by hand from p = [(alpha - 1) z - threshold]_+ ^ (1/(alpha - 1)).
 
     With g = p^(2 - alpha) on the support: dp = g (dz - <g, dz> / <g, 1>), and, since sum p = 1,
     dp / dalpha = (-p log p + g (z - t)) / (alpha - 1) with t such that it sums to 0.
@@ -262,7 +260,7 @@ class Entmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, alpha: Tensor, hold: bool) -> tuple[Tensor, Tensor]:
-        z, a = scores.double(), alpha.double()
+        z, a = scores, alpha
         scaled = (a - 1) * z
         low = scaled.amax(-1, keepdim=True) - 1
         high = low + 1
@@ -273,9 +271,9 @@ class Entmax(torch.autograd.Function):
         p = (scaled - low).clamp(min=0) ** (1 / (a - 1))
         ctx.save_for_backward(z, a, p)
         ctx.hold = hold
-        distance = (scaled - low).abs().to(scores.dtype)
+        distance = (scaled - low).abs()
         ctx.mark_non_differentiable(distance)
-        return p.to(scores.dtype), distance
+        return p, distance
 
     @staticmethod
     def backward(ctx: Any, incoming: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -284,10 +282,14 @@ class Entmax(torch.autograd.Function):
         g = torch.where(some, torch.where(some, p, 1) ** (2 - a), 0)
         z, surprise = torch.where(some, z, 0), -torch.xlogy(p, p)
         common = 0 if ctx.hold else (g * incoming).sum(-1, keepdim=True) / g.sum(-1, keepdim=True)
-        t = 0 if ctx.hold else ((g * z).sum(-1, keepdim=True) + surprise.sum(-1, keepdim=True)) / g.sum(-1, keepdim=True)
+        t = (
+            0
+            if ctx.hold
+            else ((g * z).sum(-1, keepdim=True) + surprise.sum(-1, keepdim=True)) / g.sum(-1, keepdim=True)
+        )
         d_alpha = incoming * (surprise + g * (z - t)) / (a - 1)
         d_scores = g * (incoming - common)
-        return d_scores.to(incoming.dtype), d_alpha.sum((0, 2, 3))[None, :, None, None].to(incoming.dtype), None
+        return d_scores, d_alpha.sum((0, 2, 3))[None, :, None, None], None
 
 
 def prior(normalizer: Any, weights: Tensor, key_S: list[int]) -> Tensor:
@@ -328,7 +330,9 @@ def summarize(plain: Plain, *, key_start: int, top_k: int, grid: tuple[int, int]
     share = weights / torch.where(mass > 0, mass, 1)[..., None]
     mean = (share * keys).sum(-1)
     rows, columns = (torch.arange(n) * bins // n for n, bins in zip(weights.shape[-2:], grid, strict=True))
-    cells = [[weights[..., rows == i, :][..., columns == j].mean((-2, -1)) for j in range(grid[1])] for i in range(grid[0])]
+    cells = [
+        [weights[..., rows == i, :][..., columns == j].mean((-2, -1)) for j in range(grid[1])] for i in range(grid[0])
+    ]
     return {
         "log_sum_exp": plain.log_sum_exp,
         "entropy": -(weights * torch.where(some, weights, 1).log()).sum(-1),

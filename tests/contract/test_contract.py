@@ -3,7 +3,6 @@
 import re
 
 import pytest
-import torch
 
 import regard as rg
 from regard.attention import tiling
@@ -57,7 +56,9 @@ def test_case(case: Case, monkeypatch: pytest.MonkeyPatch, record_property) -> N
     for name, grad in found.gradients.items():
         assert grad.dtype == leaves[name].dtype
         off[name] = (error(grad, expected.truth.gradients[name]), expected.gradients[name])
-    too_far = {name: f"error {got:.3g}, allowed {allowed:.3g}" for name, (got, allowed) in off.items() if not got <= allowed}
+    too_far = {
+        name: f"error {got:.3g}, allowed {allowed:.3g}" for name, (got, allowed) in off.items() if not got <= allowed
+    }
     assert not too_far
 
 

@@ -136,13 +136,16 @@ def test_a_bilinear_score_starts_as_the_scaled_dot_product() -> None:
     torch.testing.assert_close(layer(x), plain(x))
 
 
+@torch.no_grad()
 def test_an_additive_layer_is_bahdanaus_formula() -> None:
     """v . tanh(W s + U h), appendix A.1.2, with the layer's projections as W and U."""
     layer = rg.MultiHeadAttention(4, 1, key_dim=6, score=rg.LearnedAdditive()).double()
     s, h = torch.randn(1, 3, 4).double(), torch.randn(1, 5, 6).double()
     outputs = []
     for i in range(3):
-        energy = [layer.score.vector[0] @ torch.tanh(layer.query_proj(s[0, i]) + layer.key_proj(h[0, j])) for j in range(5)]
+        energy = [
+            layer.score.vector[0] @ torch.tanh(layer.query_proj(s[0, i]) + layer.key_proj(h[0, j])) for j in range(5)
+        ]
         weight = [math.exp(e) / sum(math.exp(f) for f in energy) for e in energy]
         outputs.append(layer.output_proj(sum(w * layer.value_proj(h[0, j]) for j, w in enumerate(weight))))
     torch.testing.assert_close(layer(s, h)[0], torch.stack(outputs), rtol=0, atol=1e-14)
@@ -150,6 +153,11 @@ def test_an_additive_layer_is_bahdanaus_formula() -> None:
 
 def test_grouped_heads_take_learned_values() -> None:
     layer = rg.MultiHeadAttention(
-        EMBED_DIM, 4, num_kv_heads=2, score=rg.LearnedAdditive(), normalizer=rg.LearnedSink(), position_bias=rg.ALiBiSlopes()
+        EMBED_DIM,
+        4,
+        num_kv_heads=2,
+        score=rg.LearnedAdditive(),
+        normalizer=rg.LearnedSink(),
+        position_bias=rg.ALiBiSlopes(),
     )
     assert layer(torch.randn(2, LENGTH, EMBED_DIM)).shape == (2, LENGTH, EMBED_DIM)

@@ -24,7 +24,9 @@ def turned_as_complex(first: Tensor, second: Tensor, positions_BL: Tensor, base:
     return product.real, product.imag
 
 
-@pytest.mark.parametrize("positions", [torch.tensor([[0, 1, 2, 3, 4]]), torch.tensor([[7, 8, 9, 10, 11], [0, 1, 2, 3, 4]])])
+@pytest.mark.parametrize(
+    "positions", [torch.tensor([[0, 1, 2, 3, 4]]), torch.tensor([[7, 8, 9, 10, 11], [0, 1, 2, 3, 4]])]
+)
 def test_rotary_turns_complex_numbers(positions: Tensor) -> None:
     x = heads()
     found = rg.Rotary(HEAD_DIM)(x, positions)

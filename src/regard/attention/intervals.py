@@ -44,13 +44,7 @@ class Intervals:
         change = np.diff(np.pad(grid, ((0, 0), (1, 1))).astype(np.int8), axis=1)
         row, first = np.nonzero(change == 1)
         _, past = np.nonzero(change == -1)
-        counts = np.bincount(row, minlength=blocks)
-        starts = np.full((blocks, counts.max(initial=0)), FAR)
-        stops = starts.copy()
-        nth = np.arange(len(row)) - (np.cumsum(counts) - counts)[row]
-        starts[row, nth] = edges[first]
-        stops[row, nth] = edges[past]
-        return Intervals(starts, stops)
+        return _placed(row, edges[first], edges[past], blocks)
 
     def __and__(self, other: "Intervals") -> "Intervals":
         starts = np.maximum(self.starts[:, :, None], other.starts[:, None, :])
@@ -63,12 +57,24 @@ class Intervals:
         return _tidy(np.hstack([-ends, self.stops]), np.hstack([self.starts, ends]))
 
     def __or__(self, other: "Intervals") -> "Intervals":
-        return ~(~self & ~other)
+        starts, stops = (np.hstack(pair) for pair in ((self.starts, other.starts), (self.stops, other.stops)))
+        order = starts.argsort(1)
+        starts, stops = np.take_along_axis(starts, order, 1), np.take_along_axis(stops, order, 1)
+        stops = np.maximum.accumulate(np.where(starts < FAR, stops, -FAR), axis=1)
+        opens = starts < FAR
+        opens[:, 1:] &= starts[:, 1:] > stops[:, :-1]
+        row, column = np.nonzero(opens)
+        last = np.append(np.where(row[1:] == row[:-1], column[1:], starts.shape[1]), starts.shape[1])[: len(row)] - 1
+        return _placed(row, starts[row, column], stops[row, last], len(starts))
 
     def where(self, blocks: Bools, other: "Intervals") -> "Intervals":
         """These sets for the blocks that are True, the other's for the rest."""
         keep = Intervals.of(np.where(blocks, -FAR, FAR)[:, None], FAR, len(blocks))
         return (self & keep) | (other & ~keep)
+
+    def moved(self, by: int) -> "Intervals":
+        """The sets with every position moved; empty intervals stay where they are."""
+        return self if by == 0 else Intervals(*(np.where(x == FAR, FAR, x + by) for x in (self.starts, self.stops)))
 
     def size(self) -> Ints:
         """How many positions each block's set has: (blocks,)."""
@@ -90,3 +96,12 @@ def _tidy(starts: Ints, stops: Ints) -> Intervals:
         starts, stops = np.take_along_axis(starts, order, 1), np.take_along_axis(stops, order, 1)
     width = int((~empty).sum(1).max(initial=0))
     return Intervals(starts[:, :width], stops[:, :width])
+
+
+def _placed(row: Ints, starts: Ints, stops: Ints, blocks: int) -> Intervals:
+    """One interval for each entry, into its row; the rows and the starts in each ascend."""
+    counts = np.bincount(row, minlength=blocks)
+    nth = np.arange(len(row)) - (np.cumsum(counts) - counts)[row]
+    placed = np.full((2, blocks, counts.max(initial=0)), FAR)
+    placed[:, row, nth] = starts, stops
+    return Intervals(placed[0], placed[1])

@@ -67,7 +67,8 @@ def _value(x: Any, beside: Callable[[str], Any]) -> Any:
     if len(x) == 1:
         return x[0]
     name, items = x
-    kind: type[Value] = next(k for k in _kinds(Value) if f"{k.__module__}.{k.__qualname__}" == name)
+    named = [k for k in _kinds(Value) if f"{k.__module__}.{k.__qualname__}" == name]
+    kind = named[-1]  # a class that was defined again, as in a notebook, stands last
     value: Any = object.__new__(kind)
     for field, item in items.items():
         object.__setattr__(value, field, _value(item, beside))

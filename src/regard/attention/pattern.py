@@ -39,9 +39,9 @@ class Pattern(Value):
             Booleans that broadcast to (B, H, L, S).
         """
 
-    @abstractmethod
     def reach(self, blocks: Blocks) -> Reach:
         """For each query block the positions that some query may see, and that every query sees."""
+        return Reach(Intervals.everything(len(blocks)), Intervals.nothing(len(blocks)))
 
     @property
     def lookback(self) -> int | None:
@@ -89,7 +89,7 @@ class Pattern(Value):
             starts = (int(query_start.min()), int(query_start.max()))
         else:
             starts = (query_start, query_start)
-        build = _build_schedule if holds_tensors(self) else _cached_schedule
+        build = build_schedule if holds_tensors(self) else _cached_schedule
         return build(self, queries, keys, block, starts, key_start)
 
     @final
@@ -140,6 +140,8 @@ class Pattern(Value):
         ████·
         █████
         """
+        if query_start is None:
+            query_start = key_start + keys - queries
         _check_extent(self, queries, keys, 1, query_start, key_start)
         query_BL, key_S = positions(queries, keys, query_start, key_start, _device(self))
         seen = self.visible(query_BL, key_S)
@@ -492,7 +494,7 @@ def _check_window(pattern: Pattern, left: int | None, right: int | None) -> None
             check_integer(type(pattern).__name__, name, bound, 0, " keys, or None for no bound")
 
 
-def _build_schedule(
+def build_schedule(
     pattern: Pattern, queries: int, keys: int, block: int, starts: tuple[int, int], key_start: int
 ) -> Schedule:
     _check_extent(pattern, queries, keys, block, starts[0] if starts[0] == starts[1] else None, key_start)
@@ -503,15 +505,13 @@ def _build_schedule(
 def _check_extent(
     pattern: Pattern, queries: int, keys: int, block: int, query_start: int | Tensor | None, key_start: int
 ) -> None:
-    """Raise unless the pattern covers a map of this size at this place."""
+    """Raise unless the pattern covers a map of this size at this place; `query_start` is None where it differs."""
     for name, count in (("queries", queries), ("keys", keys), ("block", block)):
         if not is_integer(count) or count < 1:
             raise ShapeError(f"{pattern}: {name}={show(count)} must be an integer >= 1")
     for name, start in (("query_start", query_start), ("key_start", key_start)):
         if start is not None and not isinstance(start, Tensor) and not is_integer(start):
             raise ShapeError(f"{pattern}: {name}={show(start)} must be an integer")
-    if query_start is None:
-        query_start = key_start + keys - queries
     pattern.check(None if isinstance(query_start, Tensor) else query_start, queries, key_start, keys)
     for leaf in pattern.held:
         for letter, expected in (("L", queries), ("S", keys)):
@@ -522,7 +522,7 @@ def _check_extent(
                 )
 
 
-_cached_schedule = lru_cache(maxsize=256)(_build_schedule)
+_cached_schedule = lru_cache(maxsize=256)(build_schedule)
 
 
 def _device(pattern: Pattern) -> torch.device:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from regard.attention.intervals import Bools, Intervals, Ints
+from regard.attention.intervals import FAR, Bools, Intervals, Ints
 
 CELL = 64  # columns that a pattern made of data tells apart
 
@@ -80,26 +80,21 @@ class Schedule:
         full = reach.every & columns
         mixed = reach.some & columns & ~full
         at = blocks.key_start
-        return Schedule(blocks.edges, *(Intervals(i.starts - at, i.stops - at) for i in (full, mixed)))
+        return Schedule(blocks.edges, full.moved(-at), mixed.moved(-at))
 
     def __len__(self) -> int:
         return len(self.edges) - 1
 
     def __iter__(self) -> Iterator[tuple[slice, list[Run]]]:
         """Each block's rows and its runs, in the order of their columns."""
-        kinds = (
-            (self.full.starts.tolist(), self.full.stops.tolist(), True),
-            (self.mixed.starts.tolist(), self.mixed.stops.tolist(), False),
-        )
+        starts = np.hstack([self.full.starts, self.mixed.starts])
+        stops = np.hstack([self.full.stops, self.mixed.stops])
+        order = starts.argsort(1)
+        full = (order < self.full.starts.shape[1]).tolist()
+        starts, stops = (np.take_along_axis(x, order, 1).tolist() for x in (starts, stops))
         edges = self.edges.tolist()
-        for i in range(len(self)):
-            runs = [
-                Run(start, stop, full)
-                for starts, stops, full in kinds
-                for start, stop in zip(starts[i], stops[i], strict=True)
-                if start < stop
-            ]
-            yield slice(edges[i], edges[i + 1]), sorted(runs)
+        for i, columns in enumerate(zip(starts, stops, full, strict=True)):
+            yield slice(edges[i], edges[i + 1]), [Run(*run) for run in zip(*columns, strict=True) if run[0] < FAR]
 
     @property
     def full_pairs(self) -> int:

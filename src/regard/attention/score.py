@@ -27,7 +27,6 @@ class Score(Value):
     def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
         """Scores (B, H, L, S) in the dtype of the queries."""
 
-    @abstractmethod
     def check(self, num_heads: int, query_dim: int, key_dim: int) -> None:
         """Raise if the score does not go with these sizes."""
 

@@ -170,7 +170,7 @@ class Mask(Pattern):
         return self.tensor.reshape((1,) * (4 - self.tensor.dim()) + tuple(self.tensor.shape))
 
     def reach(self, blocks: Blocks) -> Reach:
-        mask = self.tensor.cpu().numpy()
+        mask = _numpy(self.tensor)
         mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
         grids: list[npt.NDArray[np.bool_]] = []
         for over in (np.logical_or, np.logical_and):
@@ -241,7 +241,7 @@ class Around(Pattern):
 
 def _by_block(tensor: Tensor, blocks: Blocks) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """The least and the greatest entry among each block's rows of (..., L or 1): two of (rest, blocks)."""
-    rows = _numpy(tensor.reshape(-1, tensor.shape[-1]))
+    rows = _numpy(tensor).reshape(-1, tensor.shape[-1])
     if rows.shape[1] == 1:
         spread = np.repeat(rows, len(blocks), axis=1)
         return spread, spread

@@ -252,5 +252,8 @@ def _softmax_pullback(work: _Work, wanted: Sequence[int]) -> Any:
 def _join_sink(output: Tensor, row: Statistic, sink: Tensor) -> tuple[Tensor, Statistic]:
     """The output and statistic of rows whose denominator a sink joins."""
     log_sum_exp = row.shift + row.level
-    joined = torch.logaddexp(log_sum_exp, sink)
-    return output * torch.exp(log_sum_exp - joined), Statistic(row.shift, joined - row.shift)
+    sees = log_sum_exp > -torch.inf  # derivatives at -inf are NaN: a row that sees nothing has only the sink
+    log_sum_exp = torch.where(sees, log_sum_exp, 0.0)
+    joined = torch.where(sees, torch.logaddexp(log_sum_exp, sink), sink)
+    output = torch.where(sees, output * torch.sigmoid(log_sum_exp - sink), 0.0)
+    return output, Statistic(row.shift, joined - row.shift)

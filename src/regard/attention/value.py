@@ -12,12 +12,15 @@ follow the checks of shape, the slicing of a value to a tile of the score matrix
 """
 
 import dataclasses
+from abc import ABC
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor
+
+from regard.errors import ConfigError
 
 T = TypeVar("T")
 
@@ -29,8 +32,16 @@ def holds(axes: str, **options: Any) -> Any:
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field, holds))
 def value(cls: type[T]) -> type[T]:
-    """Makes a class a frozen dataclass that prints and compares as `Value` says."""
-    return dataclass(frozen=True, eq=False, repr=False)(cls)
+    """Makes a class a frozen dataclass that prints and compares as `Value` says.
+
+    Raises:
+        ConfigError: a field that has the name of a method.
+    """
+    made = dataclass(frozen=True, eq=False, repr=False)(cls)
+    for f in fields(made):  # type: ignore[arg-type]
+        if any(hasattr(base, f.name) for base in cls.__mro__[1:]):
+            raise ConfigError(f"{cls.__name__}: the field {f.name!r} hides what its base calls {f.name}; rename it")
+    return made
 
 
 class Leaf(NamedTuple):
@@ -41,7 +52,7 @@ class Leaf(NamedTuple):
     path: str
 
 
-class Value:
+class Value(ABC):
     """A frozen dataclass. Equal by its fields if it holds no tensor; by identity if it does."""
 
     def __repr__(self) -> str:
@@ -76,6 +87,8 @@ def holds_tensors(value: Value | None) -> bool:
 
 
 def _leaves(value: Value) -> Iterator[Leaf]:
+    if "__dataclass_fields__" not in type(value).__dict__:
+        raise ConfigError(f"{type(value).__name__} is not a value yet; decorate it with regard.attention.value.value")
     for f, x in _items(value):
         if isinstance(x, Tensor):
             yield Leaf(x, f.metadata["axes"], f"{type(value).__name__}.{f.name}")

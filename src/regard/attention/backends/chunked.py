@@ -183,7 +183,7 @@ def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     by_input: list[Tensor | None] = [None] * len(tensors)
     for i, gradient in zip(ctx.wanted, found, strict=True):
         by_input[i] = gradient
-    return (by_input, *(None for _ in plain))
+    return (by_input, *([] if x == [] else None for x in plain))  # an empty list counts as one of tensors
 
 
 chunked.register_autograd(_backward, setup_context=_save)

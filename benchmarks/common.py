@@ -1,0 +1,95 @@
+"""What every benchmark shares: alternate timing, a measured peak of memory, and a JSON file that says where it comes from."""
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def alternate(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
+    """Time some functions in turn, after a run of each to warm up: median and quartiles in milliseconds."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in range(repeats):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: spread(t) for name, t in times.items()}
+
+
+def spread(milliseconds: list[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    low, median, high = statistics.quantiles(milliseconds, n=4)
+    return {"median_ms": round(median, 5), "low_quartile_ms": round(low, 5), "high_quartile_ms": round(high, 5)}
+
+
+def ratio(timed: dict[str, dict[str, float]], of: str, to: str) -> float:
+    """The ratio of two medians of one run."""
+    return round(timed[of]["median_ms"] / timed[to]["median_ms"], 3)
+
+
+def worst(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference, which no NaN can hide in."""
+    difference = (found.double() - expected.double()).abs().max().item()
+    if not difference < float("inf"):
+        raise SystemExit(f"the answers differ by {difference}: nothing to time")
+    return float(difference)
+
+
+class Peak:
+    """The peak of this process's resident memory above what it was, in bytes (Linux)."""
+
+    def __enter__(self) -> "Peak":
+        Path("/proc/self/clear_refs").write_text("5")
+        self.before = _status("VmRSS")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bytes = _status("VmHWM") - self.before
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def fresh(script: str, *arguments: str) -> dict[str, Any]:
+    """Run a script in a process of its own; the JSON that it prints on its last line."""
+    done = subprocess.run([sys.executable, script, *arguments], check=True, capture_output=True, text=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def write(name: str, cases: list[dict[str, Any]]) -> None:
+    """Write a result file, and print its cases; a bar that is missed ends the process with an error."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    where = {
+        "commit": commit.stdout.strip(),
+        "processor": _processor(),
+        "cores": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps({**where, "cases": cases}, indent=2) + "\n")
+    for case in cases:
+        print(json.dumps(case))
+    missed = [case["case"] for case in cases if not case["value"] <= case["bar"]]
+    if missed:
+        raise SystemExit(f"missed: {', '.join(missed)}")
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.processor())

@@ -1,0 +1,168 @@
+"""The operator over random shapes, strides and values: the tiled computation equals the dense one in float64."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import regard as rg
+from regard.attention import tiling
+from regard.attention.bias import Bias
+from regard.attention.normalizer import Normalizer
+from regard.attention.score import Score
+from tests.attention.strategies import patterns
+
+BOUND = 1e-10  # float64, sums of at most 40 terms of size about 1; entmax's threshold is found to about 1e-15
+
+
+@st.composite
+def inputs(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value with strides of many kinds."""
+    batch, groups, group = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 3))
+    length, keys = draw(st.sampled_from([1, 2, 5, 13, 40])), draw(st.sampled_from([1, 3, 8, 29, 40]))
+    dims, values = draw(st.sampled_from([1, 3, 8])), draw(st.sampled_from([1, 2, 5]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
+
+    def make(*shape: int) -> Tensor:
+        kind = draw(st.sampled_from(["plain", "transposed", "sliced", "expanded"]))
+        b, h, n, e = shape
+        if kind == "transposed":  # (B, L, H, E), as layers make them
+            return torch.randn(b, n, h, e, generator=generator, dtype=torch.float64).transpose(1, 2)
+        if kind == "sliced":
+            return torch.randn(b, h, 2 * n, e + 3, generator=generator, dtype=torch.float64)[:, :, ::2, 1 : e + 1]
+        if kind == "expanded":
+            return torch.randn(1, h, n, e, generator=generator, dtype=torch.float64).expand(shape)
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    return (
+        make(batch, groups * group, length, dims),
+        make(batch, groups, keys, dims),
+        make(batch, groups, keys, values),
+    )
+
+
+def numbers(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@st.composite
+def scores(draw: st.DrawFn, heads: int, keys: int, dims: int) -> Score:
+    seed = draw(st.integers(0, 99))
+    return draw(
+        st.sampled_from(
+            [
+                rg.Dot(),
+                rg.Dot(scale=0.3, softcap=2.0),
+                rg.Dot(scale=numbers(seed, heads)),
+                rg.Cosine(3.0),
+                rg.Bilinear(numbers(seed, heads, dims, dims)),
+                rg.Additive(numbers(seed, dims)),
+                rg.Additive(numbers(seed, heads, dims), activation="relu"),
+                rg.Location(numbers(seed, heads, keys + 2, dims)),
+            ]
+        )
+    )
+
+
+@st.composite
+def normalizers(draw: st.DrawFn, batch: int, heads: int, queries: int, keys: int) -> Normalizer:
+    seed = draw(st.integers(0, 99))
+    center = numbers(seed, batch, heads, queries) * keys / 2
+    return draw(
+        st.sampled_from(
+            [
+                rg.Softmax(),
+                rg.Softmax(sink=numbers(seed, heads)),
+                rg.Softmax(prior=rg.Gaussian(center, 2.0)),
+                rg.Softmax(sink=numbers(seed), prior=rg.Gaussian(center[0, 0], numbers(seed, heads).exp())),
+                rg.Sparsemax(),
+                rg.Entmax(1.5),
+                rg.Entmax(1.1 + numbers(seed, heads).square()),
+                rg.Sigmoid(-1.0),
+                rg.Sigmoid(numbers(seed, heads)),
+            ]
+        )
+    )
+
+
+@st.composite
+def biases(draw: st.DrawFn, batch: int, heads: int, queries: int, keys: int) -> Bias | None:
+    seed = draw(st.integers(0, 99))
+    shape = tuple(draw(st.sampled_from([1, n])) for n in (batch, heads, queries, keys))
+    return draw(
+        st.sampled_from(
+            [
+                None,
+                rg.TensorBias(numbers(seed, *shape)),
+                rg.TensorBias(numbers(seed, keys)),
+                rg.ALiBi(numbers(seed, heads).exp()),
+                rg.RelativeBias(numbers(seed, 8, heads), max_distance=16),
+                rg.RelativeBias(numbers(seed, 6, heads), bidirectional=False, max_distance=20),
+            ]
+        )
+    )
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+)
+@given(st.data())
+def test_chunked_is_reference(monkeypatch: pytest.MonkeyPatch, data: st.DataObject) -> None:
+    query, key, value = data.draw(inputs(), "inputs")
+    batch, heads, queries, dims = query.shape
+    keys = key.shape[2]
+    spec = rg.AttentionSpec(
+        score=data.draw(scores(heads, keys, dims), "score"),
+        normalizer=data.draw(normalizers(batch, heads, queries, keys), "normalizer"),
+        pattern=data.draw(patterns(batch, heads, queries, keys, depth=2), "pattern"),
+        bias=data.draw(biases(batch, heads, queries, keys), "bias"),
+        dropout=data.draw(st.sampled_from([0.0, 0.0, 0.4]), "dropout"),
+    )
+    starts = st.integers(0, 40)
+    start = data.draw(
+        st.one_of(starts, st.lists(starts, min_size=batch, max_size=batch).map(torch.tensor)), "query_start"
+    )
+    summary = {"expected_key": True, "key_mass": True, "grid": (1, 1), "top_k": 3, "weights": True}
+    has = spec.normalizer
+    summary["entropy"], summary["log_sum_exp"] = has.no_entropy is None, has.no_log_sum_exp is None
+    tile = data.draw(st.sampled_from([1, 50, 400, 5000]), "numbers in a tile")
+    options = {
+        "seed": 5,
+        "query_start": start,
+        "key_start": data.draw(st.integers(0, 2)),
+        "summary": rg.Summary(**summary),
+    }
+
+    expected, expected_seen = rg.attend(query, key, value, **spec.arguments(), **options, backend="reference")
+    monkeypatch.setattr(tiling, "TILE", tile * batch * heads)
+    output, seen = rg.attend(query, key, value, **spec.arguments(), **options, backend="chunked")
+
+    close(output, expected)
+    assert torch.isfinite(output).all()
+    for name in (
+        "expected_key",
+        "key_variance",
+        "key_mass",
+        "grid",
+        "weights",
+        "top_weights",
+        "entropy",
+        "log_sum_exp",
+    ):
+        if getattr(expected_seen, name) is not None:
+            close(getattr(seen, name), getattr(expected_seen, name))
+    # Which key is named may differ where two weigh the same; its weight may not.
+    named = seen.top_keys >= 0
+    assert torch.equal(named, expected_seen.top_keys >= 0)
+    column = (seen.top_keys - options["key_start"]).clamp(min=0)
+    close(torch.where(named, seen.weights.gather(-1, column), 0.0), seen.top_weights)
+
+
+def close(x: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(
+        x, expected, rtol=BOUND, atol=BOUND * max(1.0, float(expected.nan_to_num(0, 0, 0).abs().max()))
+    )
