@@ -8,6 +8,7 @@ from common import alternate, ratio, worst, write
 from torch import Tensor
 
 import regard as rg
+from regard.attention.pattern import Pattern
 
 HEADS, DIM = 8, 64
 
@@ -17,7 +18,7 @@ def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.softmax(scores, -1) @ value
 
 
-def chunked(pattern: rg.Pattern) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def chunked(pattern: Pattern) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     return lambda query, key, value: rg.attend(query, key, value, pattern=pattern, backend="chunked")
 
 

@@ -61,7 +61,7 @@ def test_a_bias_is_the_table_at_the_bucket(backend: str) -> None:
             scores = []
             for key in range(3):
                 offset = key - (query - 1)  # 4 queries on 3 keys: the first stands at -1
-                bucket = BOTH[abs(offset)] + (16 if offset > 0 else 0)
+                bucket = abs(offset) + (16 if offset > 0 else 0)
                 scores.append(math.exp(float(table[bucket, head])))
             weights[head, query] = torch.tensor(scores) / sum(scores)
     found = rg.attend(

@@ -44,7 +44,7 @@ class TensorBias(Bias):
             )
 
     def bias(self, query_BL: Tensor, key_S: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.tensor.to(dtype)
+        return self.tensor.to(dtype).reshape((1,) * (4 - self.tensor.dim()) + tuple(self.tensor.shape))
 
 
 @final

@@ -69,8 +69,9 @@ class Intervals:
 
     def where(self, blocks: Bools, other: "Intervals") -> "Intervals":
         """These sets for the blocks that are True, the other's for the rest."""
-        keep = Intervals.of(np.where(blocks, -FAR, FAR)[:, None], FAR, len(blocks))
-        return (self & keep) | (other & ~keep)
+        width = max(self.starts.shape[1], other.starts.shape[1])
+        pairs = ((self.starts, other.starts), (self.stops, other.stops))
+        return Intervals(*(np.where(blocks[:, None], _padded(a, width), _padded(b, width)) for a, b in pairs))
 
     def moved(self, by: int) -> "Intervals":
         """The sets with every position moved; empty intervals stay where they are."""
@@ -105,3 +106,7 @@ def _placed(row: Ints, starts: Ints, stops: Ints, blocks: int) -> Intervals:
     placed = np.full((2, blocks, counts.max(initial=0)), FAR)
     placed[:, row, nth] = starts, stops
     return Intervals(placed[0], placed[1])
+
+
+def _padded(x: Ints, width: int) -> Ints:
+    return np.pad(x, ((0, 0), (0, width - x.shape[1])), constant_values=FAR)

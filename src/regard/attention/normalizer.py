@@ -6,6 +6,7 @@ is a pair: `shift`, the row's largest score, a constant; and `level`, relative t
 gradient. Hidden scores are -inf and get weight 0.
 """
 
+import math
 from abc import abstractmethod
 from typing import NamedTuple, final
 
@@ -213,14 +214,15 @@ def _threshold(below: Tensor, alpha: float | Tensor) -> Tensor:
     """The threshold of scores whose row maximum is 0, by bisection: (B, H, L, 1)."""
     width = below.shape[-1]
     scaled, exponent = (alpha - 1) * below, 1 / (alpha - 1)
-    # The largest weight is at most 1 and at least 1 / width, which brackets the threshold.
-    low = torch.full_like(below[..., :1], -1.0)
-    high = low * 0 - width ** (1 - alpha)
-    for _ in range(52 if below.dtype == torch.float64 else 24):
+    # By the logarithm of the largest weight, which lies between 1 / width and 1: for a large alpha the thresholds
+    # themselves lie too close to 0 to be told apart by halves.
+    high = torch.zeros_like(below[..., :1])
+    low = high - math.log(width)
+    for _ in range(52 if below.dtype == torch.float64 else 26):
         middle = (low + high) / 2
-        over = _power(scaled - middle, exponent).sum(-1, keepdim=True) > 1
-        low, high = torch.where(over, middle, low), torch.where(over, high, middle)
-    return low
+        over = _power(scaled + torch.exp((alpha - 1) * middle), exponent).sum(-1, keepdim=True) > 1
+        low, high = torch.where(over, low, middle), torch.where(over, middle, high)
+    return -torch.exp((alpha - 1) * high)
 
 
 def _newton(below: Tensor, alpha: float | Tensor, level: Tensor) -> Tensor:

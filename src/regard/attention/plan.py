@@ -62,13 +62,11 @@ class Plan:
             Lines: the call, the backend and its cost, the other backends and why not.
         """
         q, v = self.call.query, self.call.value
-        cost = (
-            f"{self.multiply_adds / 1e9:,.3f} billion multiply-adds, {self.working_bytes / 2**20:,.1f} MiB to work in"
-        )
+        work, memory = _amount(self.multiply_adds, ""), _amount(self.working_bytes, "B")
         lines = [
             f"{self.call.spec}",
             f"query {tuple(q.shape)}, key {tuple(self.call.key.shape)}, value {tuple(v.shape)}, {q.dtype}, {q.device}",
-            f"backend {self.backend}: {cost}; density {self.density:.4g}",
+            f"backend {self.backend}: {work} multiply-adds, {memory} to work in; density {self.density:.4g}",
         ]
         for name in BACKENDS:
             if name in self.refusals:
@@ -110,3 +108,12 @@ def _preferred(call: Call) -> str:
     if not BACKENDS["sdpa"].refusals(call) and (pairs <= MASKED or not needs_mask(call)):
         return "sdpa"
     return "reference" if pairs * call.spec.score.width(call.query.shape[3]) <= SMALL else "chunked"
+
+
+def _amount(count: float, unit: str) -> str:
+    """A count with a decimal prefix: 1234 is 1.23 k."""
+    for prefix in ("", "k", "M", "G", "T"):
+        if count < 999.5 or prefix == "T":
+            break
+        count /= 1000
+    return f"{count:.3g} {prefix}{unit}".rstrip()

@@ -236,6 +236,9 @@ def products(query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
     groups, columns = key_BGSE.shape[1:3]
     if heads == groups:
         return query_BHLE @ key_BGSE.transpose(-1, -2)
+    if torch.compiler.is_compiling():  # torch.export cannot show that L x L numbers fold for every length L
+        query_BGiLE = query_BHLE.unflatten(1, (groups, heads // groups))
+        return torch.einsum("bgile,bgse->bgils", query_BGiLE, key_BGSE).flatten(1, 2)
     folded = query_BHLE.reshape(batch, groups, heads // groups * rows, dim)
     return (folded @ key_BGSE.transpose(-1, -2)).reshape(batch, heads, rows, columns)
 

@@ -49,7 +49,8 @@ class SDPA:
         batch, heads, num_queries, _ = call.query.shape
         pairs = num_queries * call.key.shape[2]
         if needs_mask(call):
-            return Cost(pairs, batch * heads * pairs * call.query.element_size())
+            planes = batch * heads if call.spec.bias is not None or call.spec.pattern.held else 1
+            return Cost(pairs, planes * pairs * (1 + call.query.element_size()))  # booleans, and what is added
         return Cost(pairs // 2 if isinstance(call.spec.pattern, Causal) else pairs, 0)
 
     def run(self, call: Call) -> tuple[Tensor, Seen | None]:

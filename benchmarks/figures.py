@@ -1,0 +1,30 @@
+"""Writes README's table of figures from the committed results: `python benchmarks/figures.py`."""
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+START, END = "<!-- figures -->", "<!-- end figures -->"
+
+
+def table() -> str:
+    """The table, a row for each case of each result file."""
+    lines = ["| question | measured | bar | unit |", "| --- | --- | --- | --- |"]
+    places = set()
+    for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        result = json.loads(path.read_text())
+        places.add(f"{result['processor']}, {result['cores']} cores, torch {result['torch']}")
+        lines += [f"| {c['case']} | {c['value']:g} | {c['bar']:g} | {c['unit']} |" for c in result["cases"]]
+    return "\n".join([f"Measured on {'; '.join(sorted(places))}; `make bench` measures again.", "", *lines])
+
+
+def updated(readme: str) -> str:
+    """README with the table between its markers."""
+    before, _, rest = readme.partition(START)
+    _, _, after = rest.partition(END)
+    return f"{before}{START}\n{table()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(updated(readme.read_text()))
