@@ -105,7 +105,7 @@ def biases(draw: st.DrawFn, batch: int, heads: int, queries: int, keys: int) -> 
 
 
 @settings(
-    max_examples=80,
+    max_examples=50,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],

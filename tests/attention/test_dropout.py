@@ -90,7 +90,7 @@ def test_without_dropout_no_random_number_is_drawn() -> None:
 
 def test_the_mean_over_seeds_is_the_output_without() -> None:
     query, key, value = (x[:1, :1, :5] for x in inputs())
-    outputs = torch.stack([rg.attend(query, key, value, dropout=0.5, seed=i) for i in range(2000)])
+    outputs = torch.stack([rg.attend(query, key, value, dropout=0.5, seed=i) for i in range(500)])
     standard_error = outputs.std(0) / math.sqrt(len(outputs))
     off = (outputs.mean(0) - rg.attend(query, key, value)).abs() / standard_error
     assert float(off.max()) < 5

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 import regard as rg
+from regard.attention.value import Value, value
 from regard.errors import ConfigError, ShapeError
 
 ON = torch.ones(2, 2, dtype=torch.bool)
@@ -245,4 +246,30 @@ SUMMARIES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("summary-grid-number", lambda: rg.Summary(grid=3), ConfigError, "grid=3 must be (query bins, key bins)"),
 ]
 
-CASES = SCORES + NORMALIZERS + BIASES + POSITIONAL + BLOCKS + SEQUENCES + SUMMARIES
+
+class Bare(Value):
+    """A value of someone's own, not decorated."""
+
+
+def field_that_hides_a_method() -> None:
+    @value
+    class Odd(Value):
+        held: int = 3
+
+
+OWN: list[tuple[str, Callable[[], object], type[Exception], str]] = [
+    (
+        "value-undecorated",
+        lambda: Bare().held,
+        ConfigError,
+        "Bare is not a value yet; decorate it with regard.attention",
+    ),
+    (
+        "value-field-hides",
+        field_that_hides_a_method,
+        ConfigError,
+        "Odd: the field 'held' hides what its base calls held",
+    ),
+]
+
+CASES = OWN + SCORES + NORMALIZERS + BIASES + POSITIONAL + BLOCKS + SEQUENCES + SUMMARIES
