@@ -223,6 +223,11 @@ class Case:
     edge: str = "plain"
     tile: int = 0
 
+    @property
+    def tile_size(self) -> int:
+        """Numbers in a tile; more of them for long cases, so that whole blocks of rows are cut as well; 0 for default."""
+        return self.tile * 50 if self.edge == "long" else self.tile
+
     def __str__(self) -> str:
         parts = [self.backend, self.score, self.normalizer, self.pattern, self.bias, self.dtype, self.edge]
         return "-".join(parts) + f"-tile{self.tile}" * bool(self.tile)

@@ -41,7 +41,7 @@ def test_case(case: Case, monkeypatch: pytest.MonkeyPatch, record_property) -> N
         return
     record_property("ran", case.backend)
     if case.tile:
-        monkeypatch.setattr(tiling, "TILE", case.tile)
+        monkeypatch.setattr(tiling, "TILE", case.tile_size)
 
     problem, visible = make_problem(case)
     expected = expect(problem, visible)
@@ -83,3 +83,15 @@ def test_the_product_holds_every_tuple_and_the_sample_every_pair() -> None:
             for y in axes[j]
         }
         assert not wanted - pairs
+
+
+def test_small_tiles_cut_small_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+    for case in cases.sample():
+        if case.tile:
+            monkeypatch.setattr(tiling, "TILE", case.tile_size)
+            problem = Problem.of(case)
+            call = rg.plan(**problem.arguments(problem.leaves(DTYPES[case.dtype])), backend="chunked").call
+            counts.append(sum(len(block.tiles) for block in tiling.cut(call)))
+    assert sum(count > 1 for count in counts) > 0.8 * len(counts)
+    assert sum(count > 5 for count in counts) > 0.4 * len(counts)

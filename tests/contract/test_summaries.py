@@ -73,7 +73,7 @@ def test_summaries(summary_case: Case, monkeypatch: pytest.MonkeyPatch, record_p
     case = summary_case
     record_property("ran", f"{case.backend}, summaries")
     if case.tile:
-        monkeypatch.setattr(tiling, "TILE", case.tile)
+        monkeypatch.setattr(tiling, "TILE", case.tile_size)
     problem, visible = make_problem(case)
     dtype, double = DTYPES[case.dtype], torch.float64
     truth, true_grads = run(problem, by_backend(problem, "reference"), problem.leaves(double, exact=True))

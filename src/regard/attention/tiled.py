@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from regard.attention.call import Call
 from regard.attention.dropout import keep_scale
@@ -250,10 +251,9 @@ def _softmax_pullback(work: _Work, wanted: Sequence[int]) -> Any:
 
 
 def _join_sink(output: Tensor, row: Statistic, sink: Tensor) -> tuple[Tensor, Statistic]:
-    """The output and statistic of rows whose denominator a sink joins."""
-    log_sum_exp = row.shift + row.level
-    sees = log_sum_exp > -torch.inf  # derivatives at -inf are NaN: a row that sees nothing has only the sink
-    log_sum_exp = torch.where(sees, log_sum_exp, 0.0)
-    joined = torch.where(sees, torch.logaddexp(log_sum_exp, sink), sink)
-    output = torch.where(sees, output * torch.sigmoid(log_sum_exp - sink), 0.0)
-    return output, Statistic(row.shift, joined - row.shift)
+    """The output and statistic of rows whose denominator a sink joins; a row that sees nothing keeps the sink's."""
+    sees = row.level > -torch.inf
+    level = torch.where(sees, row.level, 0.0)
+    margin = row.shift - sink + level  # of all keys together over the sink
+    joined = torch.where(sees, level - functional.logsigmoid(margin), sink - row.shift)
+    return torch.where(sees, output * torch.sigmoid(margin), 0.0), Statistic(row.shift, joined)
