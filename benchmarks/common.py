@@ -1,4 +1,4 @@
-"""What every benchmark shares: alternate timing, a measured peak of memory, and a JSON file that says where it comes from."""
+"""What every benchmark shares: alternate timing, a measured peak of memory, a JSON file that says where it is from."""
 
 import json
 import platform

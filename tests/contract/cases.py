@@ -225,7 +225,7 @@ class Case:
 
     @property
     def tile_size(self) -> int:
-        """Numbers in a tile; more of them for long cases, so that whole blocks of rows are cut as well; 0 for default."""
+        """Numbers in a tile; 0 for the default; more in long cases, so that whole blocks of rows are cut as well."""
         return self.tile * 50 if self.edge == "long" else self.tile
 
     def __str__(self) -> str:

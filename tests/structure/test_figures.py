@@ -8,9 +8,11 @@ ROOT = Path(__file__).parents[2]
 
 def test_figures_are_those_of_the_results() -> None:
     spec = importlib.util.spec_from_file_location("figures", ROOT / "benchmarks" / "figures.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     figures = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(figures)
     readme = (ROOT / "README.md").read_text()
-    assert figures.START in readme and figures.END in readme
+    assert figures.START in readme
+    assert figures.END in readme
     assert figures.updated(readme) == readme, "run: python benchmarks/figures.py"

@@ -1,7 +1,7 @@
 """What is added to the scores, by position or by hand."""
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import final
 
 import torch
@@ -13,7 +13,7 @@ from regard.attention.value import Value, holds, per_head, value
 from regard.errors import ConfigError, ShapeError
 
 
-class Bias(Value):
+class Bias(Value, ABC):
     """What every bias can do."""
 
     @abstractmethod

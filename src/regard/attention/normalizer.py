@@ -7,7 +7,7 @@ gradient. Hidden scores are -inf and get weight 0.
 """
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import NamedTuple, final
 
 import torch
@@ -27,7 +27,7 @@ class Statistic(NamedTuple):
     level: Tensor
 
 
-class Normalizer(Value):
+class Normalizer(Value, ABC):
     """What every normalizer can do."""
 
     @abstractmethod

@@ -7,7 +7,7 @@ and asks `visible` only where a block is mixed. The patterns of this file follow
 """
 
 import operator
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import final
@@ -24,7 +24,7 @@ from regard.attention.value import Value, axis, holds_tensors, restrict, value
 from regard.errors import ConfigError, ShapeError
 
 
-class Pattern(Value):
+class Pattern(Value, ABC):
     """What every pattern can do."""
 
     @abstractmethod

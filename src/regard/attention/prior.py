@@ -1,6 +1,6 @@
 """A factor on the weights, after the normalizer and without normalizing again."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import final
 
 import torch
@@ -11,7 +11,7 @@ from regard.attention.value import Value, holds, per_head, value
 from regard.errors import ConfigError, ShapeError
 
 
-class Prior(Value):
+class Prior(Value, ABC):
     """What every prior can do."""
 
     @abstractmethod

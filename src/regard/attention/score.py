@@ -6,7 +6,7 @@ folded into rows instead.
 """
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import final
 
 import torch
@@ -20,7 +20,7 @@ ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid}
 SHORTEST = 1e-12  # a vector shorter than this has no direction: its cosine is 0
 
 
-class Score(Value):
+class Score(Value, ABC):
     """What every score can do."""
 
     @abstractmethod

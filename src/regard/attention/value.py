@@ -12,7 +12,6 @@ follow the checks of shape, the slicing of a value to a tile of the score matrix
 """
 
 import dataclasses
-from abc import ABC
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
@@ -52,7 +51,7 @@ class Leaf(NamedTuple):
     path: str
 
 
-class Value(ABC):
+class Value:
     """A frozen dataclass. Equal by its fields if it holds no tensor; by identity if it does."""
 
     def __repr__(self) -> str:
