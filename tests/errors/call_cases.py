@@ -318,6 +318,9 @@ ARGUMENTS: list[Case] = [
         UnsupportedError,
         "Sigmoid does not exponentiate its scores",
     ),
+    ("backend-list", given(backend=[]), ConfigError, "unknown backend []; known: auto, "),
+    ("dropout-none", given(dropout=None), ConfigError, "dropout=None must be a probability"),
+    ("query-list", inputs(query=[1.0]), ShapeError, "inputs must be dense tensors; got"),
     (
         "backend-typo",
         given(backend="refrence"),

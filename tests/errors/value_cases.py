@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 import regard as rg
+from regard.attention.pattern import Pattern
 from regard.attention.value import Value, value
 from regard.errors import ConfigError, ShapeError
 
@@ -257,12 +258,28 @@ def field_that_hides_a_method() -> None:
         held: int = 3
 
 
+@value
+class Undeclared(Pattern):
+    """A tensor in a field that does not say along which axes."""
+
+    tensor: torch.Tensor
+
+    def visible(self, query_BL: torch.Tensor, key_S: torch.Tensor) -> torch.Tensor:
+        return self.tensor
+
+
 OWN: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     (
         "value-undecorated",
         lambda: Bare().held,
         ConfigError,
         "Bare is not a value yet; decorate it with regard.attention",
+    ),
+    (
+        "value-undeclared-tensor",
+        lambda: Undeclared(torch.ones(2)).held,
+        ConfigError,
+        "Undeclared: the field 'tensor' holds a tensor; declare it with regard.attention.value.holds",
     ),
     (
         "value-field-hides",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from regard.attention.bias import Bias, TensorBias
-from regard.attention.call import make_call
+from regard.attention.call import HALVES, make_call
 from regard.attention.normalizer import Normalizer
 from regard.attention.pattern import Pattern
 from regard.attention.plan import Plan, choose, make_plan
@@ -87,15 +87,15 @@ def attend(
     tensor([1., 2.])
     """
     spec = _spec(score, normalizer, pattern, bias, dropout)
-    if torch.is_autocast_enabled(query.device.type):
-        low = torch.get_autocast_dtype(query.device.type)
-        query, key, value = (x.to(low) if x.is_floating_point() else x for x in (query, key, value))
-        with torch.autocast(query.device.type, enabled=False):
-            call = make_call(query, key, value, spec, seed, query_start, key_start, summary)
-            output, seen = choose(call, backend).run(call)
-    else:
+    low = _autocast(query)
+    if low is None:
         call = make_call(query, key, value, spec, seed, query_start, key_start, summary)
         output, seen = choose(call, backend).run(call)
+    else:
+        with torch.autocast(query.device.type, enabled=False):
+            query, key, value = (_lowered(x, low) for x in (query, key, value))
+            call = make_call(query, key, value, spec, seed, query_start, key_start, summary)
+            output, seen = choose(call, backend).run(call)
     return output if seen is None else (output, seen)
 
 
@@ -141,12 +141,27 @@ def plan(
         UnsupportedError: as for `attend`.
     """
     spec = _spec(score, normalizer, pattern, bias, dropout)
+    low = _autocast(query)
+    if low is not None:
+        query, key, value = (_lowered(x, low) for x in (query, key, value))
     return make_plan(make_call(query, key, value, spec, seed, query_start, key_start, summary), backend)
+
+
+def _autocast(query: object) -> torch.dtype | None:
+    """What autocast lowers float32 to on the query's device; None where it is off."""
+    if isinstance(query, Tensor) and torch.is_autocast_enabled(query.device.type):
+        return torch.get_autocast_dtype(query.device.type)
+    return None
+
+
+def _lowered(x: Tensor, low: torch.dtype) -> Tensor:
+    """An input as autocast lowers those of PyTorch's own attention: float64 stays, and so does what is no tensor."""
+    return x.to(low) if getattr(x, "dtype", None) in (torch.float32, *HALVES) else x
 
 
 def _spec(
     score: Score, normalizer: Normalizer, pattern: Pattern, bias: Bias | Tensor | None, dropout: float
 ) -> AttentionSpec:
-    if score is DOT and normalizer is SOFTMAX and pattern is FULL and bias is None and not dropout:
+    if score is DOT and normalizer is SOFTMAX and pattern is FULL and bias is None and dropout == 0:
         return PLAIN
     return AttentionSpec(score, normalizer, pattern, TensorBias(bias) if isinstance(bias, Tensor) else bias, dropout)

@@ -85,7 +85,7 @@ def choose(call: Call, backend: str) -> Backend:
     """
     if backend == "auto":
         return BACKENDS[_preferred(call)]
-    if backend not in BACKENDS:
+    if backend not in list(BACKENDS):  # a list, for what is no name may not be hashable either
         raise ConfigError(f"unknown backend {backend!r}; {nearest(backend, ['auto', *BACKENDS])}")
     reasons = BACKENDS[backend].refusals(call)
     if reasons:

@@ -90,6 +90,11 @@ def _leaves(value: Value) -> Iterator[Leaf]:
         raise ConfigError(f"{type(value).__name__} is not a value yet; decorate it with regard.attention.value.value")
     for f, x in _items(value):
         if isinstance(x, Tensor):
+            if "axes" not in f.metadata:
+                raise ConfigError(
+                    f"{type(value).__name__}: the field {f.name!r} holds a tensor; declare it with "
+                    "regard.attention.value.holds, which says along which axes"
+                )
             yield Leaf(x, f.metadata["axes"], f"{type(value).__name__}.{f.name}")
         elif isinstance(x, Value):
             yield from x.held
