@@ -1,6 +1,6 @@
 """One call of the operator: its inputs, checked and completed."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,21 +92,22 @@ def make_call(
 
 def check_inputs(query: Tensor, key: Tensor, value: Tensor) -> tuple[torch.Size, torch.Size]:
     """The shapes of query and key; raises ShapeError unless the three tensors go together."""
-    for x in (query, key, value):
-        if not is_dense(x):
-            raise ShapeError(f"inputs must be dense tensors; got {', '.join(map(_kind, (query, key, value)))}")
+    if not (is_dense(query) and is_dense(key) and is_dense(value)):
+        raise ShapeError(f"inputs must be dense tensors; got {', '.join(map(_kind, (query, key, value)))}")
     q, k, v = query.shape, key.shape, value.shape
+    dtype, device = query.dtype, query.device
     if not (
         len(q) == len(k) == len(v) == 4
-        and query.dtype == key.dtype == value.dtype
-        and query.device == key.device == value.device
+        and dtype is key.dtype is value.dtype
+        and dtype in FLOATS
+        and device == key.device
+        and device == value.device
         and q[0] == k[0]
         and k[:3] == v[:3]
         and 0 not in q
         and 0 not in k
         and v[3] != 0
         and q[1] % k[1] == 0
-        and query.dtype in FLOATS
     ):
         raise ShapeError(_mismatch(query, key, value))
     return q, k
@@ -152,25 +153,31 @@ def _check_starts(query_start: Tensor, query: Tensor) -> None:
         )
 
 
-def _check_spec(spec: AttentionSpec) -> None:
-    kinds: tuple[tuple[str, object, type[Value]], ...] = (
-        ("score", spec.score, Score),
-        ("normalizer", spec.normalizer, Normalizer),
-        ("pattern", spec.pattern, Pattern),
-        ("bias", spec.bias, Bias),
-    )
-    for name, part, kind in kinds:
-        if not isinstance(part, kind) and not (name == "bias" and part is None):
-            known: dict[str, type] = {k.__name__: k for k in kind.__subclasses__()}
-            if isinstance(part, Tensor) and name == "pattern":
-                remedy = "a boolean tensor becomes one by Mask(tensor), True = may attend"
-            elif isinstance(part, type) and part in known.values():
-                remedy = f"did you mean {part.__name__}(...)?"
-            else:
-                remedy = nearest(part if isinstance(part, str) else "", known)
-            raise ConfigError(f"{name}={show(part)} is not a {kind.__name__}; {remedy}")
+def _check_spec(spec: Any) -> None:
+    if not (
+        isinstance(spec.score, Score)
+        and isinstance(spec.normalizer, Normalizer)
+        and isinstance(spec.pattern, Pattern)
+        and (spec.bias is None or isinstance(spec.bias, Bias))
+    ):
+        raise ConfigError(_wrong_kind(spec))
     if not (is_number(spec.dropout) and 0 <= spec.dropout < 1):
         raise ConfigError(f"dropout={show(spec.dropout)} must be a probability, 0 <= dropout < 1")
+
+
+def _wrong_kind(spec: Any) -> str:
+    """Which value is of the wrong kind, in one sentence."""
+    kinds: dict[str, type[Value]] = {"score": Score, "normalizer": Normalizer, "pattern": Pattern, "bias": Bias}
+    name, kind = next((n, k) for n, k in kinds.items() if not isinstance(getattr(spec, n), k))
+    part: object = getattr(spec, name)
+    known: dict[str, type] = {k.__name__: k for k in kind.__subclasses__()}
+    if isinstance(part, Tensor) and name == "pattern":
+        remedy = "a boolean tensor becomes one by Mask(tensor), True = may attend"
+    elif isinstance(part, type) and part in known.values():
+        remedy = f"did you mean {part.__name__}(...)?"
+    else:
+        remedy = nearest(part if isinstance(part, str) else "", known)
+    return f"{name}={show(part)} is not a {kind.__name__}; {remedy}"
 
 
 def _check_held(part: Value, query: Tensor, num_keys: int) -> None:

@@ -256,4 +256,5 @@ def _join_sink(output: Tensor, row: Statistic, sink: Tensor) -> tuple[Tensor, St
     level = torch.where(sees, row.level, 0.0)
     margin = row.shift - sink + level  # of all keys together over the sink
     joined = torch.where(sees, level - functional.logsigmoid(margin), sink - row.shift)
-    return torch.where(sees, output * torch.sigmoid(margin), 0.0), Statistic(row.shift, joined)
+    share = torch.exp(functional.logsigmoid(margin))  # sigmoid's own derivative would take 1 - share, and cancel
+    return torch.where(sees, output * share, 0.0), Statistic(row.shift, joined)
