@@ -14,19 +14,20 @@ from regard.attention.call import make_call
 from regard.attention.pattern import Pattern, build_schedule
 from regard.attention.plan import BACKENDS
 
-CALLS = 500
+CALLS = 4000
 
 
-def call_times(runs: dict[str, Callable[[], object]], rounds: int = 41) -> dict[str, dict[str, float]]:
-    """Milliseconds of one call, from rounds of CALLS calls each, the functions in turn."""
+def call_times(runs: dict[str, Callable[[], object]]) -> tuple[dict[str, dict[str, float]], float]:
+    """Milliseconds of one call of each, taken in turn; and the median difference of neighbors, first minus second."""
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
+    for _ in range(CALLS):
         for name, run in runs.items():
-            start = time.perf_counter()
-            for _ in range(CALLS):
-                run()
-            times[name].append(1e3 * (time.perf_counter() - start) / CALLS)
-    return {name: spread(t) for name, t in times.items()}
+            start = time.perf_counter_ns()
+            run()
+            times[name].append(1e-6 * (time.perf_counter_ns() - start))
+    first, second = times.values()
+    difference = statistics.median(x - y for x, y in zip(first, second, strict=True))
+    return {name: spread(t) for name, t in times.items()}, difference
 
 
 def built(pattern: Pattern, length: int) -> list[float]:
@@ -52,13 +53,12 @@ def main() -> None:
         call = make_call(query, key, value, spec, None, None, 0, None)
         for name in ("sdpa", "chunked"):
             backend = BACKENDS[name]
-            timed = call_times(
+            timed, extra = call_times(
                 {
                     "attend": lambda values=values, name=name: rg.attend(query, key, value, **values, backend=name),
                     "the backend's own call": lambda backend=backend, call=call: backend.run(call),
                 }
             )
-            extra = timed["attend"]["median_ms"] - timed["the backend's own call"]["median_ms"]
             cases.append(
                 {
                     "case": f"overhead of attend over {name}'s own call, {title}",
