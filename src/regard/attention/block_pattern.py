@@ -97,14 +97,14 @@ class RandomBlocks(Pattern):
     Source: Zaheer et al. 2020, arXiv 2007.14062, section 2 and appendix D.
 
     >>> print(RandomBlocks(seed=7, length=8, count=1, block_size=2).draw(queries=8, keys=8))
-    ····██··
-    ····██··
-    ····██··
-    ····██··
-    ····██··
-    ····██··
+    ██······
+    ██······
     ······██
     ······██
+    ██······
+    ██······
+    ····██··
+    ····██··
     """
 
     seed: int
