@@ -14,8 +14,8 @@ from regard.attention.call import Call
 from regard.errors import ConfigError, UnsupportedError, nearest
 
 BACKENDS: dict[str, Backend] = {b.name: b for b in (SDPA(), Chunked(), Reference())}
-SMALL = 1 << 16  # numbers for one head below which a dense computation is faster than tiles
-MASKED = 1 << 20  # pairs up to which a dense mask for PyTorch's kernel is
+SMALL = 1 << 17  # numbers for one head below which a dense computation is faster than tiles
+MASKED = 1 << 20  # pairs up to which PyTorch's kernel with a dense mask is faster than tiles
 
 
 @final
