@@ -119,7 +119,7 @@ POSITIONAL: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "global-negative",
         lambda: rg.GlobalTokens([5, -2]),
         ConfigError,
-        "position -2 is negative; positions count from 0",
+        "positions from -2 to 5; none may be negative",
     ),
     ("global-number", lambda: rg.GlobalTokens(3), ConfigError, "positions=3; expected integers, as in GlobalTokens([0"),
     ("global-float", lambda: rg.GlobalTokens([0.5]), ConfigError, "positions=[0.5]; expected integers"),
@@ -139,7 +139,7 @@ POSITIONAL: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ),
     ("python-not", lambda: not rg.Strided(3), ConfigError, "Strided(stride=3) has no truth value"),
     ("draw-nothing", lambda: rg.Causal().draw(0, 5), ShapeError, "Causal(): queries=0 must be an integer >= 1"),
-    ("draw-half", lambda: rg.Causal().draw(3, 2.5), ShapeError, "Causal(): keys=2.5 must be an integer >= 1"),
+    ("draw-half", lambda: rg.Causal().draw(3, 2.5), ShapeError, "Causal(): keys=2.5 must be an integer"),
     ("density-nothing", lambda: rg.Causal().density(5, 0), ShapeError, "keys=0 must be an integer >= 1"),
     ("schedule-block", lambda: rg.Causal().schedule(5, 5, block=0), ShapeError, "block=0 must be an integer >= 1"),
     (
@@ -268,6 +268,24 @@ class Undeclared(Pattern):
         return self.tensor
 
 
+FAR: list[tuple[str, Callable[[], object], type[Exception], str]] = [
+    (
+        "window-far",
+        lambda: rg.SlidingWindow(0, 2**63),
+        ConfigError,
+        "right=9223372036854775808 must be an integer >= 0",
+    ),
+    ("stride-far", lambda: rg.Strided(2**70), ConfigError, "stride=1180591620717411303424 must be an integer >= 1"),
+    ("global-far", lambda: rg.GlobalTokens([0, 2**70]), ConfigError, "positions from 0 to 1180591620717411303424"),
+    ("draw-key-start", lambda: rg.Causal().draw(4, 4, key_start="a"), ShapeError, "key_start='a' must be an integer"),
+    (
+        "density-start-list",
+        lambda: rg.Causal().density(4, 4, query_start=[0, 1]),
+        ShapeError,
+        "query_start=[0, 1] must be an integer, or an integer tensor (batch,)",
+    ),
+]
+
 OWN: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     (
         "value-undecorated",
@@ -289,4 +307,4 @@ OWN: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ),
 ]
 
-CASES = OWN + SCORES + NORMALIZERS + BIASES + POSITIONAL + BLOCKS + SEQUENCES + SUMMARIES
+CASES = OWN + FAR + SCORES + NORMALIZERS + BIASES + POSITIONAL + BLOCKS + SEQUENCES + SUMMARIES

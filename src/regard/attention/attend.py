@@ -144,6 +144,7 @@ def plan(
     low = _autocast(query)
     if low is not None:
         query, key, value = (_lowered(x, low) for x in (query, key, value))
+    seed = 0 if seed is None else seed  # any will do: a plan draws nothing from the generator
     return make_plan(make_call(query, key, value, spec, seed, query_start, key_start, summary), backend)
 
 

@@ -1,11 +1,13 @@
 """Keys and values kept between decoding steps, so that each step computes its own only."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import final
 
 import torch
 from torch import Tensor
 
-from regard.attention.check import check_integer
+from regard.attention.check import check_integer, is_dense, show
 from regard.attention.pattern import Pattern
 from regard.errors import ConfigError, ShapeError
 
@@ -125,6 +127,17 @@ class KeyValueCache:
                 self._shrink(self._lookback)
         return keys, values, self._length - new - kept
 
+    @contextmanager
+    def appended(self, key: Tensor, value: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """What `append` gives, for a computation: if that fails, the cache is as it was before."""
+        before, done = dict(vars(self)), False  # append writes only behind what is kept
+        try:
+            yield self.append(key, value)
+            done = True
+        finally:
+            if not done:
+                vars(self).update(before)
+
     def select(self, rows: Tensor) -> None:
         """Keep some sequences of the batch, in this order: beams that go on, unfinished sequences.
 
@@ -140,6 +153,8 @@ class KeyValueCache:
         >>> cache.append(torch.ones(4, 1, 1, 4), torch.ones(4, 1, 1, 4))[0].shape
         torch.Size([4, 1, 3, 4])
         """
+        if not is_dense(rows):
+            raise ShapeError(f"KeyValueCache.select: rows={show(rows)} is not a tensor; wrap it in torch.tensor(...)")
         if self._key is None or self._value is None:
             return
         batch = self._key.shape[0]
@@ -192,6 +207,8 @@ class KeyValueCache:
 
     def _check(self, key: Tensor, value: Tensor) -> None:
         """Raise unless these go together and with what is kept."""
+        if not (is_dense(key) and is_dense(value)):
+            raise ShapeError(f"KeyValueCache.append: key={show(key)}, value={show(value)}; expected dense tensors")
         if key.dim() != 4 or value.dim() != 4 or key.shape[:3] != value.shape[:3]:
             raise ShapeError(
                 f"KeyValueCache.append: key {tuple(key.shape)}, value {tuple(value.shape)}; expected (batch, kv heads, "

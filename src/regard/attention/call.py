@@ -236,4 +236,4 @@ def _seed(seed: int | Tensor | None, device: torch.device) -> Tensor:
         raise ShapeError(
             f"seed is {seed.dtype} of shape {tuple(seed.shape)}; expected an int, or one torch.int64 number"
         )
-    return seed.reshape(()).to(device)
+    return seed.reshape(()).to(device, copy=True)  # backward reads it again: later changes must not reach it

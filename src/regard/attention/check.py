@@ -14,9 +14,9 @@ NUMBERS = (*INTEGERS, float, np.floating, torch.SymFloat)
 
 
 def check_integer(owner: str, name: str, x: object, least: int, why: str = "") -> None:
-    """Raise ConfigError unless `x` is an integer, at least `least`; `why` ends the sentence."""
-    if not is_integer(x) or x < least:
-        raise ConfigError(f"{owner}: {name}={show(x)} must be an integer >= {least}{why}")
+    """Raise ConfigError unless `x` is an integer of 64 bits, at least `least`; `why` ends the sentence."""
+    if not is_integer(x) or not least <= x < 2**63:
+        raise ConfigError(f"{owner}: {name}={show(x)} must be an integer >= {least}{why}, and below 2^63")
 
 
 def check_number(owner: str, name: str, x: object, why: str = "") -> None:

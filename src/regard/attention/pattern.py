@@ -83,8 +83,7 @@ class Pattern(Value, ABC):
         Raises:
             ShapeError: no queries, keys or rows, or positions or sizes that the pattern does not cover.
         """
-        if query_start is None:
-            query_start = key_start + keys - queries
+        query_start = _first(self, queries, keys, query_start, key_start)
         if isinstance(query_start, Tensor):
             starts = (int(query_start.min()), int(query_start.max()))
         else:
@@ -140,8 +139,7 @@ class Pattern(Value, ABC):
         ████·
         █████
         """
-        if query_start is None:
-            query_start = key_start + keys - queries
+        query_start = _first(self, queries, keys, query_start, key_start)
         _check_extent(self, queries, keys, 1, query_start, key_start)
         query_BL, key_S = positions(queries, keys, query_start, key_start, _device(self))
         seen = self.visible(query_BL, key_S)
@@ -282,7 +280,7 @@ class Dilated(Pattern):
         return self._far(self.left)
 
     def _far(self, count: int | None) -> int | None:
-        return None if count is None else count * self.dilation
+        return None if count is None else min(count * self.dilation, FAR)
 
 
 @final
@@ -349,8 +347,11 @@ class GlobalTokens(Pattern):
             raise ConfigError(
                 f"GlobalTokens: positions={show(self.positions)}; expected integers, as in GlobalTokens([0, 5])"
             ) from error
-        if ordered and ordered[0] < 0:
-            raise ConfigError(f"GlobalTokens: position {ordered[0]} is negative; positions count from 0")
+        if ordered and not 0 <= ordered[0] <= ordered[-1] < FAR:
+            raise ConfigError(
+                f"GlobalTokens: positions from {ordered[0]} to {ordered[-1]}; none may be negative, nor "
+                "2^62 or more: they count from 0"
+            )
         object.__setattr__(self, "positions", ordered)
 
     def _ranges(self) -> list[tuple[int, int]]:
@@ -482,7 +483,7 @@ def within(distance: Tensor, left: int | None, right: int | None) -> Tensor:
 
 def _span(blocks: Blocks, left: int | None, right: int | None) -> Reach:
     """The reach of a window around each query."""
-    far_left, far_right = (FAR if b is None else b for b in (left, right))
+    far_left, far_right = (FAR if b is None else min(b, FAR) for b in (left, right))
     n, first, last = len(blocks), blocks.first[:, None], blocks.last[:, None]
     some = Intervals.of(first - far_left, last + 1 + far_right, n)
     return Reach(some, Intervals.of(last - far_left, first + 1 + far_right, n))
@@ -502,6 +503,21 @@ def build_schedule(
     return Schedule.of(pattern.reach(blocks), blocks)
 
 
+def _first(pattern: Pattern, queries: int, keys: int, query_start: int | Tensor | None, key_start: int) -> int | Tensor:
+    """The position of the first query; by default the last query stands on the last key."""
+    for name, x in (("queries", queries), ("keys", keys), ("key_start", key_start)):
+        if not is_integer(x):
+            raise ShapeError(f"{pattern}: {name}={show(x)} must be an integer")
+    if query_start is None:
+        return key_start + keys - queries
+    whole = not query_start.is_floating_point() if isinstance(query_start, Tensor) else is_integer(query_start)
+    if not whole:
+        raise ShapeError(
+            f"{pattern}: query_start={show(query_start)} must be an integer, or an integer tensor (batch,)"
+        )
+    return query_start
+
+
 def _check_extent(
     pattern: Pattern, queries: int, keys: int, block: int, query_start: int | Tensor | None, key_start: int
 ) -> None:
@@ -509,9 +525,6 @@ def _check_extent(
     for name, count in (("queries", queries), ("keys", keys), ("block", block)):
         if not is_integer(count) or count < 1:
             raise ShapeError(f"{pattern}: {name}={show(count)} must be an integer >= 1")
-    for name, start in (("query_start", query_start), ("key_start", key_start)):
-        if start is not None and not isinstance(start, Tensor) and not is_integer(start):
-            raise ShapeError(f"{pattern}: {name}={show(start)} must be an integer")
     pattern.check(None if isinstance(query_start, Tensor) else query_start, queries, key_start, keys)
     for leaf in pattern.held:
         for letter, expected in (("L", queries), ("S", keys)):

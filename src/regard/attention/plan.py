@@ -19,7 +19,7 @@ MASKED = 1 << 20  # pairs up to which PyTorch's kernel with a dense mask is fast
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Plan:
     """What will happen in a call.
 
@@ -34,6 +34,9 @@ class Plan:
     backend: str
     refusals: dict[str, tuple[str, ...]]
     passed_over: dict[str, str]
+
+    def __repr__(self) -> str:
+        return f"Plan({self.call.spec}, backend={self.backend!r})"
 
     @cached_property
     def density(self) -> float:

@@ -17,7 +17,6 @@ from regard.attention.value import Value, holds, per_head, value
 from regard.errors import ConfigError, ShapeError, nearest
 
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid}
-SHORTEST = 1e-12  # a vector shorter than this has no direction: its cosine is 0
 
 
 class Score(Value, ABC):
@@ -244,7 +243,10 @@ def products(query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    return x * x.square().sum(-1, keepdim=True).clamp(min=SHORTEST**2).rsqrt()
+    """The vectors at length 1; a zero vector stays zero, with a finite gradient."""
+    size = x.detach().abs().amax(-1, keepdim=True)  # divided out first, so that no square leaves the float's range
+    scaled = x / torch.where(size > 0, size, 1.0)
+    return scaled * scaled.square().sum(-1, keepdim=True).clamp(min=0.5).rsqrt()
 
 
 def _check_same_dim(name: str, query_dim: int, key_dim: int) -> None:

@@ -70,7 +70,7 @@ class Summary(Value):
         return self.expected_key or self.top_k > 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Seen:
     """The summaries that were asked for; None for the others.
 
@@ -97,6 +97,10 @@ class Seen:
     top_weights: Tensor | None = None
     grid: Tensor | None = None
     weights: Tensor | None = None
+
+    def __repr__(self) -> str:
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return f"Seen({', '.join(f'{n}={tuple(x.shape)}' for n, x in found.items() if x is not None)})"
 
 
 @dataclass(frozen=True)

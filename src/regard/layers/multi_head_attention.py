@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from regard.attention.attend import attend
 from regard.attention.bias import Bias
 from regard.attention.cache import KeyValueCache
-from regard.attention.check import check_integer, is_dense, is_number, show
+from regard.attention.check import check_integer, is_dense, is_integer, is_number, show
 from regard.attention.normalizer import Normalizer, Softmax
 from regard.attention.pattern import Full, Pattern, positions
 from regard.attention.score import Dot, Score
@@ -237,6 +237,7 @@ class MultiHeadAttention(nn.Module):
         key = query if key is None else key
         value = key if value is None else value
         self._check_inputs(query, key, value)
+        _check_places(query_start, key_start)
         if bias is not None and self.position_bias is not None:
             raise ConfigError(
                 f"MultiHeadAttention: bias is given to a call of a layer with position_bias={self.position_bias}; one "
@@ -254,27 +255,30 @@ class MultiHeadAttention(nn.Module):
         if self.positions is not None:
             query_BL, key_S = positions(query.shape[1], key.shape[1], query_start, key_start, query.device)
             q, k = self.positions(q, query_BL), self.positions(k, key_S[None])
-        if cache is not None:
-            k, v, key_start = cache.append(k, v)
+        bias = bias if self.position_bias is None else current(self.position_bias)
+        options = {"pattern": pattern, "bias": bias, "seed": seed, "query_start": query_start, "summary": summary}
+        if cache is None:
+            found = self._attend(q, k, v, key_start=key_start, **options)
+        else:
+            with cache.appended(k, v) as (k, v, key_start):
+                found = self._attend(q, k, v, key_start=key_start, **options)
+        output_BHLE, seen = (found, None) if isinstance(found, Tensor) else found
+        output = self.output_proj(output_BHLE.transpose(1, 2).flatten(2))
+        return output if seen is None else (output, seen)
 
-        found = attend(
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor | tuple[Tensor, Seen]:
+        """The operator with the layer's own values."""
+        found: Tensor | tuple[Tensor, Seen] = attend(
             q,
             k,
             v,
             score=current(self.score),
             normalizer=current(self.normalizer),
-            pattern=pattern,
-            bias=bias if self.position_bias is None else current(self.position_bias),
             dropout=self.dropout if self.training else 0.0,
-            seed=seed,
-            query_start=query_start,
-            key_start=key_start,
-            summary=summary,
             backend=self.backend,
+            **options,
         )
-        output_BHLE, seen = (found, None) if isinstance(found, Tensor) else found
-        output = self.output_proj(output_BHLE.transpose(1, 2).flatten(2))
-        return output if seen is None else (output, seen)
+        return found
 
     def extra_repr(self) -> str:
         values = {"score": self.score, "normalizer": self.normalizer, "position_bias": self.position_bias}
@@ -334,8 +338,21 @@ def _check_sizes(embed_dim: int, num_heads: int, num_kv_heads: int, **others: in
         )
 
 
+def _check_places(query_start: object, key_start: object) -> None:
+    """Raise unless these are positions, before anything is turned or kept by them."""
+    if not (query_start is None or isinstance(query_start, Tensor) or is_integer(query_start)) or not (
+        is_integer(key_start)
+    ):
+        raise ConfigError(
+            f"MultiHeadAttention: query_start={show(query_start)} and key_start={show(key_start)} must be integers; "
+            "the first may be an integer tensor (batch,) or None"
+        )
+
+
 def _check_cache(cache: KeyValueCache, pattern: Pattern, key_start: int) -> None:
     """Raise unless the cache keeps all that the pattern lets a query see."""
+    if not isinstance(cache, KeyValueCache):
+        raise ConfigError(f"MultiHeadAttention: cache={show(cache)} is not a KeyValueCache; for_pattern(...) makes one")
     if key_start:
         raise ConfigError(
             f"MultiHeadAttention: key_start={key_start} beside a cache, whose next key stands at {cache.length}; leave "
