@@ -117,7 +117,7 @@ def test_costs() -> None:
 def test_planning_does_not_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in CLASSES.values():
         monkeypatch.setattr(kind, "run", lambda *_: pytest.fail("ran"))
-    rg.plan(*inputs(2048), pattern=rg.Causal()).explain()
+    assert "backend " in rg.plan(*inputs(2048), pattern=rg.Causal()).explain()
 
 
 @pytest.mark.parametrize("backend", [*CLASSES, "auto"])

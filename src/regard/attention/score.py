@@ -111,7 +111,7 @@ class Bilinear(Score):
     Raises:
         ShapeError: a weight of another number of dimensions; in a call, of other sizes.
 
-    Source: Luong et al. 2015, arXiv 1508.04025, section 3.1, equation 8.
+    Source: Luong et al. 2015, arXiv 1508.04025, section 3.1, "general".
     """
 
     weight: Tensor = holds("Hij")
@@ -150,7 +150,8 @@ class Additive(Score):
         ConfigError: an unknown activation.
         ShapeError: a vector of another number of dimensions; in a call, of another size.
 
-    Source: Bahdanau et al. 2014, arXiv 1409.0473, appendix A.1.2; Luong et al. 2015, arXiv 1508.04025, equation 8.
+    Source: Bahdanau et al. 2014, arXiv 1409.0473, appendix A.1.2; Luong et al. 2015, arXiv 1508.04025,
+    section 3.1, "concat".
     """
 
     vector: Tensor = holds("Hi")
@@ -197,7 +198,7 @@ class Location(Score):
     Raises:
         ShapeError: a weight of another number of dimensions; in a call, one with fewer positions than the keys reach.
 
-    Source: Luong et al. 2015, arXiv 1508.04025, section 3.1, equation 9.
+    Source: Luong et al. 2015, arXiv 1508.04025, section 3.1, equation 8.
     """
 
     weight: Tensor = holds("HSi")

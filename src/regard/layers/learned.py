@@ -69,7 +69,7 @@ class LearnedCosine(Learned):
 class LearnedBilinear(Learned):
     """`Bilinear` with a learned matrix for each head, which starts as the scaled dot product.
 
-    Source: Luong et al. 2015, arXiv 1508.04025, section 3.1, equation 8.
+    Source: Luong et al. 2015, arXiv 1508.04025, section 3.1, "general".
     """
 
     makes = Bilinear
@@ -114,7 +114,7 @@ class LearnedLocation(Learned):
     Raises:
         ConfigError: fewer than one position.
 
-    Source: Luong et al. 2015, arXiv 1508.04025, section 3.1, equation 9.
+    Source: Luong et al. 2015, arXiv 1508.04025, section 3.1, equation 8.
     """
 
     positions: int
