@@ -18,10 +18,15 @@ CALLS = 4000
 
 
 def call_times(runs: dict[str, Callable[[], object]]) -> tuple[dict[str, dict[str, float]], float]:
-    """Milliseconds of one call of each, taken in turn; and the median difference of neighbors, first minus second."""
+    """Milliseconds of one call of each; and the median difference of neighbors, first minus second.
+
+    The order turns each time: going second costs a function compared with itself up to 3 microseconds less.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
+    turns = list(runs.items())
     for _ in range(CALLS):
-        for name, run in runs.items():
+        turns.reverse()
+        for name, run in turns:
             start = time.perf_counter_ns()
             run()
             times[name].append(1e-6 * (time.perf_counter_ns() - start))

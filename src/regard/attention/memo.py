@@ -1,0 +1,71 @@
+"""Calls that were checked before: the same values on inputs of the same sizes need no second check.
+
+For a small input the checks take as long as the attention. What they read is the call's signature; what they found out
+is remembered by it. Only for calls whose outcome the signature tells: no tensor in the values, no dropout, no summary.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from regard.attention.backends.protocol import Backend
+from regard.attention.call import Call
+from regard.attention.spec import AttentionSpec
+
+MOST = 1024  # calls remembered; decoding makes one a step
+Signature = tuple[object, ...]
+
+
+class Checked(NamedTuple):
+    """What the checks of a call found out, and the values whose identity its signature holds."""
+
+    spec: AttentionSpec
+    query_start: int
+    backend: Backend
+    values: tuple[object, ...]
+
+
+_checked: dict[Signature, Checked] = {}
+
+
+def recall(
+    query: object,
+    key: object,
+    value: object,
+    values: tuple[object, ...],
+    query_start: object,
+    key_start: object,
+    backend: object,
+) -> tuple[Signature | None, Checked | None]:
+    """The signature of a call, None if it has to be checked each time; and what is known of it, None if nothing."""
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._is_any_autocast_enabled()
+        or forward_ad._current_level >= 0  # the choice of a backend looks for tangents
+        or not type(query) is type(key) is type(value) is Tensor
+        or not query.layout is key.layout is value.layout is torch.strided
+        or (query_start is not None and type(query_start) is not int)  # True counts as 1 in a dictionary
+        or not (type(key_start) is int and type(backend) is str)
+    ):
+        return None, None
+    first, second, third, fourth = values
+    on_cpu = query.is_cpu and key.is_cpu and value.is_cpu  # cheaper to ask than their devices
+    signature = (
+        query.shape, key.shape, value.shape, query.dtype, key.dtype, value.dtype,
+        None if on_cpu else (query.device, key.device, value.device),
+        id(first), id(second), id(third), id(fourth), query_start, key_start, backend,
+    )  # fmt: skip
+    return signature, _checked.get(signature)
+
+
+def remember(signature: Signature, call: Call, backend: Backend, values: tuple[object, ...]) -> None:
+    """Keep what the checks of a call found out, unless its values hold tensors."""
+    spec = call.spec
+    parts = (spec.score, spec.normalizer, spec.pattern, spec.bias)
+    if isinstance(call.query_start, Tensor) or any(part is not None and part.held for part in parts):
+        return
+    if len(_checked) >= MOST:
+        _checked.clear()
+    _checked[signature] = Checked(spec, call.query_start, backend, values)

@@ -1,0 +1,72 @@
+"""A remembered call computes the same, and remembers nothing that could change."""
+
+import pytest
+import torch
+
+import regard as rg
+from regard.attention import memo
+
+
+@pytest.fixture(autouse=True)
+def _empty(monkeypatch):
+    monkeypatch.setattr(memo, "_checked", {})
+
+
+def inputs(length=5, dtype=torch.float32):
+    return tuple(torch.randn(2, 3, length, 4, dtype=dtype) for _ in range(3))
+
+
+def test_a_repeated_call_is_recalled_and_computes_its_own_inputs():
+    pattern = rg.Causal() & rg.SlidingWindow(left=2)
+    for _ in range(3):
+        query, key, value = inputs()
+        output = rg.attend(query, key, value, pattern=pattern, backend="chunked")
+        torch.testing.assert_close(output, rg.attend(query, key, value, pattern=pattern, backend="reference"))
+    assert len(memo._checked) == 2  # one a backend
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"query_start": True}, "query_start=True"),
+        ({"key_start": False}, "key_start=False"),
+        ({"dropout": False}, "dropout=False"),
+        ({"dropout": 1.0}, "dropout=1.0"),
+        ({"backend": "chunk"}, "'chunk'"),
+    ],
+)
+def test_a_wrong_argument_equal_to_a_right_one_is_still_refused(wrong, message):
+    rg.attend(*inputs(), query_start=1, key_start=0, backend="chunked")
+    with pytest.raises(rg.errors.ConfigError, match=message):
+        rg.attend(*inputs(), **{"query_start": 1, "key_start": 0, "backend": "chunked"} | wrong)
+
+
+def test_other_sizes_dtypes_and_layouts_are_checked():
+    query, key, value = inputs()
+    rg.attend(query, key, value)
+    for others in ((query, key[:, :2], value), (query, key.double(), value), (query, key.to_sparse(), value)):
+        with pytest.raises(rg.errors.ShapeError):
+            rg.attend(*others)
+
+
+def test_values_with_tensors_are_not_kept():
+    lengths = rg.KeyLengths(torch.tensor([5, 2]))
+    for _ in range(2):
+        rg.attend(*inputs(), pattern=lengths, bias=torch.zeros(5, 5))
+    assert not memo._checked
+
+
+def test_what_is_remembered_is_bounded(monkeypatch):
+    monkeypatch.setattr(memo, "MOST", 3)
+    for length in range(1, 9):
+        rg.attend(*inputs(length))
+        assert 1 <= len(memo._checked) <= 3
+
+
+def test_a_recalled_call_keeps_gradients_and_forward_mode():
+    query, key, value = inputs(dtype=torch.float64)
+    for _ in range(2):
+        q = query.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(rg.attend(q, key, value).sum(), q)
+    _, tangent = torch.func.jvp(lambda q: rg.attend(q, key, value), (query,), (torch.ones_like(query),))
+    torch.testing.assert_close(tangent.sum(), gradient.sum())
