@@ -1,0 +1,157 @@
+"""Files as numbered lines: plain, gzip or zstd, whatever their names say, in memory that no line can exhaust."""
+
+import difflib
+import gzip
+import io
+import itertools
+import os
+import stat
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple, cast
+
+from regard.errors import ConfigError, DataError
+
+STANDARD_INPUT = "-"
+LONGEST_LINE = 2**20  # bytes
+SHOWN = 80  # characters of a bad row in a message
+NAMES_SHOWN = 8
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # what such files start with
+UTF8_MARK = b"\xef\xbb\xbf"
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Line(NamedTuple):
+    """A line without its end."""
+
+    number: int  # from 1
+    content: bytes
+    complete: bool  # False: it was longer than LONGEST_LINE, and is cut off there
+
+
+def read_lines(file: str, *, at: Path | None = None, longest: int = LONGEST_LINE) -> Iterator[Line]:
+    """The lines of a file, of a pipe, or of standard input ("-").
+
+    Args:
+        file: its path, which errors name.
+        at: where it was copied to, if it can be read only once; None: it is read itself.
+        longest: bytes of a line that are kept; the rest is read and dropped.
+
+    Yields:
+        Lines, their numbers counting from 1. An end of line is LF or CR LF; a byte order mark of UTF-8 is dropped.
+
+    Raises:
+        DataError: a file that is missing, empty, a directory, damaged, or in UTF-16.
+        ConfigError: a zstd file where the package for it is missing.
+    """
+    number = 0
+    try:
+        with open_unpacked(file, at) as stream:
+            while content := stream.readline(longest + 1):
+                number += 1
+                complete = len(content) <= longest or content.endswith(b"\n")
+                rest = content
+                while not rest.endswith(b"\n") and len(rest) > longest:
+                    rest = stream.readline(longest + 1)
+                if number == 1:
+                    content = _without_mark(file, content)
+                yield Line(number, content[:longest].removesuffix(b"\n").removesuffix(b"\r"), complete)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{shown_name(file)} cannot be read beyond line {number}: {error}") from error
+    if not number:
+        raise DataError(f"{shown_name(file)} is empty; expected a pair of texts a line")
+
+
+@contextmanager
+def open_unpacked(file: str, at: Path | None = None) -> Iterator[IO[bytes]]:
+    """What a file holds, unpacked; what it starts with says how it is packed."""
+    with open_packed(file, at) as raw:
+        start = raw.peek(4)[:4]
+        if start.startswith(GZIP):
+            with gzip.open(raw) as unpacked:
+                yield cast(IO[bytes], unpacked)
+        elif start == ZSTD:
+            with _zstd(file, raw) as unpacked:
+                yield unpacked
+        else:
+            yield raw
+
+
+@contextmanager
+def open_packed(file: str, at: Path | None = None) -> Iterator[io.BufferedReader]:
+    """What a file holds, as it is."""
+    if file == STANDARD_INPUT and at is None:
+        if sys.stdin is None:
+            raise DataError("standard input is closed; give a file, or a pipe")
+        stdin = io.BufferedReader(cast(io.RawIOBase, sys.stdin.buffer))
+        yield cast(io.BufferedReader, stdin)
+        stdin.detach()  # standard input stays open for others
+    else:
+        check_file(str(at or file))
+        with Path(at or file).open("rb") as stream:
+            yield stream
+
+
+def is_stream(file: str) -> bool:
+    """Whether a file can be read only once: standard input, or a pipe."""
+    return file == STANDARD_INPUT or not stat.S_ISREG(Path(file).stat().st_mode)
+
+
+def check_file(file: str) -> None:
+    """Raise DataError unless there is such a file; name the nearest that there is."""
+    if file == STANDARD_INPUT:
+        return
+    path = Path(file)
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not path.parent.is_dir():
+            raise DataError(f"there is no file {show(file)}, nor a folder {show(str(path.parent))}") from error
+        raise DataError(f"there is no file {show(file)}; {_nearest_name(path)}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{show(file)} is no file that can be read: {error}") from error
+    if stat.S_ISDIR(mode):
+        raise DataError(f"{file} is a directory; expected a file. It holds {_listing(_names(path))}")
+
+
+def show(content: str | bytes) -> str:
+    """A row for a message: quoted, and shortened."""
+    text = content if isinstance(content, str) else content[: 4 * SHOWN].decode("utf-8", "backslashreplace")
+    return repr(text if len(text) <= SHOWN else text[:SHOWN] + "…")
+
+
+def shown_name(file: str) -> str:
+    """How messages call a file."""
+    return "standard input" if file == STANDARD_INPUT else file
+
+
+def _names(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in itertools.islice(entries, 1000))
+
+
+def _nearest_name(path: Path) -> str:
+    names = _names(path.parent)
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"the folder holds {_listing(names)}"
+
+
+def _listing(names: list[str]) -> str:
+    return ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "") or "nothing"
+
+
+def _without_mark(file: str, content: bytes) -> bytes:
+    if content.startswith(UTF16_MARKS):
+        raise DataError(f"{shown_name(file)} is in UTF-16; expected UTF-8: iconv -f UTF-16 -t UTF-8 converts it")
+    return content.removeprefix(UTF8_MARK)
+
+
+def _zstd(file: str, raw: io.BufferedReader) -> IO[bytes]:
+    try:
+        from pyarrow import CompressedInputStream
+    except ImportError as error:
+        raise ConfigError(f"{shown_name(file)} is packed with zstd: pip install regard[data] to read it") from error
+    return io.BufferedReader(CompressedInputStream(raw, "zstd"))

@@ -1,0 +1,229 @@
+"""Text as numbers of subwords and back.
+
+Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909) over source and target together. A word carries the space
+before it as the sign U+2581; a character that the vocabulary lacks becomes its UTF-8 bytes, so that every text
+survives, but for what Unicode calls equal (NFC). Digits stand alone, and letters apart from other signs.
+
+Ids: 0 padding, 1 start, 2 end, 3 to 258 the bytes, then characters, then merges in the order they were learned.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import final
+
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+
+from regard.errors import CheckpointError, ConfigError, DataError
+
+SPACE = "\u2581"
+MARKS = ("<pad>", "<s>", "</s>")
+BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+RESERVED = (*MARKS, *BYTES)
+LONGEST_PIECE = 16  # characters: longer ones are rules and ornaments
+RAREST = 1e-6  # share of the text: a rarer character is written as bytes
+# Letters with their accents; a digit; other signs; each with the space before it. The bound of 64 keeps the time for
+# text without spaces in proportion to its length.
+PIECE_OF_WORD = (
+    rf"{SPACE}?\p{{L}}[\p{{L}}\p{{M}}]{{0,63}}|{SPACE}?\p{{N}}|{SPACE}?[^\p{{L}}\p{{N}}{SPACE}]{{1,64}}|{SPACE}"
+)
+# Scripts that put no spaces between words: each piece is a word.
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
+
+
+@final
+class Tokenizer:
+    """Subwords, trained on the texts that a model is trained on.
+
+    Args:
+        vocabulary: the id of every piece.
+        merges: which two pieces become one, first learned first.
+    """
+
+    pad, bos, eos = range(3)
+
+    def __init__(self, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
+        self._subwords = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True))
+        self._pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+        _surround(self._subwords)
+
+    @staticmethod
+    def train(texts: Iterable[str], *, vocab_size: int = 8000) -> "Tokenizer":
+        """Learn subwords.
+
+        Args:
+            texts: sources and targets.
+            vocab_size: pieces, at most; fewer where the texts have no more to give.
+
+        Returns:
+            The tokenizer.
+
+        Raises:
+            ConfigError: a vocabulary without room beyond the bytes.
+        """
+        if vocab_size <= len(RESERVED):
+            raise ConfigError(
+                f"vocab_size={vocab_size} must be above {len(RESERVED)}, the number of marks and bytes; 8000 is usual"
+            )
+        texts = list(texts)
+        alphabet = _alphabet(texts, (vocab_size - len(RESERVED) + 1) // 2)
+        learner = tokenizers.Tokenizer(models.BPE(byte_fallback=True))
+        _surround(learner)
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            min_frequency=2,
+            special_tokens=list(RESERVED),
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
+            max_token_length=LONGEST_PIECE,
+            show_progress=False,
+        )
+        learner.train_from_iterator(texts, trainer)
+        learned = json.loads(learner.to_str())["model"]
+        # A text full of "<s>" teaches a merge whose result is the name of a mark: it must not become one.
+        known = {piece: None for piece in learned["vocab"] if len(piece) == 1}
+        merges = []
+        for left, right in map(tuple, learned["merges"]):
+            if left in known and right in known and left + right not in RESERVED:
+                known[left + right] = None
+                merges.append((left, right))
+        return Tokenizer({piece: i for i, piece in enumerate([*RESERVED, *known])}, merges)
+
+    @property
+    def size(self) -> int:
+        """How many pieces there are, marks and bytes included."""
+        return len(self._pieces)
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this tokenizer from others."""
+        return hashlib.sha256(self._subwords.to_str().encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without marks of start or end."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text; faster than one by one.
+
+        Raises:
+            DataError: something that is no text, or has half a pair of surrogates.
+        """
+        try:
+            found = self._subwords.encode_batch_fast(list(texts), add_special_tokens=False)
+        except TypeError as error:
+            wrong = next((text for text in texts if not _is_text(text)), texts)
+            raise DataError(f"{wrong!r:.100} is not text that can be encoded in UTF-8; expected a string") from error
+        return [encoding.ids for encoding in found]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; marks are left out, and bytes that are no UTF-8 become U+FFFD."""
+        text: str = self._subwords.decode([i for i in ids if i >= len(MARKS)], skip_special_tokens=False)
+        return text
+
+    def decode_batch(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each sequence of ids."""
+        return [self.decode(each) for each in ids]
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Each id as text to look at, without the sign of a space before it."""
+        return [self._pieces[i].removeprefix(SPACE) or " " for i in ids]
+
+    def words(self, ids: Sequence[int]) -> list[tuple[str, range]]:
+        """Subwords put together: each word, and which of the ids it is made of.
+
+        A word starts after a space; marks stand alone, and so do pieces of scripts that have no spaces.
+        """
+        starts = [i for i in range(len(ids)) if self._starts_word(ids, i)]
+        spans = [range(start, end) for start, end in itertools.pairwise([*starts, len(ids)])]
+        return [(self._word([ids[i] for i in span]), span) for span in spans]
+
+    def _starts_word(self, ids: Sequence[int], i: int) -> bool:
+        piece = self._pieces[ids[i]]
+        if i == 0 or ids[i] < len(MARKS) or ids[i - 1] < len(MARKS) or piece.startswith(SPACE):
+            return True
+        return bool(UNSPACED.match(piece)) and self._pieces[ids[i - 1]] != SPACE
+
+    def _word(self, ids: list[int]) -> str:
+        return MARKS[ids[0]] if ids[0] < len(MARKS) else self.decode(ids).strip() or " "
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the tokenizer as Hugging Face's `tokenizer.json`; the file appears when it is complete."""
+        partial = Path(path).with_name(Path(path).name + ".partial")
+        partial.write_text(self._subwords.to_str(pretty=True), encoding="utf-8")
+        partial.replace(path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> "Tokenizer":
+        """The tokenizer that was saved in a file.
+
+        Args:
+            path: of the file.
+
+        Returns:
+            The tokenizer.
+
+        Raises:
+            CheckpointError: a file that is missing, damaged, or another tool's.
+        """
+        try:
+            model = json.loads(Path(path).read_bytes())["model"]
+            vocabulary, merges = model["vocab"], [tuple(merge) for merge in model["merges"]]
+            problem = _problem(vocabulary, merges)
+        except OSError as error:
+            raise CheckpointError(f"{path}: no tokenizer can be read ({error.strerror})") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(f"{path} is damaged, or no tokenizer of regard's: {error!r}") from error
+        if problem:
+            raise CheckpointError(f"{path} is damaged, or no tokenizer of regard's: {problem}")
+        return Tokenizer(vocabulary, merges)
+
+
+def _alphabet(texts: list[str], most: int) -> list[str]:
+    """The characters that become pieces, the most frequent first; equally frequent ones in order of their codes."""
+    counts = Counter({SPACE: sum(map(len, texts))})
+    for text in texts:
+        counts.update(unicodedata.normalize("NFC", text))
+    rarest = RAREST * counts[SPACE]
+    frequent = [character for character, count in counts.items() if count >= rarest and character != " "]
+    return sorted(frequent, key=lambda character: (-counts[character], character))[:most]
+
+
+def _is_text(text: object) -> bool:
+    return isinstance(text, str) and not re.search("[\ud800-\udfff]", text)
+
+
+def _problem(vocabulary: dict[str, int], merges: list[tuple[str, ...]]) -> str | None:
+    """What is wrong with pieces and merges, or None: every piece must be a mark, a byte, a character or a merge."""
+    pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+    if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
+        return "ids are not 0, 1, 2 and so on"
+    if tuple(pieces[: len(RESERVED)]) != RESERVED:
+        return f"the first pieces are {pieces[:4]}; expected {list(RESERVED[:4])} and the other bytes"
+    made = [left + right for left, right in merges]
+    expected = {*RESERVED, *made, *(piece for piece in pieces if len(piece) == 1)}
+    if expected != set(pieces):
+        return f"pieces and merges differ in {sorted(expected ^ set(pieces))[:4]}"
+    lost = [part for merge in merges for part in merge if part not in vocabulary]
+    return f"merges of unknown pieces {lost[:4]}" if lost else None
+
+
+def _surround(subwords: tokenizers.Tokenizer) -> None:
+    """What happens to a text before and after its words are encoded."""
+    subwords.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Prepend(" ")])
+    subwords.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never", split=False),
+            pre_tokenizers.Split(Regex(PIECE_OF_WORD), behavior="isolated"),
+        ]
+    )
+    subwords.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )

@@ -1,0 +1,293 @@
+"""Files, rows and options that data cannot be made of: see `cases.py`."""
+
+import gzip
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+from regard.data.batches import epoch_batches
+from regard.data.files import read_lines
+from regard.data.prepare import prepare
+from regard.data.rows import read_pairs
+from regard.data.store import PairStore
+from regard.data.tokenizer import RESERVED, Tokenizer
+from regard.errors import CheckpointError, ConfigError, DataError
+
+PAIRS = b"one\tuno\ntwo\tdue\n"
+OBJECT = b'{"source": "one", "target": "uno"}\n'
+NO_PYARROW = {"pyarrow": None}
+
+
+def among(files: dict[str, bytes], call: Callable[[Path], object]) -> Callable[[], object]:
+    """Call with a folder that holds these files."""
+
+    def run() -> object:
+        with tempfile.TemporaryDirectory() as name:
+            for file, content in files.items():
+                path = Path(name, file)
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(content)
+            return call(Path(name))
+
+    return run
+
+
+def reading(files: dict[str, bytes], **options: object) -> Callable[[], object]:
+    """Read pairs from the first of these files."""
+    return among(files, lambda folder: list(read_pairs(folder / next(iter(files)), **options)))
+
+
+def without(packages: dict[str, None], call: Callable[[], object]) -> Callable[[], object]:
+    """Call as if the packages were not installed."""
+
+    def run() -> object:
+        with mock.patch.dict(sys.modules, packages):
+            return call()
+
+    return run
+
+
+def preparing(content: bytes, **options: object) -> Callable[[], object]:
+    """Prepare a file, in a folder where `other` is not made by `prepare`."""
+    files = {"x.tsv": content, "other/thesis.tex": b"precious"}
+    return among(
+        files, lambda folder: prepare([str(folder / "x.tsv")], folder / "data", **{"vocab_size": 300, **options})
+    )
+
+
+def into_another_folder(folder: Path) -> object:
+    return prepare([str(folder / "x.tsv")], folder / "other")
+
+
+def into_a_file(folder: Path) -> object:
+    return prepare([str(folder / "x.tsv")], folder / "x.tsv" / "data")
+
+
+def changed_meanwhile(folder: Path) -> object:
+    path = folder / "x.tsv"
+
+    def touch(doing: str, rows: int) -> None:
+        os.utime(path, ns=(1, 1))
+
+    return prepare([str(path)], folder / "data", vocab_size=300, progress=touch)
+
+
+def closed_standard_input() -> object:
+    with mock.patch.object(sys, "stdin", None):
+        return list(read_lines("-"))
+
+
+def stored(change: Callable[[Path], object]) -> Callable[[], object]:
+    """Open a store after a change to its folder."""
+
+    def run(folder: Path) -> object:
+        PairStore.write(folder / "train", [([1, 2], [3])])
+        change(folder / "train")
+        return PairStore.open(folder / "train")
+
+    return among({}, run)
+
+
+def batched(folder: Path) -> object:
+    return epoch_batches(PairStore.write(folder / "train", [([7] * 9, [8])]), tokens=9, seed=0, epoch=0)
+
+
+def no_columns(folder: Path) -> object:
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"en": ["one"], "it": ["uno"]}), folder / "x.parquet")
+    return list(read_pairs(folder / "x.parquet", fields=("en", "itt")))
+
+
+def no_rows(folder: Path) -> object:
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"source": [], "target": []}), folder / "x.parquet")
+    return list(read_pairs(folder / "x.parquet"))
+
+
+def loading(model: object) -> Callable[[], object]:
+    content = json.dumps({"model": model}).encode()
+    return among({"tokenizer.json": content}, lambda folder: Tokenizer.load(folder / "tokenizer.json"))
+
+
+FILES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
+    ("file-empty", reading({"x.tsv": b""}), DataError, "x.tsv is empty; expected a pair of texts a line"),
+    (
+        "file-cut-off",
+        reading({"x.tsv.gz": gzip.compress(PAIRS)[:-3]}),
+        DataError,
+        "x.tsv.gz cannot be read beyond line 2: Compressed file ended",
+    ),
+    (
+        "file-utf16",
+        reading({"x.tsv": PAIRS.decode().encode("utf-16")}),
+        DataError,
+        "x.tsv is in UTF-16; expected UTF-8",
+    ),
+    (
+        "file-missing",
+        among({"train.tsv": PAIRS}, lambda folder: read_pairs(folder / "trein.tsv")),
+        DataError,
+        "trein.tsv'; did you mean 'train.tsv'?",
+    ),
+    ("file-folder-missing", lambda: read_pairs("no/such.tsv"), DataError, "no file 'no/such.tsv', nor a folder 'no'"),
+    ("file-name-long", lambda: read_pairs("the text " * 500), DataError, "…' is no file that can be read: [Errno"),
+    (
+        "file-directory",
+        among({"x.tsv": PAIRS}, read_pairs),
+        DataError,
+        "is a directory; expected a file. It holds x.tsv",
+    ),
+    ("stdin-closed", closed_standard_input, DataError, "standard input is closed; give a file"),
+    (
+        "zstd-no-package",
+        without(NO_PYARROW, reading({"x.tsv": b"\x28\xb5\x2f\xfd"})),
+        ConfigError,
+        "x.tsv is packed with zstd: pip install regard[data]",
+    ),
+    (
+        "parquet-no-package",
+        without(NO_PYARROW, reading({"x.parquet": b"PAR1"})),
+        ConfigError,
+        "x.parquet is Parquet: pip install regard[data]",
+    ),
+    ("parquet-damaged", reading({"x.parquet": b"PAR1"}), DataError, "x.parquet cannot be read as Parquet: "),
+    (
+        "parquet-no-column",
+        among({}, no_columns),
+        DataError,
+        "x.parquet has no field 'itt'; did you mean 'it'? Known: en",
+    ),
+    ("parquet-no-rows", among({}, no_rows), DataError, "x.parquet has no rows; expected a pair of texts in each"),
+    (
+        "datasets-no-package",
+        without({"datasets": None}, lambda: list(read_pairs("datasets:opus"))),
+        ConfigError,
+        "datasets:opus is a data set: pip install regard[data]",
+    ),
+    (
+        "datasets-missing",
+        among({"en.txt": b""}, lambda folder: list(read_pairs(f"datasets:{folder}/none:train"))),
+        DataError,
+        "/none:train cannot be loaded: ",
+    ),
+    (
+        "parallel-short",
+        among(
+            {"en.txt": b"one\ntwo\n", "it.txt": b"uno\n"},
+            lambda folder: list(read_pairs([], parallel=(f"{folder}/en.txt", f"{folder}/it.txt"))),
+        ),
+        DataError,
+        "it.txt ends before line 2, but",
+    ),
+]
+
+ROWS: list[tuple[str, Callable[[], object], type[Exception], str]] = [
+    (
+        "row-bad",
+        reading({"x.tsv": b"one\tuno\ntwo due\n"}),
+        DataError,
+        "x.tsv:2: wrong number of columns: 1, expected 2, with tabs between: 'two due'. Mend the row",
+    ),
+    ("reader-no-files", lambda: read_pairs([]), ConfigError, 'no files to read pairs from; give paths, "-" for'),
+    ("reader-format", lambda: read_pairs("-", format="jsonn"), ConfigError, "'jsonn'; did you mean 'jsonl'?"),
+    ("reader-columns", lambda: read_pairs("-", columns=(0, 1)), ConfigError, "columns=(0, 1) must be two numbers"),
+    ("reader-fields", lambda: read_pairs("-", fields=("en",)), ConfigError, "fields=('en',) must be two names"),
+    ("reader-twice", lambda: read_pairs(["-", "-"]), ConfigError, "'-' is given more than once"),
+    (
+        "reader-no-format",
+        reading({"pairs.csv": PAIRS}),
+        ConfigError,
+        "pairs.csv' does not say what is in it; say format=tsv or jsonl or parquet",
+    ),
+]
+
+PREPARED: list[tuple[str, Callable[[], object], type[Exception], str]] = [
+    ("prepare-held-out", preparing(PAIRS, held_out=0), ConfigError, "held_out=0 must be at least 1"),
+    ("prepare-max-tokens", preparing(PAIRS, max_tokens=-1), ConfigError, "max_tokens=-1 must be at least 1"),
+    (
+        "prepare-no-row",
+        preparing(b"one\n\xff\tx\n", skip_bad_rows=True),
+        DataError,
+        "x.tsv: no usable row; skipped: {'wrong number of columns': 1, 'not UTF-8': 1}",
+    ),
+    ("prepare-one-source", preparing(b"one\tuno\none\tun\n"), DataError, "x.tsv: 2 rows of one source, so that none"),
+    (
+        "prepare-all-long",
+        preparing(b"one two\tx\ntwo one\tx\n", max_tokens=1),
+        DataError,
+        "no row is left to train on; 2 rows have more than max_tokens=1 tokens",
+    ),
+    ("prepare-changed", among({"x.tsv": PAIRS}, changed_meanwhile), DataError, "x.tsv: changed while being read"),
+    (
+        "prepare-no-folder",
+        among({"x.tsv": PAIRS}, into_a_file),
+        DataError,
+        "the prepared rows cannot be written: [Errno",
+    ),
+    (
+        "prepare-other-folder",
+        among({"x.tsv": PAIRS, "other/thesis.tex": b""}, into_another_folder),
+        ConfigError,
+        "other is not empty, and holds no prepared.json: it is not replaced; name another folder",
+    ),
+    ("store-none", among({}, lambda folder: PairStore.open(folder / "x")), DataError, "x holds no finished pairs ("),
+    (
+        "store-format",
+        stored(lambda folder: (folder / "store.json").write_text('{"format": 9, "rows": 1, "ids": 3}')),
+        DataError,
+        "is of format 9; this version reads 1; prepare the data again",
+    ),
+    (
+        "store-missing",
+        stored(lambda folder: (folder / "ids.i32").unlink()),
+        DataError,
+        "ids.i32 cannot be read (No such",
+    ),
+    (
+        "store-short",
+        stored(lambda folder: (folder / "ids.i32").write_bytes(bytes(8))),
+        DataError,
+        "ids.i32 has 8 bytes; expected 12; prepare the data again",
+    ),
+    ("batch-tokens", among({}, batched), ConfigError, "tokens=9 is less than the longest row, 10 tokens with its end"),
+]
+
+TOKENIZERS: list[tuple[str, Callable[[], object], type[Exception], str]] = [
+    (
+        "vocab-small",
+        lambda: Tokenizer.train(["x"], vocab_size=259),
+        ConfigError,
+        "vocab_size=259 must be above 259, the",
+    ),
+    ("encode-number", lambda: Tokenizer.train([]).encode(7), DataError, "7 is not text that can be encoded in UTF-8"),
+    ("encode-half", lambda: Tokenizer.train([]).encode("a\ud800"), DataError, r"'a\ud800' is not text that can be"),
+    (
+        "tokenizer-missing",
+        lambda: Tokenizer.load("no/tokenizer.json"),
+        CheckpointError,
+        "no/tokenizer.json: no tokenizer can be read (No such file",
+    ),
+    ("tokenizer-damaged", loading([]), CheckpointError, "tokenizer.json is damaged, or no tokenizer of regard's: Type"),
+    (
+        "tokenizer-foreign",
+        loading({"vocab": {"<unk>": 0, "a": 1}, "merges": []}),
+        CheckpointError,
+        "no tokenizer of regard's: the first pieces are ['<unk>', 'a']; expected ['<pad>', '<s>'",
+    ),
+    (
+        "tokenizer-merges",
+        loading({"vocab": {piece: i for i, piece in enumerate(RESERVED)}, "merges": [["a", "b"]]}),
+        CheckpointError,
+        "no tokenizer of regard's: pieces and merges differ in ['ab']",
+    ),
+]
+
+CASES = FILES + ROWS + PREPARED + TOKENIZERS
