@@ -15,6 +15,7 @@ from regard.attention.score import Dot, Score
 from regard.attention.summary import Seen, Summary
 from regard.attention.value import Value
 from regard.errors import ConfigError, ShapeError, UnsupportedError
+from regard.layers.attention_module import AttentionModule
 from regard.layers.attention_settings import LearnedValue, current, keep
 from regard.layers.learned import Learned
 from regard.layers.positions import Rotary
@@ -23,7 +24,7 @@ NORM_EPS = 1e-6  # under the root of the query-key norm
 
 
 @final
-class MultiHeadAttention(nn.Module):
+class MultiHeadAttention(AttentionModule):
     """Attention in several heads, with projections before and after it: self and cross attention.
 
     head h = attend(query W_q^h, key W_k^h, value W_v^h); output = [head 1 ... head H] W_o. Batch first, always.
@@ -248,10 +249,9 @@ class MultiHeadAttention(nn.Module):
             _check_cache(cache, pattern, key_start)
             key_start = cache.length
 
-        q, k = _split(self.query_proj(query), self.num_heads), _split(self.key_proj(key), self.num_kv_heads)
-        v = _split(self.value_proj(value), self.num_kv_heads)
-        if self.query_norm is not None and self.key_norm is not None:
-            q, k = self.query_norm(q), self.key_norm(k)
+        q, (k, v) = _split(self.query_proj(query), self.num_heads), self.keys_and_values(key, value)
+        if self.query_norm is not None:
+            q = self.query_norm(q)
         if self.positions is not None:
             query_BL, key_S = positions(query.shape[1], key.shape[1], query_start, key_start, query.device)
             q, k = self.positions(q, query_BL), self.positions(k, key_S[None])
@@ -265,6 +265,20 @@ class MultiHeadAttention(nn.Module):
         output_BHLE, seen = (found, None) if isinstance(found, Tensor) else found
         output = self.output_proj(output_BHLE.transpose(1, 2).flatten(2))
         return output if seen is None else (output, seen)
+
+    def keys_and_values(self, key: Tensor, value: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What queries attend to, projected; `positions` are not applied yet.
+
+        Args:
+            key: (B, S, key_dim).
+            value: (B, S, value_dim); the keys by default.
+
+        Returns:
+            Keys and values (B, G, S, E), for `KeyValueCache.append`.
+        """
+        k = _split(self.key_proj(key), self.num_kv_heads)
+        v = _split(self.value_proj(key if value is None else value), self.num_kv_heads)
+        return k if self.key_norm is None else self.key_norm(k), v
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor | tuple[Tensor, Seen]:
         """The operator with the layer's own values."""

@@ -105,6 +105,8 @@ class SinusoidalPositions(nn.Module):
     Args:
         embed_dim: D, even.
         base: of the wavelengths.
+        interleaved: whether each cosine stands beside its sine, as in the source; if not, all sines stand in the first
+            half and all cosines in the second, as in tensor2tensor and Marian.
 
     Raises:
         ConfigError: an embed_dim that is not even, or a base that is not positive.
@@ -117,7 +119,7 @@ class SinusoidalPositions(nn.Module):
              [ 0.9093, -0.4161]]])
     """
 
-    def __init__(self, embed_dim: int, *, base: float = BASE) -> None:
+    def __init__(self, embed_dim: int, *, base: float = BASE, interleaved: bool = True) -> None:
         super().__init__()
         check_integer("SinusoidalPositions", "embed_dim", embed_dim, 2)
         if embed_dim % 2:
@@ -125,7 +127,7 @@ class SinusoidalPositions(nn.Module):
                 f"SinusoidalPositions: embed_dim={embed_dim} must be even: each wavelength is a sine and a cosine"
             )
         _check_base("SinusoidalPositions", base)
-        self.embed_dim, self.base = embed_dim, base
+        self.embed_dim, self.base, self.interleaved = embed_dim, base, interleaved
 
     def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
         """The tokens with their positions added.
@@ -144,10 +146,12 @@ class SinusoidalPositions(nn.Module):
         dtype = torch.promote_types(x.dtype, torch.float32)
         pair = torch.arange(0, self.embed_dim, 2, dtype=dtype, device=x.device)
         angle_BLi = positions_BL[..., None].to(dtype) * self.base ** (-pair / self.embed_dim)
-        return x + torch.stack([angle_BLi.sin(), angle_BLi.cos()], -1).flatten(-2).to(x.dtype)
+        waves = angle_BLi.sin(), angle_BLi.cos()
+        added = torch.stack(waves, -1).flatten(-2) if self.interleaved else torch.cat(waves, -1)
+        return x + added.to(x.dtype)
 
     def extra_repr(self) -> str:
-        return f"embed_dim={self.embed_dim}, base={self.base:g}"
+        return f"embed_dim={self.embed_dim}, base={self.base:g}, interleaved={self.interleaved}"
 
 
 @final

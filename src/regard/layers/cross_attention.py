@@ -1,0 +1,199 @@
+"""Attention of one head to a sentence that was read before: what recurrent and convolutional models use."""
+
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from regard.attention.attend import attend
+from regard.attention.check import check_integer, show
+from regard.attention.normalizer import Normalizer, Softmax
+from regard.attention.pattern import Full, Pattern
+from regard.attention.score import Bilinear, Dot, Location, Score
+from regard.attention.summary import Seen, Summary
+from regard.errors import ConfigError, ShapeError
+from regard.layers.attention_config import AttentionConfig
+from regard.layers.attention_module import AttentionModule
+from regard.layers.attention_settings import LearnedValue, current, keep
+from regard.layers.learned import Learned, LearnedAdditive
+
+
+@final
+class CrossAttention(AttentionModule):
+    """Attention of one head over values as they are: output = attend(query W, key U, value).
+
+    Keys are projected once a sentence, by `project_key`, and not once a step.
+
+    Args:
+        query_dim: the size of queries.
+        key_dim: the size of keys.
+        align_dim: the size that both are projected to before they meet; None for no projections.
+        score: how well a key answers a query: a `Score` without tensors, or a learned setting for one.
+        normalizer: what turns a row of scores into weights: a `Normalizer` without tensors, or a learned setting.
+        pattern: which keys a query may attend to: a `Pattern` without tensors. One that follows from the data is given
+            to `forward`.
+
+    Raises:
+        ConfigError: sizes that don't go together, or a setting of the wrong kind or that holds a tensor.
+
+    Source: Bahdanau et al. 2014, arXiv 1409.0473, appendix A.1.2, where W is W_a and U is U_a.
+
+    >>> import regard as rg
+    >>> attention = CrossAttention(5, 6, align_dim=7, score=rg.LearnedAdditive())
+    >>> source = torch.randn(2, 3, 6)
+    >>> attention(torch.randn(2, 1, 5), attention.project_key(source), source).shape
+    torch.Size([2, 1, 6])
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        key_dim: int,
+        *,
+        align_dim: int | None = None,
+        score: Score | Learned = Dot(),
+        normalizer: Normalizer | Learned = Softmax(),
+        pattern: Pattern = Full(),
+    ) -> None:
+        super().__init__()
+        for name, size in (("query_dim", query_dim), ("key_dim", key_dim), ("align_dim", align_dim)):
+            if size is not None:
+                check_integer("CrossAttention", name, size, 1)
+        if align_dim is None and query_dim != key_dim:
+            raise ConfigError(
+                f"CrossAttention: query_dim={query_dim} and key_dim={key_dim} differ; give align_dim, a size that "
+                "both are projected to"
+            )
+        self.query_dim, self.key_dim, self.align_dim = query_dim, key_dim, align_dim
+        head_dim = query_dim if align_dim is None else align_dim
+        self.query_proj = None if align_dim is None else nn.Linear(query_dim, align_dim)
+        self.key_proj = None if align_dim is None else nn.Linear(key_dim, align_dim, bias=False)
+        self.score = keep("CrossAttention", "score", score, Score, 1, head_dim)
+        self.normalizer = keep("CrossAttention", "normalizer", normalizer, Normalizer, 1, head_dim)
+        self.pattern = keep("CrossAttention", "pattern", pattern, Pattern, 1, head_dim)
+        self.reset_parameters()
+
+    @staticmethod
+    def chosen(
+        query_dim: int, key_dim: int, choice: AttentionConfig, *, score: Score | Learned, align_dim: int | None = None
+    ) -> "CrossAttention":
+        """The attention of a model whose configuration may ask for other values than its paper's.
+
+        Args:
+            query_dim: as for `CrossAttention`.
+            key_dim: as for `CrossAttention`.
+            choice: the values that are asked for.
+            score: the paper's.
+            align_dim: the paper's; None where it projects nothing. An additive score needs projections: then query_dim.
+
+        Returns:
+            The module.
+
+        Raises:
+            ConfigError: as for `CrossAttention`.
+        """
+        asked = {name: getattr(choice, name) for name in ("score", "normalizer", "pattern")}
+        values: dict[str, Any] = {"score": score} | {name: x for name, x in asked.items() if x is not None}
+        if align_dim is None and isinstance(values["score"], LearnedAdditive):
+            align_dim = query_dim
+        return CrossAttention(query_dim, key_dim, align_dim=align_dim, **values)
+
+    def reset_parameters(self) -> None:
+        """Start again: projections as Glorot and Bengio 2010, equation 16 ("Xavier"), bias 0."""
+        for projection in (self.query_proj, self.key_proj):
+            if projection is not None:
+                nn.init.xavier_uniform_(projection.weight)
+        if self.query_proj is not None:
+            nn.init.zeros_(self.query_proj.bias)
+        for part in (self.score, self.normalizer):
+            if isinstance(part, LearnedValue):
+                part.reset_parameters()
+
+    def project_key(self, key: Tensor) -> Tensor:
+        """What `forward` takes as its keys: computed once a sentence.
+
+        Args:
+            key: (B, S, key_dim).
+
+        Returns:
+            (B, S, E).
+        """
+        projected: Tensor = key if self.key_proj is None else self.key_proj(key)
+        return projected
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        pattern: Pattern | None = None,
+        normalizer: Normalizer | None = None,
+        query_start: int = 0,
+        summary: Summary | None = None,
+    ) -> Any:
+        """Each query's mixture of the values.
+
+        Args:
+            query: (B, L, query_dim); or (B, K, L, query_dim), where K hypotheses of one sentence share its keys.
+            key: from `project_key`, (B, S, E).
+            value: (B, S, V).
+            pattern: which keys may be attended to, besides the module's own pattern.
+            normalizer: in place of the module's own, where it follows from the data.
+            query_start: position of the first query; of each hypothesis the same.
+            summary: what else to return; its heads are the hypotheses.
+
+        Returns:
+            The output, (B, L, V) or (B, K, L, V), and, if a summary is asked for, a `Seen`.
+
+        Raises:
+            ShapeError: inputs of other sizes.
+        """
+        self._check_inputs(query, key, value)
+        projected = query if self.query_proj is None else self.query_proj(query)
+        query_BKLE = projected[:, None] if query.dim() == 3 else projected
+        found: Tensor | tuple[Tensor, Seen] = attend(
+            query_BKLE,
+            _like(key, query_BKLE)[:, None],
+            _like(value, query_BKLE)[:, None],
+            score=_of_one_head(current(self.score)),
+            normalizer=current(self.normalizer) if normalizer is None else normalizer,
+            pattern=self._joined(pattern),
+            query_start=query_start,
+            summary=summary,
+        )
+        output_BKLV, seen = (found, None) if isinstance(found, Tensor) else found
+        output = output_BKLV[:, 0] if query.dim() == 3 else output_BKLV
+        return output if seen is None else (output, seen)
+
+    def extra_repr(self) -> str:
+        sizes = f"query_dim={self.query_dim}, key_dim={self.key_dim}, align_dim={self.align_dim}"
+        return f"{sizes}, pattern={self.pattern}"
+
+    def _joined(self, pattern: Pattern | None) -> Pattern:
+        """The module's pattern and the call's."""
+        if pattern is None or isinstance(self.pattern, Full):
+            return self.pattern if pattern is None else pattern
+        joined: Pattern = self.pattern if isinstance(pattern, Full) else self.pattern & pattern
+        return joined
+
+    def _check_inputs(self, query: Tensor, key: Tensor, value: Tensor) -> None:
+        head_dim = self.query_dim if self.align_dim is None else self.align_dim
+        for name, x, dims, size, shape in (
+            ("query", query, (3, 4), self.query_dim, f"(batch, length, {self.query_dim}) or with hypotheses second"),
+            ("key", key, (3,), head_dim, f"(batch, source length, {head_dim}), from project_key"),
+            ("value", value, (3,), None, "(batch, source length, size)"),
+        ):
+            if not isinstance(x, Tensor) or x.dim() not in dims or size not in (None, x.shape[-1]):
+                raise ShapeError(f"CrossAttention: {name} is {show(x)}; expected {shape}")
+
+
+def _of_one_head(score: Score) -> Score:
+    """The same score without a dimension for heads: one product for the batch instead of one for each sentence."""
+    if isinstance(score, Bilinear | Location) and score.weight.dim() == 3:
+        return type(score)(score.weight[0])
+    return score
+
+
+def _like(x: Tensor, query: Tensor) -> Tensor:
+    """In the query's dtype, from which autocast may have moved one projection and not the other."""
+    return x.to(query.dtype)

@@ -1,0 +1,54 @@
+"""The vectors of tokens, at the three places where a model of source and target needs them."""
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@final
+class Embeddings(nn.Module):
+    """Vectors of source tokens, of target tokens, and those that the logits are products with.
+
+    Args:
+        size: N, of the vocabulary.
+        embed_dim: D.
+        shared: whether source and target tokens have the same vectors.
+        tied: whether the logits' vectors are those of the target.
+
+    Source: Press and Wolf 2016, arXiv 1608.05859, section 3.
+    """
+
+    def __init__(self, size: int, embed_dim: int, *, shared: bool, tied: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size, embed_dim))
+        self.target_weight = None if shared else nn.Parameter(torch.empty(size, embed_dim))
+        self.output_weight = None if tied else nn.Parameter(torch.empty(size, embed_dim))
+        self.output_bias = nn.Parameter(torch.empty(size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start again, as Gehring et al. 2017, arXiv 1705.03122, section 3.5, do."""
+        for weight in (self.weight, self.target_weight, self.output_weight):
+            if weight is not None:
+                nn.init.normal_(weight, std=0.1)
+        nn.init.zeros_(self.output_bias)
+
+    def source(self, tokens: Tensor) -> Tensor:
+        """Source tokens (...) as vectors (..., D)."""
+        return functional.embedding(tokens, self.weight)
+
+    def target(self, tokens: Tensor) -> Tensor:
+        """Target tokens (...) as vectors (..., D)."""
+        return functional.embedding(tokens, self._target)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """The logits (..., N) from features (..., D)."""
+        return functional.linear(
+            features, self._target if self.output_weight is None else self.output_weight, self.output_bias
+        )
+
+    @property
+    def _target(self) -> Tensor:
+        return self.weight if self.target_weight is None else self.target_weight

@@ -1,0 +1,165 @@
+"""Recurrences in plain steps, over whole sentences or one token at a time.
+
+PyTorch's own over sentences of different lengths need packing, whose backward pass on a CPU takes time quadratic in the
+length, and under autocast they take ten times as long as in float32. Here what comes from the inputs is computed at
+once for all positions, and no state is masked: a sentence is padded at its end, which the states before do not see.
+"""
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+Layers = list[tuple[Tensor, Tensor]]  # of each layer: outputs and cells
+
+
+def reverse(x: Tensor, lengths: Tensor) -> Tensor:
+    """Each sentence of (B, S, D) back to front, its padding left where it is; twice is as before."""
+    position = torch.arange(x.shape[1], device=x.device)
+    mirrored = lengths[:, None] - 1 - position
+    places = torch.where(mirrored >= 0, mirrored, position)
+    return x.gather(1, places[..., None].expand_as(x))
+
+
+def last(x: Tensor, lengths: Tensor) -> Tensor:
+    """The vector at each sentence's end, (B, D) of (B, S, D); the first one where a sentence is empty."""
+    rows = torch.arange(x.shape[0], device=x.device)
+    return x[rows, (lengths - 1).clamp(min=0)]
+
+
+@final
+class GRU(nn.Module):
+    """A gated recurrent unit, if asked for with a second input: the context c of attention.
+
+    With x the input, s the state before and [.] each a linear map of its own:
+        z = sigmoid([x] + [s] + [c])            how much of the state is new
+        r = sigmoid([x] + [s] + [c])            how much of the old state the candidate sees
+        candidate = tanh([x] + [r s] + [c])
+        state = (1 - z) s + z candidate
+
+    PyTorch's GRU resets after the map, r [s], and swaps z for 1 - z; here both are the source's.
+
+    Args:
+        input_dim: of x.
+        hidden_dim: n, of the state.
+        context_dim: of c; None for no context.
+
+    Source: Cho et al. 2014, arXiv 1406.1078, section 2.3; with a context: Bahdanau et al. 2014, arXiv 1409.0473,
+    appendix A.2.2.
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int, *, context_dim: int | None = None) -> None:
+        super().__init__()
+        self.hidden_dim = hidden_dim
+        self.input_proj = nn.Linear(input_dim, 3 * hidden_dim)  # rows: z, r, candidate
+        self.context_proj = None if context_dim is None else nn.Linear(context_dim, 3 * hidden_dim, bias=False)
+        self.gate_proj = nn.Linear(hidden_dim, 2 * hidden_dim, bias=False)
+        self.state_proj = nn.Linear(hidden_dim, hidden_dim, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start again: recurrent maps orthogonal, as in Bahdanau's appendix B.1; the others Xavier, bias 0."""
+        nn.init.xavier_uniform_(self.input_proj.weight)
+        nn.init.zeros_(self.input_proj.bias)
+        if self.context_proj is not None:
+            nn.init.xavier_uniform_(self.context_proj.weight)
+        for matrix in (*self.gate_proj.weight.data.split(self.hidden_dim), self.state_proj.weight.data):
+            nn.init.orthogonal_(matrix)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The states after each position, from a state of 0.
+
+        Args:
+            x: (B, L, input_dim).
+
+        Returns:
+            (B, L, n).
+        """
+        state, states = x.new_zeros(x.shape[0], self.hidden_dim), []
+        for projected in self.input_proj(x).unbind(1):
+            state = self.step(projected, state)
+            states.append(state)
+        return torch.stack(states, 1)
+
+    def step(self, projected: Tensor, state: Tensor, context: Tensor | None = None) -> Tensor:
+        """The next state.
+
+        Args:
+            projected: `input_proj` of the input, (..., 3 n): a whole sentence's can be computed at once.
+            state: (..., n).
+            context: (..., context_dim), if the unit takes one.
+
+        Returns:
+            (..., n).
+        """
+        n = self.hidden_dim
+        if self.context_proj is not None:
+            projected = projected + self.context_proj(context)
+        gates, inward = projected.split([2 * n, n], -1)
+        new, reset = torch.sigmoid(gates + self.gate_proj(state)).split(n, -1)
+        candidate = torch.tanh(inward + self.state_proj(reset * state))
+        return state + new * (candidate - state)
+
+
+@final
+class LSTM(nn.Module):
+    """Long short-term memory in layers, each of which reads the outputs of the one below.
+
+    With x the input, h the output before, c the cell before and [.] each a linear map of its own:
+        i, f, o = sigmoid([x] + [h])
+        c = f c + i tanh([x] + [h]),  h = o tanh(c)
+
+    Args:
+        input_dim: of x.
+        hidden_dim: n, of outputs and cells.
+        layers: how many.
+        dropout: between the layers.
+
+    Source: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", with the forget gate of Gers et al. 2000,
+    "Learning to Forget"; dropout: Zaremba et al. 2014, arXiv 1409.2329, section 3.2.
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int, layers: int, *, dropout: nn.Module) -> None:
+        super().__init__()
+        self.hidden_dim, self.dropout = hidden_dim, dropout
+        sizes = [input_dim] + [hidden_dim] * (layers - 1)
+        self.input_projs = nn.ModuleList(nn.Linear(size, 4 * hidden_dim) for size in sizes)  # rows: i, f, o, new
+        self.state_projs = nn.ModuleList(nn.Linear(hidden_dim, 4 * hidden_dim, bias=False) for _ in sizes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start again: recurrent maps orthogonal, the others Xavier, bias 0 but 1 at the forget gate."""
+        n = self.hidden_dim
+        for into, recurrent in zip(self.input_projs, self.state_projs, strict=True):
+            nn.init.xavier_uniform_(into.weight)
+            for matrix in recurrent.weight.data.split(n):
+                nn.init.orthogonal_(matrix)
+            nn.init.zeros_(into.bias)
+            nn.init.ones_(into.bias.data[n : 2 * n])
+
+    def forward(self, x: Tensor, state: Layers | None = None) -> tuple[Tensor, Layers]:
+        """The top outputs, and all that the layers went through.
+
+        Args:
+            x: (B, L, input_dim).
+            state: of each layer, output and cell before, (B, n) each; None for 0.
+
+        Returns:
+            Outputs (B, L, n), and of each layer its outputs and cells, (B, L, n) each.
+        """
+        if state is None:
+            zero = x.new_zeros(x.shape[0], self.hidden_dim)
+            state = [(zero, zero)] * len(self.input_projs)
+        history = []
+        for i, (into, recurrent) in enumerate(zip(self.input_projs, self.state_projs, strict=True)):
+            (output, cell), outputs, cells = state[i], [], []
+            for projected in into(x if i == 0 else self.dropout(x)).unbind(1):
+                gates, inward = (projected + recurrent(output)).split([3 * self.hidden_dim, self.hidden_dim], -1)
+                write, keep, read = torch.sigmoid(gates).split(self.hidden_dim, -1)
+                cell = keep * cell + write * torch.tanh(inward)
+                output = read * torch.tanh(cell)
+                outputs.append(output)
+                cells.append(cell)
+            x = torch.stack(outputs, 1)
+            history.append((x, torch.stack(cells, 1)))
+        return x, history

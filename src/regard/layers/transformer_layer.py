@@ -1,0 +1,250 @@
+"""The Transformer's encoder and decoder layers, and the feed-forward network between their attentions."""
+
+from collections.abc import Callable
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from regard.attention.cache import KeyValueCache
+from regard.attention.pattern import Causal, Full, Pattern
+from regard.errors import ConfigError, nearest
+from regard.layers.dropout import Dropout
+from regard.layers.multi_head_attention import MultiHeadAttention
+
+Norm = Literal["post", "pre"]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "swish": functional.silu,
+}
+
+
+@final
+class FeedForward(nn.Module):
+    """The same two linear maps at every position: W_2 activation(W_1 x + b_1) + b_2.
+
+    Args:
+        embed_dim: D.
+        hidden_dim: the size between the maps.
+        activation: "relu", "gelu" or "swish".
+
+    Raises:
+        ConfigError: an unknown activation.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.3, equation 2.
+    """
+
+    def __init__(self, embed_dim: int, hidden_dim: int, activation: str = "relu") -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ConfigError(f"FeedForward: unknown activation {activation!r}; {nearest(activation, ACTIVATIONS)}")
+        self.activation = activation
+        self.expand = nn.Linear(embed_dim, hidden_dim)
+        self.contract = nn.Linear(hidden_dim, embed_dim)
+        for linear in (self.expand, self.contract):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network at each position.
+
+        Args:
+            x: (B, L, D).
+
+        Returns:
+            (B, L, D).
+        """
+        hidden: Tensor = self.contract(ACTIVATIONS[self.activation](self.expand(x)))
+        return hidden
+
+
+@final
+class Residual(nn.Module):
+    """What surrounds each part of a layer: dropout, the sum with its input, and the norm.
+
+    norm(x + dropout(part(x))) as published ("post"), or x + dropout(part(norm(x))) ("pre").
+
+    Args:
+        embed_dim: D.
+        norm: "post" or "pre".
+        dropout: the probability that an entry of the part's output is dropped.
+
+    Raises:
+        ConfigError: another place for the norm.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, sections 3.1 and 5.4; "pre": Xiong et al. 2020, arXiv 2002.04745,
+    section 3.2.
+    """
+
+    def __init__(self, embed_dim: int, norm: Norm, dropout: float) -> None:
+        super().__init__()
+        if norm not in ("post", "pre"):
+            raise ConfigError(f'Residual: norm={norm!r}; expected "post", as published, or "pre"')
+        self.first = norm == "pre"
+        self.norm = nn.LayerNorm(embed_dim)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, part: Callable[[Tensor], Tensor]) -> Tensor:
+        """The part with its surroundings.
+
+        Args:
+            x: (B, L, D).
+            part: gives (B, L, D) for (B, L, D).
+
+        Returns:
+            (B, L, D).
+        """
+        if self.first:
+            return x + self.dropout(part(self.norm(x)))
+        normed: Tensor = self.norm(x + self.dropout(part(x)))
+        return normed
+
+
+@final
+class EncoderLayer(nn.Module):
+    """Self-attention over the source, then the feed-forward network.
+
+    Args:
+        embed_dim: D.
+        num_heads: H.
+        hidden_dim: of the feed-forward network.
+        norm: "post" or "pre".
+        activation: of the feed-forward network.
+        dropout: of the output of both parts.
+        attention: options of `MultiHeadAttention`: score, normalizer, pattern, position_bias.
+
+    Raises:
+        ConfigError: sizes or names that don't go together.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.1.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        hidden_dim: int,
+        *,
+        norm: Norm = "post",
+        activation: str = "relu",
+        dropout: float = 0.1,
+        **attention: Any,
+    ) -> None:
+        super().__init__()
+        self.self_attention = MultiHeadAttention(embed_dim, num_heads, **attention)
+        self.feed_forward = FeedForward(embed_dim, hidden_dim, activation)
+        self.around_self = Residual(embed_dim, norm, dropout)
+        self.around_feed_forward = Residual(embed_dim, norm, dropout)
+
+    def forward(self, x: Tensor, pattern: Pattern) -> Tensor:
+        """One layer of the encoder.
+
+        Args:
+            x: (B, S, D).
+            pattern: which positions are not padding.
+
+        Returns:
+            (B, S, D).
+        """
+        x = self.around_self(x, lambda x: self.self_attention(x, pattern=pattern))
+        return self.around_feed_forward(x, self.feed_forward)
+
+
+@final
+class DecoderLayer(nn.Module):
+    """Causal self-attention over the target, attention to the source, then the feed-forward network.
+
+    Args:
+        embed_dim: D.
+        num_heads: H.
+        hidden_dim: of the feed-forward network.
+        norm: "post" or "pre".
+        activation: of the feed-forward network.
+        dropout: of the output of the three parts.
+        pattern: which earlier positions self-attention may see, if not all.
+        position_bias: of self-attention.
+        attention: options of both attentions: score, normalizer.
+
+    Raises:
+        ConfigError: sizes or names that don't go together.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.1.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        hidden_dim: int,
+        *,
+        norm: Norm = "post",
+        activation: str = "relu",
+        dropout: float = 0.1,
+        pattern: Pattern = Full(),
+        position_bias: Any = None,
+        **attention: Any,
+    ) -> None:
+        super().__init__()
+        causal = Causal() if isinstance(pattern, Full) else Causal() & pattern
+        self.self_attention = MultiHeadAttention(
+            embed_dim, num_heads, pattern=causal, position_bias=position_bias, **attention
+        )
+        self.cross_attention = MultiHeadAttention(embed_dim, num_heads, **attention)
+        self.feed_forward = FeedForward(embed_dim, hidden_dim, activation)
+        self.around_self = Residual(embed_dim, norm, dropout)
+        self.around_cross = Residual(embed_dim, norm, dropout)
+        self.around_feed_forward = Residual(embed_dim, norm, dropout)
+
+    def forward(self, x: Tensor, memory: Tensor, pattern: Pattern) -> Tensor:
+        """One layer of the decoder, over whole targets.
+
+        Args:
+            x: (B, T, D).
+            memory: the encoder's states, (B, S, D).
+            pattern: which of them are not padding.
+
+        Returns:
+            (B, T, D).
+        """
+        x = self.around_self(x, self.self_attention)
+        x = self.around_cross(x, lambda x: self.cross_attention(x, memory, pattern=pattern))
+        return self.around_feed_forward(x, self.feed_forward)
+
+    def step(self, x: Tensor, past: KeyValueCache, memory: KeyValueCache, pattern: Pattern) -> Tensor:
+        """One layer of the decoder, for one more token of each hypothesis.
+
+        Args:
+            x: (B, K, D), K hypotheses of each of B sentences.
+            past: what self-attention keeps of their earlier tokens, B K sequences.
+            memory: what cross-attention keeps of the source, B sequences: hypotheses share it.
+            pattern: which source positions are not padding.
+
+        Returns:
+            (B, K, D).
+        """
+        batch, hypotheses, size = x.shape
+        nothing = x.new_empty(batch, 0, size)
+
+        def see_past(x: Tensor) -> Tensor:
+            rows = x.reshape(batch * hypotheses, 1, size)
+            return self.self_attention(rows, cache=past).view(batch, hypotheses, size)
+
+        x = self.around_self(x, see_past)
+        x = self.around_cross(x, lambda x: self.cross_attention(x, nothing, cache=memory, pattern=pattern))
+        return self.around_feed_forward(x, self.feed_forward)
+
+    def remember(self, memory: Tensor) -> KeyValueCache:
+        """The keys and values of the source for cross-attention.
+
+        Args:
+            memory: the encoder's states, (B, S, D).
+
+        Returns:
+            A cache that holds them.
+        """
+        cache = KeyValueCache(capacity=memory.shape[1])
+        with torch.no_grad():
+            cache.append(*self.cross_attention.keys_and_values(memory))
+        return cache

@@ -1,0 +1,172 @@
+"""The Transformer's weights in Marian's layout, as the transformers package stores it, and back.
+
+Source: Junczys-Dowmunt et al. 2018, "Marian: Fast Neural Machine Translation in C++", arXiv 1804.00344.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regard.errors import CheckpointError, UnsupportedError
+from regard.layers.attention_config import AttentionConfig
+from regard.models.seq2seq import Vocabulary
+from regard.models.transformer import Transformer, TransformerConfig
+
+# Field of MarianConfig, field of TransformerConfig.
+SIZES = {
+    "d_model": "embed_dim",
+    "encoder_layers": "encoder_layers",
+    "decoder_layers": "decoder_layers",
+    "encoder_attention_heads": "num_heads",
+    "encoder_ffn_dim": "hidden_dim",
+    "dropout": "dropout",
+    "activation_function": "activation",
+    "scale_embedding": "scale_embedding",
+}
+# Fields of MarianConfig that change the mathematics, and the only value that is supported.
+ONLY = {
+    "share_encoder_decoder_embeddings": True,
+    "tie_word_embeddings": True,
+    "normalize_before": False,
+    "normalize_embedding": False,
+    "add_final_layer_norm": False,
+    "static_position_embeddings": True,
+}
+ACTIVATIONS = {"silu": "swish"}
+ATTENTION = {"query_proj": "q_proj", "key_proj": "k_proj", "value_proj": "v_proj", "output_proj": "out_proj"}
+ENCODER = {
+    "self_attention": "self_attn",
+    "around_self.norm": "self_attn_layer_norm",
+    "feed_forward.expand": "fc1",
+    "feed_forward.contract": "fc2",
+    "around_feed_forward.norm": "final_layer_norm",
+}
+DECODER = {**ENCODER, "cross_attention": "encoder_attn", "around_cross.norm": "encoder_attn_layer_norm"}
+
+
+def from_marian(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Transformer:
+    """The Transformer of Marian's configuration and weights.
+
+    Args:
+        config: fields of a MarianConfig, as its config.json has them.
+        state: its tensors by name.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        UnsupportedError: a field that says something this model does not compute.
+        CheckpointError: tensors that are missing or of other shapes.
+    """
+    for name, only in ONLY.items():
+        if config.get(name, only) != only:
+            raise UnsupportedError(f"Marian: {name}={config[name]!r} is not supported; expected {only!r}")
+    for name, same in (
+        ("decoder_attention_heads", "encoder_attention_heads"),
+        ("decoder_ffn_dim", "encoder_ffn_dim"),
+        ("decoder_vocab_size", "vocab_size"),
+    ):
+        if config.get(name) not in (None, config[same]):
+            raise UnsupportedError(f"Marian: {name}={config[name]!r} differs from {same}={config[same]!r}")
+    sizes = {ours: config[theirs] for theirs, ours in SIZES.items() if theirs in config}
+    sizes["activation"] = ACTIVATIONS.get(sizes["activation"], sizes["activation"])
+    vocabulary = Vocabulary(
+        size=config["vocab_size"],
+        pad=config["pad_token_id"],
+        bos=config["decoder_start_token_id"],
+        eos=config["eos_token_id"],
+    )
+    made = TransformerConfig(vocabulary=vocabulary, positions="sinusoidal-halves", output_bias=True, **sizes)
+    model = Transformer(made)
+    ours = model.state_dict()
+    with torch.no_grad():
+        for name, theirs in _names(made):
+            x = state.get(theirs)
+            if x is None and name == "output_bias":
+                continue  # stays 0
+            if x is None or x.numel() != ours[name].numel():
+                got = "missing" if x is None else f"of shape {tuple(x.shape)}"
+                raise CheckpointError(f"Marian: {theirs} is {got}; expected {tuple(ours[name].shape)}")
+            ours[name].copy_(x.view(ours[name].shape))
+    return model.eval()
+
+
+def to_marian(model: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A Transformer's configuration and weights in Marian's layout.
+
+    Sinusoidal positions of the published layout are turned into Marian's by reordering the features of every token,
+    which changes no output.
+
+    Args:
+        model: post-norm, with sinusoidal positions and its attention as published.
+
+    Returns:
+        Fields of a MarianConfig, and tensors by Marian's names.
+
+    Raises:
+        UnsupportedError: a model that Marian cannot be told of.
+    """
+    config = model.config
+    for name, only in (("norm", ("post",)), ("positions", ("sinusoidal", "sinusoidal-halves"))):
+        if getattr(config, name) not in only:
+            raise UnsupportedError(f"Marian has no {name}={getattr(config, name)!r}; expected {' or '.join(only)}")
+    if config.attention != AttentionConfig():
+        raise UnsupportedError(f"Marian's attention is as published; this model's is {config.attention}")
+    fields = {theirs: getattr(config, ours) for theirs, ours in SIZES.items()}
+    fields |= {
+        "model_type": "marian",
+        "architectures": ["MarianMTModel"],
+        "vocab_size": config.vocabulary.size,
+        "decoder_vocab_size": config.vocabulary.size,
+        "decoder_attention_heads": config.num_heads,
+        "decoder_ffn_dim": config.hidden_dim,
+        "max_position_embeddings": config.max_length,
+        "pad_token_id": config.vocabulary.pad,
+        "eos_token_id": config.vocabulary.eos,
+        "bos_token_id": config.vocabulary.bos,
+        "decoder_start_token_id": config.vocabulary.bos,
+        "forced_eos_token_id": config.vocabulary.eos,
+        "share_encoder_decoder_embeddings": True,
+        "static_position_embeddings": True,
+    }
+    features = torch.arange(config.embed_dim)
+    if config.positions == "sinusoidal":
+        features = torch.cat([features[0::2], features[1::2]])
+    ours = model.state_dict()
+    state = {}
+    for name, theirs in _names(config):
+        if name in ours:
+            state[theirs] = _reordered(name, ours[name], features)
+    state.setdefault("final_logits_bias", torch.zeros(config.vocabulary.size))
+    state["final_logits_bias"] = state["final_logits_bias"].view(1, -1)
+    for alias in ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight"):
+        state[alias] = state["model.shared.weight"]
+    return fields, state
+
+
+def _names(config: TransformerConfig) -> Iterator[tuple[str, str]]:
+    """Our name and Marian's of every tensor."""
+    yield "embedding.weight", "model.shared.weight"
+    yield "output_bias", "final_logits_bias"
+    for side, layers, parts in (
+        ("encoder", config.encoder_layers, ENCODER),
+        ("decoder", config.decoder_layers, DECODER),
+    ):
+        for i in range(layers):
+            for ours, theirs in parts.items():
+                inner = ATTENTION.items() if ours.endswith("attention") else [("", "")]
+                for a, b in inner:
+                    for kind in ("weight", "bias"):
+                        left = ".".join(x for x in (side, str(i), ours, a, kind) if x)
+                        yield left, ".".join(x for x in ("model", side, "layers", str(i), theirs, b, kind) if x)
+
+
+def _reordered(name: str, x: Tensor, features: Tensor) -> Tensor:
+    """A tensor for tokens whose features stand in another order."""
+    writes = name.endswith(("output_proj.weight", "output_proj.bias", "contract.weight", "contract.bias"))
+    if writes or ".norm." in name:
+        return x[features]
+    reads = name.endswith(("query_proj.weight", "key_proj.weight", "value_proj.weight", "expand.weight"))
+    return x[:, features] if reads or name == "embedding.weight" else x

@@ -1,0 +1,136 @@
+"""The models by name, and their configurations as plain data."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from regard.attention.check import check_integer, show
+from regard.errors import ConfigError, nearest
+from regard.layers.attention_config import AttentionConfig
+from regard.models.convs2s import ConvS2S, ConvS2SConfig
+from regard.models.luong import Luong, LuongConfig
+from regard.models.rnn import RNN, RNNConfig
+from regard.models.seq2seq import Seq2Seq, Vocabulary
+from regard.models.transformer import Transformer, TransformerConfig
+
+MODELS: dict[str, tuple[type, type[Seq2Seq]]] = {
+    "transformer": (TransformerConfig, Transformer),
+    "rnn": (RNNConfig, RNN),
+    "luong": (LuongConfig, Luong),
+    "convs2s": (ConvS2SConfig, ConvS2S),
+}
+
+
+def config_from_plain(name: str, plain: Mapping[str, Any]) -> Any:
+    """The configuration of a model from plain data, as files and command lines give it.
+
+    Args:
+        name: of the model.
+        plain: its fields; what is left out has its default. "vocabulary" and "attention" may be dictionaries.
+
+    Returns:
+        The model's configuration.
+
+    Raises:
+        ConfigError: an unknown model or field, named beside the nearest known one; a field that is missing, of the
+            wrong type or out of range.
+
+    >>> config_from_plain("rnn", {"vocabulary": {"size": 100}, "hidden_dim": 64}).hidden_dim
+    64
+    """
+    made = _entry(name)[0]
+    given = dict(_mapping(name, plain))
+    if "vocabulary" in given and not isinstance(given["vocabulary"], Vocabulary):
+        given["vocabulary"] = _vocabulary(_mapping("vocabulary", given["vocabulary"]))
+    if "attention" in given and not isinstance(given["attention"], AttentionConfig):
+        given["attention"] = AttentionConfig.from_plain(_mapping("attention", given["attention"]))
+    return _filled(name, made, given)
+
+
+def config_to_plain(config: Any) -> dict[str, Any]:
+    """A configuration as plain data, from which `config_from_plain` makes an equal one.
+
+    Args:
+        config: of a model.
+
+    Returns:
+        A dictionary of JSON's types, without the model's name, which `name_of` gives.
+
+    Raises:
+        ConfigError: what is not the configuration of a model, or holds a value that plain data cannot name.
+    """
+    name_of(config)
+    plain = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    vocabulary, attention = plain["vocabulary"], plain["attention"]
+    return plain | {"vocabulary": dataclasses.asdict(vocabulary), "attention": attention.to_plain()}
+
+
+def build(config: Any) -> Seq2Seq:
+    """The model of a configuration, with weights to start training from.
+
+    Args:
+        config: of a model.
+
+    Returns:
+        The model.
+
+    Raises:
+        ConfigError: what is not the configuration of a model, or sizes that don't go together.
+    """
+    model: Seq2Seq = MODELS[name_of(config)][1](config)
+    return model
+
+
+def name_of(config: Any) -> str:
+    """The name of a configuration's model.
+
+    Args:
+        config: of a model.
+
+    Returns:
+        A key of `MODELS`.
+
+    Raises:
+        ConfigError: what is not the configuration of a model.
+    """
+    for name, (made, _) in MODELS.items():
+        if type(config) is made:
+            return name
+    known = ", ".join(made.__name__ for made, _ in MODELS.values())
+    raise ConfigError(f"{show(config)} is not the configuration of a model; known: {known}")
+
+
+def _entry(name: str) -> tuple[type, type[Seq2Seq]]:
+    if name not in list(MODELS):
+        raise ConfigError(f"unknown model {name!r}; {nearest(name, MODELS)}")
+    return MODELS[name]
+
+
+def _mapping(name: str, plain: object) -> Mapping[str, Any]:
+    if not isinstance(plain, Mapping):
+        raise ConfigError(f"{name}={show(plain)} must be a dictionary of its settings")
+    return plain
+
+
+def _vocabulary(plain: Mapping[str, Any]) -> Vocabulary:
+    made: Vocabulary = _filled("vocabulary", Vocabulary, plain)
+    for name, x in dataclasses.asdict(made).items():
+        check_integer("vocabulary", name, x, 0)
+    if max(made.pad, made.bos, made.eos) >= made.size:
+        raise ConfigError(
+            f"vocabulary: size={made.size} tokens have no room for pad={made.pad}, bos={made.bos} and eos={made.eos}"
+        )
+    return made
+
+
+def _filled(name: str, made: type, given: Mapping[str, Any]) -> Any:
+    """An instance of a dataclass from its fields by name."""
+    fields = dataclasses.fields(made)
+    names = [field.name for field in fields]
+    for key in given:
+        if key not in names:
+            raise ConfigError(f"{name} has no setting {key!r}; {nearest(key, names)}")
+    missing = [field.name for field in fields if field.default is dataclasses.MISSING and field.name not in given]
+    if missing:
+        raise ConfigError(f"{name} needs {', '.join(missing)}; got {', '.join(given) or 'nothing'}")
+    return made(**given)

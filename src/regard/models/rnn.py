@@ -1,0 +1,159 @@
+"""The recurrent translator that looks back at its source, and the one before it that could not.
+
+Source: Bahdanau et al. 2014, "Neural Machine Translation by Jointly Learning to Align and Translate",
+arXiv 1409.0473 (RNNsearch, and RNNenc for comparison, from Cho et al. 2014, arXiv 1406.1078).
+"""
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from regard.attention.pattern import Pattern
+from regard.layers.attention_config import AttentionConfig
+from regard.layers.cross_attention import CrossAttention
+from regard.layers.dropout import Dropout
+from regard.layers.embeddings import Embeddings
+from regard.layers.learned import LearnedAdditive
+from regard.layers.recurrent import GRU, last, reverse
+from regard.models.check import check_fields
+from regard.models.hypotheses import Hypotheses
+from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RNNConfig:
+    """The sizes and choices of the recurrent model.
+
+    Args:
+        vocabulary: of source and target together.
+        embed_dim: of the tokens' vectors, and of the readout; 620 and 500 in the source.
+        hidden_dim: n, of the decoder's state and of each of the encoder's two; 1000 in the source.
+        align_dim: of the hidden layer of the score; 1000 in the source.
+        context: "attention", or "fixed": one vector for the whole source, the baseline RNNenc.
+        dropout: of the embedded tokens and of the readout; 0 in the source.
+        share_embeddings: whether source and target tokens have the same vectors.
+        tie_output: whether the output's vectors are those of the target tokens.
+        attention: other values for its attention.
+
+    Raises:
+        ConfigError: a field that is out of range or unknown.
+    """
+
+    vocabulary: Vocabulary
+    embed_dim: int = 256
+    hidden_dim: int = 512
+    align_dim: int = 256
+    context: Literal["attention", "fixed"] = "attention"
+    dropout: float = 0.2
+    share_embeddings: bool = True
+    tie_output: bool = True
+    attention: AttentionConfig = AttentionConfig()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@final
+class RNN(Seq2Seq):
+    """A decoder that, before each word, attends to the states of a bidirectional encoder.
+
+    With h_j the encoder's states at source word j, y the target words and E their vectors:
+        e_ij = v tanh(W s_{i-1} + U h_j),  c_i = sum_j softmax(e_i)_j h_j      the attention of the state before
+        s_i = GRU(E y_{i-1}, c_i, s_{i-1}),  s_0 = tanh(W_s h_1 of the backward encoder)
+        t_i = maxout(U_o s_i + V_o E y_{i-1} + C_o c_i),  logits = W_o t_i
+
+    The readout takes s_i, as the source's equation 4 and RNNenc do; its appendix A.2.2 writes s_{i-1}.
+
+    With context="fixed" the encoder reads in one direction and c_i = c = tanh(V h_S), s_0 = tanh(V' c).
+
+    Args:
+        config: its sizes and choices.
+
+    Raises:
+        ConfigError: an attention that is made of values of the wrong kind.
+
+    Source: Bahdanau et al. 2014, arXiv 1409.0473, sections 2 and 3, appendix A; the fixed context: Cho et al. 2014,
+    arXiv 1406.1078, appendix A.
+
+    >>> model = RNN(RNNConfig(vocabulary=Vocabulary(size=100), embed_dim=16, hidden_dim=16))
+    >>> model(torch.tensor([[5, 6, 2]]), torch.tensor([[1, 7, 8, 9]])).logits.shape
+    torch.Size([1, 4, 100])
+    """
+
+    def __init__(self, config: RNNConfig) -> None:
+        super().__init__()
+        self.config, self.vocabulary = config, config.vocabulary
+        embed, hidden = config.embed_dim, config.hidden_dim
+        attends = config.context == "attention"
+        context = 2 * hidden if attends else hidden
+        self.embeddings = Embeddings(
+            config.vocabulary.size, embed, shared=config.share_embeddings, tied=config.tie_output
+        )
+        self.encoder = GRU(embed, hidden)
+        self.backward_encoder = GRU(embed, hidden) if attends else None
+        self.first_proj = nn.Linear(hidden, hidden)
+        self.context_proj = None if attends else nn.Linear(hidden, hidden)
+        self.cross_attention: CrossAttention | None = None
+        if attends:
+            self.cross_attention = CrossAttention.chosen(
+                hidden, context, config.attention, score=LearnedAdditive(), align_dim=config.align_dim
+            )
+        self.cell = GRU(embed, hidden, context_dim=context)
+        self.readout = nn.Linear(hidden + embed + context, 2 * embed)  # U_o, V_o and C_o side by side
+        self.dropout = Dropout(config.dropout)
+
+    def encode(self, source: Tensor) -> Memory:
+        lengths = self.lengths(source)
+        embedded = self.dropout(self.embeddings.source(source))
+        states = self.encoder(embedded)
+        if self.context_proj is not None:
+            context = torch.tanh(self.context_proj(last(states, lengths)))
+            return Memory(states, lengths, (torch.tanh(self.first_proj(context)), context))
+        back = reverse(self.backward_encoder(reverse(embedded, lengths)), lengths)
+        states = torch.cat([states, back], -1)
+        first = torch.tanh(self.first_proj(back[:, 0]))  # which has read all of the source
+        return Memory(states, lengths, (first, self.cross_attention.project_key(states)))
+
+    def decode(self, target: Tensor, memory: Memory) -> Tensor:
+        embedded = self.dropout(self.embeddings.target(target))
+        pattern, state = memory.pattern, memory.extra[0][:, None]
+        states, contexts = [], []
+        for i, projected in enumerate(self.cell.input_proj(embedded).split(1, 1)):
+            context = self._context(state, memory, pattern, i)
+            state = self.cell.step(projected, state, context)
+            states.append(state)
+            contexts.append(context)
+        return self._read(torch.cat(states, 1), embedded, torch.cat(contexts, 1))
+
+    def project(self, features: Tensor) -> Tensor:
+        return self.embeddings.logits(features)
+
+    def start(self, memory: Memory) -> Hypotheses:
+        return Hypotheses(memory, memory.extra[0])
+
+    def step(self, tokens: Tensor, state: Hypotheses) -> Tensor:
+        embedded = self.dropout(self.embeddings.target(tokens))
+        [before] = state.tensors
+        context = self._context(before, state.memory, state.memory.pattern, state.position)
+        after = self.cell.step(self.cell.input_proj(embedded), before, context)
+        state.moved(after)
+        return self._read(after, embedded, context)
+
+    def _context(self, state: Tensor, memory: Memory, pattern: Pattern, position: int) -> Tensor:
+        """What is read of the source before the word at `position`, by K hypotheses: (B, K, context)."""
+        _, source = memory.extra
+        if self.cross_attention is None:
+            return source[:, None].expand(-1, state.shape[1], -1)
+        found: Tensor = self.cross_attention(
+            state[:, :, None], source, memory.states, pattern=pattern, query_start=position
+        )
+        return found[:, :, 0]
+
+    def _read(self, states: Tensor, embedded: Tensor, contexts: Tensor) -> Tensor:
+        """The readout: the larger of each two."""
+        pairs = self.readout(torch.cat([states, embedded, contexts], -1)).unflatten(-1, (-1, 2))
+        features: Tensor = self.dropout(pairs.amax(-1))
+        return features

@@ -1,0 +1,132 @@
+"""What every model that reads a source and writes a target can do: be trained, and be run a token at a time.
+
+Training sees whole targets (`forward`); running goes `encode`, `start`, then `step` after `step`. Both give the same
+logits for the same tokens. Sources are padded at the right with `config.pad`; targets start with `config.bos`.
+
+Layout: B sentences, S source tokens, T target tokens, K hypotheses of each sentence, F features, N the vocabulary.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from regard.attention.pattern import Full, Pattern
+from regard.attention.sequence_pattern import KeyLengths
+from regard.errors import ShapeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """How many tokens there are, and which of them have a duty.
+
+    Args:
+        size: N.
+        pad: fills the places after the end of a source.
+        bos: what every target starts with.
+        eos: what every source and target ends with.
+    """
+
+    size: int
+    pad: int = 0
+    bos: int = 1
+    eos: int = 2
+
+
+class Memory(NamedTuple):
+    """What a model knows of its sources: one row a source token."""
+
+    states: Tensor  # (B, S, D)
+    lengths: Tensor  # (B,): source tokens that are not padding
+    extra: tuple[Tensor, ...] = ()  # (B, ...): what else a model keeps, such as a decoder's first state
+
+    def keep(self, sentences: Tensor) -> "Memory":
+        """The memory of some of the sentences, (B',) indices."""
+        return Memory(self.states[sentences], self.lengths[sentences], tuple(x[sentences] for x in self.extra))
+
+    @property
+    def pattern(self) -> Pattern:
+        """Which keys may be attended to: not the padding."""
+        full = self.states.shape[1]
+        return Full() if bool((self.lengths == full).all()) else KeyLengths(self.lengths)
+
+
+class Seq2SeqOutput(NamedTuple):
+    """What a model says of given targets."""
+
+    logits: Tensor  # (B, T, N): of the token after each target token
+    features: Tensor  # (B, T, F): what the logits are projected from
+    memory: Memory
+
+
+class State(ABC):
+    """What a model keeps between the steps of B sentences with K hypotheses each."""
+
+    @abstractmethod
+    def reorder(self, parents: Tensor) -> None:
+        """Go on from other hypotheses: the k-th becomes a copy of the parents[b, k]-th of sentence b; (B, K')."""
+
+    @abstractmethod
+    def keep(self, sentences: Tensor) -> None:
+        """Go on with some of the sentences, (B',) indices in order."""
+
+
+class Seq2Seq(nn.Module, ABC):
+    """A model that reads a source and writes a target."""
+
+    vocabulary: Vocabulary
+
+    @abstractmethod
+    def encode(self, source: Tensor) -> Memory:
+        """What the model knows of the sources (B, S)."""
+
+    @abstractmethod
+    def decode(self, target: Tensor, memory: Memory) -> Tensor:
+        """The features (B, T, F) after each token of whole targets (B, T), each of which sees those before it."""
+
+    @abstractmethod
+    def project(self, features: Tensor) -> Tensor:
+        """The logits (..., N) of the next token, from features (..., F)."""
+
+    @abstractmethod
+    def start(self, memory: Memory) -> State:
+        """The state before the first step: one hypothesis a sentence."""
+
+    @abstractmethod
+    def step(self, tokens: Tensor, state: State) -> Tensor:
+        """The features (B, K, F) after one more token of each hypothesis (B, K); the state moves on."""
+
+    def forward(self, source: Tensor, target: Tensor) -> Seq2SeqOutput:
+        """The logits of the token after each target token.
+
+        Args:
+            source: token ids (B, S), each source ending with `eos` and then padded with `pad`.
+            target: token ids (B, T), each starting with `bos`; what stands after its end is not looked at by what
+                stands before.
+
+        Returns:
+            A `Seq2SeqOutput`: logits (B, T, N), features (B, T, F) and the memory of the sources.
+
+        Raises:
+            ShapeError: something else than two tensors of integers (B, S) and (B, T).
+        """
+        check_tokens(source, target)
+        memory = self.encode(source)
+        features = self.decode(target, memory)
+        return Seq2SeqOutput(self.project(features), features, memory)
+
+    def lengths(self, source: Tensor) -> Tensor:
+        """How many tokens of each source (B, S) are not padding, (B,)."""
+        return (source != self.vocabulary.pad).sum(1)
+
+
+def check_tokens(source: Tensor, target: Tensor) -> None:
+    """Raise ShapeError unless these are the token ids of as many sources as targets."""
+    for name, x in (("source", source), ("target", target)):
+        if not isinstance(x, Tensor) or x.dim() != 2 or x.dtype not in (torch.int64, torch.int32) or not x.numel():
+            got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else repr(x)
+            raise ShapeError(f"{name} is {got}; expected token ids, integers of shape (batch, length), not empty")
+    if source.shape[0] != target.shape[0]:
+        raise ShapeError(f"source has {source.shape[0]} rows and target {target.shape[0]}; expected as many of each")

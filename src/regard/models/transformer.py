@@ -1,0 +1,229 @@
+"""The Transformer: attention between a source and a target, and nothing recurrent.
+
+Source: Vaswani et al. 2017, "Attention Is All You Need", arXiv 1706.03762.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from regard.attention.cache import KeyValueCache
+from regard.attention.pattern import Full, Pattern
+from regard.attention.sequence_pattern import KeyLengths
+from regard.errors import ConfigError, nearest
+from regard.layers.attention_config import AttentionConfig
+from regard.layers.dropout import Dropout
+from regard.layers.positions import LearnedPositions, SinusoidalPositions
+from regard.layers.transformer_layer import DecoderLayer, EncoderLayer, Norm
+from regard.models.check import check_fields
+from regard.models.seq2seq import Memory, Seq2Seq, State, Vocabulary
+
+# base and big: table 3 of the source.
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"embed_dim": 128, "num_heads": 4, "hidden_dim": 512, "encoder_layers": 2, "decoder_layers": 2},
+    "small": {"embed_dim": 256, "num_heads": 4, "hidden_dim": 1024, "encoder_layers": 3, "decoder_layers": 3},
+    "base": {"embed_dim": 512, "num_heads": 8, "hidden_dim": 2048, "encoder_layers": 6, "decoder_layers": 6},
+    "big": {
+        "embed_dim": 1024, "num_heads": 16, "hidden_dim": 4096, "encoder_layers": 6, "decoder_layers": 6,
+        "dropout": 0.3,
+    },
+}  # fmt: skip
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """The sizes and choices of a Transformer.
+
+    Args:
+        vocabulary: of source and target together.
+        embed_dim: D, the size of a token's state.
+        num_heads: H, of every attention.
+        hidden_dim: of the feed-forward networks.
+        encoder_layers: of the encoder.
+        decoder_layers: of the decoder.
+        dropout: of each part's output and of the embedded tokens (section 5.4).
+        norm: "post" as published, or "pre".
+        activation: "relu" as published, "gelu" or "swish".
+        positions: "sinusoidal" as published, "sinusoidal-halves" as in Marian, or "learned".
+        max_length: positions that are learned, if they are.
+        scale_embedding: whether embeddings are multiplied by the root of embed_dim (section 3.4).
+        output_bias: whether a bias is added to the logits, as Marian does.
+        attention: other values for its attention.
+
+    Raises:
+        ConfigError: a choice that is unknown.
+    """
+
+    vocabulary: Vocabulary
+    embed_dim: int = 256
+    num_heads: int = 4
+    hidden_dim: int = 1024
+    encoder_layers: int = 3
+    decoder_layers: int = 3
+    dropout: float = 0.1
+    norm: Norm = "post"
+    activation: str = "relu"
+    positions: Literal["sinusoidal", "sinusoidal-halves", "learned"] = "sinusoidal"
+    max_length: int = 1024
+    scale_embedding: bool = True
+    output_bias: bool = False
+    attention: AttentionConfig = AttentionConfig()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @staticmethod
+    def of_size(size: str, vocabulary: Vocabulary, **changes: Any) -> "TransformerConfig":
+        """A size by name.
+
+        Args:
+            size: "tiny", "small", "base" or "big".
+            vocabulary: of source and target together.
+            changes: other fields.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ConfigError: an unknown size.
+        """
+        return TransformerConfig(vocabulary=vocabulary, **{**size_settings(size), **changes})
+
+
+def size_settings(size: str) -> dict[str, Any]:
+    """The fields of a size, "tiny", "small", "base" or "big".
+
+    Raises:
+        ConfigError: an unknown size.
+    """
+    if size not in SIZES:
+        raise ConfigError(f"transformer has no size {size!r}; {nearest(size, SIZES)}")
+    return SIZES[size]
+
+
+@final
+class TransformerState(State):
+    """Keys and values of the tokens so far, a cache a layer, and those of the source."""
+
+    def __init__(self, past: list[KeyValueCache], memory: list[KeyValueCache], lengths: Tensor, full: bool) -> None:
+        self.past, self.memory, self.lengths = past, memory, lengths
+        self.full = full  # no source has padding
+        self.hypotheses = 1
+        self.length = 0
+        self._rows: Tensor | None = None  # of the past, to go on with: chosen at the next step, once for all changes
+
+    @property
+    def pattern(self) -> Pattern:
+        """Which source positions are not padding."""
+        return Full() if self.full else KeyLengths(self.lengths)
+
+    def reorder(self, parents: Tensor) -> None:
+        batch = parents.shape[0]
+        first = torch.arange(batch, device=parents.device)[:, None] * self.hypotheses
+        self._select((first + parents).flatten())
+        self.hypotheses = parents.shape[1]
+
+    def keep(self, sentences: Tensor) -> None:
+        within = torch.arange(self.hypotheses, device=sentences.device)
+        self._select((sentences[:, None] * self.hypotheses + within).flatten())
+        for cache in self.memory:
+            cache.select(sentences)
+        self.lengths = self.lengths[sentences]
+
+    def settle(self) -> None:
+        """Make the past what `reorder` and `keep` said."""
+        if self._rows is not None:
+            for cache in self.past:
+                cache.select(self._rows)
+        self._rows = None
+
+    def _select(self, rows: Tensor) -> None:
+        self._rows = rows if self._rows is None else self._rows[rows]
+
+
+@final
+class Transformer(Seq2Seq):
+    """The Transformer of encoder and decoder, with one embedding for source, target and output (section 3.4).
+
+    Args:
+        config: its sizes and choices.
+
+    Raises:
+        ConfigError: sizes that don't go together.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.
+
+    >>> import regard as rg
+    >>> model = rg.Transformer(rg.TransformerConfig.of_size("tiny", rg.Vocabulary(size=100)))
+    >>> model(torch.tensor([[5, 6, 2]]), torch.tensor([[1, 7, 8, 9]])).logits.shape
+    torch.Size([1, 4, 100])
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config, self.vocabulary = config, config.vocabulary
+        size, choice = config.embed_dim, config.attention
+        layer: dict[str, Any] = {"norm": config.norm, "activation": config.activation, "dropout": config.dropout}
+        layer |= {name: x for name in ("score", "normalizer") if (x := getattr(choice, name)) is not None}
+        pattern = Full() if choice.pattern is None else choice.pattern
+        layer |= {"pattern": pattern, "position_bias": choice.position_bias}
+        sizes = (size, config.num_heads, config.hidden_dim)
+        self.embedding = nn.Embedding(config.vocabulary.size, size)
+        self.positions: nn.Module = (
+            LearnedPositions(config.max_length, size)
+            if config.positions == "learned"
+            else SinusoidalPositions(size, interleaved=config.positions == "sinusoidal")
+        )
+        self.dropout = Dropout(config.dropout)
+        self.encoder = nn.ModuleList(EncoderLayer(*sizes, **layer) for _ in range(config.encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(*sizes, **layer) for _ in range(config.decoder_layers))
+        pre = config.norm == "pre"  # then nothing has normalized the last layer's sum
+        self.encoder_norm = nn.LayerNorm(size) if pre else nn.Identity()
+        self.decoder_norm = nn.LayerNorm(size) if pre else nn.Identity()
+        self.output_bias = nn.Parameter(torch.zeros(config.vocabulary.size)) if config.output_bias else None
+        nn.init.normal_(self.embedding.weight, std=size**-0.5)
+
+    def encode(self, source: Tensor) -> Memory:
+        lengths = self.lengths(source)
+        x = self._embed(source, 0)
+        pattern = Memory(x, lengths).pattern
+        for layer in self.encoder:
+            x = layer(x, pattern)
+        return Memory(self.encoder_norm(x), lengths)
+
+    def decode(self, target: Tensor, memory: Memory) -> Tensor:
+        x, pattern = self._embed(target, 0), memory.pattern
+        for layer in self.decoder:
+            x = layer(x, memory.states, pattern)
+        features: Tensor = self.decoder_norm(x)
+        return features
+
+    def project(self, features: Tensor) -> Tensor:
+        return nn.functional.linear(features, self.embedding.weight, self.output_bias)
+
+    def start(self, memory: Memory) -> TransformerState:
+        past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in self.decoder]
+        kept = [layer.remember(memory.states) for layer in self.decoder]
+        return TransformerState(past, kept, memory.lengths, isinstance(memory.pattern, Full))
+
+    def step(self, tokens: Tensor, state: TransformerState) -> Tensor:
+        state.settle()
+        x, pattern = self._embed(tokens, state.length, one_position=True), state.pattern
+        for layer, past, memory in zip(self.decoder, state.past, state.memory, strict=True):
+            x = layer.step(x, past, memory, pattern)
+        state.length += 1
+        features: Tensor = self.decoder_norm(x)
+        return features
+
+    def _embed(self, tokens: Tensor, start: int, *, one_position: bool = False) -> Tensor:
+        """Tokens (B, L) with their positions, which are one and the same for the hypotheses of a step."""
+        x = self.embedding(tokens)
+        if self.config.scale_embedding:
+            x = x * math.sqrt(self.config.embed_dim)
+        places = x.flatten(0, 1)[:, None] if one_position else x
+        embedded: Tensor = self.dropout(self.positions(places, start).view(x.shape))
+        return embedded

@@ -1,0 +1,128 @@
+"""Misuses of the models, their configurations and the attention that they use: see `cases.py`."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+import regard as rg
+from regard.errors import ConfigError, ShapeError
+from regard.layers.attention_config import AttentionConfig
+from regard.layers.cross_attention import CrossAttention
+from regard.models.convs2s import ConvS2SConfig
+from regard.models.luong import LuongConfig
+from regard.models.registry import build, config_from_plain, config_to_plain, name_of
+from regard.models.rnn import RNN, RNNConfig
+from regard.models.seq2seq import Vocabulary
+
+SMALL = Vocabulary(size=9)
+
+
+def rnn(**changes: object) -> RNN:
+    return RNN(RNNConfig(vocabulary=SMALL, **{"embed_dim": 4, "hidden_dim": 4, **changes}))
+
+
+def attend(*shapes: tuple[int, ...], align_dim: int | None = 7) -> Tensor:
+    return CrossAttention(5, 6, align_dim=align_dim)(*(torch.zeros(shape) for shape in shapes))
+
+
+IDS = torch.ones(2, 3, dtype=torch.int64)
+
+CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
+    # cross attention
+    ("cross-size", lambda: CrossAttention(0, 6), ConfigError, "CrossAttention: query_dim=0 must be an integer >= 1"),
+    ("cross-sizes", lambda: CrossAttention(5, 6), ConfigError, "query_dim=5 and key_dim=6 differ; give align_dim"),
+    (
+        "cross-score",
+        lambda: CrossAttention(5, 5, score=rg.Entmax(1.5)),
+        ConfigError,
+        "CrossAttention: score=Entmax(alpha=1.5) is not a Score",
+    ),
+    (
+        "cross-query",
+        lambda: attend((2, 4, 6), (2, 3, 7), (2, 3, 6)),
+        ShapeError,
+        "CrossAttention: query is Tensor(torch.float32, (2, 4, 6)); expected (batch, length, 5)",
+    ),
+    (
+        "cross-key",
+        lambda: attend((2, 4, 5), (2, 3, 6), (2, 3, 6)),
+        ShapeError,
+        "key is Tensor(torch.float32, (2, 3, 6)); expected (batch, source length, 7), from project_key",
+    ),
+    (
+        "cross-value",
+        lambda: attend((2, 4, 5), (2, 3, 7), (2, 3)),
+        ShapeError,
+        "value is Tensor(torch.float32, (2, 3)); expected (batch, source length, size)",
+    ),
+    # fields of the configurations
+    ("rnn-context", lambda: rnn(context="fix"), ConfigError, "RNNConfig: unknown context 'fix'; did you mean 'fixed'?"),
+    ("rnn-size", lambda: rnn(hidden_dim=0), ConfigError, "RNNConfig: hidden_dim=0 must be an integer >= 1"),
+    ("rnn-size-text", lambda: rnn(embed_dim="64"), ConfigError, "RNNConfig: embed_dim='64' must be an integer"),
+    ("rnn-dropout", lambda: rnn(dropout=1.5), ConfigError, "p=1.5 must be a probability"),
+    ("rnn-dropout-text", lambda: rnn(dropout="0.1"), ConfigError, "RNNConfig: dropout='0.1' must be a float"),
+    ("rnn-tie", lambda: rnn(tie_output=1), ConfigError, "RNNConfig: tie_output=1 must be a bool"),
+    ("rnn-vocabulary", lambda: RNNConfig(vocabulary=9), ConfigError, "RNNConfig: vocabulary=9 must be a Vocabulary"),
+    ("luong-score", lambda: LuongConfig(vocabulary=SMALL, score="dott"), ConfigError, "'dott'; did you mean 'dot'?"),
+    (
+        "luong-window",
+        lambda: LuongConfig(vocabulary=SMALL, window="local"),
+        ConfigError,
+        "LuongConfig: unknown window 'local'; did you mean 'local-",
+    ),
+    (
+        "luong-normalizer",
+        lambda: LuongConfig(vocabulary=SMALL, window="local-p", attention=AttentionConfig(normalizer=rg.Sparsemax())),
+        ConfigError,
+        "window='local-p' multiplies softmax by a Gaussian; got normalizer=Sparsemax(); leave it out",
+    ),
+    ("convs2s-kernel", lambda: ConvS2SConfig(vocabulary=SMALL, kernel=4), ConfigError, "kernel=4 must be odd"),
+    # tokens
+    ("tokens-list", lambda: rnn()([[1]], IDS), ShapeError, "source is [[1]]; expected token ids"),
+    (
+        "tokens-floats",
+        lambda: rnn()(IDS, torch.ones(2, 3)),
+        ShapeError,
+        "target is torch.float32 of shape (2, 3); expected token ids, integers of shape (batch, length), not empty",
+    ),
+    ("tokens-rows", lambda: rnn()(IDS, IDS[:1]), ShapeError, "source has 2 rows and target 1; expected as many"),
+    # the registry
+    ("model-name", lambda: config_from_plain("lung", {}), ConfigError, "unknown model 'lung'; did you mean 'luong'?"),
+    ("model-list", lambda: config_from_plain(["rnn"], {}), ConfigError, "unknown model ['rnn']"),
+    ("model-plain", lambda: config_from_plain("rnn", [1]), ConfigError, "rnn=[1] must be a dictionary of its settings"),
+    (
+        "model-setting",
+        lambda: config_from_plain("rnn", {"hiden_dim": 3}),
+        ConfigError,
+        "rnn has no setting 'hiden_dim'; did you mean 'hidden_dim'?",
+    ),
+    ("model-missing", lambda: config_from_plain("rnn", {}), ConfigError, "rnn needs vocabulary; got nothing"),
+    (
+        "model-vocabulary",
+        lambda: config_from_plain("rnn", {"vocabulary": {"pad": 0}}),
+        ConfigError,
+        "vocabulary needs size; got pad",
+    ),
+    (
+        "model-vocabulary-number",
+        lambda: config_from_plain("rnn", {"vocabulary": 100}),
+        ConfigError,
+        "vocabulary=100 must be a dictionary",
+    ),
+    (
+        "model-vocabulary-text",
+        lambda: config_from_plain("rnn", {"vocabulary": {"size": "100"}}),
+        ConfigError,
+        "vocabulary: size='100' must be an integer >= 0",
+    ),
+    (
+        "model-vocabulary-range",
+        lambda: config_from_plain("rnn", {"vocabulary": {"size": 2}}),
+        ConfigError,
+        "vocabulary: size=2 tokens have no room for pad=0, bos=1 and eos=2",
+    ),
+    ("model-config", lambda: name_of(SMALL), ConfigError, "Vocabulary(size=9, pad=0, bos=1, eos=2) is not the config"),
+    ("model-build", lambda: build("rnn"), ConfigError, "'rnn' is not the configuration of a model; known: "),
+    ("model-to-plain", lambda: config_to_plain(None), ConfigError, "None is not the configuration of a model"),
+]
