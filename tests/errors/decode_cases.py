@@ -1,0 +1,76 @@
+"""Misuses of decoding: see `cases.py`."""
+
+import torch
+
+from regard.decode.generate import generate
+from regard.decode.search import Beam, Greedy, Sample
+from regard.errors import CheckpointError, ConfigError, DataError
+from tests.decode.toy import Toy
+from tests.errors.cases import Case
+
+
+def damaged() -> Toy:
+    model = Toy()
+    with torch.no_grad():
+        model.out[0, 0] = torch.nan
+    return model
+
+
+CASES: list[Case] = [
+    (
+        "sample-temperature",
+        lambda: Sample(temperature=0),
+        ConfigError,
+        "temperature=0 must be above 0 and finite; Greedy() is its limit at 0",
+    ),
+    ("sample-top-k", lambda: Sample(top_k=0), ConfigError, "top_k=0 must be an integer >= 1 tokens, or None for all"),
+    ("sample-top-p", lambda: Sample(top_p=1.5), ConfigError, "top_p=1.5 must be a probability, 0 < top_p <= 1"),
+    ("sample-seed", lambda: Sample(seed=-1), ConfigError, "Sample: seed=-1 must be an integer >= 0"),
+    ("beam-size", lambda: Beam(0), ConfigError, "Beam: size=0 must be an integer >= 1 hypotheses"),
+    ("beam-n-best", lambda: Beam(4, n_best=5), ConfigError, "n_best=5 is more than size=4 can find; raise size"),
+    (
+        "beam-penalty",
+        lambda: Beam(length_penalty=float("nan")),
+        ConfigError,
+        "length_penalty=nan must be an exponent from -10 to 10",
+    ),
+    (
+        "generate-search",
+        lambda: generate(Toy(), [[3]], search="beam"),
+        ConfigError,
+        "search='beam' is not a search; known: Greedy(), Sample(), Beam()",
+    ),
+    ("generate-batch", lambda: generate(Toy(), [[3]], batch_size=0), ConfigError, "batch_size=0 must be an integer"),
+    (
+        "generate-flat",
+        lambda: generate(Toy(), [3, 4]),
+        DataError,
+        "sources[0]=3 must be a list of token ids; for one source give [source]",
+    ),
+    (
+        "generate-token",
+        lambda: generate(Toy(), [[3], [4, 5]]),
+        DataError,
+        "sources[1] has the token 5; expected ids from 0 to 4 without pad=0",
+    ),
+    ("generate-pad", lambda: generate(Toy(), [[3, 0]]), DataError, "sources[0] has the token 0; expected ids"),
+    ("generate-text", lambda: generate(Toy(), ["three"]), DataError, "sources[0] has the token 't'; expected ids"),
+    (
+        "generate-length",
+        lambda: generate(Toy(), [[3, 4]], max_length=lambda length: length - 2),
+        ConfigError,
+        "max_length=0 for a source of 2 tokens must be an integer >= 1",
+    ),
+    (
+        "generate-damaged",
+        lambda: generate(damaged(), [[3]]),
+        CheckpointError,
+        "log-probabilities are nan at target token 0: its weights are damaged",
+    ),
+    (
+        "generate-damaged-greedy",
+        lambda: generate(damaged(), [[3]], search=Greedy(), max_length=3),
+        CheckpointError,
+        "log-probabilities are nan at target token 2",
+    ),
+]
