@@ -1,0 +1,69 @@
+"""A model's attention over one source and one target."""
+
+from collections.abc import Sequence
+
+import torch
+
+from regard.data.tokenizer import Tokenizer
+from regard.lens.alignment import END, Alignment, kind_of, merged
+from regard.lens.record import record
+from regard.models.seq2seq import Seq2Seq
+
+
+def look(
+    module: Seq2Seq,
+    tokenizer: Tokenizer,
+    source: str,
+    target: Sequence[int],
+    *,
+    target_words: Sequence[tuple[str, range]] | None = None,
+) -> Alignment:
+    """What a model attends to while it writes a target: the weights that it had, token by token.
+
+    The row of a target word is the step that wrote it, so its weights are those that the word was chosen by.
+
+    Args:
+        module: the model; its mode and its hooks are as before afterwards.
+        tokenizer: of the model.
+        source: what the model reads.
+        target: the token ids that it wrote, or any others, without start and end.
+        target_words: the parts of the target and their tokens, one after the other; by default its words.
+
+    Returns:
+        The weights between words: a word of the source gets the sum of its tokens' weights, a word of the target
+        attends as its tokens do in the mean.
+
+    Raises:
+        ConfigError: a model without attention.
+    """
+    read, wrote = tokenizer.encode(source), list(target)
+    vocabulary, device = module.vocabulary, next(module.parameters()).device
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad(), record(module) as seen:
+            module(
+                torch.tensor([[*read, vocabulary.eos]], device=device),
+                torch.tensor([[vocabulary.bos, *wrote]], device=device),
+            )
+    finally:
+        module.train(training)
+    sides = (read, tokenizer.words(read)), (wrote, target_words or tokenizer.words(wrote))
+    columns, rows = ([*words, (END, range(len(ids), len(ids) + 1))] for ids, words in sides)
+    source_ranges, target_ranges = ([pieces for _, pieces in words] for words in (columns, rows))
+    # the decoder reads a start mark before the target: the columns of its words stand one place later
+    read_ranges = [range(1), *(range(r.start + 1, r.stop + 1) for r in target_ranges[:-1])]
+    ranges = {
+        "cross": (target_ranges, source_ranges),
+        "encoder": (source_ranges, source_ranges),
+        "decoder": (target_ranges, read_ranges),
+    }
+    return Alignment(
+        source=[word for word, _ in columns],
+        target=[word for word, _ in rows],
+        weights={
+            path: merged(attention.weights[0].float().cpu(), *ranges[kind_of(path)])
+            for path, attention in seen.items()
+            if attention.weights is not None
+        },
+    )

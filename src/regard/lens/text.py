@@ -1,0 +1,32 @@
+"""Words as they can be shown: no control characters, and how wide they are."""
+
+import unicodedata
+
+
+def printable(word: str) -> str:
+    """The word without characters that would move a cursor or change a color: "�" stands for each, "␣" for no word."""
+    return "".join(c if c.isprintable() else "�" for c in word) if word.strip() else "␣"
+
+
+def width(word: str) -> int:
+    """How many columns of a terminal the word takes."""
+    return sum(_width(c) for c in word)
+
+
+def shortened(word: str, columns: int) -> str:
+    """The word, or its beginning and "…", in at most `columns` columns of a terminal."""
+    if width(word) <= columns:
+        return word
+    kept, taken = [], 1
+    for c in word:
+        taken += _width(c)
+        if taken > columns:
+            break
+        kept.append(c)
+    return "".join(kept) + "…"
+
+
+def _width(c: str) -> int:
+    if unicodedata.combining(c):
+        return 0
+    return 2 if unicodedata.east_asian_width(c) in "WF" else 1
