@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 # (id, call, exception class, text that must be in the message)
-Case = tuple[str, Callable[[], object], type[Exception], str]
+Case = tuple[str, Callable[[], object], type[BaseException], str]
 
 CASES: list[Case] = [
     case

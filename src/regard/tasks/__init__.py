@@ -1,0 +1,1 @@
+"""What a job is: its records, its metric and its result."""

@@ -1,0 +1,1 @@
+"""Training: options, schedule, loop, checkpoints, several processes."""

@@ -1,0 +1,136 @@
+"""What may be said about a training run. The command line makes its flags from these fields."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, final
+
+from regard.errors import ConfigError, nearest
+
+SCHEDULES = ("linear", "cosine", "paper", "constant")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def option(help: str, default: Any, **settings: Any) -> Any:
+    """A field with the line that `--help` shows for it; `group` puts it under a heading."""
+    return field(default=default, metadata={"help": help, **settings})
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """A training run: its data, model, length, and optimization.
+
+    Args:
+        files: files of pairs, "-" for standard input, or "datasets:NAME".
+        out: the run's folder, which is made; started again with the same options, it resumes.
+        start: a run's folder to go on from: its weights, tokenizer and model; the optimizer starts anew.
+        model_settings: fields of the model's configuration, by name.
+        attention: the values of its attention, as `AttentionConfig.from_plain` takes them.
+
+    The other fields are said by their help. All sizes are in tokens after the subword tokenizer.
+
+    Raises:
+        ConfigError: a value that is out of range or unknown, or two that exclude each other.
+    """
+
+    files: tuple[str, ...] = option("Files of pairs: TSV, JSONL, Parquet; .gz or .zst; - for standard input.", ())
+    out: str = option("Folder of the run.", "run", group="run")
+    start: str | None = option("A run's folder to fine-tune.", None, group="run", flag="--from")
+
+    parallel: tuple[str, str] | None = option(
+        "Two files, a sentence a line: sources, targets.", None, group="data", metavar=("SOURCES", "TARGETS")
+    )
+    source_field: str = option("Field or column of the source.", "source", group="data")
+    target_field: str = option("Field or column of the target.", "target", group="data")
+    valid: str | None = option("File of held-out pairs; by default a part is held out by hash.", None, group="data")
+    held_out: int = option("Pairs to hold out, at most 5% of all.", 2000, group="data")
+    skip_bad_rows: bool = option("Count and skip bad rows instead of stopping.", False, group="data")
+    vocab_size: int = option("Subwords of the tokenizer.", 8000, group="data")
+    max_tokens: int = option("Longest side of a pair, in tokens; longer pairs are left out.", 256, group="data")
+
+    model: str = option("transformer, rnn, luong or convs2s.", "transformer", group="model")
+    size: str | None = option("tiny, small, base or big.", None, group="model")
+    model_settings: Mapping[str, Any] | None = option("A field of the model: --model.FIELD VALUE.", None, group="model")
+    attention: Mapping[str, Any] | None = option(
+        "A value of its attention: --attention.PART KIND.", None, group="model"
+    )
+    dropout: float | None = option("Dropout; the model's own by default.", None, group="model")
+
+    minutes: float | None = option("Time to train, in minutes, evaluation included.", None, group="length")
+    steps: int | None = option("Steps to train.", None, group="length")
+    epochs: float | None = option("Times to go over the data; 10 if nothing else is said.", None, group="length")
+    patience: int | None = option("Stop after so many evaluations without improvement.", None, group="length")
+    evaluate_every: int | None = option("Steps between evaluations; 20 evaluations by default.", None, group="length")
+    checkpoint_every: int = option("Steps between checkpoints.", 200, group="length")
+
+    batch_tokens: int = option("Tokens of a batch, padding included.", 2048, group="optimization")
+    accumulate: int = option("Batches added up to a step.", 1, group="optimization")
+    learning_rate: float | None = option(
+        "Highest learning rate; by default 1e-3, 2e-4 with --from, and the paper's with its schedule.",
+        None,
+        group="optimization",
+    )
+    schedule: str = option("linear, cosine, paper or constant, after the warm-up.", "linear", group="optimization")
+    warmup: int | None = option("Steps of warm-up; 5% of all, at most 4,000, by default.", None, group="optimization")
+    optimizer: str = option("adamw or sgd.", "adamw", group="optimization")
+    weight_decay: float = option("Weight decay of AdamW.", 0.01, group="optimization")
+    clip: float | None = option("Largest norm of the gradient.", 1.0, group="optimization")
+    label_smoothing: float = option("Share of the target spread over all tokens.", 0.1, group="optimization")
+    average: int = option("Checkpoints averaged at the end; 1 for the last alone.", 1, group="optimization")
+    seed: int = option("Of the weights, the order of the data, and dropout.", 1, group="optimization")
+
+    precision: str = option("auto, float32 or bfloat16; auto is bfloat16 where it is fast.", "auto", group="machine")
+    threads: int | None = option("Threads; all cores by default.", None, group="machine")
+    device: str = option("auto, cpu, cuda or mps.", "auto", group="machine")
+    tensorboard: bool = option("Write TensorBoard's events too.", False, group="machine")
+
+    def __post_init__(self) -> None:
+        _known("schedule", self.schedule, SCHEDULES)
+        _known("precision", self.precision, PRECISIONS)
+        _known("optimizer", self.optimizer, ("adamw", "sgd"))
+        _known("device", self.device.split(":")[0], ("auto", "cpu", "cuda", "mps"))
+        if bool(self.files) == (self.parallel is not None):
+            raise ConfigError(f"files={self.files} and parallel={self.parallel}: give one of them")
+        lengths = {name: getattr(self, name) for name in ("minutes", "steps", "epochs")}
+        given = {name: x for name, x in lengths.items() if x is not None}
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(f'{n}={x}' for n, x in given.items())}: give one of them")
+        for name in (
+            "held_out",
+            "vocab_size",
+            "max_tokens",
+            "checkpoint_every",
+            "batch_tokens",
+            "accumulate",
+            "average",
+        ):
+            _check(self, name, lambda x: x >= 1, "at least 1")
+        for name in ("minutes", "steps", "epochs", "patience", "evaluate_every", "threads", "learning_rate", "clip"):
+            _check(self, name, lambda x: x > 0, "above 0")
+        for name in ("weight_decay", "warmup"):
+            _check(self, name, lambda x: x >= 0, "at least 0")
+        for name in ("dropout", "label_smoothing"):
+            _check(self, name, lambda x: 0 <= x < 1, "at least 0 and below 1")
+        if self.vocab_size < 300:
+            raise ConfigError(f"vocab_size={self.vocab_size} must be at least 300: 256 bytes and some more")
+
+
+def _check(options: TrainOptions, name: str, right: Any, expected: str) -> None:
+    x = getattr(options, name)
+    if x is not None and not right(x):
+        raise ConfigError(f"{name}={x} must be {expected}")
+
+
+def _known(name: str, x: str, known: tuple[str, ...]) -> None:
+    if x not in known:
+        raise ConfigError(f"unknown {name} {x!r}; {nearest(x, known)}")
+
+
+def to_plain(options: TrainOptions) -> dict[str, Any]:
+    """The options as JSON's types, those that are not the default."""
+    changed = {f.name: getattr(options, f.name) for f in fields(options)}
+    return {n: list(x) if isinstance(x, tuple) else x for n, x in changed.items() if x != _default(n)}
+
+
+def _default(name: str) -> Any:
+    return next(f.default for f in fields(TrainOptions) if f.name == name)

@@ -1,0 +1,309 @@
+"""A training run from files of pairs to a folder that explains itself.
+
+    config.json, tokenizer.json, model.safetensors    the best model so far, as `regard.load` reads it
+    metrics.jsonl                                     losses by step
+    data/                                             the pairs as token ids
+    checkpoints/                                      what a run that was stopped goes on from
+
+The same command started again goes on where the newest whole checkpoint stands, and ends with the same weights as if
+it had not been stopped.
+"""
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, final
+
+import torch
+
+from regard.data.prepare import Prepared, prepare
+from regard.data.tokenizer import Tokenizer
+from regard.decode.generate import generate
+from regard.decode.search import Greedy
+from regard.errors import CheckpointError, ConfigError
+from regard.models.registry import build
+from regard.models.seq2seq import Seq2Seq, Vocabulary
+from regard.train import checkpoint
+from regard.train.distributed import Group, joined
+from regard.train.interrupt import interrupts
+from regard.train.loop import Order, Progress, Trainer, make_optimizer
+from regard.train.options import TrainOptions, to_plain
+from regard.train.report import Report, duration, perplexity
+from regard.train.schedule import Schedule
+from regard.train.setup import model_config, pair_reader, pick_device, pick_precision, read_start, vocabulary_of
+from regard.trained import folder as folders
+
+CHECKPOINTS, DATA, PLAN = "checkpoints", "data", "plan.json"
+EVALUATIONS = 20  # in a run, if `evaluate_every` says nothing
+EPOCHS = 10  # if nothing is said of the run's length
+MEASURED_STEPS = 12
+SPARE = 0.97  # share of the minutes that the plan fills
+PEAK, FINE_TUNING_PEAK = 1e-3, 2e-4
+# What may differ when a run is started again.
+FREE = ("out", "threads", "tensorboard")
+
+
+def train(options: TrainOptions) -> Path:
+    """Train a model on pairs of texts; started again with the same options, go on.
+
+    Args:
+        options: of the run.
+
+    Returns:
+        The run's folder, which `regard.load` reads.
+
+    Raises:
+        ConfigError: options that don't go together, or other ones than the folder was begun with.
+        DataError: pairs that cannot be used.
+        CheckpointError: a model to start from that cannot be read, or a disk that cannot be written.
+    """
+    started = time.perf_counter()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    device = pick_device(options.device)
+    with joined(device) as group:
+        return _Run(options, device, group, started).run()
+
+
+@final
+class _Run:
+    """One sitting of a run."""
+
+    def __init__(self, options: TrainOptions, device: torch.device, group: Group, started: float) -> None:
+        self.options, self.device, self.group, self.started = options, device, group, started
+        self.folder = Path(options.out)
+        self.plain = {name: x for name, x in to_plain(options).items() if name not in FREE}
+
+    def run(self) -> Path:
+        """Everything, from the files to the trained model."""
+        model_config(self.options, Vocabulary(size=self.options.vocab_size))  # wrong names end here
+        self.reader = pair_reader(self.options)
+        self.plan = self._begun()
+        self.found = checkpoint.newest(self.folder / CHECKPOINTS)
+        since = 0 if self.found is None else self.found.state["step"]
+        stream = sys.stderr if self.group.leads else None
+        with Report(self.folder, since=since, tensorboard=self.options.tensorboard, stream=stream) as self.report:
+            if self.plan.get("finished"):
+                self.report.say(f"{self.folder} is finished; `regard info {self.folder}` tells of it")
+                return self.folder
+            first = read_start(self.options)
+            self.data = self._prepare(first[1] if first else None)
+            trainer = self._trainer(first[0] if first else None)
+            order = Order(self.data.train, self.options)
+            schedule = self._schedule(trainer, order)
+            try:
+                self._train(trainer, order, schedule)
+            except OSError as error:
+                raise CheckpointError(
+                    f"{self.folder} cannot be written: {error.strerror or error}; what was written before is whole, "
+                    "and the same command goes on from there"
+                ) from error
+        return self.folder
+
+    def _begun(self) -> dict[str, Any]:
+        """What the folder was begun with, which must be the same now."""
+        path = self.folder / PLAN
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            plan: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {"options": self.plain}
+        except ValueError as error:
+            raise CheckpointError(f"{path} is not JSON ({error}); remove {self.folder} to begin anew") from error
+        except OSError as error:
+            raise ConfigError(f"out={self.options.out!r} cannot be made or read: {error.strerror}") from error
+        if plan["options"] != self.plain:
+            names = sorted(plan["options"].keys() | self.plain.keys())
+            told = [n for n in names if plan["options"].get(n) != self.plain.get(n)]
+            differing = ", ".join(f"{n} was {plan['options'].get(n)!r}, now {self.plain.get(n)!r}" for n in told)
+            raise ConfigError(
+                f"{self.folder} was begun with other options ({differing}); give those, or another --out, or fine-tune "
+                f"it with --from {self.folder}"
+            )
+        return plan
+
+    def _keep_plan(self, **more: Any) -> None:
+        self.plan |= more
+        if self.group.leads:
+            text = json.dumps(self.plan, indent=1) + "\n"
+            folders.write_all(self.folder, {PLAN: lambda path: path.write_text(text, encoding="utf-8")})
+
+    def _prepare(self, tokenizer: Tokenizer | None) -> Prepared:
+        """The pairs as token ids; the first process makes them, the others find them made."""
+        options = self.options
+        if self.group.size > 1 and "-" in options.files:
+            raise ConfigError(f"files={options.files}: several processes cannot share standard input; give a file")
+        if not self.group.leads:
+            self.group.wait()
+        data = prepare(
+            self.reader, self.folder / DATA, vocab_size=options.vocab_size,
+            valid=None if options.valid is None else (options.valid,), held_out=options.held_out,
+            max_tokens=options.max_tokens, skip_bad_rows=options.skip_bad_rows, tokenizer=tokenizer,
+            progress=lambda what, rows: self.report.progress(f"{what}: {rows:,}"),
+        )  # fmt: skip
+        if self.group.leads:
+            self.group.wait()
+        counts = data.counts
+        skipped = "".join(f", {n:,} {why}" for why, n in counts["skipped"].items())
+        long = f", {counts['too_many_tokens']:,} longer than {options.max_tokens} tokens"
+        self.report.say(
+            f"data: {counts['train']:,} pairs to train on, {counts['valid']:,} held out{long}; "
+            f"skipped: {skipped.lstrip(', ') or 'none'}; {data.tokenizer.size:,} subwords"
+        )
+        return data
+
+    def _trainer(self, start: Seq2Seq | None) -> Trainer:
+        torch.manual_seed(self.options.seed)
+        module = build(model_config(self.options, vocabulary_of(self.data.tokenizer))) if start is None else start
+        module.to(self.device)
+        count = sum(p.numel() for p in module.parameters())
+        precision = pick_precision(self.options.precision, self.device)
+        named = str(precision).removeprefix("torch.")
+        self.report.say(
+            f"model: {type(module).__name__}, {count:,} parameters; {named} on {self.device}, "
+            f"{torch.get_num_threads()} threads" + (f", {self.group.size} processes" if self.group.size > 1 else "")
+        )
+        return Trainer(module, make_optimizer(module, self.options), self.options, self.group, precision)
+
+    def _schedule(self, trainer: Trainer, order: Order) -> Schedule:
+        """The run's steps and learning rates; measured once where minutes are given, and kept."""
+        options = self.options
+        steps = self.group.first_says(self.plan.get("steps", 0))
+        if steps:
+            pass  # as planned when the run was begun
+        elif options.minutes is not None:
+            steps = self.group.first_says(self._steps_in(options.minutes, trainer, order))
+        elif options.steps is not None:
+            steps = options.steps
+        else:
+            epochs = EPOCHS if options.epochs is None else options.epochs
+            steps = max(1, round(epochs * math.ceil(len(order.batches(0)) / options.accumulate)))
+        self._keep_plan(steps=steps)
+        warmup = Schedule.default_warmup(steps) if options.warmup is None else options.warmup
+        peak = options.learning_rate
+        if peak is None and options.schedule == "paper":
+            size = getattr(trainer.module.config, "embed_dim", 512)
+            peak = (size * max(1, warmup)) ** -0.5
+        elif peak is None:
+            peak = PEAK if options.start is None else FINE_TUNING_PEAK
+        return Schedule(kind=options.schedule, peak=peak, warmup=warmup, steps=steps)
+
+    def _steps_in(self, minutes: float, trainer: Trainer, order: Order) -> int:
+        self.report.progress("measuring the time of a step")
+        seconds = trainer.seconds_a_step(order, MEASURED_STEPS)
+        began = time.perf_counter()
+        trainer.evaluate(self.data.valid)
+        evaluations = (EVALUATIONS + 1) * (time.perf_counter() - began)
+        left = SPARE * 60 * minutes - (time.perf_counter() - self.started) - evaluations
+        if left < seconds:
+            raise ConfigError(
+                f"minutes={minutes:g} leaves no time to train: a step takes {seconds:.1f} s and evaluation "
+                f"{evaluations:.0f} s; give more"
+            )
+        return int(left / seconds)
+
+    def _train(self, trainer: Trainer, order: Order, schedule: Schedule) -> None:
+        progress = self._restore(trainer)
+        before, first = progress.seconds, progress.step
+        every = self.options.evaluate_every or max(1, schedule.steps // EVALUATIONS)
+        losses, counted, since = 0.0, 0, (began := time.perf_counter())
+        with interrupts() as interrupted:
+            while progress.step < schedule.steps and not self._enough(progress):
+                batches, number = order.next(progress), progress.step + 1
+                tokens = order.tokens(batches)
+                rate = schedule.rate(number)
+                losses += trainer.step(order, batches, number, rate) * tokens
+                counted += tokens
+                progress.step, progress.tokens = number, progress.tokens + tokens
+                progress.seconds = before + time.perf_counter() - self.started
+                seconds = (time.perf_counter() - began) / (number - first) * (schedule.steps - number)
+                self.report.progress(
+                    f"step {number:,}/{schedule.steps:,}  loss {losses / counted:.3f}  perplexity "
+                    f"{perplexity(losses / counted):.1f}  {counted / (time.perf_counter() - since):,.0f} tokens/s  "
+                    f"{duration(seconds)} left"
+                )
+                if number % every == 0 or number == schedule.steps:
+                    speed = counted / (time.perf_counter() - since)
+                    self._evaluate(trainer, progress, loss=losses / counted, speed=speed, rate=rate)
+                    losses, counted, since = 0.0, 0, time.perf_counter()
+                stopping = self.group.first_says(len(interrupted)) > 0
+                if number % self.options.checkpoint_every == 0 or number == schedule.steps or stopping:
+                    self._checkpoint(trainer, progress)
+                if stopping:
+                    raise KeyboardInterrupt(f"stopped at step {number:,}; the same command goes on from there")
+        self._finish(trainer, progress)
+
+    def _restore(self, trainer: Trainer) -> Progress:
+        if self.found is None:
+            return Progress()
+        checkpoint.read(self.found, trainer.module, trainer.optimizer)
+        progress = Progress(**{f.name: self.found.state[f.name] for f in dataclasses.fields(Progress)})
+        self.report.say(f"going on from step {progress.step:,}, {self.found.folder}")
+        return progress
+
+    def _enough(self, progress: Progress) -> bool:
+        return self.options.patience is not None and progress.since_best >= self.options.patience
+
+    def _evaluate(self, trainer: Trainer, progress: Progress, *, loss: float, speed: float, rate: float) -> None:
+        """Measure on the held-out pairs, show a translation, and keep the model if it is the best so far."""
+        held_out = trainer.evaluate(self.data.valid)
+        self.report.record(
+            progress.step, loss=round(loss, 5), valid_loss=round(held_out, 5), tokens=progress.tokens,
+            tokens_per_second=round(speed, 1), learning_rate=rate, seconds=round(progress.seconds, 1),
+        )  # fmt: skip
+        better = held_out < progress.best_loss
+        if better:
+            progress.best_loss, progress.best_step, progress.since_best = held_out, progress.step, 0
+            self._keep(trainer, progress)
+        else:
+            progress.since_best += 1
+        self.report.say(
+            f"step {progress.step:,}: loss {loss:.3f}, held out {held_out:.3f} (perplexity {perplexity(held_out):.2f}"
+            f"{', the best so far' if better else ''}), {speed:,.0f} tokens/s, {duration(progress.seconds)}"
+        )
+        if self.group.leads:
+            self._show_sample(trainer, progress.step)
+
+    def _show_sample(self, trainer: Trainer, step: int) -> None:
+        pair = self.data.valid_texts[step % len(self.data.valid_texts)]
+        tokenizer = self.data.tokenizer
+        found = generate(trainer.module, [tokenizer.encode(pair.source)], search=Greedy())
+        for name, text in (
+            ("source", pair.source), ("target", pair.target), ("output", tokenizer.decode(found[0][0].tokens))
+        ):  # fmt: skip
+            self.report.say(f"  {name}: {text}")
+
+    def _keep(self, trainer: Trainer, progress: Progress) -> None:
+        """Write the model as `regard.load` reads it."""
+        if not self.group.leads:
+            return
+        told = {
+            "options": self.plain, "max_tokens": self.options.max_tokens, "data": self.data.counts,
+            "step": progress.step, "tokens": progress.tokens, "minutes": round(progress.seconds / 60, 1),
+            "valid_loss": progress.best_loss, "threads": torch.get_num_threads(), "torch": torch.__version__,
+        }  # fmt: skip
+        folders.save(self.folder, trainer.module, self.data.tokenizer, {"training": told})
+
+    def _checkpoint(self, trainer: Trainer, progress: Progress) -> None:
+        if self.group.leads:
+            folder = self.folder / CHECKPOINTS
+            checkpoint.write(folder, trainer.module, trainer.optimizer, dataclasses.asdict(progress))
+            checkpoint.prune(folder, keep=max(2, self.options.average))
+        self.group.wait()
+
+    def _finish(self, trainer: Trainer, progress: Progress) -> None:
+        """The mean of the last checkpoints, if it is asked for and better; then nothing is left to do."""
+        if self.options.average > 1:
+            last = list(checkpoint.whole(self.folder / CHECKPOINTS))[: self.options.average]
+            checkpoint.average(last, trainer.module)
+            held_out = trainer.evaluate(self.data.valid)
+            self.report.say(f"mean of the last {len(last)} checkpoints: held out {held_out:.3f}")
+            if held_out < progress.best_loss:
+                progress.best_loss, progress.best_step = held_out, progress.step
+                self._keep(trainer, progress)
+        self._keep_plan(finished=True)
+        self.report.say(
+            f"finished in {duration(progress.seconds)}: held out {progress.best_loss:.3f} at step "
+            f"{progress.best_step:,}; {self.folder}"
+        )

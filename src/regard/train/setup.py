@@ -1,0 +1,109 @@
+"""What a run starts with: its device, its precision and its model."""
+
+import os
+from typing import Any
+
+import torch
+
+from regard.data.rows import PairReader
+from regard.data.tokenizer import Tokenizer
+from regard.errors import ConfigError
+from regard.layers.attention_config import AttentionConfig
+from regard.models.registry import config_from_plain
+from regard.models.seq2seq import Seq2Seq, Vocabulary
+from regard.models.transformer import size_settings
+from regard.train.options import TrainOptions
+from regard.trained import folder as folders
+
+
+def model_config(options: TrainOptions, vocabulary: Vocabulary) -> Any:
+    """The configuration of the model that the options name.
+
+    Args:
+        options: of the run.
+        vocabulary: of source and target together.
+
+    Returns:
+        The model's configuration.
+
+    Raises:
+        ConfigError: an unknown model, size or setting.
+    """
+    settings = dict(options.model_settings or {})
+    if options.dropout is not None:
+        settings.setdefault("dropout", options.dropout)
+    if options.size is not None:
+        if options.model != "transformer":
+            raise ConfigError(f"size={options.size!r}: only transformer has sizes, not {options.model}; set its fields")
+        settings = {**size_settings(options.size), **settings}
+    attention = AttentionConfig.from_plain(options.attention or {})
+    return config_from_plain(options.model, {**settings, "vocabulary": vocabulary, "attention": attention})
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+    """The vocabulary that a model needs for a tokenizer."""
+    return Vocabulary(size=tokenizer.size, pad=tokenizer.pad, bos=tokenizer.bos, eos=tokenizer.eos)
+
+
+def pair_reader(options: TrainOptions) -> PairReader:
+    """What reads the pairs that the options name.
+
+    Args:
+        options: of the run.
+
+    Returns:
+        The reader.
+
+    Raises:
+        ConfigError: fields that name no two columns.
+        DataError: a file that does not exist.
+    """
+    fields = (options.source_field, options.target_field)
+    numbers = tuple(int(name) for name in fields if name.isdecimal())
+    return PairReader(
+        files=options.files,
+        parallel=options.parallel,
+        columns=(numbers[0], numbers[1]) if len(numbers) == 2 else None,
+        fields=fields,
+        skip_bad_rows=options.skip_bad_rows,
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name; "auto" is a GPU where there is one.
+
+    Raises:
+        ConfigError: a device that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(name.split(":")[0])
+    if there is not None and not there():
+        raise ConfigError(f"device={name!r}: PyTorch sees none here; give cpu")
+    if name.startswith("cuda") and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    return torch.device(name)
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """What matrix products are computed in; "auto" is bfloat16 where the device multiplies it faster."""
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return torch.bfloat16 if fast else torch.float32
+
+
+def read_start(options: TrainOptions) -> tuple[Seq2Seq, Tokenizer] | None:
+    """The model to go on from."""
+    if options.start is None:
+        return None
+    if options.model_settings or options.attention or options.size:
+        raise ConfigError(
+            f"start={options.start!r} has a model already; model_settings={options.model_settings}, "
+            f"attention={options.attention} and size={options.size!r} cannot change it"
+        )
+    module, tokenizer, _ = folders.read(options.start)
+    return module, tokenizer

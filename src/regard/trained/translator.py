@@ -1,0 +1,142 @@
+"""A trained translator as one object: what `regard.load` gives."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+from regard.data.rows import Pair
+from regard.data.tokenizer import Tokenizer
+from regard.decode.search import Beam, Search
+from regard.errors import CheckpointError, DataError
+from regard.lens.alignment import Alignment
+from regard.lens.see import look
+from regard.models.seq2seq import Seq2Seq
+from regard.tasks.evaluate import Evaluation, evaluate
+from regard.tasks.translate import Translation, check_texts, translate
+from regard.trained import folder as folders
+
+SHIPPED = Path(__file__).parents[1] / "shipped" / "en-it"
+MAX_TOKENS = 256  # what training leaves out beyond, unless it was told another number
+
+
+@final
+class Translator:
+    """A model with its tokenizer, and what the two can do.
+
+    Args:
+        module: the torch module; `module(source, target)` gives named results, `logits` among them.
+        tokenizer: what it was trained with.
+        config: what else is known of it, such as how it was trained under "training".
+    """
+
+    def __init__(self, module: Seq2Seq, tokenizer: Tokenizer, config: Mapping[str, Any] | None = None) -> None:
+        self.module, self.tokenizer, self.config = module, tokenizer, dict(config or {})
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest source that the model was trained on, the end mark included."""
+        trained: int = self.config.get("training", {}).get("max_tokens", MAX_TOKENS)
+        return min(trained, getattr(self.module.config, "max_length", trained))
+
+    def translate(self, texts: Sequence[str], *, search: Search = Beam(), batch_size: int = 32) -> list[Translation]:
+        """The translations of texts; `str` of one is its best text.
+
+        Args:
+            texts: any texts; long ones are split at sentence ends and joined again.
+            search: `Beam`, `Greedy` or `Sample`.
+            batch_size: sentences that run together.
+
+        Returns:
+            A translation for each text, in order, with `.text`, `.score` and all `.candidates`.
+
+        Raises:
+            DataError: something else than a list of texts.
+        """
+        return translate(self.module, self.tokenizer, texts, search=search, longest=self.longest, batch_size=batch_size)
+
+    def see(self, text: str, target: str | None = None, *, search: Search = Beam()) -> Alignment:
+        """What each word of a translation attended to.
+
+        Args:
+            text: the source.
+            target: a translation to look at; None for the model's own.
+            search: how the model's own is looked for.
+
+        Returns:
+            The weights of all layers and heads between words.
+
+        Raises:
+            DataError: a text that is blank, or longer than the model was trained on.
+        """
+        check_texts([text])
+        tokens = len(self.tokenizer.encode(text))
+        if not text.strip() or tokens >= self.longest:
+            raise DataError(f"text has {tokens} tokens; expected 1 to {self.longest - 1}: see one or a few sentences")
+        if target is None:
+            [chosen] = self.translate([text], search=search)[0].candidates[0].tokens
+        else:
+            check_texts([target])
+            chosen = self.tokenizer.encode(target.strip())
+        return look(self.module, self.tokenizer, text.strip(), chosen)
+
+    def align(self, translation: Translation) -> str:
+        """Which source word each word of a translation came from, as "0-0 2-1": source, target, from 0 (Pharaoh)."""
+        links, read, written = [], 0, 0
+        for piece, tokens in zip(translation.pieces, translation.candidates[0].tokens, strict=True):
+            if not piece.text.strip():
+                continue
+            seen = look(self.module, self.tokenizer, piece.text.strip(), tokens)
+            for link in seen.pharaoh().split():
+                source, target = map(int, link.split("-"))
+                links.append(f"{read + source}-{written + target}")
+            read, written = read + len(seen.source) - 1, written + len(seen.target) - 1  # without the end marks
+        return " ".join(links)
+
+    def evaluate(
+        self, pairs: Iterable[Pair | tuple[str, str]], *, search: Search = Beam(), batch_size: int = 32
+    ) -> Evaluation:
+        """BLEU, chrF and speed on pairs of a source and its reference.
+
+        Args:
+            pairs: sources and references.
+            search: `Beam`, `Greedy` or `Sample`.
+            batch_size: sentences that run together.
+
+        Returns:
+            The scores over all and by length, and the translations.
+
+        Raises:
+            DataError: no pairs.
+        """
+        return evaluate(self.module, self.tokenizer, pairs, search=search, longest=self.longest, batch_size=batch_size)
+
+    def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
+        """Write it as a folder that `regard.load` reads.
+
+        Args:
+            folder: made if missing.
+            dtype: of the weights on disk: float32, float16 or bfloat16.
+
+        Raises:
+            ConfigError: an unknown dtype.
+            CheckpointError: weights that cannot be written so.
+        """
+        folders.save(folder, self.module, self.tokenizer, self.config, dtype=dtype)
+
+
+def load(folder: str | Path | None = None) -> Translator:
+    """A trained model from its folder.
+
+    Args:
+        folder: of a run, or what `Translator.save` wrote; None for the model that the package ships.
+
+    Returns:
+        One object with `.module`, `.tokenizer`, `.config`, and its jobs: `.translate([...])`, `.see(...)`,
+        `.evaluate(...)`, `.save(...)`.
+
+    Raises:
+        CheckpointError: a folder or file that is missing, damaged, or of another format.
+    """
+    if folder is None and not SHIPPED.is_dir():
+        raise CheckpointError(f"this copy of regard ships no model ({SHIPPED} is missing); name a folder of your own")
+    return Translator(*folders.read(SHIPPED if folder is None else folder))

@@ -1,0 +1,149 @@
+"""Misuse of training: see `cases.py`."""
+
+import errno
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from regard.errors import CheckpointError, ConfigError, DataError
+from regard.train import checkpoint
+from regard.train.loop import Trainer
+from regard.train.options import TrainOptions
+from regard.train.report import Report
+from regard.train.run import train
+from regard.train.setup import pick_device
+from regard.trained import folder as folders
+from tests.train.made import options
+
+
+def said(**changes: Any) -> Callable[[], object]:
+    return lambda: TrainOptions(**{"files": ("pairs.tsv",), **changes})
+
+
+def running(*patches: Any, **changes: Any) -> Callable[[], object]:
+    """A run of a second, with parts of it replaced."""
+
+    def call() -> object:
+        with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+            for target, attribute, replacement in patches:
+                stack.enter_context(mock.patch.object(target, attribute, replacement))
+            return train(options(Path(name), **changes))
+
+    return call
+
+
+def interrupted(*_: object) -> float:
+    signal.raise_signal(signal.SIGINT)
+    return 1.0
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def plan(content: str) -> Callable[[], object]:
+    """A run in a folder that was begun with this plan."""
+
+    def call() -> object:
+        with tempfile.TemporaryDirectory() as name:
+            Path(name, "run").mkdir()
+            Path(name, "run", "plan.json").write_text(content)
+            return train(options(Path(name)))
+
+    return call
+
+
+def in_a_file() -> object:
+    with tempfile.TemporaryDirectory() as name:
+        Path(name, "run").write_text("a file")
+        return train(options(Path(name)))
+
+
+def other_checkpoint() -> object:
+    module = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.SGD(module.parameters())
+    with tempfile.TemporaryDirectory() as name:
+        checkpoint.write(Path(name), module, optimizer, {"step": 1})
+        found = checkpoint.newest(Path(name))
+        weights = found.folder / checkpoint.WEIGHTS
+        save_file({key: x for key, x in load_file(weights).items() if key != "bias"}, weights)
+        return checkpoint.read(found, module, optimizer)
+
+
+def unwritable() -> object:
+    module = torch.nn.Linear(2, 3)
+    with tempfile.TemporaryDirectory() as name, mock.patch.object(checkpoint, "_put", full):
+        return checkpoint.write(Path(name), module, torch.optim.SGD(module.parameters()), {"step": 7})
+
+
+def two_processes() -> object:
+    from regard.train.distributed import Group
+    from regard.train.run import _Run
+
+    with tempfile.TemporaryDirectory() as name:
+        run = _Run(options(Path(name), files=("-",)), torch.device("cpu"), Group(0, 2), 0.0)
+        return run._prepare(None)
+
+
+def without_tensorboard() -> object:
+    with tempfile.TemporaryDirectory() as name, mock.patch.dict(sys.modules, {"torch.utils.tensorboard": None}):
+        return Report(Path(name), since=0, tensorboard=True)
+
+
+CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
+    ("train-nothing", said(files=()), ConfigError, "files=() and parallel=None: give one of them"),
+    ("train-lengths", said(steps=3, epochs=2), ConfigError, "steps=3 and epochs=2: give one of them"),
+    ("train-schedule", said(schedule="linea"), ConfigError, "unknown schedule 'linea'; did you mean 'linear'?"),
+    ("train-least", said(batch_tokens=0), ConfigError, "batch_tokens=0 must be at least 1"),
+    ("train-vocabulary", said(vocab_size=200), ConfigError, "vocab_size=200 must be at least 300"),
+    (
+        "train-size",
+        running(model="rnn", model_settings=None, size="base"),
+        ConfigError,
+        "only transformer has sizes, not rnn",
+    ),
+    ("train-setting", running(model_settings={"embed_dims": 3}), ConfigError, "did you mean 'embed_dim'?"),
+    ("train-file", running(files=("nothing.tsv",)), DataError, "nothing.tsv"),
+    (
+        "train-start",
+        running(start="run"),
+        ConfigError,
+        "start='run' has a model already; model_settings={'embed_dim': 16",
+    ),
+    ("train-out", in_a_file, ConfigError, "cannot be made or read"),
+    ("train-plan", plan("{"), CheckpointError, "plan.json is not JSON"),
+    ("train-other-options", plan('{"options": {"steps": 3}}'), ConfigError, "steps was 3, now 9"),
+    ("train-device", lambda: pick_device("cuda"), ConfigError, "device='cuda': PyTorch sees none here"),
+    ("train-stdin-shared", two_processes, ConfigError, "several processes cannot share standard input"),
+    (
+        "train-diverged",
+        running((Trainer, "gradients", lambda *_: float("nan"))),
+        ConfigError,
+        "the loss is nan at step 1 with learning_rate=0.001",
+    ),
+    (
+        "train-no-time",
+        running((Trainer, "seconds_a_step", lambda *_: 1e6), steps=None, minutes=1.0),
+        ConfigError,
+        "minutes=1 leaves no time to train: a step takes 1000000.0 s",
+    ),
+    (
+        "train-ctrl-c",
+        running((Trainer, "gradients", interrupted)),
+        KeyboardInterrupt,
+        "stopped at step 1; the same command goes on from there",
+    ),
+    ("train-disk-full", running((folders, "save", full)), CheckpointError, "cannot be written: No space left"),
+    ("checkpoint-disk-full", unwritable, CheckpointError, "step-00000007 cannot be written: No space left on device"),
+    ("checkpoint-other", other_checkpoint, CheckpointError, "is of another model: bias"),
+    ("tensorboard-missing", without_tensorboard, ConfigError, "pip install 'regard[tensorboard]'"),
+]

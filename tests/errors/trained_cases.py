@@ -1,0 +1,186 @@
+"""Misuse of trained models, and folders that are not what they should be: see `cases.py`."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from regard.errors import CheckpointError, ConfigError, DataError
+from regard.tasks.evaluate import evaluate
+from regard.tasks.translate import translate
+from regard.trained import translator as shipped
+from regard.trained.folder import read, save
+from regard.trained.translator import load
+from tests.trained.made import tokenizer, transformer, translator
+
+
+def reading(change: Callable[[Path], object]) -> Callable[[], object]:
+    """Read a folder after a change to its files."""
+
+    def call() -> object:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name, "run")
+            save(folder, transformer(), tokenizer(), {})
+            change(folder)
+            return read(folder)
+
+    return call
+
+
+def config(**changes: Any) -> Callable[[Path], object]:
+    """Other values in config.json."""
+    return lambda folder: text(folder, json.dumps({**json.loads((folder / "config.json").read_text()), **changes}))
+
+
+def model(**changes: Any) -> Callable[[Path], object]:
+    """Other values of the model in config.json."""
+    return lambda folder: config(model={**json.loads((folder / "config.json").read_text())["model"], **changes})(folder)
+
+
+def text(folder: Path, content: str) -> None:
+    (folder / "config.json").write_text(content)
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def other_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    tensors["wrong"] = tensors.pop("encoder.0.norms.0.weight", tensors.pop(sorted(tensors)[-1]))
+    tensors["embedding.weight"] = tensors["embedding.weight"][:7].contiguous()
+    safetensors.torch.save_file(tensors, path)
+
+
+def without_shipped() -> object:
+    """As in a copy of the package that ships no model."""
+    kept, shipped.SHIPPED = shipped.SHIPPED, Path("/nowhere/en-it")
+    try:
+        return load()
+    finally:
+        shipped.SHIPPED = kept
+
+
+def saving(dtype: str, number: float) -> object:
+    """Save a model that holds a number which it should not."""
+    module = transformer()
+    with torch.no_grad():
+        module.embedding.weight[3, 3] = number
+    with tempfile.TemporaryDirectory() as folder:
+        return save(folder, module, tokenizer(), {}, dtype=dtype)
+
+
+def run(*texts: Any) -> object:
+    return translate(transformer(), tokenizer(), *texts)
+
+
+CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
+    (
+        "trained-folder-missing",
+        lambda: read("/nowhere/run"),
+        CheckpointError,
+        "/nowhere/run does not exist; expected the folder",
+    ),
+    ("trained-folder-file", lambda: read(__file__), CheckpointError, "trained_cases.py is a file; expected the folder"),
+    (
+        "trained-folder-empty",
+        reading(lambda f: [x.unlink() for x in f.iterdir()]),
+        CheckpointError,
+        "the folder has nothing",
+    ),
+    (
+        "trained-weights-missing",
+        reading(lambda f: (f / "model.safetensors").unlink()),
+        CheckpointError,
+        "model.safetensors is missing; the folder has config.json, tokenizer.json",
+    ),
+    (
+        "trained-weights-pickled",
+        reading(pickled),
+        CheckpointError,
+        "has pytorch_model.bin and no model.safetensors: regard reads",
+    ),
+    (
+        "trained-weights-damaged",
+        reading(lambda f: (f / "model.safetensors").write_bytes(b"x" * 99)),
+        CheckpointError,
+        "model.safetensors is damaged, or no safetensors file",
+    ),
+    (
+        "trained-weights-of-another-model",
+        reading(other_weights),
+        CheckpointError,
+        f"unexpected: wrong; of another shape: embedding.weight (7, 16) for ({tokenizer().size}, 16)",
+    ),
+    (
+        "trained-config-no-json",
+        reading(lambda f: text(f, "{")),
+        CheckpointError,
+        "config.json is not JSON: Expecting property",
+    ),
+    (
+        "trained-config-deep",
+        reading(lambda f: text(f, "[" * 10**5)),
+        CheckpointError,
+        "config.json is not JSON: maximum recursion",
+    ),
+    ("trained-config-list", reading(lambda f: text(f, "[]")), CheckpointError, 'it has no "format"'),
+    (
+        "trained-config-format",
+        reading(config(format=2)),
+        CheckpointError,
+        "has format 2; this version of regard reads format 1",
+    ),
+    ("trained-config-task", reading(config(task="sing")), CheckpointError, "has task 'sing'; known: translate"),
+    ("trained-config-no-model", reading(config(model="rnn")), CheckpointError, "names no model"),
+    ("trained-config-model", reading(model(name="transformr")), CheckpointError, "did you mean 'transformer'?"),
+    ("trained-config-setting", reading(model(embed=3)), CheckpointError, "'embed'; did you mean 'embed_dim'?"),
+    ("trained-config-size", reading(model(num_heads=3)), CheckpointError, "describes a model that cannot be built: "),
+    (
+        "trained-config-size-huge",
+        reading(model(hidden_dim=10**12)),
+        CheckpointError,
+        "describes a model that cannot be built",
+    ),
+    (
+        "trained-config-vocabulary",
+        reading(model(vocabulary={"size": 7})),
+        CheckpointError,
+        f"says 7 pieces of vocabulary, and tokenizer.json beside it has {tokenizer().size}",
+    ),
+    ("trained-save-dtype", lambda: saving("float8", 0.0), ConfigError, "unknown dtype 'float8'; did you mean 'float"),
+    (
+        "trained-save-nan",
+        lambda: saving("float32", float("nan")),
+        CheckpointError,
+        "embedding.weight has numbers that are not fi",
+    ),
+    (
+        "trained-save-large",
+        lambda: saving("float16", 1e9),
+        CheckpointError,
+        "embedding.weight has numbers that torch.float16",
+    ),
+    (
+        "trained-load-shipped",
+        without_shipped,
+        CheckpointError,
+        "this copy of regard ships no model (/nowhere/en-it is missing)",
+    ),
+    ("trained-translate-one-text", lambda: run("One."), DataError, "texts='One.' must be a list of texts"),
+    ("trained-translate-numbers", lambda: run([1]), DataError, "texts=[1] must be a list of texts"),
+    (
+        "trained-translate-surrogate",
+        lambda: run(["a", "b\udcff"]),
+        DataError,
+        r"text 2 is not valid Unicode at character 1: 'b\udcff'",
+    ),
+    ("trained-evaluate-nothing", lambda: evaluate(transformer(), tokenizer(), []), DataError, "no pairs to evaluate"),
+    ("trained-see-blank", lambda: translator().see(" "), DataError, "expected 1 to 23: see one or a few sentences"),
+    ("trained-see-long", lambda: translator().see("word " * 99), DataError, "tokens; expected 1 to 23"),
+]

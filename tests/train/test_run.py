@@ -1,0 +1,196 @@
+"""A run's folder, its length, and that a run that was stopped ends as if it had not been."""
+
+import errno
+import json
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from regard.errors import CheckpointError, ConfigError
+from regard.train import checkpoint
+from regard.train.loop import Trainer
+from regard.train.run import _Run, train
+from regard.trained import folder as folders
+from tests.train.made import SMALL, options, weights
+
+
+class Killed(BaseException):
+    """Ends a run where it stands."""
+
+
+def killed_at(number, monkeypatch):
+    """The next run ends in the middle of this step: gradients taken, the optimizer not yet called."""
+    whole = Trainer.gradients
+
+    def gradients(self, order, batches, step):
+        loss = whole(self, order, batches, step)
+        if step == number:
+            raise Killed
+        return loss
+
+    monkeypatch.setattr(Trainer, "gradients", gradients)
+
+
+def raising(*_):
+    raise Killed
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_a_run_that_was_killed_ends_with_the_same_weights(model, tmp_path, monkeypatch):
+    train(options(tmp_path, model, out=str(tmp_path / "whole")))
+    for step in (2, 5, 9):
+        with monkeypatch.context() as patch:
+            killed_at(step, patch)
+            with pytest.raises(Killed):
+                train(options(tmp_path, model))
+    train(options(tmp_path, model))
+    assert equal(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_the_folder_explains_itself(tmp_path, capsys):
+    folder = train(options(tmp_path))
+    config = json.loads((folder / "config.json").read_text())
+    assert config["training"]["options"]["steps"] == 9
+    assert config["training"]["data"]["train"] + config["training"]["data"]["valid"] == 160
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [4, 8, 9]
+    said = capsys.readouterr().err
+    assert "step 9: loss" in said
+    assert "output:" in said
+    module, tokenizer, _ = folders.read(folder)
+    assert module.vocabulary.size == tokenizer.size
+    train(options(tmp_path))
+    assert "is finished" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch):
+    train(options(tmp_path, out=str(tmp_path / "whole")))
+    with monkeypatch.context() as patch:
+        killed_at(8, patch)
+        with pytest.raises(Killed):
+            train(options(tmp_path))
+    newest, before = sorted((tmp_path / "run/checkpoints").glob("step-*"), reverse=True)[:2]
+    os.truncate(newest / "optimizer.safetensors", 1000)
+    found = checkpoint.newest(tmp_path / "run/checkpoints")
+    assert found is not None
+    assert found.folder == before
+    train(options(tmp_path))
+    assert equal(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
+    train(options(tmp_path, out=str(tmp_path / "whole")))
+    put, calls = checkpoint._put, []
+
+    def full(path, content):
+        calls.append(path)
+        if len(calls) == 5:  # within the second checkpoint
+            put(path, content[:100])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        put(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_put", full)
+        with pytest.raises(CheckpointError, match=r"step-00000006.*No space left"):
+            train(options(tmp_path))
+    assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["step-00000003"]
+    train(options(tmp_path))
+    assert equal(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+def test_ctrl_c_ends_the_step_and_keeps_it(tmp_path, monkeypatch):
+    train(options(tmp_path, out=str(tmp_path / "whole")))
+    whole = Trainer.gradients
+
+    def gradients(self, order, batches, step):
+        if step == 5:
+            signal.raise_signal(signal.SIGINT)
+        return whole(self, order, batches, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "gradients", gradients)
+        with pytest.raises(KeyboardInterrupt):
+            train(options(tmp_path))
+    assert checkpoint.newest(tmp_path / "run/checkpoints").state["step"] == 5
+    train(options(tmp_path))
+    assert equal(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+def test_other_options_are_refused_and_named(tmp_path):
+    train(options(tmp_path))
+    with pytest.raises(ConfigError, match="steps was 9, now 10"):
+        train(options(tmp_path, steps=10))
+    train(options(tmp_path, threads=1))  # which may differ
+
+
+def test_minutes_become_steps_once(tmp_path, monkeypatch):
+    timed = {"minutes": 0.5, "steps": None}
+    with monkeypatch.context() as patch:
+        patch.setattr(_Run, "_train", raising)
+        with pytest.raises(Killed):
+            train(options(tmp_path, **timed))
+    plan = tmp_path / "run/plan.json"
+    kept = json.loads(plan.read_text())
+    assert kept["steps"] > 1
+    plan.write_text(json.dumps({**kept, "steps": 4}))
+    monkeypatch.setattr(Trainer, "seconds_a_step", lambda *_: pytest.fail("measured again"))
+    train(options(tmp_path, **timed))
+    assert checkpoint.newest(tmp_path / "run/checkpoints").state["step"] == 4
+
+
+def test_measuring_leaves_the_weights_alone(tmp_path, monkeypatch):
+    def measured(self, minutes, trainer, order):
+        trainer.seconds_a_step(order, 2)
+        return 3
+
+    monkeypatch.setattr("regard.train.run._Run._steps_in", measured)
+    train(options(tmp_path, minutes=1.0, steps=None))
+    train(options(tmp_path, steps=3, out=str(tmp_path / "plain")))
+    assert equal(weights(tmp_path / "run"), weights(tmp_path / "plain"))
+
+
+def test_fine_tuning_goes_on_from_the_weights(tmp_path):
+    folder = train(options(tmp_path))
+    tuned = train(
+        options(
+            tmp_path, start=str(folder), model_settings=None, out=str(tmp_path / "tuned"), learning_rate=1e-12, steps=1
+        )
+    )
+    before, after = weights(folder), weights(tmp_path / "tuned")
+    module, _, _ = folders.read(folder)
+    best = dict(module.named_parameters())
+    assert all(torch.allclose(best[name], x, atol=1e-6) for name, x in after.items())
+    assert before.keys() == after.keys()
+    assert (tuned / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+
+
+def test_the_mean_of_checkpoints(tmp_path):
+    train(options(tmp_path, average=3))
+    folders_of = sorted((tmp_path / "run/checkpoints").glob("step-*"))
+    assert len(folders_of) == 3
+    kept = [checkpoint.Checkpoint(path, {}) for path in folders_of]
+    module, _, _ = folders.read(tmp_path / "run")
+    checkpoint.average(kept, module)
+    for name, parameter in module.named_parameters():
+        parts = torch.stack([load_file(path / "model.safetensors")[name] for path in folders_of]).double()
+        torch.testing.assert_close(parameter.detach(), parts.mean(0).float())
+
+
+def test_patience_ends_a_run_early(tmp_path):
+    train(options(tmp_path, steps=40, evaluate_every=1, patience=2, learning_rate=1e-9, schedule="constant"))
+    assert checkpoint.newest(tmp_path / "run/checkpoints").state["step"] < 40
+
+
+def test_tensorboard_gets_the_records(tmp_path):
+    pytest.importorskip("tensorboard")
+    train(options(tmp_path, tensorboard=True))
+    assert list((tmp_path / "run/tensorboard").iterdir())

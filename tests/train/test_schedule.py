@@ -1,0 +1,31 @@
+"""Learning rates by step."""
+
+import itertools
+import math
+
+import pytest
+
+from regard.train.schedule import Schedule
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "paper", "constant"])
+def test_the_rate_rises_to_its_peak_and_never_above(kind):
+    schedule = Schedule(kind=kind, peak=0.5, warmup=10, steps=100)
+    rates = [schedule.rate(step) for step in range(1, 101)]
+    assert rates[:10] == pytest.approx([0.05 * step for step in range(1, 11)])
+    assert max(rates) == rates[9]
+    assert all(rate > 0 for rate in rates)
+    assert all(later <= before for before, later in itertools.pairwise(rates[9:]))
+
+
+def test_the_paper_rate_is_its_equation_3():
+    size, warmup = 512, 4000
+    schedule = Schedule(kind="paper", peak=(size * warmup) ** -0.5, warmup=warmup, steps=100_000)
+    for step in (1, 100, 4000, 5000, 90_000):
+        assert schedule.rate(step) == pytest.approx(size**-0.5 * min(step**-0.5, step * warmup**-1.5))
+
+
+def test_cosine_is_half_way_in_the_middle():
+    schedule = Schedule(kind="cosine", peak=1.0, warmup=0, steps=99)
+    assert schedule.rate(50) == pytest.approx(0.5)
+    assert schedule.rate(25) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
