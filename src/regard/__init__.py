@@ -13,6 +13,9 @@ from regard.attention.score import Additive, Bilinear, Cosine, Dot, Location
 from regard.attention.sequence_pattern import Around, Documents, KeyLengths, Mask, PrefixLM
 from regard.attention.spec import AttentionSpec
 from regard.attention.summary import Seen, Summary
+from regard.decode.generate import generate
+from regard.decode.search import Beam, Greedy, Hypothesis, Sample
+from regard.layers.attention_config import AttentionConfig
 from regard.layers.learned import (
     ALiBiSlopes,
     LearnedAdditive,
@@ -26,16 +29,31 @@ from regard.layers.learned import (
 )
 from regard.layers.multi_head_attention import MultiHeadAttention
 from regard.layers.positions import LearnedPositions, Rotary, SinusoidalPositions
+from regard.lens.alignment import Alignment
+from regard.lens.record import record
+from regard.lens.see import look
+from regard.models.convs2s import ConvS2S, ConvS2SConfig
+from regard.models.luong import Luong, LuongConfig
+from regard.models.rnn import RNN, RNNConfig
+from regard.models.seq2seq import Seq2Seq, Vocabulary
+from regard.models.transformer import Transformer, TransformerConfig
+from regard.train.options import TrainOptions
+from regard.trained.translator import Translator, load
 
 __all__ = [
     "ALiBi",
     "ALiBiSlopes",
     "Additive",
+    "Alignment",
     "Around",
+    "AttentionConfig",
     "AttentionSpec",
+    "Beam",
     "Bilinear",
     "BlockSparse",
     "Causal",
+    "ConvS2S",
+    "ConvS2SConfig",
     "Cosine",
     "Dilated",
     "Documents",
@@ -44,6 +62,8 @@ __all__ = [
     "Full",
     "Gaussian",
     "GlobalTokens",
+    "Greedy",
+    "Hypothesis",
     "KeyLengths",
     "KeyValueCache",
     "LearnedAdditive",
@@ -56,14 +76,20 @@ __all__ = [
     "LearnedSigmoid",
     "LearnedSink",
     "Location",
+    "Luong",
+    "LuongConfig",
     "Mask",
     "MultiHeadAttention",
     "Plan",
     "PrefixLM",
+    "RNN",
+    "RNNConfig",
     "RandomBlocks",
     "RelativeBias",
     "Rotary",
+    "Sample",
     "Seen",
+    "Seq2Seq",
     "Sigmoid",
     "SinusoidalPositions",
     "SlidingWindow",
@@ -72,7 +98,16 @@ __all__ = [
     "Strided",
     "Summary",
     "TensorBias",
+    "TrainOptions",
+    "Transformer",
+    "TransformerConfig",
+    "Translator",
+    "Vocabulary",
     "attend",
+    "generate",
+    "load",
+    "look",
     "plan",
+    "record",
     "shade",
 ]

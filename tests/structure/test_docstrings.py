@@ -47,6 +47,8 @@ def problems(thing: Explained) -> list[str]:
     if not text:
         return ["has no docstring"]
     expected, documented = parameters(thing), entries(section(text, "Args"))
+    if dataclasses.is_dataclass(thing):
+        documented |= {field.name for field in dataclasses.fields(thing) if "help" in field.metadata}
     found = [f"Args: lacks {name}" for name in sorted(expected - documented)]
     found += [f"Args: names {name}, which it does not take" for name in sorted(documented - expected)]
     if returns(node) and not (section(text, "Returns") or section(text, "Yields")):

@@ -22,15 +22,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tasks": UP_TO_TASKS - {"tasks"},
     "lens": UP_TO_TASKS,
     "compress": UP_TO_TASKS,
-    "train": UP_TO_TASKS | {"lens", "compress"},
-    "serve": UP_TO_TASKS | {"lens", "compress"},
-    "cli": UP_TO_TASKS | {"lens", "compress", "train", "serve"},
+    "trained": UP_TO_TASKS | {"lens"},
+    "train": UP_TO_TASKS | {"lens", "compress", "trained"},
+    "serve": UP_TO_TASKS | {"lens", "compress", "trained"},
+    "cli": UP_TO_TASKS | {"lens", "compress", "trained", "train", "serve"},
+    "__main__": {"cli"},
     "integrations": OPERATOR | {"layers"},
 }
 # Each stands alone: none may borrow from another.
 BACKENDS = {"reference", "chunked", "native", "sdpa", "flex", "triton"}
 # Everything else is optional, and imported inside the function that needs it.
-REQUIRED = {"torch", "numpy"}
+REQUIRED = {"torch", "numpy", "click", "tokenizers", "safetensors"}
 
 
 def imports(module: Module) -> Iterator[tuple[ast.Import | ast.ImportFrom, str]]:

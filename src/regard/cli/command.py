@@ -1,0 +1,80 @@
+"""What all verbs share: help under headings with examples, and each option once."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+OPTIONS = "Options"
+
+
+class Flag(click.Option):
+    """An option that stands in the help under a heading."""
+
+    def __init__(self, *args: Any, heading: str = OPTIONS, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.heading = heading
+
+
+class Words(click.Argument):
+    """An argument with a line of help."""
+
+    def __init__(self, name: str, *, about: str, **settings: Any) -> None:
+        super().__init__([name], **settings)
+        self.about = about
+
+
+class Count(click.ParamType[int]):
+    """A whole number above 0."""
+
+    name = "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            count = int(value)
+        except ValueError:
+            count = 0
+        if count < 1:
+            self.fail(f"{value!r} is not a whole number above 0", param, ctx)
+        return count
+
+
+class Command(click.Command):
+    """A verb, each option of which is given once at most.
+
+    Args:
+        name: the verb.
+        run: what it does, given its arguments and options by name; its docstring is the help.
+        params: arguments and options.
+        examples: command lines that end the help.
+    """
+
+    def __init__(
+        self, name: str, run: Callable[..., Any], *, params: Sequence[click.Parameter], examples: Sequence[str]
+    ) -> None:
+        lines = ["\b", "Example:" if len(examples) == 1 else "Examples:", *(f"  {line}" for line in examples)]
+        super().__init__(name, callback=run, params=list(params), help=run.__doc__, epilog="\n".join(lines))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        self.given(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def given(self, ctx: click.Context, args: Sequence[str]) -> dict[str, Any]:
+        """What a command line says, as texts by parameter; UsageError where it says something twice."""
+        values, _, params = self.make_parser(ctx).parse_args(list(args))
+        for param in params:
+            if isinstance(param, click.Option) and params.count(param) > 1:
+                raise click.UsageError(f"{max(param.opts, key=len)} is given {params.count(param)} times", ctx)
+        return values
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        headings: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if isinstance(param, Words):
+                headings.setdefault("Arguments", []).append((param.make_metavar(ctx), param.about))
+            elif (record := param.get_help_record(ctx)) is not None:
+                headings.setdefault(getattr(param, "heading", OPTIONS), []).append(record)
+        headings[OPTIONS] = headings.pop(OPTIONS)  # last, with --help
+        for heading, records in headings.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)

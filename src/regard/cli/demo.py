@@ -1,0 +1,178 @@
+"""`regard demo`."""
+
+import datetime
+import itertools
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from regard.cli.command import Command, Flag
+from regard.cli.shared import COUNT
+from regard.tasks.dates import FIRST, LANGUAGES, LAST, DatePair, dates, name, part_of, written
+from regard.train.options import TrainOptions
+
+if TYPE_CHECKING:
+    from regard.lens.alignment import Alignment
+    from regard.trained.translator import Translator
+
+SENTENCES = (
+    "This package contains the documentation.",
+    "A small and fast text editor for the terminal.",
+    "The library reads and writes compressed files.",
+    "Tools to find and repair errors in a file system.",
+)
+TRAINED, HELD_OUT, TESTED = 30_000, 600, 1500  # pairs; those held out choose the best step, those tested are counted
+SHOWN = datetime.date(2022, 5, 3)  # the test date that is shown is this one or the next after it
+SHOWN_LANGUAGES = ("it", "en", "de", "fi", "ru", "hi", "zh")  # the first in the terminal, all on the page
+LEAST = 0.9  # share of unseen dates that is expected to be right
+WORST = 3  # languages that are named
+# A Transformer that is small enough for a minute on two slow cores, and one layer of cross-attention to look at.
+MODEL = {"embed_dim": 64, "num_heads": 4, "hidden_dim": 256, "encoder_layers": 2, "decoder_layers": 1, "norm": "pre"}
+
+
+def run(out: str, threads: int) -> None:
+    """Translate with the model that regard ships, then train a small one from nothing, and look inside both."""
+    import torch
+
+    began = time.perf_counter()
+    torch.set_num_threads(threads)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    show_translations(folder)
+    train_dates(folder, threads=threads)
+    click.echo(f"\nAll this took {time.perf_counter() - began:.0f} s.")
+
+
+def show_translations(folder: Path) -> None:
+    """Part 1: what the shipped model translates, and what it attends to."""
+    from regard.trained.translator import SHIPPED, load
+
+    _head("1. The model that regard ships: English to Italian, for descriptions of software")
+    if not SHIPPED.is_dir():
+        click.echo(f"This copy of regard ships no model ({SHIPPED} is missing), so on to part 2.")
+        return
+    translator = load()
+    for translation in translator.translate(SENTENCES):
+        click.echo(f"{translation.source}\n  -> {translation.text}")
+    alignments = [translator.see(sentence) for sentence in SENTENCES]
+    _show(alignments, folder / "attention.html", title="Attention of English to Italian")
+
+
+def train_dates(folder: Path, *, threads: int, seed: int = 1) -> float:
+    """Part 2: a model that learns to read dates, how often it is right, and what it attends to.
+
+    Args:
+        folder: where the pairs, the run and the page go.
+        threads: to train on.
+        seed: of the pairs and the run.
+
+    Returns:
+        The share of unseen dates that it reads right.
+    """
+    from regard.train.run import train
+    from regard.trained.translator import load
+
+    _head(f"2. A small model, trained from nothing: dates in {len(LANGUAGES)} languages")
+    days = (LAST - FIRST).days + 1
+    click.echo(
+        f"{TRAINED:,} pairs to learn from, made now. Of the {days:,} days from {FIRST.year} to {LAST.year}, eight in\n"
+        "ten are to learn from; the model sees the others in no language until it is tested on some of them."
+    )
+    files = {part: folder / f"dates-{part}.tsv" for part in ("train", "valid")}
+    _write(files["train"], dates("train", TRAINED, seed=seed))
+    _write(files["valid"], dates("valid", HELD_OUT, seed=seed))
+    model = train(options(files["train"], files["valid"], folder / "dates", threads=threads, seed=seed))
+    translator = load(model)
+    right = score(translator, list(dates("test", TESTED, seed=seed)))
+    day = next(day for day in map(SHOWN.__add__, map(datetime.timedelta, range(days))) if part_of(day) == "test")
+    alignments = [see(translator, written(day, language)) for language in SHOWN_LANGUAGES]
+    _show(alignments, folder / "dates.html", title="How a model reads dates")
+    click.echo(f'Try it: regard translate "{written(day, "en")}" --model {model}')
+    return right
+
+
+def options(train: Path, valid: Path, out: Path, *, threads: int, seed: int) -> TrainOptions:
+    """The run that learns dates in about a minute."""
+    return TrainOptions(
+        files=(str(train),),
+        valid=str(valid),
+        out=str(out),
+        vocab_size=1500,
+        model_settings=MODEL,
+        dropout=0.0,
+        label_smoothing=0.0,
+        steps=900,
+        batch_tokens=1024,
+        learning_rate=5e-3,
+        evaluate_every=150,
+        seed=seed,
+        threads=threads,
+    )
+
+
+def score(translator: "Translator", pairs: list[DatePair]) -> float:
+    """Read unseen dates, and tell how many are right, in all and in the worst languages."""
+    from regard.decode.search import Greedy
+
+    found = translator.translate([pair.source for pair in pairs], search=Greedy(), batch_size=128)
+    right: dict[str, list[bool]] = {pair.language: [] for pair in pairs}
+    wrong = []
+    for pair, translation in zip(pairs, found, strict=True):
+        right[pair.language].append(translation.text == pair.target)
+        if translation.text != pair.target:
+            wrong.append(f"{pair.source} -> {translation.text}, and not {pair.target}")
+    share = 1 - len(wrong) / len(pairs)
+    worst = sorted(right, key=lambda language: sum(right[language]) / len(right[language]))[:WORST]
+    named = ", ".join(f"{name(each)} {sum(right[each]) / len(right[each]):.0%}" for each in worst)
+    click.echo(
+        f"\nUnseen dates: {len(pairs) - len(wrong):,} of {len(pairs):,} are right to the last digit, {share:.1%}."
+    )
+    click.echo(f"The worst languages, of {len(pairs) // len(right)} dates each: {named}.")
+    if wrong:
+        click.echo(f"A mistake: {wrong[0]}.")
+    if share < LEAST:
+        click.echo(f"That is less than the {LEAST:.0%} expected.")
+    return share
+
+
+def see(translator: "Translator", text: str) -> "Alignment":
+    """What year, month and day of a date attended to."""
+    from regard.decode.search import Greedy
+    from regard.lens.see import look
+
+    [tokens] = translator.translate([text], search=Greedy())[0].candidates[0].tokens
+    pieces = translator.tokenizer.pieces(tokens)  # a digit or a hyphen each
+    runs = (list(run) for _, run in itertools.groupby(range(len(pieces)), key=lambda i: pieces[i].isdigit()))
+    parts = [("".join(pieces[i] for i in run), range(run[0], run[-1] + 1)) for run in runs]
+    return look(translator.module, translator.tokenizer, text, tokens, target_words=parts)
+
+
+def _show(alignments: "list[Alignment]", path: Path, *, title: str) -> None:
+    """The first in the terminal, all on a page."""
+    from regard.lens import page, terminal
+
+    click.echo(f"\n{terminal.draw(alignments[0].map('cross'))}\n")
+    path.write_text(page.page(alignments, title=title), encoding="utf-8")
+    click.echo(f"wrote {path}: all heads and layers, for {len(alignments)} sentences; open it in a browser")
+
+
+def _write(path: Path, pairs: Iterable[DatePair]) -> None:
+    path.write_text("".join(f"{pair.source}\t{pair.target}\n" for pair in pairs), encoding="utf-8")
+
+
+def _head(text: str) -> None:
+    click.echo(f"\n{text}\n{'-' * len(text)}")
+
+
+command = Command(
+    "demo",
+    run,
+    params=[
+        Flag(["--out"], metavar="FOLDER", default="regard-demo", show_default=True, help="Where files go."),
+        Flag(["--threads"], type=COUNT, default=1, show_default=True, help="Threads; so small a model needs no more."),
+    ],
+    examples=["regard demo", "regard demo --out /tmp/demo"],
+)

@@ -1,0 +1,88 @@
+"""`regard info`."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from regard.cli.command import Command, Flag, Words
+from regard.errors import CheckpointError
+
+METRICS = "metrics.jsonl"
+NAME = 24  # columns
+
+
+def run(folder: str | None, as_json: bool) -> None:
+    """Explain a run's folder: its model, size, data, training and scores."""
+    from regard.trained.translator import SHIPPED
+
+    found = describe(Path(folder) if folder is not None else SHIPPED)
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(found)))
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """What the files of a folder say, by subject; a run that has no weights yet is no error."""
+    from regard.trained import folder as folders
+
+    config = folders.read_config(folder)
+    found: dict[str, Any] = {"folder": str(folder), "task": config["task"], "model": config["model"]}
+    if (folder / folders.WEIGHTS).is_file():
+        weights = folders.weigh(folder)
+        found["weights"] = {"parameters": weights.numbers, "bytes": weights.size, "dtype": ", ".join(weights.dtypes)}
+    else:
+        found["weights"] = "none yet; the same `regard train` command goes on"
+    found |= {name: x for name, x in config.items() if name not in ("format", "task", "model")}
+    if metrics := last_metrics(folder / METRICS):
+        found["last metrics"] = metrics
+    return found
+
+
+def last_metrics(path: Path) -> dict[str, Any]:
+    """The last value of each metric in a file of JSON lines, empty if there is no such file."""
+    latest: dict[str, Any] = {}
+    if not path.is_file():
+        return latest
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                if not line.endswith("\n"):
+                    break  # a run that was killed while it wrote, or that is writing now
+                raise CheckpointError(f"{path}:{number} is not JSON: {error}") from error
+            latest |= row if isinstance(row, dict) else {}
+    return latest
+
+
+def _lines(found: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    for name, x in found.items():
+        if isinstance(x, Mapping) and x:
+            yield f"{indent}{name}"
+            yield from _lines(x, indent + "  ")
+        else:
+            yield f"{indent}{name:<{NAME - len(indent)}}{_text(name, x)}"
+
+
+def _text(name: str, x: Any) -> str:
+    if x is None or x == {}:
+        return "none"
+    if isinstance(x, list):
+        return ", ".join(_text(name, one) for one in x)
+    if isinstance(x, float):
+        return f"{x:,.4g}"
+    if isinstance(x, int) and not isinstance(x, bool):
+        return f"{x / 1e6:,.1f} MB" if name == "bytes" else f"{x:,}"
+    return str(x)
+
+
+command = Command(
+    "info",
+    run,
+    params=[
+        Words("folder", about="A run's folder; by default the model that regard ships.", required=False),
+        Flag(["--json", "as_json"], is_flag=True, help="Print JSON."),
+    ],
+    examples=["regard info runs/en-it"],
+)

@@ -1,0 +1,62 @@
+"""`regard see`."""
+
+from pathlib import Path
+
+import click
+
+from regard.cli.command import Command, Count, Flag, Words
+from regard.cli.shared import model_flags, open_model, search_flags, search_of
+
+
+def run(
+    text: str,
+    target: str | None,
+    kind: str,
+    layer: int | None,
+    head: int | None,
+    html: str | None,
+    png: str | None,
+    svg: str | None,
+    model: str | None,
+    threads: int | None,
+    **how: object,
+) -> None:
+    """Show what each word of a translation attends to: in the terminal, as pictures, as a page to explore."""
+    for suffix, file in ((".png", png), (".svg", svg)):
+        if file is not None and Path(file).suffix.lower() != suffix:
+            raise click.UsageError(f"--{suffix[1:]} {file}: the name must end in {suffix}")
+    search = search_of(how)
+    translator = open_model(model, threads)
+    from regard.lens import page, picture, terminal
+
+    alignment = translator.see(text, target, search=search)
+    heat_map = alignment.map(kind, layer=layer, head=head)
+    words = " ".join(alignment.target[:-1])
+    click.echo(f"{words}\n\n{terminal.draw(heat_map)}")
+    if html is not None:
+        Path(html).write_text(page.page(alignment, title=text), encoding="utf-8")
+    for file in (png, svg):
+        if file is not None:
+            picture.save(heat_map, file)
+    for file in (html, png, svg):
+        if file is not None:
+            click.echo(f"wrote {file}", err=True)
+
+
+command = Command(
+    "see",
+    run,
+    params=[
+        Words("text", about="What the model reads: one or a few sentences.", required=True),
+        Flag(["--target"], metavar="TEXT", help="A translation to look at; by default the model's own."),
+        Flag(["--html"], metavar="FILE", help="Write a page to explore all layers and heads; it needs no network."),
+        Flag(["--png"], metavar="FILE", help="Write a picture."),
+        Flag(["--svg"], metavar="FILE", help="Write a picture that scales."),
+        Flag(["--kind"], metavar="KIND", default="cross", show_default=True, help="cross, encoder or decoder."),
+        Flag(["--layer"], type=Count(), help="Counted from 1; by default the mean of all."),
+        Flag(["--head"], type=Count(), help="Counted from 1; by default the mean of all."),
+        *model_flags(),
+        *search_flags(),
+    ],
+    examples=['regard see "This package contains the documentation." --html attention.html --png attention.png'],
+)

@@ -1,0 +1,97 @@
+"""Options and inputs that several verbs have."""
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from regard.cli.command import Count, Flag
+from regard.data.files import LONGEST_LINE, show
+from regard.errors import DataError
+
+if TYPE_CHECKING:
+    from regard.decode.search import Search
+    from regard.trained.translator import Translator
+
+COUNT = Count()
+OF_BEAM, OF_SAMPLE = ("n_best", "length_penalty"), ("temperature", "top_k", "top_p", "seed")
+BEAM = 4
+
+
+def model_flags() -> list[click.Parameter]:
+    """Which model, and how it runs."""
+    return [
+        Flag(["--model"], metavar="FOLDER", help="A run's folder; by default the model that regard ships."),
+        Flag(["--threads"], type=COUNT, help="Threads; all cores by default."),
+    ]
+
+
+def search_flags(*, sampling: bool = False) -> list[click.Parameter]:
+    """How the target is looked for."""
+    flags: list[click.Parameter] = [
+        Flag(["--beam"], type=COUNT, metavar="SIZE", help=f"Beam search with so many hypotheses.  [default: {BEAM}]"),
+        Flag(
+            ["--length-penalty"], type=float, metavar="X", help="Of beam search: above 1 favors longer.  [default: 1.0]"
+        ),
+        Flag(["--greedy"], is_flag=True, help="The most probable token at each step: fast."),
+    ]
+    if sampling:
+        flags += [
+            Flag(["--sample"], is_flag=True, help="Draw each token by its probability."),
+            Flag(
+                ["--temperature"],
+                type=float,
+                metavar="X",
+                help="Of sampling: below 1 is bolder in the probable.  [default: 1.0]",
+            ),
+            Flag(["--top-k"], type=COUNT, help="Of sampling: from so many tokens only."),
+            Flag(["--top-p"], type=float, metavar="X", help="Of sampling: from the fewest tokens of this probability."),
+            Flag(["--seed"], type=int, metavar="N", help="Of sampling."),
+            Flag(["--n-best"], type=COUNT, help="Show the best N hypotheses of beam search."),
+        ]
+    return flags
+
+
+def search_of(given: dict[str, Any]) -> "Search":
+    """The search that the options say; they are taken out of `given`."""
+    from regard.decode.search import Beam, Greedy, Sample
+
+    beam, greedy, sample = (given.pop(name, None) for name in ("beam", "greedy", "sample"))
+    details = {name: given.pop(name, None) for name in (*OF_BEAM, *OF_SAMPLE)}
+    details = {name: x for name, x in details.items() if x is not None}
+    ways = [name for name, x in (("--beam", beam), ("--greedy", greedy), ("--sample", sample)) if x]
+    if len(ways) > 1:
+        raise click.UsageError(f"{' and '.join(ways)} exclude each other; give one of them")
+    fitting = OF_SAMPLE if sample else () if greedy else OF_BEAM
+    for name in details:
+        if name not in fitting:
+            needed, got = ("--sample" if name in OF_SAMPLE else "beam search"), (ways or ["beam search"])[0]
+            raise click.UsageError(f"--{name.replace('_', '-')} needs {needed}; this is {got}")
+    if sample:
+        return Sample(**details)
+    return Greedy() if greedy else Beam(size=beam or max(BEAM, details.get("n_best", 1)), **details)
+
+
+def open_model(model: str | None, threads: int | None) -> "Translator":
+    """The model of a folder, or the one that is shipped, ready to run on so many threads."""
+    import torch
+
+    from regard.trained.translator import load
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return load(model)
+
+
+def read_texts() -> Iterator[str]:
+    """The lines of standard input, as they come."""
+    lines = iter(lambda: sys.stdin.buffer.readline(LONGEST_LINE + 1), b"")
+    for number, line in enumerate(lines, start=1):
+        content = line.removesuffix(b"\n").removesuffix(b"\r")
+        if len(content) > LONGEST_LINE:
+            raise DataError(f"standard input:{number}: more than {LONGEST_LINE:,} bytes in a line: {show(content)}")
+        try:
+            yield content.decode()
+        except UnicodeDecodeError as error:
+            raise DataError(f"standard input:{number}: not UTF-8 at byte {error.start + 1}: {show(content)}") from error

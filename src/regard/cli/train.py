@@ -1,0 +1,34 @@
+"""`regard train`."""
+
+from typing import Any
+
+import click
+
+from regard.cli.command import Flag
+from regard.cli.flags import DataclassCommand
+from regard.train.options import TrainOptions
+
+
+def run(config: str | None, **given: Any) -> None:
+    """Train a model on pairs of texts; the same command started again resumes."""
+    given["parallel"] = given["parallel"] or None
+    if not given["files"] and not given["parallel"]:
+        raise click.UsageError("give files of pairs, or --parallel SOURCES TARGETS")
+    options = TrainOptions(**given)
+    from regard.train.run import train
+
+    train(options)
+
+
+command = DataclassCommand(
+    "train",
+    run,
+    options=TrainOptions,
+    nested={"model": "model_settings", "attention": "attention"},
+    params=[Flag(["--config"], metavar="FILE", help="JSON or TOML with any of these options.", heading="Run")],
+    examples=[
+        "regard train pairs.tsv --out runs/en-it",
+        "regard train pairs.tsv --model rnn --minutes 30 --attention.score additive",
+        "regard train more.tsv --from runs/en-it --out runs/it2",
+    ],
+)

@@ -1,0 +1,74 @@
+"""`regard demo`: both parts with models of no worth, and as a slow test the whole with its bar."""
+
+import dataclasses
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regard.cli import demo
+from regard.train.options import TrainOptions
+from regard.trained import translator as trained
+from tests.cli.run import regard
+from tests.trained.made import translator
+
+ORDINARY = demo.options
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps of training instead of a minute."""
+
+    def options(*files: Path, **settings: Any) -> TrainOptions:
+        few = {"steps": 2, "evaluate_every": 2, "batch_tokens": 256, "vocab_size": 400}
+        return dataclasses.replace(ORDINARY(*files, **settings), **few)
+
+    monkeypatch.setattr(demo, "options", options)
+    for count, size in (("TRAINED", 200), ("HELD_OUT", 20), ("TESTED", 30)):
+        monkeypatch.setattr(demo, count, size)
+
+
+def test_both_parts(quick: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    translator(max_tokens=256).save(tmp_path / "shipped")
+    monkeypatch.setattr(trained, "SHIPPED", tmp_path / "shipped")
+    out = tmp_path / "out"
+    result = regard("demo", "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    for sentence in demo.SENTENCES:
+        assert f"{sentence}\n  -> " in result.stdout
+    assert f"wrote {out}/attention.html: all heads and layers, for 4 sentences" in result.stdout
+    assert f"wrote {out}/dates.html" in result.stdout
+    assert re.search(r"Unseen dates: \d+ of 30 are right to the last digit, \d+\.\d%\.", result.stdout)
+    assert "The worst languages, of 1 dates each: Arabic " in result.stdout
+    assert "That is less than the 90% expected." in result.stdout
+    assert '"maggio"' in (out / "dates.html").read_text(encoding="utf-8")
+    again = regard("demo", "--out", str(out))
+    assert f"{out}/dates is finished" in again.stdout
+
+
+def test_without_a_shipped_model(quick: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(trained, "SHIPPED", tmp_path / "none")
+    result = regard("demo", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.stderr
+    assert f"This copy of regard ships no model ({tmp_path}/none is missing), so on to part 2.\n" in result.stdout
+    assert not (tmp_path / "out" / "attention.html").exists()
+    assert "Unseen dates: " in result.stdout
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = regard("demo", "--out", str(tmp_path / "file"))
+    assert result.exit_code == 1
+    assert result.stderr == f"regard: error: {tmp_path}/file: File exists\n"
+
+
+@pytest.mark.slow
+def test_the_whole_demo(tmp_path: Path) -> None:
+    began = time.process_time()
+    result = regard("demo", "--out", str(tmp_path))
+    assert result.exit_code == 0, result.stderr
+    [share] = re.findall(r"last digit, (\d+\.\d)%", result.stdout)
+    assert float(share) >= 90
+    assert time.process_time() - began < 240  # processor time, which other work on the machine changes less

@@ -1,0 +1,92 @@
+"""`regard evaluate`, `regard see` and `regard info`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from regard.decode.search import Greedy
+from regard.lens.terminal import draw
+from tests.cli.run import error, model_folder, regard
+from tests.trained.made import SENTENCES, translator
+
+MODEL = ("--model", str(model_folder()))
+PAIRS = [(SENTENCES[0], SENTENCES[1]), (SENTENCES[2], SENTENCES[3])]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "test.tsv"
+    path.write_text("".join(f"{source}\t{target}\n" for source, target in PAIRS), encoding="utf-8")
+    return str(path)
+
+
+def test_evaluate(file: str) -> None:
+    found = json.loads(regard("evaluate", file, *MODEL, "--greedy", "--json").stdout)
+    expected = translator().evaluate(PAIRS, search=Greedy())
+    assert found["scores"] == expected.scores._asdict()
+    assert (found["pairs"], found["search"], found["skipped"]) == (2, "Greedy()", {})
+    table = regard("evaluate", file, *MODEL, "--greedy").stdout
+    assert f"all                    2{expected.scores.bleu:8.1f}{expected.scores.chrf:8.1f}\n" in table
+    assert "pairs a second" in table
+    assert json.loads(regard("evaluate", file, *MODEL, "--greedy", "--json", "--first", "1").stdout)["pairs"] == 1
+
+
+def test_evaluate_other_inputs(file: str, tmp_path: Path) -> None:
+    sides = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for path, texts in zip(sides, zip(*PAIRS, strict=True), strict=True):
+        path.write_text("\n".join(texts), encoding="utf-8")
+    words = ("evaluate", *MODEL, "--greedy", "--json")
+    expected = json.loads(regard(*words, file).stdout)["scores"]
+    assert json.loads(regard(*words, "--parallel", *map(str, sides)).stdout)["scores"] == expected
+    stdin = Path(file).read_text(encoding="utf-8") + "a bad row\n"
+    assert "a bad row" in error(*words, "-", stdin=stdin, code=1)
+    found = json.loads(regard(*words, "-", "--skip-bad-rows", stdin=stdin).stdout)
+    assert found["scores"] == expected
+    assert sum(found["skipped"].values()) == 1
+    assert error(*words).startswith("give files of pairs, or --parallel SOURCES TARGETS")
+    (tmp_path / "empty.tsv").touch()
+    assert "empty.tsv is empty" in error(*words, str(tmp_path / "empty.tsv"), code=1)
+
+
+def test_see(tmp_path: Path) -> None:
+    html, png, svg = (str(tmp_path / name) for name in ("a.html", "a.png", "a.svg"))
+    result = regard("see", SENTENCES[0], *MODEL, "--target", SENTENCES[1], "--html", html, "--png", png, "--svg", svg)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("Questo pacchetto contiene la documentazione.\n\n")
+    assert "attention" in result.stdout
+    assert result.stderr == f"wrote {html}\nwrote {png}\nwrote {svg}\n"
+    assert "pacchetto" in Path(html).read_text(encoding="utf-8")
+    assert Path(png).read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in Path(svg).read_text(encoding="utf-8")
+
+
+def test_see_one_head_of_the_encoder() -> None:
+    result = regard("see", SENTENCES[0], *MODEL, "--greedy", "--kind", "encoder", "--layer", "1", "--head", "2")
+    expected = translator().see(SENTENCES[0], search=Greedy()).map("encoder", layer=1, head=2)
+    assert result.stdout.endswith(f"\n\n{draw(expected)}\n")
+
+
+def test_see_wrong_use() -> None:
+    assert error("see", "x", "--png", "a.svg").startswith("--png a.svg: the name must end in .png")
+    assert error("see").startswith("Missing argument")
+    assert "did you mean 'encoder'" in error("see", "The", *MODEL, "--kind", "encode", code=1)
+    assert "expected 1 to 23: see one or a few sentences" in error("see", " ", *MODEL, code=1)
+
+
+def test_info(tmp_path: Path) -> None:
+    translator().save(tmp_path)
+    rows = [{"step": 100, "loss": 2.5}, {"step": 200, "bleu": 31.25}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 3')
+    found = json.loads(regard("info", str(tmp_path), "--json").stdout)
+    assert found["model"]["name"] == "transformer"
+    assert found["weights"]["parameters"] == sum(x.numel() for x in translator().module.parameters())
+    assert found["training"] == {"max_tokens": 24, "steps": 3}
+    assert found["last metrics"] == {"step": 200, "loss": 2.5, "bleu": 31.25}
+    text = regard("info", str(tmp_path)).stdout
+    assert f"  parameters            {found['weights']['parameters']:,}\n" in text
+    assert "  bleu                  31.25\n" in text
+    (tmp_path / "model.safetensors").unlink()
+    assert "none yet" in regard("info", str(tmp_path)).stdout
+    (tmp_path / "metrics.jsonl").write_text("{]\n")
+    assert "metrics.jsonl:1 is not JSON" in error("info", str(tmp_path), code=1)
