@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 
 .DEFAULT_GOAL := test
-.PHONY: demo test check contract bench wheel clean
+.PHONY: demo test check learn contract bench wheel clean
 
 # Builds without isolation, so that the build backend too has the tested version.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -24,10 +24,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/python examples/demo.py
+	$(BIN)/regard demo
 
 test: $(INSTALLED)
 	$(PYTEST) -m 'not slow'
+
+# Every architecture learns to copy, to reverse and to align: minutes of training.
+learn: $(INSTALLED)
+	$(PYTEST) -m slow tests/learn tests/cli
 
 # The full product of backends, scores, normalizers, patterns and biases; `make test` takes a sample of it.
 contract: $(INSTALLED)

@@ -46,3 +46,13 @@ def test_empty_sentences_have_an_end_mark_to_look_at(source: str, target: str) -
     seen = look(model("transformer"), tokenizer(), source, tokenizer().encode(target))
     assert seen.source == [*source.split(), END]
     assert seen.map("decoder").weights.shape == (len(target.split()) + 1,) * 2
+
+
+def test_parts_of_a_target_may_be_given() -> None:
+    module, ids = model("transformer"), tokenizer().encode("contenuto la")
+    parts = [("first", range(1)), ("others", range(1, len(ids)))]
+    seen = look(module, tokenizer(), "container", ids, target_words=parts)
+    assert seen.target == ["first", "others", END]
+    whole = look(module, tokenizer(), "container", ids)
+    path = "decoder.1.cross_attention"
+    assert torch.allclose(seen.weights[path][:, -1], whole.weights[path][:, -1])

@@ -1,4 +1,4 @@
-"""What `make demo` shows: a pattern, a call with a summary, its plan, a long sequence with gradients, and an attention
+"""The operator at work: a pattern, a call with a summary, its plan, a long sequence with gradients, and an attention
 that learns. Everything is computed and measured now, in under a minute on two cores.
 """
 
