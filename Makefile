@@ -11,10 +11,15 @@ CONSTRAIN := --constraint constraints.txt
 
 # Two workers of one thread each: two workers of two threads each run slower on two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
-BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
+BENCHMARKS := chunked memory overhead
+# Hours in all; REGARD_PAIRS=FOLDER of train, valid and test.tsv.gz, else made-up pairs.
+TRANSLATOR_BENCHMARKS := training decoding invariance kill lengths architectures quality
+
+run = status=0; for name in $(1); do echo "$$name"; $(BIN)/python benchmarks/bench_$$name.py || status=1; done; \
+	exit $$status
 
 .DEFAULT_GOAL := test
-.PHONY: demo test check learn contract bench wheel clean
+.PHONY: demo test check learn contract bench bench-translator wheel clean
 
 # Builds without isolation, so that the build backend too has the tested version.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -46,8 +51,11 @@ check: $(INSTALLED)
 
 # Each benchmark checks its answer, times it, and writes benchmarks/results/<name>.json.
 bench: $(INSTALLED)
-	mkdir -p benchmarks/results
-	status=0; for bench in $(BENCHMARKS); do echo "$$bench"; $(BIN)/python "$$bench" || status=1; done; exit $$status
+	$(call run,$(BENCHMARKS))
+
+bench-translator: $(INSTALLED)
+	$(PIP) install --quiet $(CONSTRAIN) --no-build-isolation --editable '.[bench]'
+	$(call run,$(TRANSLATOR_BENCHMARKS))
 
 wheel: $(INSTALLED)
 	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 START, END = "<!-- figures -->", "<!-- end figures -->"
@@ -14,8 +15,14 @@ def table() -> str:
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         result = json.loads(path.read_text())
         places.add(f"{result['processor']}, {result['cores']} cores, torch {result['torch']}")
-        lines += [f"| {c['case']} | {c['value']:g} | {c['bar']:g} | {c['unit']} |" for c in result["cases"]]
+        lines += [f"| {c['case']} | {c['value']:g} | {_bar(c)} | {c['unit']} |" for c in result["cases"]]
     return "\n".join([f"Measured on {'; '.join(sorted(places))}; `make bench` measures again.", "", *lines])
+
+
+def _bar(case: dict[str, Any]) -> str:
+    if case["bar"] is None:
+        return "none"
+    return f"{'at least ' if case.get('at_least') else ''}{case['bar']:g}"
 
 
 def updated(readme: str) -> str:

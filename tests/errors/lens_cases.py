@@ -66,7 +66,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "alignment-path",
         lambda: seen(weights={"blocks.0.attention": torch.zeros(1, 2, 2)}),
         ConfigError,
-        "'blocks.0.attention' has no kind; expected a path such as decoder.layers.0.cross_attention",
+        "'blocks.0.attention' has no kind; expected a path such as decoder.0.cross_attention",
     ),
     ("alignment-kind", lambda: seen().map("encodr"), ConfigError, "no kind 'encodr'; known: cross"),
     ("alignment-layer", lambda: seen().map(layer=0), ConfigError, "layer=0 is not one of the 1 there are"),

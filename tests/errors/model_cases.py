@@ -56,6 +56,18 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         ShapeError,
         "value is Tensor(torch.float32, (2, 3)); expected (batch, source length, size)",
     ),
+    (
+        "cross-bias",
+        lambda: rnn(attention=AttentionConfig(position_bias=rg.ALiBiSlopes())),
+        ConfigError,
+        "attention.position_bias=ALiBiSlopes(learned=False) is for self-attention, which this model does not have",
+    ),
+    (
+        "rnn-fixed",
+        lambda: rnn(context="fixed", attention=AttentionConfig(normalizer=rg.Sparsemax())),
+        ConfigError,
+        "context='fixed' has no attention; got AttentionConfig(score=None, normalizer=Sparsemax()",
+    ),
     # fields of the configurations
     ("rnn-context", lambda: rnn(context="fix"), ConfigError, "RNNConfig: unknown context 'fix'; did you mean 'fixed'?"),
     ("rnn-size", lambda: rnn(hidden_dim=0), ConfigError, "RNNConfig: hidden_dim=0 must be an integer >= 1"),

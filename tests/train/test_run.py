@@ -150,7 +150,7 @@ def test_minutes_become_steps_once(tmp_path, monkeypatch):
 def test_measuring_leaves_the_weights_alone(tmp_path, monkeypatch):
     def measured(self, minutes, trainer, order):
         trainer.seconds_a_step(order, 2)
-        return 3
+        return 3, 4
 
     monkeypatch.setattr("regard.train.run._Run._steps_in", measured)
     train(options(tmp_path, minutes=1.0, steps=None))

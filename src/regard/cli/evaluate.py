@@ -24,13 +24,14 @@ def run(
     **how: object,
 ) -> None:
     """Translate the sources of pairs and compare with their targets: BLEU, chrF, by length, and speed."""
-    from regard.data.rows import read_pairs
+    from regard.data.rows import columns_of, read_pairs
 
     if bool(files) == bool(parallel):
         raise click.UsageError("give files of pairs, or --parallel SOURCES TARGETS")
     search = search_of(how)
+    fields = (source_field, target_field)
     reader = read_pairs(
-        files, parallel=parallel or None, fields=(source_field, target_field), skip_bad_rows=skip_bad_rows
+        files, parallel=parallel or None, columns=columns_of(fields), fields=fields, skip_bad_rows=skip_bad_rows
     )
     pairs = list(itertools.islice(reader, first))
     translator = open_model(model, threads)

@@ -23,7 +23,7 @@ from regard.data.formats import (
 )  # fmt: skip
 from regard.errors import ConfigError, DataError, nearest
 
-__all__ = ["Pair", "PairReader", "read_pairs"]
+__all__ = ["Pair", "PairReader", "columns_of", "read_pairs"]
 
 LONGEST_SIDE = 50_000  # characters
 FORMATS = ("tsv", "jsonl", "parquet")
@@ -150,6 +150,12 @@ def read_pairs(
         format=format,
         skip_bad_rows=skip_bad_rows,
     )
+
+
+def columns_of(fields: Fields) -> Columns | None:
+    """The columns of TSV that two fields name, if both are numbers."""
+    numbers = tuple(int(name) for name in fields if name.isdecimal())
+    return numbers if len(numbers) == 2 else None
 
 
 def _checked(pair: Pair) -> Row:

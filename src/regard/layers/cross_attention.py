@@ -89,8 +89,13 @@ class CrossAttention(AttentionModule):
             The module.
 
         Raises:
-            ConfigError: as for `CrossAttention`.
+            ConfigError: as for `CrossAttention`, or a position bias, which is for self-attention.
         """
+        if choice.position_bias is not None:
+            raise ConfigError(
+                f"attention.position_bias={show(choice.position_bias)} is for self-attention, which this model does "
+                "not have; leave it out, or take a transformer"
+            )
         asked = {name: getattr(choice, name) for name in ("score", "normalizer", "pattern")}
         values: dict[str, Any] = {"score": score} | {name: x for name, x in asked.items() if x is not None}
         if align_dim is None and isinstance(values["score"], LearnedAdditive):

@@ -160,8 +160,8 @@ def kind_of(path: str) -> str:
     if name == "self_attention" and parents and parents[0] in ("encoder", "decoder"):
         return parents[0]
     raise ConfigError(
-        f"attention: {path!r} has no kind; expected a path such as decoder.layers.0.cross_attention or "
-        "encoder.layers.0.self_attention"
+        f"attention: {path!r} has no kind; expected a path such as decoder.0.cross_attention or "
+        "encoder.0.self_attention"
     )
 
 

@@ -59,7 +59,7 @@ def record(module: nn.Module, summary: Summary = WEIGHTS) -> Iterator[Recording]
         summary: what to record of each attention; all its weights by default.
 
     Yields:
-        A `Seen` for each attention that ran, by its path in the model, such as "decoder.layers.0.cross_attention".
+        A `Seen` for each attention that ran, by its path in the model, such as "decoder.0.cross_attention".
         Calls of one attention are joined along L. It can be read inside the block and after it.
 
     Raises:

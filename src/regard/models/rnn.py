@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.attention.pattern import Pattern
+from regard.errors import ConfigError
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.cross_attention import CrossAttention
 from regard.layers.dropout import Dropout
@@ -39,7 +40,7 @@ class RNNConfig:
         attention: other values for its attention.
 
     Raises:
-        ConfigError: a field that is out of range or unknown.
+        ConfigError: a field that is out of range or unknown, or values for an attention beside context="fixed".
     """
 
     vocabulary: Vocabulary
@@ -54,6 +55,11 @@ class RNNConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.context == "fixed" and self.attention != AttentionConfig():
+            raise ConfigError(
+                f"RNNConfig: context='fixed' has no attention; got {self.attention}; leave it out, or take "
+                "context='attention'"
+            )
 
 
 @final

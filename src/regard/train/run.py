@@ -38,6 +38,7 @@ from regard.trained import folder as folders
 
 CHECKPOINTS, DATA, PLAN = "checkpoints", "data", "plan.json"
 EVALUATIONS = 20  # in a run, if `evaluate_every` says nothing
+EVALUATION_SHARE = 0.1  # of the minutes, at most, for which there may be fewer
 EPOCHS = 10  # if nothing is said of the run's length
 MEASURED_STEPS = 12
 SPARE = 0.97  # share of the minutes that the plan fills
@@ -170,16 +171,16 @@ class _Run:
         """The run's steps and learning rates; measured once where minutes are given, and kept."""
         options = self.options
         steps = self.group.first_says(self.plan.get("steps", 0))
-        if steps:
-            pass  # as planned when the run was begun
-        elif options.minutes is not None:
-            steps = self.group.first_says(self._steps_in(options.minutes, trainer, order))
-        elif options.steps is not None:
+        every = self.group.first_says(self.plan.get("evaluate_every", 0))
+        if not steps and options.minutes is not None:
+            steps, every = map(self.group.first_says, self._steps_in(options.minutes, trainer, order))
+        elif not steps and options.steps is not None:
             steps = options.steps
-        else:
+        elif not steps:
             epochs = EPOCHS if options.epochs is None else options.epochs
             steps = max(1, round(epochs * math.ceil(len(order.batches(0)) / options.accumulate)))
-        self._keep_plan(steps=steps)
+        self.every = every or options.evaluate_every or max(1, steps // EVALUATIONS)
+        self._keep_plan(steps=steps, evaluate_every=self.every)
         warmup = Schedule.default_warmup(steps) if options.warmup is None else options.warmup
         peak = options.learning_rate
         if peak is None and options.schedule == "paper":
@@ -189,24 +190,28 @@ class _Run:
             peak = PEAK if options.start is None else FINE_TUNING_PEAK
         return Schedule(kind=options.schedule, peak=peak, warmup=warmup, steps=steps)
 
-    def _steps_in(self, minutes: float, trainer: Trainer, order: Order) -> int:
+    def _steps_in(self, minutes: float, trainer: Trainer, order: Order) -> tuple[int, int]:
+        """How many steps fit, and how many of them lie between evaluations."""
         self.report.progress("measuring the time of a step")
-        seconds = trainer.seconds_a_step(order, MEASURED_STEPS)
+        step = trainer.seconds_a_step(order, MEASURED_STEPS)
         began = time.perf_counter()
         trainer.evaluate(self.data.valid)
-        evaluations = (EVALUATIONS + 1) * (time.perf_counter() - began)
-        left = SPARE * 60 * minutes - (time.perf_counter() - self.started) - evaluations
-        if left < seconds:
+        evaluation = time.perf_counter() - began
+        left = SPARE * 60 * minutes - (time.perf_counter() - self.started) - evaluation  # the last one is certain
+        if left < step:
             raise ConfigError(
-                f"minutes={minutes:g} leaves no time to train: a step takes {seconds:.1f} s and evaluation "
-                f"{evaluations:.0f} s; give more"
+                f"minutes={minutes:g} leaves no time to train: a step takes {step:.1f} s and evaluation "
+                f"{evaluation:.0f} s; give more"
             )
-        return int(left / seconds)
+        if self.options.evaluate_every is not None:
+            return max(1, int(left / (step + evaluation / self.options.evaluate_every))), self.options.evaluate_every
+        evaluations = min(EVALUATIONS, max(1, int(EVALUATION_SHARE * left / evaluation)))
+        steps = max(1, int((left - (evaluations - 1) * evaluation) / step))
+        return steps, math.ceil(steps / evaluations)
 
     def _train(self, trainer: Trainer, order: Order, schedule: Schedule) -> None:
         progress = self._restore(trainer)
         before, first = progress.seconds, progress.step
-        every = self.options.evaluate_every or max(1, schedule.steps // EVALUATIONS)
         losses, counted, since = 0.0, 0, (began := time.perf_counter())
         with interrupts() as interrupted:
             while progress.step < schedule.steps and not self._enough(progress):
@@ -223,7 +228,7 @@ class _Run:
                     f"{perplexity(losses / counted):.1f}  {counted / (time.perf_counter() - since):,.0f} tokens/s  "
                     f"{duration(seconds)} left"
                 )
-                if number % every == 0 or number == schedule.steps:
+                if number % self.every == 0 or number == schedule.steps:
                     speed = counted / (time.perf_counter() - since)
                     self._evaluate(trainer, progress, loss=losses / counted, speed=speed, rate=rate)
                     losses, counted, since = 0.0, 0, time.perf_counter()

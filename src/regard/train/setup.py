@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from regard.data.rows import PairReader
+from regard.data.rows import PairReader, columns_of
 from regard.data.tokenizer import Tokenizer
 from regard.errors import ConfigError
 from regard.layers.attention_config import AttentionConfig
@@ -59,11 +59,10 @@ def pair_reader(options: TrainOptions) -> PairReader:
         DataError: a file that does not exist.
     """
     fields = (options.source_field, options.target_field)
-    numbers = tuple(int(name) for name in fields if name.isdecimal())
     return PairReader(
         files=options.files,
         parallel=options.parallel,
-        columns=(numbers[0], numbers[1]) if len(numbers) == 2 else None,
+        columns=columns_of(fields),
         fields=fields,
         skip_bad_rows=options.skip_bad_rows,
     )

@@ -1,0 +1,141 @@
+"""The architectures of issue 3 at matched parameters, and how the benchmarks train them."""
+
+import json
+import math
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from regard.data.store import PairStore
+from regard.models.registry import build, config_from_plain
+from regard.models.seq2seq import Seq2Seq, Vocabulary
+from regard.models.transformer import SIZES
+from regard.train.loop import Order, Progress, Trainer, make_optimizer
+from regard.train.options import TrainOptions
+from regard.train.schedule import Schedule
+from regard.train.setup import pick_precision
+
+TOLERANCE = 0.05  # of the Transformer's parameters
+# The model, what it is besides its sizes, and the size that is set so that the parameters match.
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "fixed vector": ("rnn", {"context": "fixed"}, "hidden_dim"),
+    "Bahdanau": ("rnn", {"context": "attention"}, "hidden_dim"),
+    "Luong, global, dot": ("luong", {"score": "dot", "window": "global"}, "hidden_dim"),
+    "Luong, local-m": ("luong", {"score": "dot", "window": "local-m"}, "hidden_dim"),
+    "Luong, local-p": ("luong", {"score": "general", "window": "local-p"}, "hidden_dim"),
+    "ConvS2S": ("convs2s", {}, "hidden_dim"),
+    "Transformer": ("transformer", {}, ""),
+}
+DROPOUT, RATE, WARMUP = 0.1, 1e-3, 0.05  # the same for all; the warm-up is a share of the tokens
+
+
+def parameters(module: nn.Module) -> int:
+    """How many there are, vectors of tokens and of positions aside."""
+    skipped = {id(p) for part in module.modules() if _embeds(part) for p in part.parameters()}
+    return sum(p.numel() for p in module.parameters() if id(p) not in skipped)
+
+
+def _embeds(part: nn.Module) -> bool:
+    return isinstance(part, nn.Embedding) or type(part).__name__ in ("Embeddings", "LearnedPositions")
+
+
+def matched(name: str, told: Vocabulary, size: str) -> tuple[Any, int]:
+    """The configuration of an architecture with the parameters of a Transformer of this size; and how many it has."""
+    width = SIZES[size]["embed_dim"]
+    model, settings, free = ARCHITECTURES[name]
+    target = _count("transformer", {"vocabulary": told, **SIZES[size]})
+    plain = {"vocabulary": told, "dropout": DROPOUT, "embed_dim": width, **settings}
+    if not free:
+        return config_from_plain(model, {**plain, **SIZES[size], "dropout": DROPOUT}), target
+    if model == "rnn":
+        plain["align_dim"] = width
+
+    def apart(eighth: int) -> int:
+        return _count(model, {**plain, free: 8 * eighth}) - target
+
+    low, high = 2, width
+    while low < high:  # the smallest multiple of 8 with no fewer parameters
+        middle = (low + high) // 2
+        low, high = (low, middle) if apart(middle) >= 0 else (middle + 1, high)
+    best = 8 * min((low - 1, low), key=lambda x: abs(apart(x)))
+    found = _count(model, {**plain, free: best})
+    if abs(found / target - 1) > TOLERANCE:
+        raise SystemExit(f"{name} has {found:,} parameters with {free}={best}; the Transformer {target:,}")
+    return config_from_plain(model, {**plain, free: best}), target
+
+
+def _count(model: str, plain: dict[str, Any]) -> int:
+    with torch.device("meta"):
+        return parameters(build(config_from_plain(model, plain)))
+
+
+def train(
+    config: Any, store: PairStore, *, tokens: int, seed: int, batch_tokens: int = 2048
+) -> tuple[Trainer, dict[str, Any]]:
+    """Train a model on so many target tokens.
+
+    Args:
+        config: of the model.
+        store: the pairs.
+        tokens: target tokens, end marks counted; the last batch may go a little beyond.
+        seed: of the weights, the order and dropout.
+        batch_tokens: of a batch, padding counted.
+
+    Returns:
+        The trainer, and what was measured.
+    """
+    options = TrainOptions(files=("-",), batch_tokens=batch_tokens, seed=seed)
+    torch.manual_seed(seed)
+    module: Seq2Seq = build(config)
+    precision = pick_precision("auto", torch.device("cpu"))
+    trainer = Trainer(module, make_optimizer(module, options), options, precision=precision)
+    order, progress = Order(store, options), Progress()
+    mean = order.tokens(order.batches(0)) / len(order.batches(0))
+    steps = math.ceil(tokens / mean)
+    schedule = Schedule(kind="linear", peak=RATE, warmup=max(1, round(WARMUP * steps)), steps=steps)
+    start, said = time.perf_counter(), time.perf_counter()
+    while progress.tokens < tokens:
+        batches = order.next(progress)
+        progress.step += 1
+        trainer.step(order, batches, progress.step, schedule.rate(min(progress.step, steps)))
+        progress.tokens += order.tokens(batches)
+        if time.perf_counter() - said > 60:
+            said = time.perf_counter()
+            print(f"  {progress.tokens:,} of {tokens:,} tokens, {progress.tokens / (said - start):,.0f}/s", flush=True)
+    seconds = time.perf_counter() - start
+    measured = {"tokens": progress.tokens, "steps": progress.step, "tokens_a_second": progress.tokens / seconds}
+    return trainer, {**measured, "precision": str(precision).removeprefix("torch.")}
+
+
+class Runs:
+    """Results of single runs, a line each, so that a benchmark that was stopped goes on with what is missing.
+
+    Args:
+        path: of the file.
+        setting: what all runs must have in common to be compared; lines of other settings stay, and are not read.
+    """
+
+    def __init__(self, path: Path, setting: dict[str, Any]) -> None:
+        self.path, self.setting = path, setting
+
+    def found(self) -> list[dict[str, Any]]:
+        """The runs of this setting."""
+        if not self.path.exists():
+            return []
+        lines = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+        return [line for line in lines if line["setting"] == self.setting]
+
+    def missing(self, wanted: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+        """The names and seeds that there are no results of."""
+        there = {(line["name"], line["seed"]) for line in self.found()}
+        return [one for one in wanted if one not in there]
+
+    def add(self, name: str, seed: int, **measured: Any) -> None:
+        """Keep a result."""
+        self.path.parent.mkdir(exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"setting": self.setting, "name": name, "seed": seed, **measured}) + "\n")

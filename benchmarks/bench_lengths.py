@@ -1,0 +1,98 @@
+"""Who can translate long sentences? Bahdanau's figure 2, on dates in a row: the share of right dates by their number.
+
+Each architecture is trained on rows of 1 to 8 dates in many languages, and tested on dates it has not seen, in rows of
+up to 12. Each run is kept in results/lengths.jsonl as soon as it ends: the same command started again goes on.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from architectures import ARCHITECTURES, DROPOUT, RATE, Runs, matched, parameters, train
+from common import RESULTS, write
+from translation import options, read, vocabulary
+
+from regard.data.prepare import Prepared, prepare
+from regard.data.tokenizer import Tokenizer
+from regard.decode.generate import generate
+from regard.decode.search import Greedy
+from regard.models.seq2seq import Seq2Seq
+from regard.tasks.dates import BETWEEN, DatePair, concatenated
+
+TRAINED, TESTED = range(1, 9), (1, 2, 3, 4, 6, 8, 10, 12)  # dates in a row
+SHORT, LONG = 1, 8  # of the trained: how much is lost from one to the other
+
+
+def data(folder: Path, rows: int) -> Prepared:
+    """Rows of every trained length, as ids."""
+    files = []
+    for part, count in (("train", rows), ("valid", max(8, rows // 50))):
+        pairs = [pair for n in TRAINED for pair in concatenated(n, part, count // len(TRAINED))]
+        lines = (f"{pair.source}\t{pair.target}\n" for pair in pairs)
+        (folder / f"{part}.tsv").write_text("".join(lines), encoding="utf-8")
+        files.append(str(folder / f"{part}.tsv"))
+    return prepare(files[:1], folder / "data", valid=files[1:], vocab_size=1000)
+
+
+def right(model: Seq2Seq, tokenizer: Tokenizer, pairs: Sequence[DatePair]) -> float:
+    """The share of dates that are written as they should be, at their place in the row."""
+    sources = tokenizer.encode_batch([pair.source for pair in pairs])
+    found = generate(model, sources, search=Greedy())
+    said = tokenizer.decode_batch([hypotheses[0].tokens for hypotheses in found])
+    hits = total = 0
+    for text, pair in zip(said, pairs, strict=True):
+        written, expected = text.split(BETWEEN), pair.target.split(BETWEEN)
+        hits += sum(x == y for x, y in zip(written, expected, strict=False))
+        total += len(expected)
+    return hits / total
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--tokens", type=int, default=3_000_000, help="target tokens of a run")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--models", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
+    parser.add_argument("--size", default="tiny", help="of the Transformer that the others match")
+    parser.add_argument("--rows", type=int, default=80_000, help="to train on")
+    parser.add_argument("--tests", type=int, default=200, help="rows of each length")
+    given = read(parser)
+    if given.quick:
+        given.tokens, given.rows, given.tests = 1, 160, 4
+    lengths = TESTED[:2] if given.quick else TESTED
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pairs = data(folder, given.rows)
+        setting = {
+            "data": "dates", "tokens": given.tokens, "rows": given.rows, "size": given.size, "tests": given.tests,
+            "threads": given.threads, "learning_rate": RATE, "dropout": DROPOUT, "vocabulary": pairs.tokenizer.size,
+        }  # fmt: skip
+        runs = Runs((folder if given.quick else RESULTS) / "lengths.jsonl", setting)
+        for model, seed in runs.missing([(model, seed) for seed in given.seeds for model in given.models]):
+            config, _ = matched(model, vocabulary(pairs.tokenizer), given.size)
+            print(f"{model}, seed {seed}", flush=True)
+            trainer, measured = train(config, pairs.train, tokens=given.tokens, seed=seed)
+            scores = {
+                str(n): right(trainer.module, pairs.tokenizer, list(concatenated(n, "test", given.tests)))
+                for n in lengths
+            }
+            runs.add(model, seed, right=scores, parameters=parameters(trainer.module), **measured)
+            print(f"  {scores}", flush=True)
+        write("lengths", cases_of(runs.found(), setting, str(lengths[-1] if given.quick else LONG)), quick=given.quick)
+
+
+def cases_of(found: list[dict[str, Any]], told: dict[str, Any], long: str) -> list[dict[str, Any]]:
+    """The share of right dates in the longest rows trained on, for each architecture; all lengths stand beside it."""
+    cases = []
+    for name in ARCHITECTURES:
+        runs = [run for run in found if run["name"] == name]
+        if runs:
+            by_length = {n: sum(run["right"][n] for run in runs) / len(runs) for n in runs[0]["right"]}
+            case = f"dates right in rows of {long}, {name}, {told['tokens']:,} target tokens"
+            shared = {"by_length": by_length, "runs": runs, **told}
+            cases.append({"case": case, "unit": "of 1", "value": round(by_length[long], 4), "bar": None, **shared})
+    return cases
+
+
+if __name__ == "__main__":
+    main()
