@@ -107,5 +107,5 @@ def test_learned_positions_learn() -> None:
 
 def test_they_say_what_they_are() -> None:
     assert str(rg.Rotary(8)) == "Rotary(head_dim=8, base=10000, interleaved=True, fraction=1)"
-    assert str(rg.SinusoidalPositions(8)) == "SinusoidalPositions(embed_dim=8, base=10000)"
+    assert str(rg.SinusoidalPositions(8)) == "SinusoidalPositions(embed_dim=8, base=10000, interleaved=True)"
     assert str(rg.LearnedPositions(4, 8)) == "LearnedPositions(num_positions=4, embed_dim=8)"

@@ -60,7 +60,9 @@ class TrainOptions:
     steps: int | None = option("Steps to train.", None, group="length")
     epochs: float | None = option("Times to go over the data; 10 if nothing else is said.", None, group="length")
     patience: int | None = option("Stop after so many evaluations without improvement.", None, group="length")
-    evaluate_every: int | None = option("Steps between evaluations; 20 evaluations by default.", None, group="length")
+    evaluate_every: int | None = option(
+        "Steps between evaluations; 20 in a run by default, at least 50 apart.", None, group="length"
+    )
     checkpoint_every: int = option("Steps between checkpoints.", 200, group="length")
 
     batch_tokens: int = option("Tokens of a batch, padding included.", 2048, group="optimization")

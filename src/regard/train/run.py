@@ -38,6 +38,7 @@ from regard.trained import folder as folders
 
 CHECKPOINTS, DATA, PLAN = "checkpoints", "data", "plan.json"
 EVALUATIONS = 20  # in a run, if `evaluate_every` says nothing
+LEAST_BETWEEN = 50  # steps between evaluations, likewise
 EVALUATION_SHARE = 0.1  # of the minutes, at most, for which there may be fewer
 EPOCHS = 10  # if nothing is said of the run's length
 MEASURED_STEPS = 12
@@ -179,7 +180,7 @@ class _Run:
         elif not steps:
             epochs = EPOCHS if options.epochs is None else options.epochs
             steps = max(1, round(epochs * math.ceil(len(order.batches(0)) / options.accumulate)))
-        self.every = every or options.evaluate_every or max(1, steps // EVALUATIONS)
+        self.every = every or options.evaluate_every or max(LEAST_BETWEEN, steps // EVALUATIONS)
         self._keep_plan(steps=steps, evaluate_every=self.every)
         warmup = Schedule.default_warmup(steps) if options.warmup is None else options.warmup
         peak = options.learning_rate
@@ -207,7 +208,7 @@ class _Run:
             return max(1, int(left / (step + evaluation / self.options.evaluate_every))), self.options.evaluate_every
         evaluations = min(EVALUATIONS, max(1, int(EVALUATION_SHARE * left / evaluation)))
         steps = max(1, int((left - (evaluations - 1) * evaluation) / step))
-        return steps, math.ceil(steps / evaluations)
+        return steps, max(LEAST_BETWEEN, math.ceil(steps / evaluations))
 
     def _train(self, trainer: Trainer, order: Order, schedule: Schedule) -> None:
         progress = self._restore(trainer)

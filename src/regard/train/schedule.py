@@ -23,7 +23,7 @@ class Schedule:
     (embed_dim * warmup)^-0.5; "cosine": Loshchilov and Hutter 2016, arXiv 1608.03983, equation 5.
 
     >>> schedule = Schedule(kind="linear", peak=1.0, warmup=2, steps=6)
-    >>> [schedule.rate(step) for step in range(1, 7)]
+    >>> [round(schedule.rate(step), 1) for step in range(1, 7)]
     [0.5, 1.0, 0.8, 0.6, 0.4, 0.2]
     """
 
