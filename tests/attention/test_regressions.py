@@ -65,3 +65,15 @@ def test_a_call_that_fails_leaves_the_cache_as_it_was() -> None:
     assert cache.length == 3
     whole = layer(torch.cat([x, x], 1))
     torch.testing.assert_close(layer(x, cache=cache), whole[:, 3:])
+
+
+def test_what_is_hidden_may_be_huge() -> None:
+    """PyTorch's kernel multiplies hidden keys too: a product that overflows there was NaN here."""
+    lengths = rg.KeyLengths(torch.tensor([2]))
+    for hidden in (3e38, -3e38):
+        query, key, value = (torch.randn(1, 2, 3, 4) for _ in range(3))
+        key[:, :, 2] = value[:, :, 2] = hidden
+        leaves = [x.requires_grad_() for x in (query, key, value)]
+        output = rg.attend(*leaves, pattern=lengths, backend="sdpa")
+        assert output.isfinite().all()
+        assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(output.sum(), leaves))

@@ -16,13 +16,15 @@ from safetensors.torch import load_file, save_file
 
 from regard.errors import CheckpointError, ConfigError, DataError
 from regard.train import checkpoint
+from regard.train.alone import alone
+from regard.train.distributed import Group
 from regard.train.loop import Trainer
 from regard.train.options import TrainOptions
 from regard.train.report import Report
-from regard.train.run import train
+from regard.train.run import _Run, train
 from regard.train.setup import pick_device
 from regard.trained import folder as folders
-from tests.train.made import options
+from tests.train.made import options, pairs
 
 
 def said(**changes: Any) -> Callable[[], object]:
@@ -85,10 +87,24 @@ def unwritable() -> object:
         return checkpoint.write(Path(name), module, torch.optim.SGD(module.parameters()), {"step": 7})
 
 
-def two_processes() -> object:
-    from regard.train.distributed import Group
-    from regard.train.run import _Run
+def in_one_folder() -> object:
+    with tempfile.TemporaryDirectory() as name:
+        Path(name, "run").mkdir()
+        with alone(Path(name, "run")):
+            return train(options(Path(name)))
 
+
+def other_pairs() -> object:
+    """A run that was stopped, and goes on with other pairs under the same name."""
+    with tempfile.TemporaryDirectory() as name:
+        said = options(Path(name))
+        with mock.patch.object(_Run, "_finish", return_value=None):
+            train(said)
+        pairs(Path(said.files[0]), rows=120)
+        return train(said)
+
+
+def two_processes() -> object:
     with tempfile.TemporaryDirectory() as name:
         run = _Run(options(Path(name), files=("-",)), torch.device("cpu"), Group(0, 2), 0.0)
         return run._prepare(None)
@@ -104,7 +120,7 @@ CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
     ("train-lengths", said(steps=3, epochs=2), ConfigError, "steps=3 and epochs=2: give one of them"),
     ("train-schedule", said(schedule="linea"), ConfigError, "unknown schedule 'linea'; did you mean 'linear'?"),
     ("train-least", said(batch_tokens=0), ConfigError, "batch_tokens=0 must be at least 1"),
-    ("train-vocabulary", said(vocab_size=200), ConfigError, "vocab_size=200 must be at least 300"),
+    ("train-vocabulary", said(vocab_size=200), ConfigError, "vocab_size=200 must be from 300"),
     (
         "train-size",
         running(model="rnn", model_settings=None, size="base"),
@@ -117,11 +133,29 @@ CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
         "train-start",
         running(start="run"),
         ConfigError,
-        "start='run' has a model already; model_settings={'embed_dim': 16",
+        "start='run' has a model and a tokenizer already, which model_settings={'embed_dim': 16",
     ),
     ("train-out", in_a_file, ConfigError, "cannot be made or read"),
     ("train-plan", plan("{"), CheckpointError, "plan.json is not JSON"),
     ("train-other-options", plan('{"options": {"steps": 3}}'), ConfigError, "steps was 3, now 9"),
+    ("train-seed", said(seed=-1), ConfigError, "seed=-1 must be at least 0"),
+    ("train-epochs", said(epochs=float("inf")), ConfigError, "epochs=inf must be above 0 and finite"),
+    ("train-plan-empty", plan("[]"), CheckpointError, "plan.json has no options"),
+    (
+        "train-model-vocabulary",
+        running(model_settings={"vocabulary": 7}),
+        ConfigError,
+        "vocabulary=7 is not set there, but by an option",
+    ),
+    ("train-no-device", lambda: pick_device("cpu:abc"), ConfigError, "device='cpu:abc' is no device"),
+    ("train-two", in_one_folder, ConfigError, "another process trains in"),
+    ("train-other-pairs", other_pairs, ConfigError, "was begun with other pairs"),
+    (
+        "train-gradient",
+        running((torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))),
+        ConfigError,
+        "the gradient's norm is inf at step 1",
+    ),
     ("train-device", lambda: pick_device("cuda"), ConfigError, "device='cuda': PyTorch sees none here"),
     ("train-stdin-shared", two_processes, ConfigError, "several processes cannot share standard input"),
     (

@@ -16,6 +16,8 @@ from regard.train.run import _Run, train
 from regard.trained import folder as folders
 from tests.train.made import SMALL, options, weights
 
+TIMES = ("seconds", "tokens_per_second")
+
 
 class Killed(BaseException):
     """Ends a run where it stands."""
@@ -54,6 +56,11 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(model, tmp_path, monke
     assert equal(weights(tmp_path / "run"), weights(tmp_path / "whole"))
     for name in ("model.safetensors", "tokenizer.json"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    records = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("run", "whole")]
+    for mine, expected in zip(*records, strict=True):
+        assert {k: v for k, v in json.loads(mine).items() if k not in TIMES} == {
+            k: v for k, v in json.loads(expected).items() if k not in TIMES
+        }
 
 
 def test_the_folder_explains_itself(tmp_path, capsys):
@@ -107,8 +114,9 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     assert equal(weights(tmp_path / "run"), weights(tmp_path / "whole"))
 
 
-def test_ctrl_c_ends_the_step_and_keeps_it(tmp_path, monkeypatch):
-    train(options(tmp_path, out=str(tmp_path / "whole")))
+@pytest.mark.parametrize("average", [1, 3])  # a checkpoint that Ctrl-C made counts in no mean
+def test_ctrl_c_ends_the_step_and_keeps_it(average, tmp_path, monkeypatch):
+    train(options(tmp_path, out=str(tmp_path / "whole"), average=average))
     whole = Trainer.gradients
 
     def gradients(self, order, batches, step):
@@ -119,10 +127,12 @@ def test_ctrl_c_ends_the_step_and_keeps_it(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "gradients", gradients)
         with pytest.raises(KeyboardInterrupt):
-            train(options(tmp_path))
+            train(options(tmp_path, average=average))
     assert checkpoint.newest(tmp_path / "run/checkpoints").state["step"] == 5
-    train(options(tmp_path))
+    train(options(tmp_path, average=average))
     assert equal(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    name = "model.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_other_options_are_refused_and_named(tmp_path):
@@ -162,7 +172,14 @@ def test_fine_tuning_goes_on_from_the_weights(tmp_path):
     folder = train(options(tmp_path))
     tuned = train(
         options(
-            tmp_path, start=str(folder), model_settings=None, out=str(tmp_path / "tuned"), learning_rate=1e-12, steps=1
+            tmp_path,
+            start=str(folder),
+            model_settings=None,
+            dropout=None,
+            vocab_size=8000,
+            out=str(tmp_path / "tuned"),
+            learning_rate=1e-12,
+            steps=1,
         )
     )
     before, after = weights(folder), weights(tmp_path / "tuned")
@@ -187,7 +204,12 @@ def test_the_mean_of_checkpoints(tmp_path):
 
 def test_patience_ends_a_run_early(tmp_path):
     train(options(tmp_path, steps=40, evaluate_every=1, patience=2, learning_rate=1e-9, schedule="constant"))
-    assert checkpoint.newest(tmp_path / "run/checkpoints").state["step"] < 40
+    ended = checkpoint.newest(tmp_path / "run/checkpoints").state["step"]
+    assert ended < 40
+    before = (tmp_path / "run/metrics.jsonl").read_text()
+    assert before.count("\n") == ended
+    train(options(tmp_path, steps=40, evaluate_every=1, patience=2, learning_rate=1e-9, schedule="constant"))
+    assert (tmp_path / "run/metrics.jsonl").read_text() == before  # a finished run stays as it is
 
 
 def test_tensorboard_gets_the_records(tmp_path):

@@ -10,7 +10,7 @@ from regard.attention.call import HALVES, Call, make_call
 from regard.attention.memo import recall, remember
 from regard.attention.normalizer import Normalizer
 from regard.attention.pattern import Pattern
-from regard.attention.plan import Plan, choose, make_plan
+from regard.attention.plan import BACKENDS, Plan, choose, make_plan
 from regard.attention.score import Score
 from regard.attention.spec import PLAIN, AttentionSpec
 from regard.attention.summary import Seen, Summary
@@ -88,18 +88,18 @@ def attend(
     tensor([1., 2.])
     """
     values, signature = (score, normalizer, pattern, bias), None
-    if summary is None and dropout == 0 and type(dropout) is not bool:
+    if summary is None and type(dropout) in (float, int) and dropout == 0:
         signature, known = recall(query, key, value, values, query_start, key_start, backend)
         if known is not None:
             call = Call(query, key, value, known.spec, None, known.query_start, key_start, None)
-            return known.backend.run(call)[0]
+            return BACKENDS[known.backend].run(call)[0]
     spec = _spec(score, normalizer, pattern, bias, dropout)
     low = _autocast(query)
     if low is None:
         call = make_call(query, key, value, spec, seed, query_start, key_start, summary)
         chosen = choose(call, backend)
         if signature is not None:
-            remember(signature, call, chosen, values)
+            remember(signature, call, chosen.name, values)
         output, seen = chosen.run(call)
     else:
         with torch.autocast(query.device.type, enabled=False):
@@ -181,7 +181,7 @@ def _spec(
         and pattern is FULL
         and bias is None
         and dropout == 0
-        and type(dropout) is not bool
+        and type(dropout) in (float, int)
     ):
         return PLAIN
     return AttentionSpec(score, normalizer, pattern, TensorBias(bias) if isinstance(bias, Tensor) else bias, dropout)

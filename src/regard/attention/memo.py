@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from regard.attention.backends.protocol import Backend
 from regard.attention.call import Call
 from regard.attention.spec import AttentionSpec
 
@@ -23,7 +22,7 @@ class Checked(NamedTuple):
 
     spec: AttentionSpec
     query_start: int
-    backend: Backend
+    backend: str
     values: tuple[object, ...]
 
 
@@ -60,11 +59,13 @@ def recall(
     return signature, _checked.get(signature)
 
 
-def remember(signature: Signature, call: Call, backend: Backend, values: tuple[object, ...]) -> None:
-    """Keep what the checks of a call found out, unless its values hold tensors."""
+def remember(signature: Signature, call: Call, backend: str, values: tuple[object, ...]) -> None:
+    """Keep what the checks of a call found out, unless its values hold tensors, or checks of their own."""
     spec = call.spec
     parts = (spec.score, spec.normalizer, spec.pattern, spec.bias)
-    if isinstance(call.query_start, Tensor) or any(part is not None and part.held for part in parts):
+    if isinstance(call.query_start, Tensor):
+        return
+    if any(part is not None and (part.held or not type(part).__module__.startswith("regard.")) for part in parts):
         return
     if len(_checked) >= MOST:
         _checked.clear()

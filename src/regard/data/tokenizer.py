@@ -1,8 +1,9 @@
 """Text as numbers of subwords and back.
 
 Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909) over source and target together. A word carries the space
-before it as the sign U+2581; a character that the vocabulary lacks becomes its UTF-8 bytes, so that every text
-survives, but for what Unicode calls equal (NFC). Digits stand alone, and letters apart from other signs.
+before it as the sign U+2581; a character that the vocabulary lacks becomes its UTF-8 bytes. So every text survives, but
+for what Unicode calls equal (NFC), and for U+2581 itself, which comes back as a space. Digits stand alone, and letters
+apart from other signs.
 
 Ids: 0 padding, 1 start, 2 end, 3 to 258 the bytes, then characters, then merges in the order they were learned.
 """

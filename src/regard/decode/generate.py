@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from sys import maxsize
 
 import torch
 from torch import Tensor
@@ -64,7 +65,7 @@ def generate(
     check_integer("generate", "batch_size", batch_size, 1, " sources")
     check_sources(sources, model.vocabulary)
     length = twice_as_long if max_length is None else max_length
-    limits = [limit(length, source) for source in sources]
+    limits = [min(limit(length, source), model.longest or maxsize) for source in sources]
     order = sorted(range(len(sources)), key=lambda number: (-len(sources[number]), number))
     found: list[list[Hypothesis]] = [[] for _ in sources]
     with torch.inference_mode(), evaluation(model):

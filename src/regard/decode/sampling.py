@@ -40,9 +40,12 @@ class Draw:
         return draw(logits, self.search, self.uniform[sentences, step % AHEAD])
 
 
+COLDEST = 1e-30  # a temperature that float32 tells from 0
+
+
 def draw(logits: Tensor, search: Sample, uniform: Tensor) -> Tensor:
     """The tokens (R,) at which the cumulative probabilities of the logits (R, N) pass numbers (R,), 0 <= number < 1."""
-    logits = logits / search.temperature
+    logits = (logits - logits.amax(1, keepdim=True)) / max(search.temperature, COLDEST)
     if search.top_k is None and search.top_p is None:
         return passed(logits.softmax(1), uniform)
     size = logits.shape[1]

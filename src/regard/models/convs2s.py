@@ -156,6 +156,10 @@ class ConvS2S(Seq2Seq):
         for positions in (self.source_positions, self.target_positions):
             nn.init.normal_(positions.weight, std=0.1)
 
+    @property
+    def longest(self) -> int | None:
+        return self.config.max_length
+
     def encode(self, source: Tensor) -> Memory:
         lengths = self.lengths(source)
         present = (torch.arange(source.shape[1], device=source.device) < lengths[:, None])[..., None]

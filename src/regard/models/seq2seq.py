@@ -78,6 +78,11 @@ class Seq2Seq(nn.Module, ABC):
 
     vocabulary: Vocabulary
 
+    @property
+    def longest(self) -> int | None:
+        """Tokens that a source or a target may have at most, marks counted; None for no bound."""
+        return None
+
     @abstractmethod
     def encode(self, source: Tensor) -> Memory:
         """What the model knows of the sources (B, S)."""

@@ -187,6 +187,10 @@ class Transformer(Seq2Seq):
         self.output_bias = nn.Parameter(torch.zeros(config.vocabulary.size)) if config.output_bias else None
         nn.init.normal_(self.embedding.weight, std=size**-0.5)
 
+    @property
+    def longest(self) -> int | None:
+        return self.config.max_length if self.config.positions == "learned" else None
+
     def encode(self, source: Tensor) -> Memory:
         lengths = self.lengths(source)
         x = self._embed(source, 0)

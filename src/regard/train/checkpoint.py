@@ -91,7 +91,7 @@ def read(checkpoint: Checkpoint, module: nn.Module, optimizer: torch.optim.Optim
     kept = safetensors.torch.load_file(checkpoint.folder / OPTIMIZER)
     for name, parameter in module.named_parameters():
         state = {key.split("/", 1)[1]: x for key, x in kept.items() if key.split("/", 1)[0] == name}
-        optimizer.state[parameter] = {key: x if key == "step" else x.to(parameter.device) for key, x in state.items()}
+        optimizer.state[parameter] = {key: x.to(parameter.device) for key, x in state.items()}
 
 
 def average(checkpoints: list[Checkpoint], module: nn.Module) -> None:
@@ -108,10 +108,12 @@ def average(checkpoints: list[Checkpoint], module: nn.Module) -> None:
             parameter.copy_(total[name] / len(checkpoints))
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Leave the newest few, and nothing unfinished."""
+def prune(folder: Path, keep: int, every: int) -> None:
+    """Leave the newest two, the newest few of those at multiples of `every`, and nothing unfinished."""
     paths = sorted(folder.glob(f"{PREFIX}*"), reverse=True)
-    for path in [*paths[keep:], *folder.glob(f"{UNFINISHED}*")]:
+    regular = [path for path in paths if int(path.name.removeprefix(PREFIX)) % every == 0]
+    kept = {*paths[:2], *regular[:keep]}
+    for path in [*(path for path in paths if path not in kept), *folder.glob(f"{UNFINISHED}*")]:
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -38,6 +38,8 @@ class Progress:
     best_loss: float = math.inf  # on the held-out pairs, a token
     best_step: int = 0
     since_best: int = 0  # evaluations
+    loss: float = 0.0  # sum over the tokens since the last evaluation
+    counted: int = 0  # those tokens
 
 
 @final
@@ -119,8 +121,12 @@ class Trainer:
             raise ConfigError(
                 f"the loss is {plain} at step {number} with learning_rate={rate:.3g}; give a lower one, or a lower clip"
             )
-        if self.options.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.options.clip)
+        largest = math.inf if self.options.clip is None else self.options.clip
+        norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), largest))
+        if not math.isfinite(norm):  # nothing of it has reached the weights yet
+            raise ConfigError(
+                f"the gradient's norm is {norm} at step {number} with learning_rate={rate:.3g}; give a lower one"
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -146,12 +152,12 @@ class Trainer:
         """The loss on other pairs, a token, without smoothing and dropout."""
         self.module.eval()
         batches = epoch_batches(store, tokens=self.options.batch_tokens, seed=0, epoch=0)
-        total = torch.zeros(2, dtype=torch.float64, device=self.device)
+        total = torch.zeros(2, dtype=torch.float64)
         for rows in batches[self.group.rank :: self.group.size]:
             with self.casting():
                 loss = measure(self.module, self._batch(store, rows))
-            total += torch.tensor([float(loss.plain), loss.tokens], dtype=torch.float64, device=self.device)
-        plain, tokens = self.group.add(total).tolist()
+            total += torch.tensor([float(loss.plain), loss.tokens], dtype=torch.float64)
+        plain, tokens = self.group.add(total.to(self.device)).tolist() if self.group.size > 1 else total.tolist()
         return plain / tokens
 
     def casting(self) -> AbstractContextManager[Any]:

@@ -1,11 +1,13 @@
 """What may be said about a training run. The command line makes its flags from these fields."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, final
 
 from regard.errors import ConfigError, nearest
 
+MOST_THREADS, MOST_SUBWORDS = 1024, 1_000_000
 SCHEDULES = ("linear", "cosine", "paper", "constant")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -107,14 +109,17 @@ class TrainOptions:
             "average",
         ):
             _check(self, name, lambda x: x >= 1, "at least 1")
-        for name in ("minutes", "steps", "epochs", "patience", "evaluate_every", "threads", "learning_rate", "clip"):
-            _check(self, name, lambda x: x > 0, "above 0")
+        for name in ("minutes", "steps", "epochs", "patience", "evaluate_every", "learning_rate", "clip"):
+            _check(self, name, lambda x: 0 < x < math.inf, "above 0 and finite")
         for name in ("weight_decay", "warmup"):
-            _check(self, name, lambda x: x >= 0, "at least 0")
+            _check(self, name, lambda x: 0 <= x < math.inf, "at least 0 and finite")
+        _check(self, "threads", lambda x: 1 <= x <= MOST_THREADS, f"from 1 to {MOST_THREADS}")
+        _check(self, "seed", lambda x: 0 <= x < 2**63, "at least 0 and below 2^63")
         for name in ("dropout", "label_smoothing"):
             _check(self, name, lambda x: 0 <= x < 1, "at least 0 and below 1")
-        if self.vocab_size < 300:
-            raise ConfigError(f"vocab_size={self.vocab_size} must be at least 300: 256 bytes and some more")
+        _check(
+            self, "vocab_size", lambda x: 300 <= x <= MOST_SUBWORDS, f"from 300 (256 bytes and more) to {MOST_SUBWORDS}"
+        )
 
 
 def _check(options: TrainOptions, name: str, right: Any, expected: str) -> None:

@@ -12,8 +12,10 @@ it had not been stopped.
 import dataclasses
 import json
 import math
+import shutil
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, final
 
@@ -27,6 +29,7 @@ from regard.errors import CheckpointError, ConfigError
 from regard.models.registry import build
 from regard.models.seq2seq import Seq2Seq, Vocabulary
 from regard.train import checkpoint
+from regard.train.alone import alone
 from regard.train.distributed import Group, joined
 from regard.train.interrupt import interrupts
 from regard.train.loop import Order, Progress, Trainer, make_optimizer
@@ -84,15 +87,24 @@ class _Run:
         model_config(self.options, Vocabulary(size=self.options.vocab_size))  # wrong names end here
         self.reader = pair_reader(self.options)
         self.plan = self._begun()
+        if self.plan.get("finished"):
+            if self.group.leads:
+                sys.stderr.write(f"{self.folder} is finished; `regard info {self.folder}` tells of it\n")
+            return self.folder
+        with alone(self.folder) if self.group.leads else nullcontext():
+            return self._sit()
+
+    def _sit(self) -> Path:
+        """One sitting, in a folder that no other process trains in."""
+        for left in self.folder.glob(".writing-*"):  # of a sitting that was killed
+            shutil.rmtree(left, ignore_errors=True)
         self.found = checkpoint.newest(self.folder / CHECKPOINTS)
         since = 0 if self.found is None else self.found.state["step"]
         stream = sys.stderr if self.group.leads else None
         with Report(self.folder, since=since, tensorboard=self.options.tensorboard, stream=stream) as self.report:
-            if self.plan.get("finished"):
-                self.report.say(f"{self.folder} is finished; `regard info {self.folder}` tells of it")
-                return self.folder
             first = read_start(self.options)
             self.data = self._prepare(first[1] if first else None)
+            self._check_data()
             trainer = self._trainer(first[0] if first else None)
             order = Order(self.data.train, self.options)
             schedule = self._schedule(trainer, order)
@@ -115,6 +127,8 @@ class _Run:
             raise CheckpointError(f"{path} is not JSON ({error}); remove {self.folder} to begin anew") from error
         except OSError as error:
             raise ConfigError(f"out={self.options.out!r} cannot be made or read: {error.strerror}") from error
+        if not isinstance(plan, dict) or not isinstance(plan.get("options"), dict):
+            raise CheckpointError(f"{path} has no options; remove {self.folder} to begin anew")
         if plan["options"] != self.plain:
             names = sorted(plan["options"].keys() | self.plain.keys())
             told = [n for n in names if plan["options"].get(n) != self.plain.get(n)]
@@ -124,6 +138,16 @@ class _Run:
                 f"it with --from {self.folder}"
             )
         return plan
+
+    def _check_data(self) -> None:
+        """Raise unless the pairs are those that the run was begun with, if it has come to a checkpoint."""
+        told = {"tokenizer": self.data.tokenizer.fingerprint, **{k: self.data.counts[k] for k in ("train", "valid")}}
+        if self.found is not None and self.plan.get("data", told) != told:
+            raise ConfigError(
+                f"{self.folder} was begun with other pairs: {self.plan['data']}, now {told}; give those, or another "
+                f"--out, or fine-tune it with --from {self.folder}"
+            )
+        self._keep_plan(data=told)
 
     def _keep_plan(self, **more: Any) -> None:
         self.plan |= more
@@ -213,28 +237,31 @@ class _Run:
     def _train(self, trainer: Trainer, order: Order, schedule: Schedule) -> None:
         progress = self._restore(trainer)
         before, first = progress.seconds, progress.step
-        losses, counted, since = 0.0, 0, (began := time.perf_counter())
+        began = since = time.perf_counter()
+        sat = 0  # tokens since then
         with interrupts() as interrupted:
             while progress.step < schedule.steps and not self._enough(progress):
                 batches, number = order.next(progress), progress.step + 1
                 tokens = order.tokens(batches)
                 rate = schedule.rate(number)
-                losses += trainer.step(order, batches, number, rate) * tokens
-                counted += tokens
+                progress.loss += trainer.step(order, batches, number, rate) * tokens
+                progress.counted, sat = progress.counted + tokens, sat + tokens
                 progress.step, progress.tokens = number, progress.tokens + tokens
+                loss = progress.loss / progress.counted
                 progress.seconds = before + time.perf_counter() - self.started
                 seconds = (time.perf_counter() - began) / (number - first) * (schedule.steps - number)
                 self.report.progress(
-                    f"step {number:,}/{schedule.steps:,}  loss {losses / counted:.3f}  perplexity "
-                    f"{perplexity(losses / counted):.1f}  {counted / (time.perf_counter() - since):,.0f} tokens/s  "
+                    f"step {number:,}/{schedule.steps:,}  loss {loss:.3f}  perplexity "
+                    f"{perplexity(loss):.1f}  {sat / (time.perf_counter() - since):,.0f} tokens/s  "
                     f"{duration(seconds)} left"
                 )
                 if number % self.every == 0 or number == schedule.steps:
-                    speed = counted / (time.perf_counter() - since)
-                    self._evaluate(trainer, progress, loss=losses / counted, speed=speed, rate=rate)
-                    losses, counted, since = 0.0, 0, time.perf_counter()
+                    speed = sat / (time.perf_counter() - since)
+                    self._evaluate(trainer, progress, loss=loss, speed=speed, rate=rate)
+                    progress.loss, progress.counted, sat, since = 0.0, 0, 0, time.perf_counter()
                 stopping = self.group.first_says(len(interrupted)) > 0
-                if number % self.options.checkpoint_every == 0 or number == schedule.steps or stopping:
+                last = number == schedule.steps or self._enough(progress)
+                if number % self.options.checkpoint_every == 0 or last or stopping:
                     self._checkpoint(trainer, progress)
                 if stopping:
                     raise KeyboardInterrupt(f"stopped at step {number:,}; the same command goes on from there")
@@ -244,7 +271,8 @@ class _Run:
         if self.found is None:
             return Progress()
         checkpoint.read(self.found, trainer.module, trainer.optimizer)
-        progress = Progress(**{f.name: self.found.state[f.name] for f in dataclasses.fields(Progress)})
+        state = self.found.state
+        progress = Progress(**{f.name: state.get(f.name, f.default) for f in dataclasses.fields(Progress)})
         self.report.say(f"going on from step {progress.step:,}, {self.found.folder}")
         return progress
 
@@ -295,13 +323,16 @@ class _Run:
         if self.group.leads:
             folder = self.folder / CHECKPOINTS
             checkpoint.write(folder, trainer.module, trainer.optimizer, dataclasses.asdict(progress))
-            checkpoint.prune(folder, keep=max(2, self.options.average))
+            checkpoint.prune(folder, keep=self.options.average, every=self.options.checkpoint_every)
         self.group.wait()
 
     def _finish(self, trainer: Trainer, progress: Progress) -> None:
         """The mean of the last checkpoints, if it is asked for and better; then nothing is left to do."""
         if self.options.average > 1:
-            last = list(checkpoint.whole(self.folder / CHECKPOINTS))[: self.options.average]
+            kept = checkpoint.whole(self.folder / CHECKPOINTS)
+            every = self.options.checkpoint_every  # one that Ctrl-C made in between is not of the run's own
+            last = [c for c in kept if c.state["step"] % every == 0 or c.state["step"] == progress.step]
+            last = last[: self.options.average]
             checkpoint.average(last, trainer.module)
             held_out = trainer.evaluate(self.data.valid)
             self.report.say(f"mean of the last {len(last)} checkpoints: held out {held_out:.3f}")

@@ -12,8 +12,11 @@ from regard.layers.attention_config import AttentionConfig
 from regard.models.registry import config_from_plain
 from regard.models.seq2seq import Seq2Seq, Vocabulary
 from regard.models.transformer import size_settings
-from regard.train.options import TrainOptions
+from regard.train.options import TrainOptions, to_plain
 from regard.trained import folder as folders
+
+# Options that a model to start from has decided.
+OF_MODEL = ("model", "size", "model_settings", "attention", "dropout", "vocab_size")
 
 
 def model_config(options: TrainOptions, vocabulary: Vocabulary) -> Any:
@@ -30,6 +33,11 @@ def model_config(options: TrainOptions, vocabulary: Vocabulary) -> Any:
         ConfigError: an unknown model, size or setting.
     """
     settings = dict(options.model_settings or {})
+    for name in ("vocabulary", "attention"):
+        if name in settings:
+            raise ConfigError(
+                f"model_settings: {name}={settings[name]!r} is not set there, but by an option of its own"
+            )
     if options.dropout is not None:
         settings.setdefault("dropout", options.dropout)
     if options.size is not None:
@@ -81,7 +89,13 @@ def pick_device(name: str) -> torch.device:
         raise ConfigError(f"device={name!r}: PyTorch sees none here; give cpu")
     if name.startswith("cuda") and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device={name!r} is no device; give cpu, cuda, cuda:0 or mps") from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # where collectives of objects go
+    return device
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
@@ -99,10 +113,10 @@ def read_start(options: TrainOptions) -> tuple[Seq2Seq, Tokenizer] | None:
     """The model to go on from."""
     if options.start is None:
         return None
-    if options.model_settings or options.attention or options.size:
-        raise ConfigError(
-            f"start={options.start!r} has a model already; model_settings={options.model_settings}, "
-            f"attention={options.attention} and size={options.size!r} cannot change it"
-        )
+    plain = to_plain(options)
+    given = {name: plain[name] for name in OF_MODEL if name in plain}
+    if given:
+        said = ", ".join(f"{name}={x!r}" for name, x in given.items())
+        raise ConfigError(f"start={options.start!r} has a model and a tokenizer already, which {said} cannot change")
     module, tokenizer, _ = folders.read(options.start)
     return module, tokenizer

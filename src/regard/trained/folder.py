@@ -62,7 +62,7 @@ def save(
         raise ConfigError(f"unknown dtype {dtype!r}; {nearest(dtype, DTYPES)}")
     named = {name: _stored(name, x, DTYPES[dtype]) for name, x in _without_aliases(module).items()}
     plain = {"name": name_of(module.config), **config_to_plain(module.config)}
-    text = json.dumps({**config, "format": FORMAT, "task": TASKS[0], "model": plain}, indent=2, ensure_ascii=False)
+    text = json.dumps({**config, "format": FORMAT, "task": TASKS[0], "model": plain}, indent=2)
     writers: dict[str, Callable[[Path], object]] = {
         WEIGHTS: lambda path: path.write_bytes(safetensors.torch.save(named)),
         TOKENIZER: tokenizer.save,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
+from regard.attention.check import is_integer
 from regard.data.rows import Pair
 from regard.data.tokenizer import Tokenizer
 from regard.decode.search import Beam, Search
@@ -35,8 +36,10 @@ class Translator:
     @property
     def longest(self) -> int:
         """Tokens of the longest source that the model was trained on, the end mark included."""
-        trained: int = self.config.get("training", {}).get("max_tokens", MAX_TOKENS)
-        return min(trained, getattr(self.module.config, "max_length", trained))
+        training = self.config.get("training")
+        trained = training.get("max_tokens") if isinstance(training, dict) else None
+        longest = trained if is_integer(trained) and trained > 0 else MAX_TOKENS
+        return longest if self.module.longest is None else min(longest, self.module.longest)
 
     def translate(self, texts: Sequence[str], *, search: Search = Beam(), batch_size: int = 32) -> list[Translation]:
         """The translations of texts; `str` of one is its best text.
