@@ -1,12 +1,11 @@
 """One process in a run's folder at a time."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from regard.errors import ConfigError
-
-LOCK = ".lock"
 
 
 @contextmanager
@@ -21,9 +20,12 @@ def alone(folder: Path) -> Iterator[None]:
     except ImportError:  # Windows has no such locks
         yield
         return
-    with (folder / LOCK).open("w") as lock:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(f"another process trains in {folder}; wait for it, or give another --out") from error
         yield
+    finally:
+        os.close(handle)
