@@ -5,6 +5,7 @@ long its two sides are; and how much there is of each, written last.
 """
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -99,6 +100,15 @@ class PairStore:
     def target_lengths(self) -> Ids:
         """Tokens of every target, (rows,)."""
         return self._lengths[:, 1]
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all ids and lengths: equal for equal pairs in the same order."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in (IDS, LENGTHS):
+            with (self.folder / name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "blake2b").digest())
+        return digest.hexdigest()
 
     def pair(self, row: int) -> tuple[Ids, Ids]:
         """The source ids and target ids of a row."""

@@ -141,11 +141,12 @@ class _Run:
 
     def _check_data(self) -> None:
         """Raise unless the pairs are those that the run was begun with, if it has come to a checkpoint."""
-        told = {"tokenizer": self.data.tokenizer.fingerprint, **{k: self.data.counts[k] for k in ("train", "valid")}}
+        named = {"tokenizer": self.data.tokenizer, "train": self.data.train, "valid": self.data.valid}
+        told = {name: x.fingerprint for name, x in named.items()}
         if self.found is not None and self.plan.get("data", told) != told:
             raise ConfigError(
-                f"{self.folder} was begun with other pairs: {self.plan['data']}, now {told}; give those, or another "
-                f"--out, or fine-tune it with --from {self.folder}"
+                f"{self.folder} was begun with other pairs (their fingerprints were {self.plan['data']}, now {told}); "
+                f"give those, or another --out, or fine-tune it with --from {self.folder}"
             )
         self._keep_plan(data=told)
 
