@@ -8,7 +8,7 @@ Layout: B sentences, S source tokens, T target tokens, K hypotheses of each sent
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,7 @@ class State(ABC):
 class Seq2Seq(nn.Module, ABC):
     """A model that reads a source and writes a target."""
 
+    config: Any  # the frozen dataclass that it was built from
     vocabulary: Vocabulary
 
     @property

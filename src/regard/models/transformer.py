@@ -109,17 +109,12 @@ def size_settings(size: str) -> dict[str, Any]:
 class TransformerState(State):
     """Keys and values of the tokens so far, a cache a layer, and those of the source."""
 
-    def __init__(self, past: list[KeyValueCache], memory: list[KeyValueCache], lengths: Tensor, full: bool) -> None:
-        self.past, self.memory, self.lengths = past, memory, lengths
-        self.full = full  # no source has padding
+    def __init__(self, past: list[KeyValueCache], memory: list[KeyValueCache], pattern: Pattern) -> None:
+        self.past, self.memory = past, memory
+        self.pattern = pattern  # which source positions are not padding
         self.hypotheses = 1
         self.length = 0
         self._rows: Tensor | None = None  # of the past, to go on with: chosen at the next step, once for all changes
-
-    @property
-    def pattern(self) -> Pattern:
-        """Which source positions are not padding."""
-        return Full() if self.full else KeyLengths(self.lengths)
 
     def reorder(self, parents: Tensor) -> None:
         batch = parents.shape[0]
@@ -132,7 +127,8 @@ class TransformerState(State):
         self._select((sentences[:, None] * self.hypotheses + within).flatten())
         for cache in self.memory:
             cache.select(sentences)
-        self.lengths = self.lengths[sentences]
+        if isinstance(self.pattern, KeyLengths):
+            self.pattern = KeyLengths(self.pattern.lengths[sentences])
 
     def settle(self) -> None:
         """Make the past what `reorder` and `keep` said."""
@@ -212,13 +208,13 @@ class Transformer(Seq2Seq):
     def start(self, memory: Memory) -> TransformerState:
         past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in self.decoder]
         kept = [layer.remember(memory.states) for layer in self.decoder]
-        return TransformerState(past, kept, memory.lengths, isinstance(memory.pattern, Full))
+        return TransformerState(past, kept, memory.pattern)
 
     def step(self, tokens: Tensor, state: TransformerState) -> Tensor:
         state.settle()
-        x, pattern = self._embed(tokens, state.length, one_position=True), state.pattern
+        x = self._embed(tokens, state.length, one_position=True)
         for layer, past, memory in zip(self.decoder, state.past, state.memory, strict=True):
-            x = layer.step(x, past, memory, pattern)
+            x = layer.step(x, past, memory, state.pattern)
         state.length += 1
         features: Tensor = self.decoder_norm(x)
         return features
