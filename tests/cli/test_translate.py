@@ -75,8 +75,10 @@ def test_sampling() -> None:
         (("--greedy", "--top-k", "2"), "--top-k needs --sample; this is --greedy"),
         (("--sample", "--length-penalty", "2"), "--length-penalty needs beam search; this is --sample"),
         (("--n-best", "2", "--alignment"), "--n-best and --alignment exclude each other"),
-        (("--beam", "0"), "Invalid value for '--beam': '0' is not a whole number above 0"),
-        (("--beam", "four"), "Invalid value for '--beam': 'four' is not a whole number above 0"),
+        (("--beam", "0"), "Invalid value for '--beam': '0' is not a whole number from 1 to 1,000,000,000"),
+        (("--beam", "four"), "Invalid value for '--beam': 'four' is not a whole number from 1"),
+        (("--batch-size", "9" * 18), f"Invalid value for '--batch-size': '{'9' * 18}' is not a whole number from 1"),
+        (("--threads", "9" * 12), f"Invalid value for '--threads': '{'9' * 12}' is not a whole number from 1 to 1,024"),
     ],
 )
 def test_wrong_use(words: tuple[str, ...], message: str) -> None:

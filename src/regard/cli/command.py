@@ -25,17 +25,20 @@ class Words(click.Argument):
 
 
 class Count(click.ParamType[int]):
-    """A whole number above 0."""
+    """A whole number above 0, and not above `most`."""
 
     name = "N"
+
+    def __init__(self, most: int = 10**9) -> None:
+        self.most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
             count = int(value)
         except ValueError:
             count = 0
-        if count < 1:
-            self.fail(f"{value!r} is not a whole number above 0", param, ctx)
+        if not 1 <= count <= self.most:
+            self.fail(f"{value!r} is not a whole number from 1 to {self.most:,}", param, ctx)
         return count
 
 

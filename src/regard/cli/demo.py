@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from regard.cli.command import Command, Flag
-from regard.cli.shared import COUNT
+from regard.cli.shared import THREADS
 from regard.tasks.dates import FIRST, LANGUAGES, LAST, DatePair, dates, name, part_of, written
 from regard.train.options import TrainOptions
 
@@ -172,7 +172,7 @@ command = Command(
     run,
     params=[
         Flag(["--out"], metavar="FOLDER", default="regard-demo", show_default=True, help="Where files go."),
-        Flag(["--threads"], type=COUNT, default=1, show_default=True, help="Threads; so small a model needs no more."),
+        Flag(["--threads"], type=THREADS, default=1, show_default=True, help="So small a model needs no more."),
     ],
     examples=["regard demo", "regard demo --out /tmp/demo"],
 )

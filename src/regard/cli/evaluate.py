@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from regard.cli.command import Command, Flag, Words
-from regard.cli.shared import COUNT, model_flags, open_model, search_flags, search_of
+from regard.cli.shared import COUNT, SENTENCES, model_flags, open_model, search_flags, search_of
 
 
 def run(
@@ -79,7 +79,7 @@ command = Command(
         Flag(["--first"], type=COUNT, help="Only the first N pairs."),
         *model_flags(),
         *search_flags(),
-        Flag(["--batch-size"], type=COUNT, default=32, show_default=True, help="Sentences that run together."),
+        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Sentences that run together."),
         Flag(["--json", "as_json"], is_flag=True, help="Print JSON instead of a table."),
     ],
     examples=["regard evaluate test.tsv --model runs/en-it"],

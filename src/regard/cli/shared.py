@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from regard.trained.translator import Translator
 
 COUNT = Count()
+THREADS, SENTENCES = Count(1024), Count(100_000)  # what a machine can be asked for
 OF_BEAM, OF_SAMPLE = ("n_best", "length_penalty"), ("temperature", "top_k", "top_p", "seed")
 BEAM = 4
 
@@ -23,7 +24,7 @@ def model_flags() -> list[click.Parameter]:
     """Which model, and how it runs."""
     return [
         Flag(["--model"], metavar="FOLDER", help="A run's folder; by default the model that regard ships."),
-        Flag(["--threads"], type=COUNT, help="Threads; all cores by default."),
+        Flag(["--threads"], type=THREADS, help="Threads; all cores by default."),
     ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import click
 
 from regard.cli.command import Command, Flag, Words
-from regard.cli.shared import COUNT, model_flags, open_model, read_texts, search_flags, search_of
+from regard.cli.shared import SENTENCES, model_flags, open_model, read_texts, search_flags, search_of
 
 BATCHES = 8  # that are read at a time: sentences of like length run together, so there must be a choice
 
@@ -81,7 +81,7 @@ command = Command(
         *search_flags(sampling=True),
         Flag(["--scores"], is_flag=True, help="Show the score before each text: mean log-probability of its tokens."),
         Flag(["--alignment"], is_flag=True, help='Show which words come from which after each text, as "0-0 2-1".'),
-        Flag(["--batch-size"], type=COUNT, default=32, show_default=True, help="Sentences that run together."),
+        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Sentences that run together."),
     ],
     examples=[
         'regard translate "This package contains the documentation."',
