@@ -158,7 +158,7 @@ class Tokenizer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the tokenizer as Hugging Face's `tokenizer.json`; the file appears when it is complete."""
         partial = Path(path).with_name(Path(path).name + ".partial")
-        partial.write_text(self._subwords.to_str(pretty=True), encoding="utf-8")
+        partial.write_text(self._subwords.to_str(), encoding="utf-8")
         partial.replace(path)
 
     @staticmethod
