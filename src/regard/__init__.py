@@ -16,6 +16,7 @@ from regard.attention.summary import Seen, Summary
 from regard.decode.generate import generate
 from regard.decode.search import Beam, Greedy, Hypothesis, Sample
 from regard.layers.attention_config import AttentionConfig
+from regard.layers.fast_linear import accelerate, restore
 from regard.layers.learned import (
     ALiBiSlopes,
     LearnedAdditive,
@@ -103,11 +104,13 @@ __all__ = [
     "TransformerConfig",
     "Translator",
     "Vocabulary",
+    "accelerate",
     "attend",
     "generate",
     "load",
     "look",
     "plan",
     "record",
+    "restore",
     "shade",
 ]

@@ -301,4 +301,14 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         UnsupportedError,
         "the module has add_zero_attn",
     ),
+    # fast linear maps
+    ("accelerate-number", lambda: rg.accelerate(3), ConfigError, "accelerate: got 3; expected a torch.nn.Module"),
+    ("restore-class", lambda: rg.restore(nn.Linear), ConfigError, "restore: got <class 'torch.nn.modules.linear"),
+    (
+        "accelerate-dtype",
+        lambda: rg.accelerate(nn.Linear(2, 2), dtype=torch.float16),
+        ConfigError,
+        "accelerate: dtype=torch.float16; expected torch.bfloat16, torch.float32 or None",
+    ),
+    ("accelerate-list", lambda: rg.accelerate(nn.Linear(2, 2), dtype=["a"]), ConfigError, "dtype=['a']; expected"),
 ]

@@ -1,0 +1,240 @@
+"""Linear maps on weights that oneDNN has laid out for itself once, at inference on the CPU, where that is faster.
+
+What it saves over `nn.Linear`: MKL's way of reading float32 weights, oneDNN's of laying out bfloat16 weights in each
+call, and the bias, which PyTorch copies to every row of the output before it multiplies. An activation in the same
+call saves nothing that can be measured, a ReLU a few percent, so none is.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, final
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn import functional
+
+from regard.attention.check import show
+from regard.errors import ConfigError
+
+LAYOUT_ROWS = 1024  # that oneDNN is asked for; for 1 to 4096 rows no other layout was faster
+TURNS, MOST_TURNS, SECONDS = 7, 50, 0.05  # of each way, when they race: what short ones fill; the best turn counts
+TIE = 1.1  # a race on a busy machine is noisy, and its winner shall not be chance: the packed weight wins ties
+DTYPES = {torch.float32, torch.bfloat16}
+Anyones = TypeVar("Anyones", bound=nn.Module)
+
+
+class Shape(NamedTuple):
+    """Products that the same way is fastest for."""
+
+    rows: int  # the next power of two
+    inputs: int
+    outputs: int
+    bias: bool
+    dtype: torch.dtype  # of the product
+    autocast: bool  # which casts the plain way's weights in each call
+    threads: int
+
+
+class Packed(NamedTuple):
+    """A weight in oneDNN's layout, and what it was made from."""
+
+    source: Tensor  # holds the memory, so that no other weight can have its address
+    version: int
+    weight: Tensor
+
+    def fits(self, weight: Tensor) -> bool:
+        """Whether the weight is what it was."""
+        return (
+            self.version == weight._version
+            and self.source.data_ptr() == weight.data_ptr()
+            and self.source.shape == weight.shape
+            and self.source.stride() == weight.stride()
+        )
+
+
+FASTER: dict[Shape, bool] = {}  # whether the packed weight was, when this process first met the shape
+
+
+@final
+class FastLinear(nn.Linear):
+    """What `accelerate` makes of an `nn.Linear`: the same object with the same parameters, and another `forward`.
+
+    The plain way runs where gradients are needed, while compiling or tracing, under `torch.func`, off the CPU, in
+    other types than float32 and bfloat16, and where it is faster.
+    """
+
+    _packs: dict[torch.dtype, Packed]
+    _dtype: torch.dtype | None
+
+    def forward(self, input: Tensor) -> Tensor:  # the name that nn.Linear has
+        """The map.
+
+        Args:
+            input: (..., inputs).
+
+        Returns:
+            (..., outputs).
+        """
+        if torch.compiler.is_compiling() or (dtype := self._product_dtype(input)) is None:
+            return functional.linear(input, self.weight, self.bias)
+        autocast = torch.is_autocast_enabled("cpu")
+        if dtype != input.dtype and not autocast:  # as `accelerate` was asked: nothing to race against
+            return self._multiply(input, self._packed(dtype), dtype).to(input.dtype)
+        rows = input.numel() // self.in_features
+        shape = Shape(
+            1 << (rows - 1).bit_length(), self.in_features, self.out_features, self.bias is not None, dtype,
+            autocast, torch.get_num_threads(),
+        )  # fmt: skip
+        faster = FASTER.get(shape)
+        if faster is None:
+            weight = self._packed(dtype, keep=False)
+            FASTER[shape] = faster = wins(
+                lambda: self._multiply(input, weight, dtype),
+                lambda: functional.linear(input, self.weight, self.bias),
+            )
+        if not faster:
+            return functional.linear(input, self.weight, self.bias)
+        return self._multiply(input, self._packed(dtype), dtype)
+
+    def _product_dtype(self, x: Tensor) -> torch.dtype | None:
+        """What a product on the packed weight runs in; None where the plain way must."""
+        weight, bias = self.weight, self.bias
+        if type(x) not in (Tensor, nn.Parameter) or type(weight) is not nn.Parameter or torch.jit.is_tracing():
+            return None
+        if torch.is_grad_enabled() and (
+            x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+        ):
+            self._packs.clear()  # a step may follow, and write as it likes
+            return None
+        autocast = torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if autocast else self._dtype or x.dtype
+        fits = {x.dtype, weight.dtype} <= DTYPES and (autocast or x.dtype == weight.dtype)
+        if not (fits and runs_here(dtype)):
+            return None
+        shaped = x.dim() > 0 and x.shape[-1] == weight.shape[1] and x.numel() > 0 and weight.numel() > 0
+        if not shaped or x.device.type != "cpu" or weight.device.type != "cpu" or x.layout != torch.strided:
+            return None
+        if weight.is_inference() or torch._C._functorch.is_functorch_wrapped_tensor(x):  # no version; vmap and the like
+            return None
+        return dtype if forward_ad.unpack_dual(x).tangent is None else None
+
+    def _packed(self, dtype: torch.dtype, *, keep: bool = True) -> Tensor:
+        """The weight in oneDNN's layout, made anew if the weight has changed."""
+        found = self._packs.get(dtype)
+        if found is None or not found.fits(self.weight):
+            with torch.no_grad(), torch.autocast("cpu", enabled=False):
+                plain = self.weight.detach()
+                packed = torch.ops.mkldnn._reorder_linear_weight(plain.to(dtype).contiguous(), LAYOUT_ROWS)
+            found = Packed(plain, self.weight._version, packed)
+            if keep:
+                self._packs[dtype] = found
+        return found.weight
+
+    def _multiply(self, x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(dtype)
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(dtype), weight, bias, "none", [], "")
+        return product
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FastLinear":
+        self._packs.clear()
+        super()._apply(fn, recurse)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_packs": {}}  # opaque to pickle, and soon made again
+
+
+def accelerate(module: Anyones, *, dtype: torch.dtype | None = None) -> Anyones:
+    """Make the linear maps of a module fast at inference on the CPU, in place.
+
+    Each `nn.Linear` gets a second copy of its weight in oneDNN's layout when it first runs in `torch.no_grad()` or
+    `torch.inference_mode()`, made again whenever the weight changes. Which way is faster for a shape, this or
+    PyTorch's, is measured when the process first meets it and remembered; the two round differently, within the error
+    of either. Parameters, names, `state_dict` and gradients stay as they are. Linear maps that are not exactly
+    `nn.Linear`, or that have hooks or a `forward` of their own, are left alone. A write that PyTorch doesn't count,
+    through `weight.data` or a NumPy view between two calls without gradients, is not seen: call `accelerate` again.
+
+    Args:
+        module: anyone's, or an `nn.Linear` itself.
+        dtype: what products run in, torch.bfloat16 or torch.float32, with sums in float32 and results in the type of
+            the input; by default the type that weights and inputs have. Autocast overrules it.
+
+    Returns:
+        The module.
+
+    Raises:
+        ConfigError: something else than a module, or another dtype.
+
+    >>> model = rg.accelerate(torch.nn.Sequential(torch.nn.Linear(64, 96), torch.nn.ReLU()).eval())
+    >>> with torch.inference_mode():
+    ...     model(torch.randn(3, 64)).shape
+    torch.Size([3, 96])
+    """
+    check_module("accelerate", module)
+    if not (dtype is None or (isinstance(dtype, torch.dtype) and dtype in DTYPES)):
+        raise ConfigError(f"accelerate: dtype={show(dtype)}; expected torch.bfloat16, torch.float32 or None")
+    for part in module.modules():
+        if type(part) is nn.Linear and not customized(part):
+            part.__class__ = FastLinear
+        if type(part) is FastLinear:
+            part._packs, part._dtype = {}, dtype
+    return module
+
+
+def restore(module: Anyones) -> Anyones:
+    """Undo `accelerate`, in place: the same linear maps run as PyTorch runs them, and the second copies go.
+
+    Args:
+        module: what `accelerate` was given, or what holds it.
+
+    Returns:
+        The module.
+
+    Raises:
+        ConfigError: something else than a module.
+    """
+    check_module("restore", module)
+    for part in module.modules():
+        if type(part) is FastLinear:
+            del part._packs, part._dtype
+            part.__class__ = nn.Linear
+    return module
+
+
+def check_module(owner: str, module: object) -> None:
+    """Raise ConfigError for anything else."""
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"{owner}: got {show(module)}; expected a torch.nn.Module")
+
+
+def customized(linear: nn.Linear) -> bool:
+    """Whether others have changed what a call of the map does, as old-style `weight_norm` does by a hook."""
+    hooks = (
+        linear._forward_hooks, linear._forward_pre_hooks, linear._backward_hooks, linear._backward_pre_hooks,
+    )  # fmt: skip
+    return any(hooks) or "forward" in vars(linear) or not isinstance(linear._parameters.get("weight"), nn.Parameter)
+
+
+def runs_here(dtype: torch.dtype) -> bool:
+    """Whether this machine's oneDNN multiplies in the type, and is not turned off."""
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
+
+
+def wins(this: Callable[[], Tensor], that: Callable[[], Tensor]) -> bool:
+    """Whether the first is faster or about as fast, by the best of some times in turn, each after a run to warm up."""
+    best = [float("inf")] * 2
+    began = time.perf_counter()
+    for turn in range(MOST_TURNS):
+        for i, run in enumerate((this, that)):
+            start = time.perf_counter()
+            run()
+            if turn:
+                best[i] = min(best[i], time.perf_counter() - start)
+        if turn >= TURNS and time.perf_counter() - began > SECONDS:
+            break
+    return best[0] < TIE * best[1]
