@@ -5,44 +5,58 @@ PYTHON ?= python3
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+BUILD := build/$(notdir $(VENV))
+KERNELS := $(BUILD)/.built
+SOURCES := CMakeLists.txt $(wildcard src/regard/kernels/*.cpp src/regard/kernels/*.hpp)
 # The constraints hold torch and all tools at the tested versions.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAIN := --constraint constraints.txt
 
 # Two workers of one thread each: two workers of two threads each run slower on two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
-BENCHMARKS := chunked memory overhead
+BENCHMARKS := accelerate chunked memory overhead
 # Hours in all; REGARD_PAIRS=FOLDER of train, valid and test.tsv.gz, else made-up pairs.
 TRANSLATOR_BENCHMARKS := training decoding invariance kill lengths architectures quality
+
+# Builds the C++ kernels in a folder, into another; more options may follow.
+build = $(BIN)/cmake -S . -B $(1) -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DREGARD_INTO=$(abspath $(2)) $(3) \
+	&& $(BIN)/cmake --build $(1) --parallel 2
 
 run = status=0; for name in $(1); do echo "$$name"; $(BIN)/python benchmarks/bench_$$name.py || status=1; done; \
 	exit $$status
 
 .DEFAULT_GOAL := test
-.PHONY: demo test check learn contract bench bench-translator wheel clean
+.PHONY: kernels demo test check learn contract bench bench-translator sanitize wheel clean
+comma := ,
 
 # Builds without isolation, so that the build backend too has the tested version.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet $(CONSTRAIN) scikit-build-core
+	$(PIP) install --quiet $(CONSTRAIN) scikit-build-core nanobind cmake
 	$(PIP) install --quiet $(CONSTRAIN) --no-build-isolation --editable '.[dev]'
 	touch $@
 
-demo: $(INSTALLED)
+$(KERNELS): $(INSTALLED) $(SOURCES)
+	$(call build,$(BUILD),src/regard/kernels)
+	touch $@
+
+kernels: $(KERNELS)
+
+demo: $(KERNELS)
 	$(BIN)/regard demo
 
-test: $(INSTALLED)
+test: $(KERNELS)
 	$(PYTEST) -m 'not slow'
 
 # Every architecture learns to copy, to reverse and to align: minutes of training.
-learn: $(INSTALLED)
+learn: $(KERNELS)
 	$(PYTEST) -m slow tests/learn tests/cli
 
 # The full product of backends, scores, normalizers, patterns and biases; `make test` takes a sample of it.
-contract: $(INSTALLED)
+contract: $(KERNELS)
 	$(PYTEST) tests/contract --full
 
-check: $(INSTALLED)
+check: $(KERNELS)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -50,14 +64,21 @@ check: $(INSTALLED)
 	$(PYTEST) tests/structure
 
 # Each benchmark checks its answer, times it, and writes benchmarks/results/<name>.json.
-bench: $(INSTALLED)
+bench: $(KERNELS)
 	$(call run,$(BENCHMARKS))
 
-bench-translator: $(INSTALLED)
+bench-translator: $(KERNELS)
 	$(PIP) install --quiet $(CONSTRAIN) --no-build-isolation --editable '.[bench]'
 	$(call run,$(TRANSLATOR_BENCHMARKS))
 
-wheel: $(INSTALLED)
+# The kernels with address and undefined-behavior sanitizers, under the contract and their own tests.
+sanitize: $(KERNELS)
+	$(call build,build/sanitize,build/sanitize,-DREGARD_SANITIZE=address$(comma)undefined)
+	REGARD_NATIVE=$$(ls $(abspath build/sanitize)/_native*.so) LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -q tests/kernels tests/contract -k native
+
+wheel: $(KERNELS)
 	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 # Leaves the environment; `rm -r .venv` removes it.

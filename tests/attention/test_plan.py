@@ -7,13 +7,16 @@ import torch
 from torch import Tensor
 
 import regard as rg
+from regard import kernels
+from regard.attention import memo
 from regard.attention.backends.chunked import Chunked
+from regard.attention.backends.native import Native
 from regard.attention.backends.reference import Reference
 from regard.attention.backends.sdpa import SDPA
 from regard.attention.pattern import Pattern
 from regard.errors import UnsupportedError
 
-CLASSES = {"sdpa": SDPA, "chunked": Chunked, "reference": Reference}
+CLASSES = {"native": Native, "sdpa": SDPA, "chunked": Chunked, "reference": Reference}
 
 
 def inputs(length: int, keys: int | None = None, batch: int = 1, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -22,6 +25,27 @@ def inputs(length: int, keys: int | None = None, batch: int = 1, dtype: torch.dt
     return [torch.randn(batch, 2, size, 8, generator=generator).to(dtype) for size in sizes]
 
 
+@pytest.fixture
+def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without a C++ compiler."""
+    monkeypatch.setattr(kernels, "missing", lambda: "installed without its C++ kernels")
+
+
+@pytest.fixture
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No call is remembered from another test."""
+    monkeypatch.setattr(memo, "_checked", {})
+
+
+# With the kernels, they run what they compute.
+NATIVE: list[tuple[int, dict[str, Any], str]] = [
+    (16, {}, "native"),
+    (2048, {"pattern": rg.Causal() & rg.SlidingWindow(left=9), "bias": rg.ALiBi.for_heads(2)}, "native"),
+    (2048, {"score": rg.Cosine(1.0), "summary": rg.Summary(entropy=True), "dropout": 0.1}, "native"),
+    (16, {"normalizer": rg.Sparsemax()}, "reference"),
+    (2048, {"normalizer": rg.Sparsemax()}, "chunked"),
+]
+# Without them:
 RULES: list[tuple[int, dict[str, Any], str]] = [
     (16, {}, "sdpa"),
     (2048, {}, "sdpa"),
@@ -40,6 +64,13 @@ RULES: list[tuple[int, dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.parametrize(("length", "arguments", "expected"), NATIVE, ids=str)
+def test_auto_with_kernels(length: int, arguments: dict[str, Any], expected: str) -> None:
+    assert rg.plan(*inputs(length), **arguments).backend == expected
+    assert rg.plan(*inputs(length, batch=7), **arguments).backend == expected
+
+
+@pytest.mark.usefixtures("no_kernels")
 @pytest.mark.parametrize(("length", "arguments", "expected"), RULES, ids=str)
 def test_auto(length: int, arguments: dict[str, Any], expected: str) -> None:
     plan = rg.plan(*inputs(length), **arguments)
@@ -48,6 +79,7 @@ def test_auto(length: int, arguments: dict[str, Any], expected: str) -> None:
     assert rg.plan(*inputs(length, batch=7), **arguments).backend == expected  # never by batch size
 
 
+@pytest.mark.usefixtures("no_kernels", "forgotten")
 @pytest.mark.parametrize(("length", "arguments", "expected"), RULES[:10], ids=str)
 def test_the_planned_backend_runs(length: int, arguments: dict[str, Any], expected: str, monkeypatch) -> None:
     ran = []
@@ -80,7 +112,8 @@ def test_an_explicit_backend_runs_or_refuses(backend: str, monkeypatch: pytest.M
 def test_refusals_name_each_value() -> None:
     arguments = {"score": rg.Cosine(2.0), "normalizer": rg.Entmax(1.5), "summary": rg.Summary(entropy=True)}
     reasons = rg.plan(*inputs(16), **arguments).refusals
-    assert list(reasons) == ["sdpa"]
+    assert list(reasons) == ["native", "sdpa"]
+    assert reasons["native"] == ("normalizer: computes Softmax and Sigmoid only, not Entmax(alpha=1.5)",)
     assert [reason.split(":")[0] for reason in reasons["sdpa"]] == ["score", "normalizer", "summary"]
     assert "Cosine(scale=2.0)" in reasons["sdpa"][0]
     assert "Entmax(alpha=1.5)" in reasons["sdpa"][1]
@@ -95,8 +128,9 @@ def test_explanation() -> None:
     assert "multiply-adds" in lines[2]
     assert "MB to work in" in lines[2]
     assert "density 0.5002" in lines[2]
-    assert lines[3] == "not sdpa: normalizer: computes Softmax only, not Sparsemax()"
-    assert lines[4] == "not reference: chunked is expected to be faster"
+    assert lines[3] == "not native: normalizer: computes Softmax and Sigmoid only, not Sparsemax()"
+    assert lines[4] == "not sdpa: normalizer: computes Softmax only, not Sparsemax()"
+    assert lines[5] == "not reference: chunked is expected to be faster"
     asked = rg.plan(*inputs(16), backend="reference").explain()
     assert "not sdpa: another was asked for" in asked
 

@@ -110,7 +110,7 @@ Entry = Callable[[Edge, Source], Any]
 
 SCORES: dict[str, Entry] = {
     "dot": lambda s, t: rg.Dot(),
-    "dot_scaled": lambda s, t: rg.Dot(scale=0.7),
+    "dot_scaled": lambda s, t: rg.Dot(scale=1.6 / s.E**0.5),
     "dot_capped": lambda s, t: rg.Dot(scale=0.9, softcap=1.5),
     "dot_per_head": lambda s, t: rg.Dot(scale=t("scale", s.H, low=0.3)),
     "dot_learned": lambda s, t: rg.Dot(scale=t("scale", low=0.3), softcap=2.0),
@@ -205,7 +205,7 @@ BIASES: dict[str, Entry] = {
     "relative_before": lambda s, t: rg.RelativeBias(t("table", 6, s.H), bidirectional=False, max_distance=11),
 }
 
-BACKENDS = ("reference", "chunked", "sdpa")
+BACKENDS = ("reference", "chunked", "sdpa", "native")
 DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
 TILES = (0, 0, 50, 300)  # numbers in a tile of the chunked backend, so that small cases have many; 0 leaves its own
 
@@ -354,7 +354,9 @@ def full() -> tuple[Case, ...]:
 
 
 def refused(case: Case) -> bool:
-    """Whether sdpa's plan should refuse."""
+    """Whether the plan of sdpa or native should refuse."""
+    if case.backend == "native":
+        return case.score.startswith(("additive", "location")) or not case.normalizer.startswith(("softmax", "sigmoid"))
     plain = case.score in ("dot", "dot_scaled") and case.normalizer == "softmax" and not EDGES[case.edge].dropout
     return case.backend == "sdpa" and not plain
 
@@ -389,4 +391,6 @@ def summarized() -> tuple[Case, ...]:
         tile = TILES[i % len(TILES)]
         cases.append(Case("reference", *rest, dtypes[i % 4], edges[(5 * i) % len(edges)]))
         cases.append(Case("chunked", *rest, dtypes[(i + i // 4) % 4], edges[(7 * i + 3) % len(edges)], tile))
+        native = Case("native", *rest, dtypes[(i + i // 8) % 4], edges[(11 * i + 5) % len(edges)])
+        cases += [] if refused(native) else [native]
     return tuple(cases)

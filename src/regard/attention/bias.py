@@ -20,6 +20,10 @@ class Bias(Value, ABC):
     def bias(self, query_BL: Tensor, key_S: Tensor, dtype: torch.dtype) -> Tensor:
         """What to add: broadcasts to (B, H, L, S). Positions of queries (B or 1, L) and keys (S,) are consecutive."""
 
+    def by_offset(self, offset_BD: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """What to add where the key stands so far after the query: (B or 1, H or 1, D); None if more counts."""
+        return None
+
 
 @final
 @value
@@ -94,6 +98,9 @@ class ALiBi(Bias):
         distance_B1LS = (query_BL[:, None, :, None] - key_S).abs().to(dtype)
         return -per_head(self.slopes, dtype) * distance_B1LS
 
+    def by_offset(self, offset_BD: Tensor, dtype: torch.dtype) -> Tensor:
+        return -self.slopes.to(dtype)[..., None] * offset_BD[:, None].abs().to(dtype)
+
 
 @final
 @value
@@ -149,12 +156,15 @@ class RelativeBias(Bias):
         bucket = torch.where(distance < self._exact, distance, far)
         return bucket + count * (offset > 0) if self.bidirectional else bucket
 
+    def by_offset(self, offset_BD: Tensor, dtype: torch.dtype) -> Tensor:
+        return functional.embedding(self.bucket(offset_BD), self.table.to(dtype)).transpose(1, 2)
+
     def bias(self, query_BL: Tensor, key_S: Tensor, dtype: torch.dtype) -> Tensor:
         rows, columns = query_BL.shape[1], key_S.shape[0]
         # One number for each offset that occurs, repeated as rows; read with a row one shorter, each row starts one
         # offset earlier than the one above. No gather over L x S, so the gradient is a sum in fixed order.
         offset_BD = torch.arange(1 - rows, columns + 1, device=key_S.device) + (key_S[0] - query_BL[:, :1])
-        by_offset_BHD = functional.embedding(self.bucket(offset_BD), self.table.to(dtype)).transpose(1, 2)
+        by_offset_BHD = self.by_offset(offset_BD, dtype)
         width = rows + columns
         repeated = by_offset_BHD[:, :, None].expand(-1, -1, rows, -1).flatten(2)
         shifted = repeated.narrow(2, rows - 1, rows * (width - 1))

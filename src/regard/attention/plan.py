@@ -6,14 +6,16 @@ from typing import final
 
 from torch import Tensor
 
+from regard import kernels
 from regard.attention.backends.chunked import Chunked
+from regard.attention.backends.native import Native
 from regard.attention.backends.protocol import Backend
 from regard.attention.backends.reference import Reference
 from regard.attention.backends.sdpa import SDPA, needs_mask
 from regard.attention.call import Call
 from regard.errors import ConfigError, UnsupportedError, nearest
 
-BACKENDS: dict[str, Backend] = {b.name: b for b in (SDPA(), Chunked(), Reference())}
+BACKENDS: dict[str, Backend] = {b.name: b for b in (Native(), SDPA(), Chunked(), Reference())}
 SMALL = 1 << 17  # numbers for one head below which a dense computation is faster than tiles
 MASKED = 1 << 20  # pairs up to which PyTorch's kernel with a dense mask is faster than tiles
 
@@ -66,10 +68,11 @@ class Plan:
         """
         q, v = self.call.query, self.call.value
         work, memory = _amount(self.multiply_adds, ""), _amount(self.working_bytes, "B")
+        backend = f"{self.backend} ({kernels.isa()})" if self.backend == "native" else self.backend
         lines = [
             f"{self.call.spec}",
             f"query {tuple(q.shape)}, key {tuple(self.call.key.shape)}, value {tuple(v.shape)}, {q.dtype}, {q.device}",
-            f"backend {self.backend}: {work} multiply-adds, {memory} to work in; density {self.density:.4g}",
+            f"backend {backend}: {work} multiply-adds, {memory} to work in; density {self.density:.4g}",
         ]
         for name in BACKENDS:
             if name in self.refusals:
@@ -107,6 +110,8 @@ def make_plan(call: Call, backend: str) -> Plan:
 
 def _preferred(call: Call) -> str:
     """The fastest backend that computes the call, by L, S, E, dtype, device and the values; never by batch size."""
+    if not BACKENDS["native"].refusals(call):
+        return "native"
     pairs = call.query.shape[2] * call.key.shape[2]
     if not BACKENDS["sdpa"].refusals(call) and (pairs <= MASKED or not needs_mask(call)):
         return "sdpa"

@@ -26,6 +26,10 @@ class Score(Value, ABC):
     def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
         """Scores (B, H, L, S) in the dtype of the queries."""
 
+    def factors(self, query_BHLE: Tensor, key_BGSE: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Queries and keys (B, G, S, E) whose plain dot products are the scores; None where there are none."""
+        return None
+
     def check(self, num_heads: int, query_dim: int, key_dim: int) -> None:
         """Raise if the score does not go with these sizes."""
 
@@ -66,9 +70,13 @@ class Dot(Score):
             raise ConfigError(f"Dot: softcap={show(self.softcap)} must be a positive number, or None for no cap")
 
     def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
-        scale = 1 / math.sqrt(query_BHLE.shape[-1]) if self.scale is None else self.scale
-        scores = products(query_BHLE * per_head(scale, query_BHLE.dtype), key_BGSE)
+        scores = products(*self.factors(query_BHLE, key_BGSE))
         return scores if self.softcap is None else self.softcap * torch.tanh(scores / self.softcap)
+
+    def factors(self, query_BHLE: Tensor, key_BGSE: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys whose plain dot products are the scores before the softcap."""
+        scale = 1 / math.sqrt(query_BHLE.shape[-1]) if self.scale is None else self.scale
+        return query_BHLE * per_head(scale, query_BHLE.dtype), key_BGSE
 
     def check(self, num_heads: int, query_dim: int, key_dim: int) -> None:
         _check_same_dim("Dot", query_dim, key_dim)
@@ -94,7 +102,10 @@ class Cosine(Score):
         check_number("Cosine", "scale", self.scale)
 
     def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
-        return products(_unit(query_BHLE) * per_head(self.scale, query_BHLE.dtype), _unit(key_BGSE))
+        return products(*self.factors(query_BHLE, key_BGSE))
+
+    def factors(self, query_BHLE: Tensor, key_BGSE: Tensor) -> tuple[Tensor, Tensor]:
+        return _unit(query_BHLE) * per_head(self.scale, query_BHLE.dtype), _unit(key_BGSE)
 
     def check(self, num_heads: int, query_dim: int, key_dim: int) -> None:
         _check_same_dim("Cosine", query_dim, key_dim)
@@ -125,7 +136,10 @@ class Bilinear(Score):
             )
 
     def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
-        return products(query_BHLE @ self.weight.to(query_BHLE.dtype), key_BGSE)
+        return products(*self.factors(query_BHLE, key_BGSE))
+
+    def factors(self, query_BHLE: Tensor, key_BGSE: Tensor) -> tuple[Tensor, Tensor]:
+        return query_BHLE @ self.weight.to(query_BHLE.dtype), key_BGSE
 
     def check(self, num_heads: int, query_dim: int, key_dim: int) -> None:
         if tuple(self.weight.shape[-2:]) != (query_dim, key_dim):

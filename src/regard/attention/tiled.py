@@ -7,7 +7,7 @@ keys that it reaches. Tiles that the pattern leaves empty are never visited. Eve
 over tiles, and so are all gradients: see `tile_sum.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,22 +25,32 @@ from regard.attention.tiling import Tile, cut
 from regard.attention.value import per_head, rebuild
 
 
-def compute(call: Call) -> tuple[Tensor, Seen | None]:
-    """The output (B, H, L, V) in the dtype of the query, and the summaries if any are asked for."""
+def compute(call: Call, core: "Core | None" = None) -> tuple[Tensor, Seen | None]:
+    """The output (B, H, L, V) in the dtype of the query, and the summaries if any are asked for.
+
+    `core` gives the output and statistic of a call whose softmax has no sink; by default it is `by_tiles`.
+    """
     normalizer, sink = call.spec.normalizer, None
     if isinstance(normalizer, Softmax) and normalizer.sink is not None:  # joins at the end: a rescaling of each row
         sink = normalizer.sink
         spec = AttentionSpec(**{**call.spec.arguments(), "normalizer": Softmax(prior=normalizer.prior)})
         call = call.with_spec(spec)
-    work = _Work(call)
-    if isinstance(normalizer, Softmax):
-        output, row = work.softmax()
-        if sink is not None:
-            output, row = _join_sink(output, row, torch.as_tensor(per_head(sink, output.dtype)))
-    else:
-        output, row = work.pointwise() if isinstance(normalizer, Sigmoid) else work.strips()
-    seen = None if call.summary is None else work.summarize(call.summary, row)
+    output, row = (core or by_tiles)(call)
+    if sink is not None:
+        output, row = _join_sink(output, row, torch.as_tensor(per_head(sink, call.dtype)))
+    seen = None if call.summary is None else _Work(call).summarize(call.summary, row)
     return output.to(call.query.dtype), seen
+
+
+def by_tiles(call: Call) -> tuple[Tensor, Statistic]:
+    """The output and the statistic of each row, for a softmax without sink, or any other normalizer."""
+    work = _Work(call)
+    if isinstance(call.spec.normalizer, Softmax):
+        return work.softmax()
+    return work.pointwise() if isinstance(call.spec.normalizer, Sigmoid) else work.strips()
+
+
+Core = Callable[[Call], tuple[Tensor, Statistic]]
 
 
 class _View(NamedTuple):

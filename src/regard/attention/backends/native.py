@@ -1,0 +1,312 @@
+"""The C++ kernels (`regard.kernels`), on the CPU: exact, in linear memory, forward and backward.
+
+A kernel takes plain dot products. Scores that are such products after a linear step are brought to that form first, by
+PyTorch's own operations, which carry their gradients. Derivatives beyond the first, forward mode and `torch.func` go
+through the tiles of `tiled.py`.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast, final
+
+import torch
+from torch import Tensor
+
+from regard import kernels
+from regard.attention.backends.protocol import Cost
+from regard.attention.bias import Bias, TensorBias
+from regard.attention.call import Call
+from regard.attention.in_graph import EAGER, run_in_graph
+from regard.attention.native_mask import SIDE, NativeMask, native_mask
+from regard.attention.normalizer import Sigmoid, Softmax, Statistic
+from regard.attention.pattern import Full
+from regard.attention.prior import Gaussian
+from regard.attention.score import Dot, Score
+from regard.attention.spec import PLAIN, AttentionSpec
+from regard.attention.summary import Seen
+from regard.attention.tile_sum import any_dual
+from regard.attention.tiled import by_tiles, compute
+from regard.attention.value import rebuild
+
+CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+MOST_BIAS = 1 << 26  # numbers of a bias's gradient, which is kept for each head and sequence before it is added up
+View = tuple[int, int, int, int, int]  # address and strides
+NOTHING: View = (0, 0, 0, 0, 0)
+
+
+@final
+class Native:
+    """C++ kernels for the processor at hand."""
+
+    name = "native"
+
+    def refusals(self, call: Call) -> list[str]:
+        spec, reasons = call.spec, []
+        if (missing := kernels.missing()) is not None:
+            reasons.append(f"kernels: {missing}")
+        if call.query.device.type != "cpu":
+            reasons.append(f"device: runs on the CPU only, not on {call.query.device}")
+        if not isinstance(spec.score, Dot) and type(spec.score).factors is Score.factors:
+            reasons.append(f"score: computes dot products only, not {spec.score}")
+        if not isinstance(spec.normalizer, Softmax | Sigmoid):
+            reasons.append(f"normalizer: computes Softmax and Sigmoid only, not {spec.normalizer}")
+        elif isinstance(spec.normalizer, Softmax) and not isinstance(spec.normalizer.prior, Gaussian | None):
+            reasons.append(f"normalizer: computes a Gaussian prior only, not {spec.normalizer.prior}")
+        if isinstance(spec.bias, TensorBias):
+            numbers = call.query.shape[0] * call.query.shape[1] * spec.bias.tensor.shape[-1]
+            numbers *= spec.bias.tensor.shape[-2] if spec.bias.tensor.dim() > 1 else 1
+            if spec.bias.tensor.requires_grad and numbers > MOST_BIAS:
+                reasons.append(f"bias: its gradient takes {numbers} numbers, for each head and sequence; at most 2^26")
+        elif spec.bias is not None and type(spec.bias).by_offset is Bias.by_offset:
+            reasons.append(f"bias: adds a tensor or numbers by distance only, not {spec.bias}")
+        return reasons
+
+    def cost(self, call: Call) -> Cost:
+        schedule = call.spec.pattern.schedule(
+            call.query.shape[2], call.key.shape[2], query_start=call.query_start, key_start=call.key_start, block=SIDE
+        )
+        numbers = SIDE * (4 * (call.query.shape[3] + call.value.shape[3]) + SIDE)
+        return Cost(schedule.full_pairs + schedule.mixed_pairs, torch.get_num_threads() * numbers * call.dtype.itemsize)
+
+    def run(self, call: Call) -> tuple[Tensor, Seen | None]:
+        return run_in_graph(call, self.name) if torch.compiler.is_compiling() else _eager(call)
+
+
+def _eager(call: Call) -> tuple[Tensor, Seen | None]:
+    inputs = [call.query, call.key, call.value, *(leaf.tensor for leaf in call.spec.held)]
+    if any_dual(inputs) or torch._C._functorch.maybe_current_level() is not None:
+        return compute(call)
+    if call.spec is PLAIN and call.summary is None and not (torch.is_grad_enabled() and _any_grad(inputs)):
+        return _forward(call, NativeMask(), None), None
+    output, seen = compute(_with_products(call), _core)
+    return output.to(call.query.dtype), seen
+
+
+EAGER["native"] = _eager
+
+
+def _with_products(call: Call) -> Call:
+    """The same attention, its scores as plain dot products times a number."""
+    score = call.spec.score
+    if isinstance(score, Dot) and not isinstance(score.scale, Tensor):
+        return call
+    dtype = call.dtype  # half inputs are taken as float32, so that nothing is rounded twice
+    query, key, value = (x.to(dtype) for x in (call.query, call.key, call.value))
+    if not isinstance(call.spec.pattern, Full):
+        query_seen, key_seen = _seen(call)
+        query, key = torch.where(query_seen, query, 0), torch.where(key_seen, key, 0)
+    found = score.factors(query, key)
+    if found is None:  # refused
+        return call
+    query, key = found
+    if key.shape[1] != value.shape[1]:
+        value = value.repeat_interleave(key.shape[1] // value.shape[1], 1)
+    plain = Dot(scale=1.0, softcap=score.softcap if isinstance(score, Dot) else None)
+    return Call(query, key, value, AttentionSpec(**{**call.spec.arguments(), "score": plain}), *call[4:])
+
+
+def _core(call: Call) -> tuple[Tensor, Statistic]:
+    """The output and the statistic of each row; softmax has no sink here."""
+    inputs = [call.query, call.key, call.value, *(leaf.tensor for leaf in call.spec.held)]
+    if torch.is_grad_enabled() and _any_grad(inputs):
+        output, shift, level = _Attention.apply(call, *inputs)  # type: ignore[no-untyped-call]
+    else:
+        with torch.no_grad():
+            output, shift, level, _ = _computed(call)
+    return output, Statistic(shift, level)
+
+
+def _computed(call: Call) -> tuple[Tensor, Tensor, Tensor, NativeMask]:
+    """Output, shift and level of each row, and the mask."""
+    mask = native_mask(call)
+    statistic = torch.empty(*call.query.shape[:3], 2, dtype=call.dtype)
+    output = _forward(call, mask, statistic)
+    return output, statistic[..., :1].clone(), statistic[..., 1:].clone(), mask
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, call: Call, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        output, shift, level, ctx.mask = _computed(call)
+        ctx.call = call._replace(query=None, key=None, value=None)  # type: ignore[arg-type]
+        ctx.mark_non_differentiable(shift)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs, output, shift, level)
+        return output, shift, level
+
+    @staticmethod
+    def backward(ctx: Any, d_output: Tensor | None, _: None, d_level: Tensor | None) -> tuple[Any, ...]:
+        *inputs, output, shift, level = ctx.saved_tensors
+        query, key, value, *held = inputs
+        call = ctx.call._replace(query=query, key=key, value=value, spec=rebuild(ctx.call.spec, iter(held)))
+        if torch.is_grad_enabled():  # the gradient is to be differentiated itself
+            wanted = [x for x, needed in zip(inputs, ctx.needs_input_grad[1:], strict=True) if needed]
+            again, row = by_tiles(call)
+            live = [(x, g) for x, g in ((again, d_output), (row.level, d_level)) if g is not None and x.requires_grad]
+            found = iter(
+                torch.autograd.grad([x for x, _ in live], wanted, [g.to(x.dtype) for x, g in live],
+                                    create_graph=True, allow_unused=True)
+            )  # fmt: skip
+            return (None, *(next(found) if needed else None for needed in ctx.needs_input_grad[1:]))
+        if d_output is None:
+            d_output = torch.zeros_like(output)
+        return (None, *_backward(call, ctx.mask, output, shift, level, d_output, d_level, ctx.needs_input_grad[1:]))
+
+
+def _forward(call: Call, mask: NativeMask, statistic: Tensor | None) -> Tensor:
+    output = torch.empty((*call.query.shape[:3], call.value.shape[3]), dtype=call.query.dtype)
+    kernels.module().forward(*_problem(call, mask, output, statistic))
+    return output
+
+
+def _backward(
+    call: Call,
+    mask: NativeMask,
+    output: Tensor,
+    shift: Tensor,
+    level: Tensor,
+    d_output: Tensor,
+    d_level: Tensor | None,
+    needed: Sequence[bool],
+) -> Iterator[Tensor | None]:
+    """The gradients of query, key, value and what the values hold, in the order of `spec.held`."""
+    spec, dtype = call.spec, call.dtype
+    (batch, heads, rows, _), columns = call.query.shape, call.key.shape[2]
+    d_query, d_key, d_value = (torch.empty(x.shape, dtype=x.dtype) for x in (call.query, call.key, call.value))
+    normalizer, bias = spec.normalizer, spec.bias
+    counts = [0 if part is None else len(part.held) for part in (spec.score, normalizer, spec.pattern, bias)]
+    at = 3 + counts[0]
+    of_normalizer, of_bias = needed[at : at + counts[1]], needed[at + counts[1] + counts[2] :]
+    d_dense = d_distance = d_offset = d_center = d_sigma = None
+    if any(of_bias):
+        if isinstance(bias, TensorBias):
+            shape = (1,) * (4 - bias.tensor.dim()) + tuple(bias.tensor.shape)
+            d_dense = torch.zeros(batch, heads, *shape[2:], dtype=dtype)
+        else:
+            d_distance = torch.zeros(batch, heads, rows + columns - 1, dtype=dtype)
+    if any(of_normalizer):
+        if isinstance(normalizer, Sigmoid):
+            d_offset = torch.zeros(batch, heads, dtype=dtype)
+        else:
+            d_center, d_sigma = (torch.zeros(batch, heads, rows, dtype=dtype) for _ in range(2))
+    statistic = torch.cat([shift, level], -1)
+    d_level = None if d_level is None else d_level.to(dtype).contiguous()
+    kernels.module().backward(
+        *_problem(call, mask, output, statistic),
+        _view(d_output), _address(d_level), _view(d_query), _view(d_key), _view(d_value),
+        NOTHING if d_dense is None else _spread_view(d_dense, rows, columns),
+        NOTHING if d_distance is None else (d_distance.data_ptr(), *d_distance.stride()[:2], 0, 1),
+        _address(d_offset), _address(d_center), _address(d_sigma),
+    )  # fmt: skip
+    yield from (d_query, d_key, d_value)
+    yield from (None for _ in range(counts[0]))
+    if isinstance(normalizer, Sigmoid) and d_offset is not None:
+        yield _summed(d_offset, normalizer.bias)
+    elif d_center is not None and d_sigma is not None and isinstance(normalizer, Softmax):
+        prior = normalizer.prior
+        for leaf in normalizer.held:
+            center = isinstance(prior, Gaussian) and leaf.tensor is prior.center
+            yield _summed(d_center if center else d_sigma.sum(-1), leaf.tensor)
+    else:
+        yield from (None for _ in range(counts[1]))
+    yield from (None for _ in range(counts[2]))
+    if d_dense is not None and isinstance(bias, TensorBias):
+        yield _summed(d_dense, bias.tensor)
+    elif d_distance is not None and bias is not None:
+        with torch.enable_grad():
+            leaves = [leaf.tensor.detach().requires_grad_() for leaf in bias.held]
+            table = _by_distance(call, rebuild(bias, iter(leaves)))
+            yield from torch.autograd.grad(table, leaves, d_distance.sum_to_size(table.shape))
+    else:
+        yield from (None for _ in range(counts[3]))
+
+
+def _summed(gradient: Tensor, of: Any) -> Tensor:
+    """A gradient summed to the shape of what was broadcast, in its dtype."""
+    shape = (1,) * (gradient.dim() - of.dim()) + tuple(of.shape)
+    return gradient.sum_to_size(shape).reshape(of.shape).to(of.dtype)
+
+
+def _problem(call: Call, mask: NativeMask, output: Tensor, statistic: Tensor | None) -> tuple[Any, ...]:
+    """The arguments of the kernels. What they point to must outlive the call: it is kept in the last of them."""
+    spec, dtype = call.spec, call.dtype
+    (batch, heads, rows, dim), (_, groups, columns, value_dim) = call.query.shape, call.value.shape
+    score, normalizer, bias = spec.score, spec.normalizer, spec.bias
+    scale, softcap = (score.scale, score.softcap) if isinstance(score, Dot) else (None, None)
+    offsets = center = sigma = None
+    dense: View = NOTHING
+    by_distance: View = NOTHING
+    kept: list[Tensor | None] = []
+    if isinstance(normalizer, Sigmoid):
+        offsets = torch.as_tensor(normalizer.bias, dtype=dtype).expand(heads).contiguous()
+    elif isinstance(normalizer, Softmax) and isinstance(normalizer.prior, Gaussian):
+        center = normalizer.prior.center.to(dtype).expand(batch, heads, rows)
+        sigma = torch.as_tensor(normalizer.prior.sigma, dtype=dtype).expand(heads).contiguous()
+    if isinstance(bias, TensorBias):
+        tensor = bias.tensor.to(dtype)
+        dense = _spread_view(tensor, rows, columns)
+        kept.append(tensor)
+    elif bias is not None:
+        table = _by_distance(call, bias).expand(batch, heads, -1).contiguous()
+        by_distance = (table.data_ptr(), table.stride(0), table.stride(1), 0, 1)
+        kept.append(table)
+    kept += [offsets, center, sigma, *mask[3:]]
+    least, most, start, starts, lengths, query_ids, key_ids, tiles, bits = mask
+    return (
+        CODES[call.query.dtype], (batch, heads, groups, rows, columns, dim, value_dim),
+        _view(call.query), _view(call.key), _view(call.value), _view(output), _address(statistic),
+        dim**-0.5 if scale is None else float(scale), softcap or 0.0,
+        1 if isinstance(normalizer, Sigmoid) else 0, _address(offsets),
+        (least, most, start, _address(starts), _address(lengths),
+         _address(query_ids), _step(query_ids), _address(key_ids), _step(key_ids),
+         _address(tiles), _step(tiles), 0 if tiles is None or tiles.shape[1] == 1 else tiles.stride(1), _address(bits)),
+        dense, by_distance,
+        NOTHING if center is None else (center.data_ptr(), *center.stride(), 0), _address(sigma), call.key_start,
+        spec.dropout, 0 if call.seed is None else int(call.seed), torch.get_num_threads(), kept,
+    )  # fmt: skip
+
+
+def _by_distance(call: Call, bias: Bias) -> Tensor:
+    """A bias by query row - key column + S - 1: (B or 1, H or 1, L + S - 1)."""
+    rows, columns, start = call.query.shape[2], call.key.shape[2], call.query_start
+    first = start[:, None] if isinstance(start, Tensor) else torch.tensor([[start]])
+    # row - column + S - 1 = i, so the key stands i - (S - 1) + query_start - key_start before the query
+    offset = (columns - 1 + call.key_start) - first - torch.arange(rows + columns - 1)
+    return cast(Tensor, bias.by_offset(offset, call.dtype))  # a bias that has none is refused
+
+
+def _seen(call: Call) -> tuple[Tensor, Tensor]:
+    """Which queries see something (B, H, L, 1), and which keys are seen by some query of their group (B, G, S, 1)."""
+    mask = native_mask(call)
+    (batch, heads, rows, _), (_, groups, columns, _) = call.query.shape, call.key.shape
+    queries, keys = (
+        torch.zeros(batch, heads, rows, 1, dtype=torch.bool),
+        torch.zeros(batch, groups, columns, 1, dtype=torch.bool),
+    )
+    problem = _problem(call._replace(spec=AttentionSpec(pattern=call.spec.pattern)), mask, call.query, None)
+    kernels.module().seen(*problem, queries.data_ptr(), keys.data_ptr())
+    return queries, keys
+
+
+def _view(x: Tensor) -> View:
+    b, h, r, c = x.stride()
+    return x.data_ptr(), b, h, r, c
+
+
+def _spread_view(x: Tensor, rows: int, columns: int) -> View:
+    """A tensor that broadcasts to (B, H, L, S): no step along what it lacks or has once."""
+    shape, strides = (1,) * (4 - x.dim()) + tuple(x.shape), (0,) * (4 - x.dim()) + x.stride()
+    b, h, r, c = (0 if n == 1 else step for n, step in zip(shape, strides, strict=True))
+    return x.data_ptr(), b, h, r, c
+
+
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def _step(x: Tensor | None) -> int:
+    """From one sequence to the next."""
+    return 0 if x is None or x.shape[0] == 1 else x.stride(0)
+
+
+def _any_grad(tensors: Sequence[Tensor]) -> bool:
+    return any(x.requires_grad for x in tensors)

@@ -1,0 +1,136 @@
+"""A pattern as the native kernels read it: a band, key lengths, documents, and bits for everything else."""
+
+from collections.abc import Iterator
+from functools import lru_cache, reduce
+from operator import and_
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from regard.attention.call import Call
+from regard.attention.pattern import And, Causal, Full, Pattern, SlidingWindow, positions
+from regard.attention.sequence_pattern import Documents, KeyLengths
+from regard.attention.value import holds_tensors, restrict
+
+SIDE = 64  # rows and columns of a tile of the kernels
+EMPTY, FULL = -1, -2
+NO_BOUND = 2**63 - 1
+
+
+class NativeMask(NamedTuple):
+    """The parts of a mask, all of which must let a pair be seen. Rows and columns count from 0."""
+
+    least: int = -NO_BOUND  # of column - row - start
+    most: int = NO_BOUND
+    start: int = 0  # query_start - key_start
+    starts: Tensor | None = None  # (B,): instead of `start`
+    lengths: Tensor | None = None  # (B,), columns
+    query_ids: Tensor | None = None  # (B or 1, L)
+    key_ids: Tensor | None = None  # (B or 1, S)
+    tiles: Tensor | None = None  # (B or 1, H or 1, blocks, panels): EMPTY, FULL, or the number of its bits
+    bits: Tensor | None = None  # (tiles, SIDE columns): a word of SIDE rows
+
+
+def native_mask(call: Call) -> NativeMask:
+    """The pattern of a call."""
+    least, most, lengths, ids, rest = -NO_BOUND, NO_BOUND, list[Tensor](), list[Documents](), list[Pattern]()
+    for part in _conjuncts(call.spec.pattern):
+        if isinstance(part, Causal):
+            most = min(most, 0)
+        elif isinstance(part, SlidingWindow):
+            least = least if part.left is None else max(least, -part.left)
+            most = most if part.right is None else min(most, part.right)
+        elif isinstance(part, KeyLengths):
+            lengths.append(part.lengths)
+        elif isinstance(part, Documents) and not ids:
+            ids.append(part)
+        elif not isinstance(part, Full):
+            rest.append(part)
+    batch, start = call.query.shape[0], call.query_start
+    mask = NativeMask(least, most)
+    if isinstance(start, Tensor):
+        mask = mask._replace(starts=(start.long() - call.key_start).contiguous())
+    else:
+        mask = mask._replace(start=start - call.key_start)
+    if lengths:
+        shortest = reduce(torch.minimum, (x.long() for x in lengths)) - call.key_start
+        mask = mask._replace(lengths=shortest.expand(batch).contiguous())
+    if ids:
+        mask = mask._replace(query_ids=ids[0].query_ids.long().contiguous(), key_ids=ids[0].key_ids.long().contiguous())
+    if rest:
+        pattern = reduce(and_, rest)
+        cached = not (holds_tensors(pattern) or isinstance(start, Tensor))
+        tiles, bits = (_tiles_cached if cached else _tiles)(
+            pattern, call.query.shape[2], call.key.shape[2], start, call.key_start
+        )
+        mask = mask._replace(tiles=tiles, bits=bits)
+    return mask
+
+
+def _conjuncts(pattern: Pattern) -> Iterator[Pattern]:
+    """The patterns that are joined by &."""
+    if isinstance(pattern, And):
+        yield from _conjuncts(pattern.left)
+        yield from _conjuncts(pattern.right)
+    else:
+        yield pattern
+
+
+def _tiles(
+    pattern: Pattern, num_queries: int, num_keys: int, query_start: int | Tensor, key_start: int
+) -> tuple[Tensor, Tensor]:
+    """Which tiles are empty or full, and the bits of the others."""
+    schedule = pattern.schedule(num_queries, num_keys, query_start=query_start, key_start=key_start, block=SIDE)
+    query_BL, key_S = positions(num_queries, num_keys, query_start, key_start, torch.device("cpu"))
+    panels = -(-num_keys // SIDE)
+    # A panel that a run does not cover whole is mixed, whatever the runs say of its parts.
+    found = list[
+        tuple[int, int, int, npt.NDArray[Any]]
+    ]()  # block, first panel, last + 1, booleans (b, h, rows, columns)
+    base = np.full((len(schedule), panels), EMPTY, np.int32)
+    for block, (rows, runs) in enumerate(schedule):
+        mixed = np.zeros(panels, dtype=bool)
+        for start, stop, full in runs:
+            if full:
+                base[block, -(-start // SIDE) : stop // SIDE if stop < num_keys else panels] = FULL
+                ends = {start // SIDE} if start % SIDE else set()
+                ends |= {stop // SIDE} if stop % SIDE and stop < num_keys else set()
+                mixed[list(ends)] = True
+            else:
+                mixed[start // SIDE : -(-stop // SIDE)] = True
+        for first, last in _runs_of(mixed):
+            columns = slice(first * SIDE, min(last * SIDE, num_keys))
+            seen = restrict(pattern, rows, columns).visible(query_BL[:, rows], key_S[columns])
+            shape = (*seen.shape[:2], rows.stop - rows.start, columns.stop - columns.start)
+            found.append((block, first, last, seen.expand(shape).numpy()))
+    shape = np.broadcast_shapes((1, 1), *(x.shape[:2] for *_, x in found))
+    tiles = np.broadcast_to(base, (*shape, *base.shape)).copy()
+    words, count = list[npt.NDArray[Any]](), 0
+    for block, first, last, grid in found:
+        height, width = grid.shape[2:]
+        padded = np.zeros((*shape, (last - first) * SIDE, SIDE), dtype=bool)
+        padded[:, :, :width, :height] = np.broadcast_to(grid, (*shape, height, width)).transpose(0, 1, 3, 2)
+        packed = np.packbits(padded, axis=-1, bitorder="little").view("<u8")[..., 0]
+        packed = packed.reshape(*shape, last - first, SIDE)
+        area = np.minimum(num_keys - np.arange(first, last) * SIDE, SIDE) * height
+        total = padded.reshape(*shape, last - first, -1).sum(-1)
+        some = (total > 0) & (total < area)
+        here = tiles[:, :, block, first:last]
+        here[total == 0], here[total == area] = EMPTY, FULL
+        here[some] = np.arange(count, count + int(some.sum()))
+        count += int(some.sum())
+        words.append(packed[some])
+    bits = np.concatenate(words) if count else np.zeros((1, SIDE), dtype=np.uint64)
+    return torch.from_numpy(tiles), torch.from_numpy(bits.astype(np.uint64).view(np.int64))
+
+
+_tiles_cached = lru_cache(maxsize=64)(_tiles)
+
+
+def _runs_of(chosen: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Where the runs of True begin and end."""
+    change = np.flatnonzero(np.diff(np.pad(chosen, 1).astype(np.int8)))
+    return list(zip(change[::2].tolist(), change[1::2].tolist(), strict=True))

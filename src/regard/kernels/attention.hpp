@@ -1,0 +1,108 @@
+// The two entries of an instruction set: attention and its gradients, cut into independent pieces of work.
+#pragma once
+
+#include "backward.hpp"
+#include "few.hpp"
+#include "parallel.hpp"
+
+namespace regard::REGARD_ISA {
+
+static thread_local Scratch scratch;
+
+// Pieces that threads take one after the other, neighbors together: they share keys.
+template <typename Work>
+static void shared_out(int64_t pieces, int64_t together, int threads, const Work& work) {
+    struct Shared {
+        int64_t next, pieces, together;
+        const Work* work;
+    } shared{0, pieces, together, &work};
+    const int useful = int(least(threads, (pieces + together - 1) / together));
+    parallel(
+        useful,
+        [](void* data, int, int) {
+            Shared& s = *static_cast<Shared*>(data);
+            for (;;) {
+                const int64_t from = __atomic_fetch_add(&s.next, s.together, __ATOMIC_RELAXED);
+                if (from >= s.pieces) return;
+                for (int64_t i = from; i < least(from + s.together, s.pieces); ++i) (*s.work)(i);
+            }
+        },
+        &shared);
+}
+
+template <typename In, typename T>
+static void few_of(const Problem& p) {
+    const int64_t pieces = (p.columns + CUT - 1) / CUT, heads = p.batch * p.heads;
+    const size_t bytes = sizeof(T) * size_t(heads * p.rows * pieces * (p.value_dim + 2));
+    static thread_local Scratch kept;
+    kept.reserve(bytes);
+    T* parts = kept.take<T>(int64_t(bytes / sizeof(T)));
+    // Waking another thread pays for some tens of thousands of numbers.
+    const int threads = heads * p.columns * (p.dim + p.value_dim) < (1 << 16) ? 1 : p.threads;
+    shared_out(p.batch * p.groups * pieces, 1, threads,
+               [&](int64_t i) { few_of_piece<In, T>(p, parts, pieces, i, scratch); });
+    for (int64_t i = 0; i < heads; ++i) few_merged<In, T>(p, parts, pieces, i / p.heads, i % p.heads);
+}
+
+template <typename In, typename T>
+static void forward_of(const Problem& p) {
+    if (is_few(p)) return few_of<In, T>(p);
+    const int64_t blocks = (p.rows + SIDE - 1) / SIDE;
+    shared_out(p.batch * p.heads * blocks, most(1, least(4, p.batch * p.heads * blocks / (4 * p.threads))), p.threads,
+               [&](int64_t i) {
+                   const int64_t plane = i / blocks;
+                   forward_block<In, T>(p, make_block<T>(p, plane / p.heads, plane % p.heads, i % blocks), scratch);
+               });
+}
+
+template <typename In, typename T>
+static void backward_of(const Problem& p, const Gradients& gradients) {
+    shared_out(p.batch * p.groups, 1, p.threads,
+               [&](int64_t i) { backward_plane<In, T>(p, gradients, i / p.groups, i % p.groups, scratch); });
+}
+
+static void forward(const Problem& p) {
+    switch (p.type) {
+        case Type::f32: return forward_of<float, float>(p);
+        case Type::f64: return forward_of<double, double>(p);
+        case Type::f16: return forward_of<Half, float>(p);
+        case Type::bf16: return forward_of<Bfloat, float>(p);
+    }
+}
+
+static void backward(const Problem& p, const Gradients& gradients) {
+    switch (p.type) {
+        case Type::f32: return backward_of<float, float>(p, gradients);
+        case Type::f64: return backward_of<double, double>(p, gradients);
+        case Type::f16: return backward_of<Half, float>(p, gradients);
+        case Type::bf16: return backward_of<Bfloat, float>(p, gradients);
+    }
+}
+
+// Which queries (B, H, L) see something, and which keys (B, G, S) are seen; both hold false at first.
+static void seen(const Problem& p, bool* queries, bool* keys) {
+    const int64_t blocks = (p.rows + SIDE - 1) / SIDE;
+    for (int64_t b = 0; b < p.batch; ++b)
+        for (int64_t h = 0; h < p.heads; ++h)
+            for (int64_t index = 0; index < blocks; ++index) {
+                const Block block = make_block<float>(p, b, h, index);
+                const Reach reach = reach_of(p, block);
+                bool* of_rows = queries + (b * p.heads + h) * p.rows + block.first;
+                bool* of_columns = keys + (b * p.groups + h / (p.heads / p.groups)) * p.columns;
+                Panel panel;
+                for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
+                    look(p, block, reach, at, panel);
+                    if (panel.sight == Sight::empty) continue;
+                    uint64_t some = 0;
+                    for (int64_t c = panel.start; c < panel.stop; ++c) {
+                        const uint64_t rows =
+                            panel.sight == Sight::full ? ~uint64_t(0) : panel.rows[c - panel.start];
+                        of_columns[c] |= rows != 0;
+                        some |= rows;
+                    }
+                    for (int64_t r = 0; r < block.count; ++r) of_rows[r] |= some >> r & 1;
+                }
+            }
+}
+
+}  // namespace regard::REGARD_ISA

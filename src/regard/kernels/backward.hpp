@@ -1,0 +1,196 @@
+// The gradients of softmax attention, by recomputing each tile's weights from the rows' statistics (Dao et al. 2022, arXiv
+// 2205.14135, algorithm 4). One thread takes all queries of a key head, in order: no two threads add to one number.
+#pragma once
+
+#include "forward.hpp"
+
+namespace regard::REGARD_ISA {
+
+// What the weights of a block's rows are made from.
+template <typename T>
+struct Rebuilt {
+    T shift[SIDE], level[SIDE];  // the statistic; a row that sees nothing, or is none, has level +inf and so weights 0
+    T delta[SIDE];               // what a weight's gradient is measured from: output gradient . output - that of log-sum-exp
+};
+
+template <typename In, typename T>
+static void rebuild(const Problem& p, const Gradients& grad, const Block& block, const T* incoming, int64_t row,
+                    Rebuilt<T>& found) {
+    const int64_t at = (block.b * p.heads + block.h) * p.rows + block.first;
+    const T* statistic = static_cast<const T*>(p.statistic) + 2 * at;
+    const T* more = grad.log_sum_exp ? static_cast<const T*>(grad.log_sum_exp) + at : nullptr;
+    const In* output = p.output.at<In>(block.b, block.h) + block.first * p.output.row;
+    for (int64_t r = 0; r < SIDE; ++r) {
+        found.shift[r] = found.delta[r] = 0, found.level[r] = T(INFINITE);
+        if (r >= block.count || statistic[2 * r + 1] == T(-INFINITE)) continue;
+        T sum = 0;
+        for (int64_t c = 0; c < p.value_dim; ++c)
+            sum += incoming[r * row + c] * wide<T>(output[r * p.output.row + c * p.output.column]);
+        found.shift[r] = statistic[2 * r], found.level[r] = statistic[2 * r + 1] * T(LOG2E);
+        found.delta[r] = sum - (more ? more[r] : T(0));
+    }
+}
+
+// What a tile gives to the gradients of prior and dropout's weights: `gradient` from that of the dropped weights to that
+// of the normalizer's, `mixed` the weights that the values were mixed with.
+template <typename T>
+static void through_factors(const Problem& p, const Block& block, const Panel& panel, const Gauss<T>& gauss,
+                            const T* weights, T* gradient, T* mixed, T* center, T* sigma) {
+    T prior[SIDE], keep[SIDE];
+    for (int64_t i = 0; i < panel.stop - panel.start; ++i) {
+        const int64_t column = panel.start + i;
+        factors(p, block, column, gauss, prior, keep);
+        for (int64_t r = 0; r < block.padded; ++r) {
+            T& y = gradient[i * SIDE + r];
+            const T w = weights[i * SIDE + r];
+            mixed[i * SIDE + r] = w * prior[r] * keep[r];
+            if (center && w != 0 && r < block.count) {  // d log prior = distance / sigma^2, distance^2 / sigma^3
+                const T distance = (T(column + p.prior.shift) - gauss.center[r]) / gauss.sigma;
+                const T part = mixed[i * SIDE + r] * y * distance / gauss.sigma;
+                center[r] += part;
+                sigma[r] += part * distance;
+            }
+            y *= prior[r] * keep[r];
+        }
+    }
+}
+
+// The weights of a panel again, in place of its scores.
+template <typename T>
+static void reweigh(const Problem& p, const Block& block, const Panel& panel, const Rebuilt<T>& row, T* scores) {
+    constexpr int W = LANES<T>;
+    const int64_t count = panel.stop - panel.start;
+    if (p.normalizer == Normalizer::sigmoid) {
+        sigmoids(block, count, offset_of<T>(p, block.h), scores);
+    } else {
+        for (int64_t r = 0; r < block.padded; r += W) {
+            const Vec<T> shift = load(row.shift + r), level = load(row.level + r);
+            for (int64_t i = 0; i < count; ++i)
+                store(scores + i * SIDE + r,
+                      power_of_two((load(scores + i * SIDE + r) - shift) * T(LOG2E) - level));
+        }
+    }
+    hide(block, panel, T(0), scores);
+}
+
+// Gradients of the weights to those of the scores, in place.
+template <typename T>
+static void differentiate(const Problem& p, const Block& block, const Panel& panel, const Rebuilt<T>& row,
+                          const T* weights, T* gradient) {
+    constexpr int W = LANES<T>;
+    const bool sigmoid = p.normalizer == Normalizer::sigmoid;
+    for (int64_t r = 0; r < block.padded; r += W) {
+        const Vec<T> delta = load(row.delta + r);
+        for (int64_t i = 0; i < panel.stop - panel.start; ++i) {
+            const Vec<T> x = load(weights + i * SIDE + r), y = load(gradient + i * SIDE + r);
+            store(gradient + i * SIDE + r, sigmoid ? x * (1 - x) * y : x * (y - delta));
+        }
+    }
+    hide(block, panel, T(0), gradient);
+}
+
+// What the gradients of a tile's scores add to those of bias and offset.
+template <typename T>
+static void add_to_bias(const Problem& p, const Gradients& grad, const Block& block, const Panel& panel, const T* y) {
+    T* offset = grad.offsets ? static_cast<T*>(grad.offsets) + block.b * p.heads + block.h : nullptr;
+    for (int64_t i = 0; i < panel.stop - panel.start; ++i, y += SIDE) {
+        const int64_t column = panel.start + i;
+        if (grad.by_distance.data) {
+            T* __restrict to = grad.by_distance.at<T>(block.b, block.h) + (block.first - column + p.columns - 1);
+            for (int64_t r = 0; r < block.count; ++r) to[r] += y[r];
+        }
+        if (grad.dense.data) {
+            T* to = grad.dense.at<T>(block.b, block.h) + block.first * grad.dense.row + column * grad.dense.column;
+            for (int64_t r = 0; r < block.count; ++r) to[r * grad.dense.row] += y[r];
+        }
+        if (offset)
+            for (int64_t r = 0; r < block.count; ++r) *offset += y[r];
+    }
+}
+
+// All queries of key head g of sequence b.
+template <typename In, typename T>
+static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, int64_t g, Scratch& scratch) {
+    constexpr int W = LANES<T>;
+    const int64_t row = round_up(p.dim, W), value_row = round_up(p.value_dim, W), share = p.heads / p.groups;
+    const int64_t columns = round_up(p.columns, SIDE), blocks = (p.rows + SIDE - 1) / SIDE;
+    scratch.reserve(sizeof(T) * size_t(columns * (row + value_row) + SIDE * (6 * (row + value_row) + 4 * SIDE)) + 8192);
+    T* key_sum = scratch.take<T>(columns * row);
+    T* value_sum = scratch.take<T>(columns * value_row);
+    T* queries_by_row = scratch.take<T>(SIDE * row);
+    T* query = scratch.take<T>(SIDE * row);
+    T* incoming_by_row = scratch.take<T>(SIDE * value_row);
+    T* incoming = scratch.take<T>(SIDE * value_row);
+    T* query_sum = scratch.take<T>(SIDE * row);
+    T* scores = scratch.take<T>(SIDE * SIDE);
+    T* gradient = scratch.take<T>(SIDE * SIDE);
+    T* capped = scratch.take<T>(SIDE * SIDE);
+    T* keys = scratch.take<T>(SIDE * row);
+    T* values = scratch.take<T>(SIDE * value_row);
+    T* mixed = scratch.take<T>(SIDE * SIDE);
+    T* results = scratch.take<T>(SIDE * row);
+    fill(key_sum, columns * row, T(0));
+    fill(value_sum, columns * value_row, T(0));
+    Rebuilt<T> rebuilt;
+    Panel panel;
+    for (int64_t h = g * share; h < (g + 1) * share; ++h)
+        for (int64_t index = 0; index < blocks; ++index) {
+            const Block block = make_block<T>(p, b, h, index);
+            const T scale = T(p.scale);
+            queries<In>(p.query, block, p.dim, scale, queries_by_row, row, query);
+            queries<In>(grad.output, block, p.value_dim, T(1), incoming_by_row, value_row, incoming);
+            rebuild<In>(p, grad, block, incoming_by_row, value_row, rebuilt);
+            for (int64_t r = 0; r < block.count; ++r)  // what sees nothing may hold anything
+                if (rebuilt.level[r] == T(INFINITE)) {
+                    fill(queries_by_row + r * row, row, T(0));
+                    fill(incoming_by_row + r * value_row, value_row, T(0));
+                }
+            fill(query_sum, SIDE * p.dim, T(0));
+            const Gauss<T> gauss = gauss_of<T>(p, block);
+            T center[SIDE] = {}, sigma[SIDE] = {};
+            const Reach reach = reach_of(p, block);
+            for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
+                look(p, block, reach, at, panel);
+                if (panel.sight == Sight::empty) continue;
+                const int64_t count = panel.stop - panel.start;
+                const Rows<T> key = rows_of<In>(p.key, b, g, panel, p.dim, keys);
+                const Rows<T> value = rows_of<In>(p.value, b, g, panel, p.value_dim, values);
+                score(p, block, panel, key, query, scores, p.softcap != 0 ? capped : nullptr);
+                product<T, false>(count, block.padded, p.value_dim, value.data, value.row, value.column, incoming, SIDE,
+                                  gradient, SIDE);
+                reweigh(p, block, panel, rebuilt, scores);
+                if (any_factor(p))
+                    through_factors(p, block, panel, gauss, scores, gradient, mixed, grad.center ? center : nullptr,
+                                    sigma);
+                differentiate(p, block, panel, rebuilt, scores, gradient);
+                add_to_bias(p, grad, block, panel, gradient);
+                if (p.softcap != 0)  // before it: times 1 - tanh^2
+                    for (int64_t i = 0; i < count; ++i)
+                        for (int64_t r = 0; r < block.padded; r += W) {
+                            const Vec<T> t = load(capped + i * SIDE + r);
+                            Vec<T> y = load(gradient + i * SIDE + r) * (T(1) - t * t);
+                            if (panel.sight == Sight::mixed) y = spread<T>(panel.rows[i] >> r) ? y : Vec<T>{};
+                            store(gradient + i * SIDE + r, y);
+                        }
+                product<T, true>(count, value_row, block.count, any_factor(p) ? mixed : scores, SIDE, 1, incoming_by_row, value_row,
+                                 value_sum + panel.start * value_row, value_row);
+                product<T, true>(count, row, block.count, gradient, SIDE, 1, queries_by_row, row,
+                                 key_sum + panel.start * row, row);
+                product<T, true>(p.dim, block.padded, count, key.data, key.column, key.row, gradient, SIDE, query_sum,
+                                 SIDE);
+            }
+            if (grad.center) {
+                const int64_t at = (b * p.heads + h) * p.rows + block.first;
+                copy_out(center, 0, 1, block.count, T(1), static_cast<T*>(grad.center) + at, 0, 1);
+                copy_out(sigma, 0, 1, block.count, T(1), static_cast<T*>(grad.sigma) + at, 0, 1);
+            }
+            transpose(query_sum, SIDE, p.dim, block.padded, results, row);
+            copy_out(results, row, block.count, p.dim, scale,
+                     grad.query.at<In>(b, h) + block.first * grad.query.row, grad.query.row, grad.query.column);
+        }
+    copy_out(key_sum, row, p.columns, p.dim, T(1), grad.key.at<In>(b, g), grad.key.row, grad.key.column);
+    copy_out(value_sum, value_row, p.columns, p.value_dim, T(1), grad.value.at<In>(b, g), grad.value.row,
+             grad.value.column);
+}
+
+}  // namespace regard::REGARD_ISA

@@ -1,0 +1,118 @@
+// attend's arguments, as `regard.attention.backends.native` gives them, to a Problem.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+#include <tuple>
+
+#include "dispatch.hpp"
+#include "parallel.hpp"
+#include "problem.hpp"
+
+namespace nb = nanobind;
+
+namespace regard {
+namespace {
+
+using Address = uintptr_t;
+using Strided = std::tuple<Address, int64_t, int64_t, int64_t, int64_t>;
+using MaskArguments = std::tuple<int64_t, int64_t, int64_t, Address, Address, Address, int64_t, Address, int64_t, Address,
+                                 int64_t, int64_t, Address>;
+
+template <typename T = void>
+T* at(Address address) {
+    return reinterpret_cast<T*>(address);
+}
+
+View view(const Strided& x) {
+    const auto& [address, b, h, r, c] = x;
+    return {at(address), b, h, r, c};
+}
+
+Mask mask(const MaskArguments& x) {
+    const auto& [least, most, start, starts, lengths, query_ids, query_step, key_ids, key_step, tiles, tiles_batch,
+                 tiles_head, bits] = x;
+    Mask found;
+    found.least = least, found.most = most, found.start = start;
+    found.starts = at<int64_t>(starts), found.lengths = at<int64_t>(lengths);
+    found.query_ids = at<int64_t>(query_ids), found.query_ids_batch = query_step;
+    found.key_ids = at<int64_t>(key_ids), found.key_ids_batch = key_step;
+    found.tiles = at<int32_t>(tiles), found.tiles_batch = tiles_batch, found.tiles_head = tiles_head;
+    found.bits = at<uint64_t>(bits);
+    return found;
+}
+
+#define REGARD_PROBLEM                                                                                              \
+    int type, const std::array<int64_t, 7>&sizes, const Strided &query, const Strided &key, const Strided &value,   \
+        const Strided &output, Address statistic, double scale, double softcap, int normalizer, Address offsets,    \
+        const MaskArguments &seen, const Strided &dense, const Strided &by_distance, const Strided &center,         \
+        Address sigmas, int64_t shift, double dropout, int64_t seed, int threads, nb::handle
+#define REGARD_PASSED                                                                                            \
+    type, sizes, query, key, value, output, statistic, scale, softcap, normalizer, offsets, seen, dense, by_distance, \
+        center, sigmas, shift, dropout, seed, threads
+
+Problem problem(int type, const std::array<int64_t, 7>& sizes, const Strided& query, const Strided& key,
+                const Strided& value, const Strided& output, Address statistic, double scale, double softcap,
+                int normalizer, Address offsets, const MaskArguments& seen, const Strided& dense,
+                const Strided& by_distance, const Strided& center, Address sigmas, int64_t shift, double dropout,
+                int64_t seed, int threads) {
+    Problem p;
+    p.type = Type(type);
+    p.batch = sizes[0], p.heads = sizes[1], p.groups = sizes[2], p.rows = sizes[3], p.columns = sizes[4];
+    p.dim = sizes[5], p.value_dim = sizes[6];
+    p.query = view(query), p.key = view(key), p.value = view(value), p.output = view(output);
+    p.statistic = at(statistic);
+    p.scale = scale, p.softcap = softcap;
+    p.normalizer = Normalizer(normalizer), p.offsets = at(offsets);
+    p.mask = mask(seen);
+    p.bias.dense = view(dense), p.bias.by_distance = view(by_distance);
+    p.prior.center = view(center), p.prior.sigmas = at(sigmas), p.prior.shift = shift;
+    p.dropout = dropout, p.seed = uint64_t(seed);
+    p.threads = threads;
+    return p;
+}
+
+}  // namespace
+}  // namespace regard
+
+NB_MODULE(_native, module) {
+    using namespace regard;
+    module.def("isa", [] { return std::string(table().name); });
+    module.def("isas", [] {
+        std::vector<std::string> found;
+        for (const Table* one : tables()) found.push_back(one->name);
+        return found;
+    });
+    module.def("choose", &choose);
+    module.def("runtime_path", [] { return std::string(runtime_path()); });
+    module.def("threads", [](int threads) {  // on how many a parallel region runs, for tests
+        int found = 0;
+        parallel(threads, [](void* data, int thread, int of) { if (thread == 0) *static_cast<int*>(data) = of; }, &found);
+        return found;
+    });
+    module.def("forward", [](REGARD_PROBLEM) {
+        const Problem p = problem(REGARD_PASSED);
+        nb::gil_scoped_release unlocked;
+        table().forward(p);
+    });
+    module.def("backward", [](REGARD_PROBLEM, const Strided& d_output, Address d_log_sum_exp, const Strided& d_query,
+                              const Strided& d_key, const Strided& d_value, const Strided& d_dense,
+                              const Strided& d_by_distance, Address d_offsets, Address d_center, Address d_sigma) {
+        const Problem p = problem(REGARD_PASSED);
+        Gradients g;
+        g.output = view(d_output), g.log_sum_exp = at(d_log_sum_exp);
+        g.query = view(d_query), g.key = view(d_key), g.value = view(d_value);
+        g.dense = view(d_dense), g.by_distance = view(d_by_distance);
+        g.offsets = at(d_offsets), g.center = at(d_center), g.sigma = at(d_sigma);
+        nb::gil_scoped_release unlocked;
+        table().backward(p, g);
+    });
+    module.def("seen", [](REGARD_PROBLEM, Address queries, Address keys) {
+        const Problem p = problem(REGARD_PASSED);
+        nb::gil_scoped_release unlocked;
+        table().seen(p, at<bool>(queries), at<bool>(keys));
+    });
+}

@@ -1,0 +1,64 @@
+#include "dispatch.hpp"
+
+namespace regard {
+
+#define REGARD_DECLARE(name)     \
+    namespace name {             \
+    extern const Table table;    \
+    }
+#ifdef REGARD_WITH_baseline
+REGARD_DECLARE(baseline)
+#endif
+#ifdef REGARD_WITH_avx2
+REGARD_DECLARE(avx2)
+#endif
+#ifdef REGARD_WITH_avx512
+REGARD_DECLARE(avx512)
+#endif
+#ifdef REGARD_WITH_avx512_bf16
+REGARD_DECLARE(avx512_bf16)
+#endif
+
+std::vector<const Table*> tables() {
+    std::vector<const Table*> found;
+#ifdef REGARD_WITH_baseline
+    found.push_back(&baseline::table);
+#endif
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+#ifdef REGARD_WITH_avx2
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi2")) return found;
+    found.push_back(&avx2::table);
+#endif
+#ifdef REGARD_WITH_avx512
+    for (bool has : {bool(__builtin_cpu_supports("avx512f")), bool(__builtin_cpu_supports("avx512bw")),
+                     bool(__builtin_cpu_supports("avx512dq")), bool(__builtin_cpu_supports("avx512vl")),
+                     bool(__builtin_cpu_supports("avx512cd"))})
+        if (!has) return found;
+    found.push_back(&avx512::table);
+#endif
+#ifdef REGARD_WITH_avx512_bf16
+    if (!__builtin_cpu_supports("avx512bf16")) return found;
+    found.push_back(&avx512_bf16::table);
+#endif
+#endif
+    return found;
+}
+
+static const Table*& current() {
+    static const Table* chosen = tables().back();
+    return chosen;
+}
+
+const Table& table() { return *current(); }
+
+bool choose(const std::string& name) {
+    for (const Table* one : tables())
+        if (name == one->name) {
+            current() = one;
+            return true;
+        }
+    return false;
+}
+
+}  // namespace regard

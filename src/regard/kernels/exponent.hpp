@@ -1,0 +1,59 @@
+// 2^x and tanh, on vectors.
+#pragma once
+
+#include <math.h>
+
+#include "vector.hpp"
+
+namespace regard::REGARD_ISA {
+
+constexpr double LOG2E = 1.4426950408889634, LN2 = 0.6931471805599453;
+
+// 2^x for x <= 127, exactly 0 below -127 and exactly 1 at 0; NaN stays NaN. The polynomial is the minimax one of degree
+// 6 on [-1/2, 1/2], relative error 2e-9; the rest is rounding.
+REGARD_INLINE Vec<float> power_of_two(Vec<float> x) {
+    x = x < -127.0f ? all(-127.0f) : x;
+    const Vec<float> shifted = x + 12582912.0f;  // 1.5 * 2^23: the lowest bits are x, rounded to the nearest
+    const Vec<float> f = x - (shifted - 12582912.0f);
+    Vec<float> y = all(1.54614446986e-4f);
+    y = y * f + 1.34004281776e-3f;
+    y = y * f + 9.61805667852e-3f;
+    y = y * f + 5.55032722667e-2f;
+    y = y * f + 2.40226509223e-1f;
+    y = y * f + 6.93147206703e-1f;
+    y = y * f + 1.0f;
+    const Ints<float> exponent = ((Ints<float>)shifted + (127 - 0x4b400000)) << 23;
+    return y * (Vec<float>)exponent;
+}
+
+REGARD_INLINE Vec<double> power_of_two(Vec<double> x) {
+    for (int i = 0; i < LANES<double>; ++i) x[i] = exp2(x[i]);
+    return x;
+}
+
+REGARD_INLINE float power_of_two(float x) { return power_of_two(all(x))[0]; }
+REGARD_INLINE double power_of_two(double x) { return exp2(x); }
+
+REGARD_INLINE Vec<double> hyperbolic_tangent(Vec<double> x) {
+    for (int i = 0; i < LANES<double>; ++i) x[i] = tanh(x[i]);
+    return x;
+}
+
+// The polynomial is the minimax one of (tanh x / x - 1) / x^2 on x < 5/8, error 4e-8; beyond,
+// from e = 2^(-2 |x| log2 e): (1 - e) / (1 + e), which cancels near 0.
+REGARD_INLINE Vec<float> hyperbolic_tangent(Vec<float> x) {
+    const Vec<float> size = x < 0.0f ? -x : x;
+    const Vec<float> e = power_of_two(size * float(-2 * LOG2E));
+    const Vec<float> far = (1.0f - e) / (1.0f + e);
+    const Vec<float> s = x * x;
+    Vec<float> y = all(-0.006096714166f);
+    y = y * s + 0.020997179f;
+    y = y * s - 0.05385090958f;
+    y = y * s + 0.1333276974f;
+    y = y * s - 0.3333332894f;
+    const Vec<float> near = size + size * s * y;
+    const Vec<float> found = size < 0.625f ? near : far;
+    return x < 0.0f ? -found : found;
+}
+
+}  // namespace regard::REGARD_ISA

@@ -1,0 +1,126 @@
+// Softmax attention with a running maximum and sum (Rabe and Staats 2021, arXiv 2112.05682; Dao et al. 2022, arXiv
+// 2205.14135, algorithm 1).
+#pragma once
+
+#include "factors.hpp"
+
+namespace regard::REGARD_ISA {
+
+template <typename T>
+struct Running {  // of the rows of a block
+    T top[SIDE];    // the largest score so far
+    T total[SIDE];  // of the exponentials relative to it
+};
+
+// Scores to exponentials, in place; what was summed before is scaled by `fade` from now on. True if any fade is not 1.
+template <typename T>
+static bool exponentials(const Block& block, int64_t count, T* scores, Running<T>& run, T* fade) {
+    constexpr int W = LANES<T>;
+    bool faded = false;
+    for (int64_t r = 0; r < block.padded; r += W) {
+        Vec<T> top = load(run.top + r);
+        const Vec<T> before = top;
+        for (int64_t i = 0; i < count; ++i) top = larger<T>(top, load(scores + i * SIDE + r));
+        // A row that has seen nothing yet is shifted by nothing.
+        const Vec<T> shift = top == T(-INFINITE) ? all(T(0)) : top;
+        Vec<T> sum{};
+        for (int64_t i = 0; i < count; ++i) {
+            const Vec<T> x = power_of_two((load(scores + i * SIDE + r) - shift) * T(LOG2E));
+            store(scores + i * SIDE + r, x);
+            sum += x;
+        }
+        const Vec<T> factor = power_of_two((before - shift) * T(LOG2E));
+        const auto same = before == top;
+        for (int i = 0; i < W; ++i) faded |= same[i] == 0;
+        store(fade + r, factor);
+        store(run.total + r, load(run.total + r) * factor + sum);
+        store(run.top + r, top);
+    }
+    return faded;
+}
+
+// Sigmoid weighs each key by itself: scores to weights, in place (Ramapuram et al. 2024, arXiv 2409.04431, section 2).
+template <typename T>
+static void sigmoids(const Block& block, int64_t count, T offset, T* scores) {
+    for (int64_t r = 0; r < block.padded; r += LANES<T>)
+        for (int64_t i = 0; i < count; ++i) {
+            const Vec<T> x = (load(scores + i * SIDE + r) + offset) * T(-LOG2E);
+            store(scores + i * SIDE + r, 1 / (1 + power_of_two(x > T(126) ? all(T(126)) : x)));
+        }
+}
+
+template <typename In, typename T>
+static void forward_block(const Problem& p, const Block& block, Scratch& scratch) {
+    constexpr int W = LANES<T>;
+    const int64_t g = block.h / (p.heads / p.groups), row = round_up(p.dim, W), value_row = round_up(p.value_dim, W);
+    scratch.reserve(sizeof(T) * size_t(SIDE * (2 * row + 3 * value_row + p.dim + SIDE + 8)) + 4096);
+    T* rows = scratch.take<T>(SIDE * most(row, value_row));
+    T* query = scratch.take<T>(p.dim * SIDE);
+    T* scores = scratch.take<T>(SIDE * SIDE);
+    T* output = scratch.take<T>(value_row * SIDE);  // its columns as rows
+    T* keys = scratch.take<T>(SIDE * p.dim);
+    T* values = scratch.take<T>(SIDE * p.value_dim);
+    T* fade = scratch.take<T>(SIDE);
+    Running<T> run;
+    fill(run.top, SIDE, T(-INFINITE));
+    fill(run.total, SIDE, T(0));
+    fill(output, value_row * SIDE, T(0));
+    queries<In>(p.query, block, p.dim, T(p.scale), rows, row, query);
+
+    const bool sigmoid = p.normalizer == Normalizer::sigmoid;
+    const Gauss<T> gauss = gauss_of<T>(p, block);
+    uint64_t seen = 0;  // rows that see something
+    Panel panel;
+    const Reach reach = reach_of(p, block);
+    for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
+        look(p, block, reach, at, panel);
+        if (panel.sight == Sight::empty) continue;
+        const int64_t count = panel.stop - panel.start;
+        score(p, block, panel, rows_of<In>(p.key, block.b, g, panel, p.dim, keys), query, scores, (T*)nullptr);
+        for (int64_t i = 0; i < count; ++i) seen |= panel.sight == Sight::full ? ones(0, SIDE) : panel.rows[i];
+        if (sigmoid) {
+            sigmoids(block, count, offset_of<T>(p, block.h), scores);
+            hide(block, panel, T(0), scores);
+        } else {
+            hide(block, panel, T(-INFINITE), scores);
+        }
+        if (!sigmoid && exponentials(block, count, scores, run, fade))
+            for (int64_t v = 0; v < p.value_dim; ++v)
+                for (int64_t r = 0; r < block.padded; r += W)
+                    store(output + v * SIDE + r, load(output + v * SIDE + r) * load(fade + r));
+        if (any_factor(p)) weigh(p, block, panel, gauss, scores);
+        const Rows<T> value = rows_of<In>(p.value, block.b, g, panel, p.value_dim, values);
+        product<T, true>(p.value_dim, block.padded, count, value.data, value.column, value.row, scores, SIDE, output,
+                         SIDE);
+    }
+
+    for (int64_t r = 0; r < block.padded; r += W) {
+        const Vec<T> sum = load(run.total + r);
+        store(fade + r, sigmoid ? all(T(1)) : sum > T(0) ? 1 / sum : all(T(0)));
+    }
+    for (int64_t v = 0; v < p.value_dim; ++v)
+        for (int64_t r = 0; r < block.padded; r += W)
+            store(output + v * SIDE + r, load(output + v * SIDE + r) * load(fade + r));
+    transpose(output, SIDE, p.value_dim, block.padded, rows, value_row);
+    copy_out(rows, value_row, block.count, p.value_dim, T(1),
+             p.output.at<In>(block.b, block.h) + block.first * p.output.row, p.output.row, p.output.column);
+    if (p.statistic) {  // the largest score, and the logarithm of the sum relative to it
+        T* to = static_cast<T*>(p.statistic) + ((block.b * p.heads + block.h) * p.rows + block.first) * 2;
+        for (int64_t r = 0; r < block.count; ++r) {
+            const bool some = sigmoid ? seen >> r & 1 : run.total[r] > 0;
+            to[2 * r] = some && !sigmoid ? run.top[r] : T(0);
+            to[2 * r + 1] = !some ? T(-INFINITE) : sigmoid ? T(0) : T(::log(double(run.total[r])));
+        }
+    }
+}
+
+template <typename In, typename T>
+static void forward_part(const Problem& p, int64_t from, int64_t to, Scratch& scratch) {
+    const int64_t blocks = (p.rows + SIDE - 1) / SIDE;
+    for (int64_t i = from; i < to; ++i) {
+        const int64_t plane = i / blocks;
+        forward_block<In, T>(p, make_block<T>(p, plane / p.heads, plane % p.heads, i % blocks), scratch);
+    }
+}
+
+}  // namespace regard::REGARD_ISA

@@ -1,0 +1,14 @@
+// Compiled once for each instruction set, with its own flags and -DREGARD_ISA=<name>. Everything included is static or in
+// the namespace of that name: a function that two instruction sets share by name would be linked for one of them only.
+#include "attention.hpp"
+#include "table.hpp"
+
+#define REGARD_TEXT_OF(x) #x
+#define REGARD_TEXT(x) REGARD_TEXT_OF(x)
+
+namespace regard::REGARD_ISA {
+
+extern const Table table;
+const Table table{REGARD_TEXT(REGARD_ISA), forward, backward, seen};
+
+}  // namespace regard::REGARD_ISA

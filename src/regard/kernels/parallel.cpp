@@ -1,0 +1,80 @@
+#include "parallel.hpp"
+
+#include <dlfcn.h>
+#ifdef __linux__
+#include <link.h>
+#endif
+
+#include <cstring>
+#include <string>
+
+namespace regard {
+namespace {
+
+struct Runtime {
+    void (*parallel)(void (*)(void*), void*, unsigned threads, unsigned flags) = nullptr;
+    int (*thread)() = nullptr;
+    int (*threads)() = nullptr;
+    int (*inside)() = nullptr;
+    std::string path;
+};
+
+#ifdef __linux__
+int remember(dl_phdr_info* info, size_t, void* found) {
+    const char* name = std::strrchr(info->dlpi_name, '/');
+    name = name ? name + 1 : info->dlpi_name;
+    for (const char* known : {"libgomp", "libiomp5", "libomp"})
+        if (std::strncmp(name, known, std::strlen(known)) == 0) {
+            *static_cast<std::string*>(found) = info->dlpi_name;
+            return 1;
+        }
+    return 0;
+}
+#endif
+
+Runtime find_runtime() {
+    Runtime found;
+#ifdef __linux__
+    dl_iterate_phdr(remember, &found.path);
+    if (found.path.empty()) return found;
+    void* library = dlopen(found.path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+    if (!library) return found;
+    // Every OpenMP runtime has GNU's entry points.
+    found.parallel = reinterpret_cast<decltype(found.parallel)>(dlsym(library, "GOMP_parallel"));
+    found.thread = reinterpret_cast<int (*)()>(dlsym(library, "omp_get_thread_num"));
+    found.threads = reinterpret_cast<int (*)()>(dlsym(library, "omp_get_num_threads"));
+    found.inside = reinterpret_cast<int (*)()>(dlsym(library, "omp_in_parallel"));
+#endif
+    return found;
+}
+
+const Runtime& runtime() {
+    static const Runtime found = find_runtime();  // PyTorch is imported before the kernels are used
+    return found;
+}
+
+struct Work {
+    void (*work)(void*, int, int);
+    void* data;
+};
+
+void run(void* data) {
+    const Work& one = *static_cast<Work*>(data);
+    one.work(one.data, runtime().thread(), runtime().threads());
+}
+
+}  // namespace
+
+void parallel(int threads, void (*work)(void*, int, int), void* data) {
+    const Runtime& r = runtime();
+    if (threads <= 1 || !r.parallel || !r.thread || !r.threads || !r.inside || r.inside()) {
+        work(data, 0, 1);
+        return;
+    }
+    Work one{work, data};
+    r.parallel(run, &one, unsigned(threads), 0);
+}
+
+const char* runtime_path() { return runtime().path.c_str(); }
+
+}  // namespace regard

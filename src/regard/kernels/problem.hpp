@@ -1,0 +1,85 @@
+// One call of attention as the kernels see it: addresses, sizes and strides. Layout: query (B, H, L, E), key
+// (B, G, S, E), value (B, G, S, V); strides count elements.
+#pragma once
+
+#include <cstdint>
+
+namespace regard {
+
+enum class Type : int { f32 = 0, f64 = 1, f16 = 2, bf16 = 3 };
+
+struct View {
+    void* data = nullptr;  // null: not there
+    int64_t batch = 0, head = 0, row = 0, column = 0;  // strides
+
+    template <typename T>
+    __attribute__((always_inline)) T* at(int64_t b, int64_t h) const {  // no symbol that instruction sets could share
+        return static_cast<T*>(data) + b * batch + h * head;
+    }
+};
+
+// Which keys a query sees: all parts together. Columns and rows count from 0.
+struct Mask {
+    int64_t least = INT64_MIN, most = INT64_MAX;  // of column - row - the sequence's start
+    const int64_t* starts = nullptr;              // (B,) query_start - key_start of each sequence; null: `start`
+    int64_t start = 0;
+    const int64_t* lengths = nullptr;  // (B,) columns that are not padding; null: all
+    const int64_t* query_ids = nullptr;  // (B or 1, L), and
+    const int64_t* key_ids = nullptr;    // (B or 1, S): equal where visible; null: no such part
+    int64_t query_ids_batch = 0, key_ids_batch = 0;  // strides
+    // Anything else, by tiles of 64 x 64: (B or 1, H or 1, blocks of rows, panels of columns); null: no such part.
+    const int32_t* tiles = nullptr;  // EMPTY, FULL, or the number of its bits
+    const uint64_t* bits = nullptr;  // (tiles, 64 columns): a bit a row
+    int64_t tiles_batch = 0, tiles_head = 0;  // strides
+
+    static constexpr int32_t EMPTY = -1, FULL = -2;
+};
+
+// What is added to the scores. Numbers are float or double, as the scores.
+struct Bias {
+    View dense;        // (B, H, L, S), strides 0 where it is broadcast
+    View by_distance;  // (B, H, L + S - 1): entry row - column + S - 1
+};
+
+// A factor on the weights, exp(-(column + shift - center)^2 / (2 sigma^2)); numbers as the scores.
+struct Gaussian {
+    View center;  // (B, H, L)
+    const void* sigmas = nullptr;  // (H,); null: no prior
+    int64_t shift = 0;  // the first key's position
+};
+
+enum class Normalizer : int { softmax = 0, sigmoid = 1 };
+
+struct Problem {
+    Type type = Type::f32;
+    int64_t batch = 0, heads = 0, groups = 0, rows = 0, columns = 0, dim = 0, value_dim = 0;
+    View query, key, value, output;
+    // (B, H, L, 2), float or double: the largest score of a row, and the logarithm of the sum of exponentials relative to
+    // it, -inf where the row sees nothing.
+    void* statistic = nullptr;
+    double scale = 1;
+    double softcap = 0;            // 0: none
+    Normalizer normalizer = Normalizer::softmax;
+    const void* offsets = nullptr;  // (H,), float or double: added to the scores by sigmoid
+    Mask mask;
+    Bias bias;
+    Gaussian prior;
+    double dropout = 0;
+    uint64_t seed = 0;
+    int threads = 1;
+};
+
+// Backward: what comes in and what is wanted besides.
+struct Gradients {
+    View output;  // incoming, as Problem::output, which holds the forward pass's result
+    const void* log_sum_exp = nullptr;  // incoming (B, H, L), or null
+    View query, key, value;             // to be written, in the inputs' type
+    // Float or double, zeros at first; null where not wanted.
+    View dense;             // of the bias, (B, H, L, S), strides 0 in L and S where it is broadcast
+    View by_distance;       // (B, H, L + S - 1)
+    void* offsets = nullptr;  // (B, H)
+    void* center = nullptr;   // (B, H, L)
+    void* sigma = nullptr;    // (B, H, L): to be summed over the rows
+};
+
+}  // namespace regard

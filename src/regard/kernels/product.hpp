@@ -1,0 +1,64 @@
+// Products of small matrices in registers: all five products of attention and its gradients are this one.
+#pragma once
+
+#include "vector.hpp"
+
+namespace regard::REGARD_ISA {
+
+// C (M x N vectors) = or += A B. A's entry (m, k) stands at a[m * row + k * column], so that A may be transposed.
+template <typename T, int M, int N, bool ADD>
+static inline void register_tile(int64_t depth, const T* __restrict a, int64_t row, int64_t column,
+                                 const T* __restrict b, int64_t b_row, T* __restrict c, int64_t c_row) {
+    constexpr int W = LANES<T>;
+    Vec<T> sum[M][N];
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) sum[m][n] = ADD ? load(c + m * c_row + n * W) : Vec<T>{};
+    for (int64_t k = 0; k < depth; ++k) {
+        Vec<T> right[N];
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) right[n] = load(b + k * b_row + n * W);
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m) {
+            const Vec<T> left = all(a[m * row + k * column]);
+#pragma GCC unroll 8
+            for (int n = 0; n < N; ++n) sum[m][n] += left * right[n];
+        }
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) store(c + m * c_row + n * W, sum[m][n]);
+}
+
+template <typename T, int N, bool ADD>
+static inline void rows_of_tiles(int64_t rows, int64_t depth, const T* a, int64_t row, int64_t column, const T* b,
+                                 int64_t b_row, T* c, int64_t c_row) {
+    int64_t m = 0;
+    for (; m + TALL <= rows; m += TALL)
+        register_tile<T, TALL, N, ADD>(depth, a + m * row, row, column, b, b_row, c + m * c_row, c_row);
+    a += m * row, c += m * c_row;
+    switch (rows - m) {
+        case 5: register_tile<T, 5, N, ADD>(depth, a, row, column, b, b_row, c, c_row); break;
+        case 4: register_tile<T, 4, N, ADD>(depth, a, row, column, b, b_row, c, c_row); break;
+        case 3: register_tile<T, 3, N, ADD>(depth, a, row, column, b, b_row, c, c_row); break;
+        case 2: register_tile<T, 2, N, ADD>(depth, a, row, column, b, b_row, c, c_row); break;
+        case 1: register_tile<T, 1, N, ADD>(depth, a, row, column, b, b_row, c, c_row); break;
+        default: break;
+    }
+}
+
+// C (rows x columns) = or += A (rows x depth) B (depth x columns), columns a multiple of the lanes of a vector.
+// Every entry is the sum over k in ascending order, whatever the tile that it falls into.
+template <typename T, bool ADD>
+static void product(int64_t rows, int64_t columns, int64_t depth, const T* a, int64_t row, int64_t column, const T* b,
+                    int64_t b_row, T* c, int64_t c_row) {
+    constexpr int W = LANES<T>;
+    int64_t n = 0;
+    for (; n + WIDE * W <= columns; n += WIDE * W)
+        rows_of_tiles<T, WIDE, ADD>(rows, depth, a, row, column, b + n, b_row, c + n, c_row);
+    for (; n < columns; n += W) rows_of_tiles<T, 1, ADD>(rows, depth, a, row, column, b + n, b_row, c + n, c_row);
+}
+
+}  // namespace regard::REGARD_ISA

@@ -1,0 +1,15 @@
+// What an instruction set can do: its entries, one table for each.
+#pragma once
+
+#include "problem.hpp"
+
+namespace regard {
+
+struct Table {
+    const char* name;
+    void (*forward)(const Problem&);
+    void (*backward)(const Problem&, const Gradients&);
+    void (*seen)(const Problem&, bool* queries, bool* keys);
+};
+
+}  // namespace regard

@@ -1,0 +1,211 @@
+// A tile of scores: 64 keys by up to 64 queries, the keys as rows. So keys and values are read where they lie, by
+// broadcasting their numbers, and a row's maximum, sum and statistic are plain operations between vectors.
+#pragma once
+
+#include "exponent.hpp"
+#include "memory.hpp"
+#include "product.hpp"
+
+namespace regard::REGARD_ISA {
+
+constexpr int64_t SIDE = 64;  // queries of a block, keys of a panel: the bits of a word
+constexpr float INFINITE = __builtin_inff();
+
+// The columns that some row of a block may see, panel by panel.
+struct Reach {
+    int64_t start, stop;  // columns
+    const int32_t* tiles;  // of the block, one a panel, or null
+};
+
+enum class Sight { empty, mixed, full };
+
+struct Panel {
+    int64_t start = 0, stop = 0;  // columns
+    Sight sight = Sight::empty;
+    bool holes = false;  // some column between them is seen by nobody
+    uint64_t rows[SIDE];  // that see each column, if mixed
+};
+
+struct Block {
+    int64_t b = 0, h = 0, first = 0, count = 0, padded = 0;  // rows
+};
+
+template <typename T>
+static Block make_block(const Problem& p, int64_t b, int64_t h, int64_t index) {
+    Block block{b, h, index * SIDE, 0, 0};
+    block.count = least(SIDE, p.rows - block.first);
+    block.padded = round_up(block.count, LANES<T>);
+    return block;
+}
+
+REGARD_INLINE uint64_t ones(int64_t from, int64_t to) {  // bits from <= i < to, both cut to 0 ... 64
+    from = most(from, 0), to = least(to, SIDE);
+    if (from >= to) return 0;
+    return (~uint64_t(0) >> (SIDE - (to - from))) << from;
+}
+
+REGARD_INLINE int64_t moved(int64_t x, int64_t by) {  // without wrapping at the ends
+    int64_t found;
+    if (__builtin_add_overflow(x, by, &found)) return by > 0 ? INT64_MAX : INT64_MIN;
+    return found;
+}
+
+static Reach reach_of(const Problem& p, const Block& block) {
+    const Mask& mask = p.mask;
+    const int64_t start = mask.starts ? mask.starts[block.b] : mask.start;
+    Reach found{0, p.columns, nullptr};
+    if (mask.lengths) found.stop = most(0, least(found.stop, mask.lengths[block.b]));
+    found.start = most(found.start, moved(moved(mask.least, start), block.first));
+    found.stop = least(found.stop, moved(moved(mask.most, start), block.first + block.count));
+    if (mask.tiles) {
+        const int64_t panels = (p.columns + SIDE - 1) / SIDE;
+        found.tiles = mask.tiles + block.b * mask.tiles_batch + block.h * mask.tiles_head + block.first / SIDE * panels;
+    }
+    return found;
+}
+
+// Which rows of the block see which columns of the panel that begins at `at`.
+static void look(const Problem& p, const Block& block, const Reach& reach, int64_t at, Panel& panel) {
+    const Mask& mask = p.mask;
+    panel.start = most(at, reach.start), panel.stop = least(at + SIDE, reach.stop);
+    panel.holes = false;
+    const int32_t tile = reach.tiles ? reach.tiles[at / SIDE] : Mask::FULL;
+    if (panel.start >= panel.stop || tile == Mask::EMPTY) {
+        panel.sight = Sight::empty;
+        return;
+    }
+    const int64_t start = mask.starts ? mask.starts[block.b] : mask.start;
+    const int64_t low = moved(mask.least, start), high = moved(mask.most, start);
+    const bool banded = panel.start - (block.first + block.count - 1) < low || panel.stop - 1 - block.first > high;
+    if (!banded && tile == Mask::FULL && !mask.query_ids) {
+        panel.sight = Sight::full;
+        return;
+    }
+    const uint64_t everyone = ones(0, block.count);
+    const int64_t* query_ids = mask.query_ids ? mask.query_ids + block.b * mask.query_ids_batch + block.first : nullptr;
+    const int64_t* key_ids = mask.key_ids ? mask.key_ids + block.b * mask.key_ids_batch : nullptr;
+    uint64_t some = 0, every = everyone, same = 0;
+    int64_t first = SIDE, last = 0, last_id = 0;
+    bool known = false;
+    for (int64_t c = panel.start; c < panel.stop; ++c) {
+        // low <= c - row <= high
+        uint64_t rows = everyone & ones(moved(c - block.first, high == INT64_MAX ? INT64_MIN : -high),
+                                        low == INT64_MIN ? SIDE : moved(c - block.first + 1, -low));
+        if (tile >= 0) rows &= mask.bits[int64_t(tile) * SIDE + (c - at)];
+        if (query_ids) {
+            if (!known || key_ids[c] != last_id) {
+                last_id = key_ids[c], known = true, same = 0;
+                for (int64_t r = 0; r < block.count; ++r) same |= uint64_t(query_ids[r] == last_id) << r;
+            }
+            rows &= same;
+        }
+        panel.rows[c - panel.start] = rows;
+        some |= rows, every &= rows;
+        if (rows) first = least(first, c - at), last = c - at + 1;
+        panel.holes |= rows == 0;
+    }
+    if (!some) {
+        panel.sight = Sight::empty;
+        return;
+    }
+    const int64_t skipped = at + first - panel.start;  // nobody sees the first columns: leave them out
+    if (skipped > 0)
+        for (int64_t i = 0; i + skipped < panel.stop - panel.start; ++i) panel.rows[i] = panel.rows[i + skipped];
+    panel.start += skipped, panel.stop = at + last;
+    if (panel.holes) {
+        panel.holes = false;
+        for (int64_t i = 0; i < panel.stop - panel.start; ++i) panel.holes |= panel.rows[i] == 0;
+    }
+    panel.sight = every == everyone ? Sight::full : Sight::mixed;
+}
+
+// Rows of keys or values as T: where they lie if they can be read there, else a copy without what nobody sees.
+template <typename T>
+struct Rows {
+    const T* data;
+    int64_t row, column;
+};
+
+template <typename In, typename T>
+static Rows<T> rows_of(const View& from, int64_t b, int64_t g, const Panel& panel, int64_t width, T* buffer) {
+    const In* source = from.at<In>(b, g) + panel.start * from.row;
+    const int64_t count = panel.stop - panel.start;
+    if constexpr (Same<In, T>::value) {
+        if (!panel.holes) return {source, from.row, from.column};
+    }
+    copy_in(source, from.row, from.column, count, width, buffer, width);
+    if (panel.holes)
+        for (int64_t i = 0; i < count; ++i)
+            if (panel.rows[i] == 0) fill(buffer + i * width, width, T(0));
+    return {buffer, width, 1};
+}
+
+// The rows of a block, times a factor, and 0 beside them; row by row, and as columns.
+template <typename In, typename T>
+static void queries(const View& from, const Block& block, int64_t width, T factor, T* rows, int64_t row, T* columns) {
+    copy_in(from.at<In>(block.b, block.h) + block.first * from.row, from.row, from.column, block.count, width, rows,
+            row);
+    for (int64_t r = 0; r < block.count; ++r) {
+        T* __restrict x = rows + r * row;
+        if (factor != T(1))
+            for (int64_t c = 0; c < width; ++c) x[c] *= factor;
+        for (int64_t c = width; c < row; ++c) x[c] = 0;
+    }
+    for (int64_t r = block.count; r < block.padded; ++r) fill(rows + r * row, row, T(0));
+    transpose(rows, row, block.padded, width, columns, SIDE);
+}
+
+template <typename T>
+static void add_bias(const Problem& p, const Block& block, const Panel& panel, T* scores) {
+    const View &diagonals = p.bias.by_distance, &dense = p.bias.dense;
+    for (int64_t i = 0; i < panel.stop - panel.start; ++i) {
+        T* __restrict s = scores + i * SIDE;
+        const int64_t column = panel.start + i;
+        if (diagonals.data) {
+            const T* __restrict added = diagonals.at<T>(block.b, block.h) + (block.first - column + p.columns - 1);
+            for (int64_t r = 0; r < block.count; ++r) s[r] += added[r];
+        }
+        if (dense.data) {
+            const T* __restrict added = dense.at<T>(block.b, block.h) + block.first * dense.row + column * dense.column;
+            for (int64_t r = 0; r < block.count; ++r) s[r] += added[r * dense.row];
+        }
+    }
+}
+
+// Scores of a panel (columns x padded rows), before the mask. `capped` receives the softcap's tanh, if it is wanted.
+template <typename T>
+static void score(const Problem& p, const Block& block, const Panel& panel, const Rows<T>& keys, const T* queries,
+                  T* scores, T* capped) {
+    constexpr int W = LANES<T>;
+    const int64_t count = panel.stop - panel.start;
+    product<T, false>(count, block.padded, p.dim, keys.data, keys.row, keys.column, queries, SIDE, scores, SIDE);
+    if (p.softcap != 0) {
+        const T inverse = T(1 / p.softcap), cap = T(p.softcap);
+        for (int64_t i = 0; i < count; ++i)
+            for (int64_t r = 0; r < block.padded; r += W) {
+                const Vec<T> t = hyperbolic_tangent(load(scores + i * SIDE + r) * inverse);
+                if (capped) store(capped + i * SIDE + r, t);
+                store(scores + i * SIDE + r, t * cap);
+            }
+    }
+    add_bias(p, block, panel, scores);
+}
+
+template <typename T>
+REGARD_INLINE T offset_of(const Problem& p, int64_t h) {
+    return p.offsets ? static_cast<const T*>(p.offsets)[h] : T(0);
+}
+
+// `x` where a row sees the column, else `other`.
+template <typename T>
+static void hide(const Block& block, const Panel& panel, T other, T* x) {
+    constexpr int W = LANES<T>;
+    if (panel.sight != Sight::mixed) return;
+    for (int64_t i = 0; i < panel.stop - panel.start; ++i)
+        for (int64_t r = 0; r < block.padded; r += W) {
+            const Vec<T> was = load(x + i * SIDE + r);
+            store(x + i * SIDE + r, spread<T>(panel.rows[i] >> r) ? was : all(other));
+        }
+}
+
+}  // namespace regard::REGARD_ISA

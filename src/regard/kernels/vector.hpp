@@ -1,0 +1,95 @@
+// Vectors of the widest register that the instruction set has, by the compilers' vector extension: one source for
+// AVX-512, AVX2, SSE and NEON. Everything is static: two instruction sets must not share a function.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace regard::REGARD_ISA {
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64;
+constexpr int TALL = 6, WIDE = 4;  // rows and vectors of a register tile: 24 sums, 4 columns, 1 factor in 32 registers
+#elif defined(__AVX2__)
+constexpr int BYTES = 32;
+constexpr int TALL = 6, WIDE = 2;  // 12 sums in 16 registers
+#elif defined(__aarch64__)
+constexpr int BYTES = 16;
+constexpr int TALL = 6, WIDE = 4;  // 24 sums in 32 registers
+#else
+constexpr int BYTES = 16;
+constexpr int TALL = 4, WIDE = 2;
+#endif
+
+template <typename T>
+struct Types;
+template <>
+struct Types<float> {
+    typedef float Vec __attribute__((vector_size(BYTES), may_alias));
+    typedef float Loose __attribute__((vector_size(BYTES), may_alias, aligned(4)));
+    typedef int32_t Ints __attribute__((vector_size(BYTES), may_alias));
+    typedef int32_t Int;
+};
+template <>
+struct Types<double> {
+    typedef double Vec __attribute__((vector_size(BYTES), may_alias));
+    typedef double Loose __attribute__((vector_size(BYTES), may_alias, aligned(8)));
+    typedef int64_t Ints __attribute__((vector_size(BYTES), may_alias));
+    typedef int64_t Int;
+};
+
+template <typename T>
+using Vec = typename Types<T>::Vec;
+template <typename T>
+using Ints = typename Types<T>::Ints;
+template <typename T>
+constexpr int LANES = BYTES / int(sizeof(T));
+
+#define REGARD_INLINE static inline __attribute__((always_inline))
+
+template <typename T>
+REGARD_INLINE Vec<T> load(const T* from) {
+    return *reinterpret_cast<const typename Types<T>::Loose*>(from);
+}
+
+template <typename T>
+REGARD_INLINE void store(T* to, Vec<T> x) {
+    *reinterpret_cast<typename Types<T>::Loose*>(to) = x;
+}
+
+template <typename T>
+REGARD_INLINE Vec<T> all(T x) {
+    return Vec<T>{} + x;
+}
+
+template <typename T>
+REGARD_INLINE Vec<T> larger(Vec<T> a, Vec<T> b) {
+    return a > b ? a : b;
+}
+
+template <typename T>
+REGARD_INLINE T largest(Vec<T> x) {
+    T found = x[0];
+    for (int i = 1; i < LANES<T>; ++i) found = x[i] > found ? x[i] : found;
+    return found;
+}
+
+// Pairwise, so that the order of additions is that of a tree on every compiler.
+template <typename T>
+REGARD_INLINE T total(Vec<T> x) {
+    T part[LANES<T>];
+    store(part, x);
+    for (int half = LANES<T> / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) part[i] += part[i + half];
+    return part[0];
+}
+
+// All bits set in the lanes whose bit is set.
+template <typename T>
+REGARD_INLINE Ints<T> spread(uint64_t bits) {
+    Ints<T> lane{};
+    for (int i = 0; i < LANES<T>; ++i) lane[i] = typename Types<T>::Int(1) << i;
+    return ((Ints<T>{} + typename Types<T>::Int(bits & ((uint64_t(1) << LANES<T>) - 1))) & lane) != 0;
+}
+
+}  // namespace regard::REGARD_ISA
