@@ -42,8 +42,9 @@ NATIVE: list[tuple[int, dict[str, Any], str]] = [
     (16, {}, "native"),
     (2048, {"pattern": rg.Causal() & rg.SlidingWindow(left=9), "bias": rg.ALiBi.for_heads(2)}, "native"),
     (2048, {"score": rg.Cosine(1.0), "summary": rg.Summary(entropy=True), "dropout": 0.1}, "native"),
-    (16, {"normalizer": rg.Sparsemax()}, "reference"),
-    (2048, {"normalizer": rg.Sparsemax()}, "chunked"),
+    (2048, {"normalizer": rg.Sparsemax()}, "native"),
+    (16, {"score": rg.Location(torch.ones(16, 8))}, "reference"),
+    (2048, {"score": rg.Location(torch.ones(2048, 8))}, "chunked"),
 ]
 # Without them:
 RULES: list[tuple[int, dict[str, Any], str]] = [
@@ -112,15 +113,14 @@ def test_an_explicit_backend_runs_or_refuses(backend: str, monkeypatch: pytest.M
 def test_refusals_name_each_value() -> None:
     arguments = {"score": rg.Cosine(2.0), "normalizer": rg.Entmax(1.5), "summary": rg.Summary(entropy=True)}
     reasons = rg.plan(*inputs(16), **arguments).refusals
-    assert list(reasons) == ["native", "sdpa"]
-    assert reasons["native"] == ("normalizer: computes Softmax and Sigmoid only, not Entmax(alpha=1.5)",)
+    assert list(reasons) == ["sdpa"]
     assert [reason.split(":")[0] for reason in reasons["sdpa"]] == ["score", "normalizer", "summary"]
     assert "Cosine(scale=2.0)" in reasons["sdpa"][0]
     assert "Entmax(alpha=1.5)" in reasons["sdpa"][1]
 
 
 def test_explanation() -> None:
-    plan = rg.plan(*inputs(2048), pattern=rg.Causal(), normalizer=rg.Sparsemax())
+    plan = rg.plan(*inputs(2048), pattern=rg.Causal(), normalizer=rg.Sparsemax(), backend="chunked")
     lines = plan.explain().split("\n")
     assert lines[0] == "AttentionSpec(normalizer=Sparsemax(), pattern=Causal())"
     assert lines[1] == ("query (1, 2, 2048, 8), key (1, 2, 2048, 8), value (1, 2, 2048, 8), torch.float32, cpu")
@@ -128,9 +128,10 @@ def test_explanation() -> None:
     assert "multiply-adds" in lines[2]
     assert "MB to work in" in lines[2]
     assert "density 0.5002" in lines[2]
-    assert lines[3] == "not native: normalizer: computes Softmax and Sigmoid only, not Sparsemax()"
+    assert lines[3] == "not native: another was asked for"
     assert lines[4] == "not sdpa: normalizer: computes Softmax only, not Sparsemax()"
-    assert lines[5] == "not reference: chunked is expected to be faster"
+    assert lines[5] == "not reference: another was asked for"
+    assert "not reference: native is expected to be faster" in rg.plan(*inputs(16)).explain()
     asked = rg.plan(*inputs(16), backend="reference").explain()
     assert "not sdpa: another was asked for" in asked
 

@@ -356,7 +356,7 @@ def full() -> tuple[Case, ...]:
 def refused(case: Case) -> bool:
     """Whether the plan of sdpa or native should refuse."""
     if case.backend == "native":
-        return case.score.startswith(("additive", "location")) or not case.normalizer.startswith(("softmax", "sigmoid"))
+        return case.score.startswith(("additive", "location"))
     plain = case.score in ("dot", "dot_scaled") and case.normalizer == "softmax" and not EDGES[case.edge].dropout
     return case.backend == "sdpa" and not plain
 

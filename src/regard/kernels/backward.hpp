@@ -10,7 +10,8 @@ namespace regard::REGARD_ISA {
 template <typename T>
 struct Rebuilt {
     T shift[SIDE], level[SIDE];  // the statistic; a row that sees nothing, or is none, has level +inf and so weights 0
-    T delta[SIDE];               // what a weight's gradient is measured from: output gradient . output - that of log-sum-exp
+    T of_level[SIDE];            // its gradient
+    T delta[SIDE];               // what softmax's gradients are measured from: output gradient . output - of_level
 };
 
 template <typename In, typename T>
@@ -18,16 +19,18 @@ static void rebuild(const Problem& p, const Gradients& grad, const Block& block,
                     Rebuilt<T>& found) {
     const int64_t at = (block.b * p.heads + block.h) * p.rows + block.first;
     const T* statistic = static_cast<const T*>(p.statistic) + 2 * at;
-    const T* more = grad.log_sum_exp ? static_cast<const T*>(grad.log_sum_exp) + at : nullptr;
+    const T* more = grad.level ? static_cast<const T*>(grad.level) + at : nullptr;
     const In* output = p.output.at<In>(block.b, block.h) + block.first * p.output.row;
     for (int64_t r = 0; r < SIDE; ++r) {
         found.shift[r] = found.delta[r] = 0, found.level[r] = T(INFINITE);
+        found.of_level[r] = 0;
         if (r >= block.count || statistic[2 * r + 1] == T(-INFINITE)) continue;
+        found.of_level[r] = more ? more[r] : T(0);
         T sum = 0;
         for (int64_t c = 0; c < p.value_dim; ++c)
             sum += incoming[r * row + c] * wide<T>(output[r * p.output.row + c * p.output.column]);
-        found.shift[r] = statistic[2 * r], found.level[r] = statistic[2 * r + 1] * T(LOG2E);
-        found.delta[r] = sum - (more ? more[r] : T(0));
+        found.shift[r] = statistic[2 * r], found.level[r] = statistic[2 * r + 1];
+        found.delta[r] = sum - found.of_level[r];
     }
 }
 
@@ -60,14 +63,18 @@ template <typename T>
 static void reweigh(const Problem& p, const Block& block, const Panel& panel, const Rebuilt<T>& row, T* scores) {
     constexpr int W = LANES<T>;
     const int64_t count = panel.stop - panel.start;
+    const bool sparse = whole_rows(p);
+    const Entmax<T> kind = sparse ? entmax_of<T>(p, block.h) : Entmax<T>(T(2));
     if (p.normalizer == Normalizer::sigmoid) {
         sigmoids(block, count, offset_of<T>(p, block.h), scores);
     } else {
         for (int64_t r = 0; r < block.padded; r += W) {
             const Vec<T> shift = load(row.shift + r), level = load(row.level + r);
-            for (int64_t i = 0; i < count; ++i)
+            for (int64_t i = 0; i < count; ++i) {
+                const Vec<T> x = load(scores + i * SIDE + r) - shift;
                 store(scores + i * SIDE + r,
-                      power_of_two((load(scores + i * SIDE + r) - shift) * T(LOG2E) - level));
+                      sparse ? kind.weight(x * kind.slope - level) : power_of_two((x - level) * T(LOG2E)));
+            }
         }
     }
     hide(block, panel, T(0), scores);
@@ -86,7 +93,15 @@ static void differentiate(const Problem& p, const Block& block, const Panel& pan
             store(gradient + i * SIDE + r, sigmoid ? x * (1 - x) * y : x * (y - delta));
         }
     }
-    hide(block, panel, T(0), gradient);
+}
+
+// Through the softcap: times 1 - tanh^2. What is hidden stays 0.
+template <typename T>
+static void uncap(const Block& block, const Panel& panel, const T* capped, T* gradient) {
+    for (int64_t i = 0; i < (panel.stop - panel.start) * SIDE; i += LANES<T>) {
+        const Vec<T> t = load(capped + i), y = load(gradient + i);
+        store(gradient + i, y == T(0) ? y : y * (T(1) - t * t));
+    }
 }
 
 // What the gradients of a tile's scores add to those of bias and offset.
@@ -114,7 +129,9 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
     constexpr int W = LANES<T>;
     const int64_t row = round_up(p.dim, W), value_row = round_up(p.value_dim, W), share = p.heads / p.groups;
     const int64_t columns = round_up(p.columns, SIDE), blocks = (p.rows + SIDE - 1) / SIDE;
-    scratch.reserve(sizeof(T) * size_t(columns * (row + value_row) + SIDE * (6 * (row + value_row) + 4 * SIDE)) + 8192);
+    const int64_t wide = whole_rows(p) ? p.columns : SIDE;
+    const int64_t strips = 2 + (p.softcap != 0) + any_factor(p);
+    scratch.reserve(sizeof(T) * size_t(columns * (row + value_row) + SIDE * (6 * (row + value_row) + strips * wide)) + 8192);
     T* key_sum = scratch.take<T>(columns * row);
     T* value_sum = scratch.take<T>(columns * value_row);
     T* queries_by_row = scratch.take<T>(SIDE * row);
@@ -122,12 +139,12 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
     T* incoming_by_row = scratch.take<T>(SIDE * value_row);
     T* incoming = scratch.take<T>(SIDE * value_row);
     T* query_sum = scratch.take<T>(SIDE * row);
-    T* scores = scratch.take<T>(SIDE * SIDE);
-    T* gradient = scratch.take<T>(SIDE * SIDE);
-    T* capped = scratch.take<T>(SIDE * SIDE);
+    T* scores = scratch.take<T>(wide * SIDE);
+    T* gradient = scratch.take<T>(wide * SIDE);
+    T* capped = p.softcap != 0 ? scratch.take<T>(wide * SIDE) : nullptr;
     T* keys = scratch.take<T>(SIDE * row);
     T* values = scratch.take<T>(SIDE * value_row);
-    T* mixed = scratch.take<T>(SIDE * SIDE);
+    T* mixed = any_factor(p) ? scratch.take<T>(wide * SIDE) : nullptr;
     T* results = scratch.take<T>(SIDE * row);
     fill(key_sum, columns * row, T(0));
     fill(value_sum, columns * value_row, T(0));
@@ -147,37 +164,65 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 }
             fill(query_sum, SIDE * p.dim, T(0));
             const Gauss<T> gauss = gauss_of<T>(p, block);
+            const Entmax<T> kind = whole_rows(p) ? entmax_of<T>(p, h) : Entmax<T>(T(2));
             T center[SIDE] = {}, sigma[SIDE] = {};
             const Reach reach = reach_of(p, block);
+            // Scores, weights and their gradients of the panel, at a place of the strip.
+            auto weigh_panel = [&](int64_t place) {
+                const Rows<T> key = rows_of<In>(p.key, b, g, panel, p.dim, keys);
+                const Rows<T> value = rows_of<In>(p.value, b, g, panel, p.value_dim, values);
+                T *s = scores + place * SIDE, *y = gradient + place * SIDE;
+                score(p, block, panel, key, query, s, p.softcap != 0 ? capped + place * SIDE : nullptr);
+                product<T, false>(panel.stop - panel.start, block.padded, p.value_dim, value.data, value.row, value.column,
+                                  incoming, SIDE, y, SIDE);
+                reweigh(p, block, panel, rebuilt, s);
+                if (any_factor(p))
+                    through_factors(p, block, panel, gauss, s, y, mixed + place * SIDE, grad.center ? center : nullptr,
+                                    sigma);
+            };
+            // From the gradients of the panel's scores, there, to those of all that they were made from.
+            auto add_panel = [&](int64_t place) {
+                const int64_t count = panel.stop - panel.start;
+                const Rows<T> key = rows_of<In>(p.key, b, g, panel, p.dim, keys);
+                T *s = (any_factor(p) ? mixed : scores) + place * SIDE, *y = gradient + place * SIDE;
+                hide(block, panel, T(0), y);
+                add_to_bias(p, grad, block, panel, y);
+                if (p.softcap != 0) uncap(block, panel, capped + place * SIDE, y);
+                product<T, true>(count, value_row, block.count, s, SIDE, 1, incoming_by_row, value_row,
+                                 value_sum + panel.start * value_row, value_row);
+                product<T, true>(count, row, block.count, y, SIDE, 1, queries_by_row, row, key_sum + panel.start * row,
+                                 row);
+                product<T, true>(p.dim, block.padded, count, key.data, key.column, key.row, y, SIDE, query_sum, SIDE);
+            };
+            RowSums<T> sums;
+            int64_t place = 0;
             for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
                 look(p, block, reach, at, panel);
                 if (panel.sight == Sight::empty) continue;
                 const int64_t count = panel.stop - panel.start;
-                const Rows<T> key = rows_of<In>(p.key, b, g, panel, p.dim, keys);
-                const Rows<T> value = rows_of<In>(p.value, b, g, panel, p.value_dim, values);
-                score(p, block, panel, key, query, scores, p.softcap != 0 ? capped : nullptr);
-                product<T, false>(count, block.padded, p.value_dim, value.data, value.row, value.column, incoming, SIDE,
-                                  gradient, SIDE);
-                reweigh(p, block, panel, rebuilt, scores);
-                if (any_factor(p))
-                    through_factors(p, block, panel, gauss, scores, gradient, mixed, grad.center ? center : nullptr,
-                                    sigma);
-                differentiate(p, block, panel, rebuilt, scores, gradient);
-                add_to_bias(p, grad, block, panel, gradient);
-                if (p.softcap != 0)  // before it: times 1 - tanh^2
-                    for (int64_t i = 0; i < count; ++i)
-                        for (int64_t r = 0; r < block.padded; r += W) {
-                            const Vec<T> t = load(capped + i * SIDE + r);
-                            Vec<T> y = load(gradient + i * SIDE + r) * (T(1) - t * t);
-                            if (panel.sight == Sight::mixed) y = spread<T>(panel.rows[i] >> r) ? y : Vec<T>{};
-                            store(gradient + i * SIDE + r, y);
-                        }
-                product<T, true>(count, value_row, block.count, any_factor(p) ? mixed : scores, SIDE, 1, incoming_by_row, value_row,
-                                 value_sum + panel.start * value_row, value_row);
-                product<T, true>(count, row, block.count, gradient, SIDE, 1, queries_by_row, row,
-                                 key_sum + panel.start * row, row);
-                product<T, true>(p.dim, block.padded, count, key.data, key.column, key.row, gradient, SIDE, query_sum,
-                                 SIDE);
+                weigh_panel(place);
+                if (!whole_rows(p)) {
+                    differentiate(p, block, panel, rebuilt, scores, gradient);
+                    add_panel(0);
+                } else {
+                    add_to_sums(block, count, kind, grad.alphas != nullptr, scores + place * SIDE, gradient + place * SIDE,
+                                sums);
+                    place += count;
+                }
+            }
+            if (whole_rows(p)) {
+                place = 0;
+                for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
+                    look(p, block, reach, at, panel);
+                    if (panel.sight == Sight::empty) continue;
+                    sparse_gradient(block, panel.stop - panel.start, kind, sums, rebuilt.of_level, scores + place * SIDE,
+                                    gradient + place * SIDE);
+                    add_panel(place);
+                    place += panel.stop - panel.start;
+                }
+                if (grad.alphas)
+                    static_cast<T*>(grad.alphas)[b * p.heads + h] +=
+                        alpha_gradient(block, kind, sums, rebuilt.of_level, rebuilt.level);
             }
             if (grad.center) {
                 const int64_t at = (b * p.heads + h) * p.rows + block.first;

@@ -47,16 +47,16 @@ Mask mask(const MaskArguments& x) {
 
 #define REGARD_PROBLEM                                                                                              \
     int type, const std::array<int64_t, 7>&sizes, const Strided &query, const Strided &key, const Strided &value,   \
-        const Strided &output, Address statistic, double scale, double softcap, int normalizer, Address offsets,    \
+        const Strided &output, Address statistic, double scale, double softcap, int normalizer, Address parameters, \
         const MaskArguments &seen, const Strided &dense, const Strided &by_distance, const Strided &center,         \
         Address sigmas, int64_t shift, double dropout, int64_t seed, int threads, nb::handle
 #define REGARD_PASSED                                                                                            \
-    type, sizes, query, key, value, output, statistic, scale, softcap, normalizer, offsets, seen, dense, by_distance, \
+    type, sizes, query, key, value, output, statistic, scale, softcap, normalizer, parameters, seen, dense, by_distance, \
         center, sigmas, shift, dropout, seed, threads
 
 Problem problem(int type, const std::array<int64_t, 7>& sizes, const Strided& query, const Strided& key,
                 const Strided& value, const Strided& output, Address statistic, double scale, double softcap,
-                int normalizer, Address offsets, const MaskArguments& seen, const Strided& dense,
+                int normalizer, Address parameters, const MaskArguments& seen, const Strided& dense,
                 const Strided& by_distance, const Strided& center, Address sigmas, int64_t shift, double dropout,
                 int64_t seed, int threads) {
     Problem p;
@@ -66,7 +66,8 @@ Problem problem(int type, const std::array<int64_t, 7>& sizes, const Strided& qu
     p.query = view(query), p.key = view(key), p.value = view(value), p.output = view(output);
     p.statistic = at(statistic);
     p.scale = scale, p.softcap = softcap;
-    p.normalizer = Normalizer(normalizer), p.offsets = at(offsets);
+    p.normalizer = Normalizer(normalizer);
+    (p.normalizer == Normalizer::entmax ? p.alphas : p.offsets) = at(parameters);
     p.mask = mask(seen);
     p.bias.dense = view(dense), p.bias.by_distance = view(by_distance);
     p.prior.center = view(center), p.prior.sigmas = at(sigmas), p.prior.shift = shift;
@@ -98,15 +99,16 @@ NB_MODULE(_native, module) {
         nb::gil_scoped_release unlocked;
         table().forward(p);
     });
-    module.def("backward", [](REGARD_PROBLEM, const Strided& d_output, Address d_log_sum_exp, const Strided& d_query,
+    module.def("backward", [](REGARD_PROBLEM, const Strided& d_output, Address d_level, const Strided& d_query,
                               const Strided& d_key, const Strided& d_value, const Strided& d_dense,
-                              const Strided& d_by_distance, Address d_offsets, Address d_center, Address d_sigma) {
+                              const Strided& d_by_distance, Address d_parameters, Address d_center, Address d_sigma) {
         const Problem p = problem(REGARD_PASSED);
         Gradients g;
-        g.output = view(d_output), g.log_sum_exp = at(d_log_sum_exp);
+        g.output = view(d_output), g.level = at(d_level);
         g.query = view(d_query), g.key = view(d_key), g.value = view(d_value);
         g.dense = view(d_dense), g.by_distance = view(d_by_distance);
-        g.offsets = at(d_offsets), g.center = at(d_center), g.sigma = at(d_sigma);
+        (p.normalizer == Normalizer::entmax ? g.alphas : g.offsets) = at(d_parameters);
+        g.center = at(d_center), g.sigma = at(d_sigma);
         nb::gil_scoped_release unlocked;
         table().backward(p, g);
     });

@@ -34,6 +34,27 @@ REGARD_INLINE Vec<double> power_of_two(Vec<double> x) {
 REGARD_INLINE float power_of_two(float x) { return power_of_two(all(x))[0]; }
 REGARD_INLINE double power_of_two(double x) { return exp2(x); }
 
+// log2 of x > 0: the exponent, and 2 artanh((m - 1) / (m + 1)) / ln 2 of the rest, sqrt(1/2) < m < sqrt(2).
+REGARD_INLINE Vec<float> logarithm(Vec<float> x) {
+    const Vec<float> tiny = x < 1.17549435e-38f ? all(8388608.0f) : all(1.0f);  // a denormal, 2^23 times as large
+    const Ints<float> bits = (Ints<float>)(x * tiny);
+    const Ints<float> exponent = ((bits - 0x3f3504f3) >> 23);
+    const Vec<float> m = (Vec<float>)(bits - (exponent << 23));
+    const Vec<float> s = (m - 1.0f) / (m + 1.0f), t = s * s;
+    Vec<float> y = all(float(2 / (9 * LN2)));
+    y = y * t + float(2 / (7 * LN2));
+    y = y * t + float(2 / (5 * LN2));
+    y = y * t + float(2 / (3 * LN2));
+    y = y * t * s;
+    const Vec<float> high = s * float(2 / LN2);
+    return __builtin_convertvector(exponent, Vec<float>) + (high + y) - (x < 1.17549435e-38f ? all(23.0f) : Vec<float>{});
+}
+
+REGARD_INLINE Vec<double> logarithm(Vec<double> x) {
+    for (int i = 0; i < LANES<double>; ++i) x[i] = log2(x[i]);
+    return x;
+}
+
 REGARD_INLINE Vec<double> hyperbolic_tangent(Vec<double> x) {
     for (int i = 0; i < LANES<double>; ++i) x[i] = tanh(x[i]);
     return x;

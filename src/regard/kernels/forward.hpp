@@ -1,7 +1,8 @@
-// Softmax attention with a running maximum and sum (Rabe and Staats 2021, arXiv 2112.05682; Dao et al. 2022, arXiv
+// Attention of a block of queries. Softmax goes with a running maximum and sum (Rabe and Staats 2021, arXiv 2112.05682; Dao et al. 2022, arXiv
 // 2205.14135, algorithm 1).
 #pragma once
 
+#include "entmax.hpp"
 #include "factors.hpp"
 
 namespace regard::REGARD_ISA {
@@ -49,14 +50,17 @@ static void sigmoids(const Block& block, int64_t count, T offset, T* scores) {
         }
 }
 
+REGARD_INLINE bool whole_rows(const Problem& p) { return p.normalizer == Normalizer::entmax; }
+
 template <typename In, typename T>
 static void forward_block(const Problem& p, const Block& block, Scratch& scratch) {
     constexpr int W = LANES<T>;
     const int64_t g = block.h / (p.heads / p.groups), row = round_up(p.dim, W), value_row = round_up(p.value_dim, W);
-    scratch.reserve(sizeof(T) * size_t(SIDE * (2 * row + 3 * value_row + p.dim + SIDE + 8)) + 4096);
+    const int64_t wide = whole_rows(p) ? p.columns : SIDE;
+    scratch.reserve(sizeof(T) * size_t(SIDE * (2 * row + 3 * value_row + p.dim + wide + 8)) + 4096);
     T* rows = scratch.take<T>(SIDE * most(row, value_row));
     T* query = scratch.take<T>(p.dim * SIDE);
-    T* scores = scratch.take<T>(SIDE * SIDE);
+    T* scores = scratch.take<T>(wide * SIDE);
     T* output = scratch.take<T>(value_row * SIDE);  // its columns as rows
     T* keys = scratch.take<T>(SIDE * p.dim);
     T* values = scratch.take<T>(SIDE * p.value_dim);
@@ -67,36 +71,52 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
     fill(output, value_row * SIDE, T(0));
     queries<In>(p.query, block, p.dim, T(p.scale), rows, row, query);
 
-    const bool sigmoid = p.normalizer == Normalizer::sigmoid;
+    const bool sigmoid = p.normalizer == Normalizer::sigmoid, softmax = p.normalizer == Normalizer::softmax;
     const Gauss<T> gauss = gauss_of<T>(p, block);
     uint64_t seen = 0;  // rows that see something
     Panel panel;
     const Reach reach = reach_of(p, block);
+    int64_t columns = 0;  // of the strip so far
+    auto score_panel = [&](T* to) {
+        score(p, block, panel, rows_of<In>(p.key, block.b, g, panel, p.dim, keys), query, to, (T*)nullptr);
+        for (int64_t i = 0; i < panel.stop - panel.start; ++i)
+            seen |= panel.sight == Sight::full ? ones(0, SIDE) : panel.rows[i];
+    };
+    auto mix_panel = [&](T* weights) {
+        if (any_factor(p)) weigh(p, block, panel, gauss, weights);
+        const Rows<T> value = rows_of<In>(p.value, block.b, g, panel, p.value_dim, values);
+        product<T, true>(p.value_dim, block.padded, panel.stop - panel.start, value.data, value.column, value.row, weights,
+                         SIDE, output, SIDE);
+    };
     for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
         look(p, block, reach, at, panel);
         if (panel.sight == Sight::empty) continue;
         const int64_t count = panel.stop - panel.start;
-        score(p, block, panel, rows_of<In>(p.key, block.b, g, panel, p.dim, keys), query, scores, (T*)nullptr);
-        for (int64_t i = 0; i < count; ++i) seen |= panel.sight == Sight::full ? ones(0, SIDE) : panel.rows[i];
-        if (sigmoid) {
-            sigmoids(block, count, offset_of<T>(p, block.h), scores);
-            hide(block, panel, T(0), scores);
-        } else {
-            hide(block, panel, T(-INFINITE), scores);
-        }
-        if (!sigmoid && exponentials(block, count, scores, run, fade))
+        T* here = whole_rows(p) ? scores + columns * SIDE : scores;
+        score_panel(here);
+        columns += count;
+        if (sigmoid) sigmoids(block, count, offset_of<T>(p, block.h), scores);
+        hide(block, panel, sigmoid ? T(0) : T(-INFINITE), here);
+        if (softmax && exponentials(block, count, scores, run, fade))
             for (int64_t v = 0; v < p.value_dim; ++v)
                 for (int64_t r = 0; r < block.padded; r += W)
                     store(output + v * SIDE + r, load(output + v * SIDE + r) * load(fade + r));
-        if (any_factor(p)) weigh(p, block, panel, gauss, scores);
-        const Rows<T> value = rows_of<In>(p.value, block.b, g, panel, p.value_dim, values);
-        product<T, true>(p.value_dim, block.padded, count, value.data, value.column, value.row, scores, SIDE, output,
-                         SIDE);
+        if (!whole_rows(p)) mix_panel(scores);
+    }
+    if (whole_rows(p)) {
+        sparse_weights(block, columns, entmax_of<T>(p, block.h), scores, run.top, run.total);
+        columns = 0;
+        for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
+            look(p, block, reach, at, panel);
+            if (panel.sight == Sight::empty) continue;
+            mix_panel(scores + columns * SIDE);
+            columns += panel.stop - panel.start;
+        }
     }
 
     for (int64_t r = 0; r < block.padded; r += W) {
         const Vec<T> sum = load(run.total + r);
-        store(fade + r, sigmoid ? all(T(1)) : sum > T(0) ? 1 / sum : all(T(0)));
+        store(fade + r, !softmax ? all(T(1)) : sum > T(0) ? 1 / sum : all(T(0)));
     }
     for (int64_t v = 0; v < p.value_dim; ++v)
         for (int64_t r = 0; r < block.padded; r += W)
@@ -107,19 +127,13 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
     if (p.statistic) {  // the largest score, and the logarithm of the sum relative to it
         T* to = static_cast<T*>(p.statistic) + ((block.b * p.heads + block.h) * p.rows + block.first) * 2;
         for (int64_t r = 0; r < block.count; ++r) {
-            const bool some = sigmoid ? seen >> r & 1 : run.total[r] > 0;
+            const bool some = softmax ? run.total[r] > 0 : seen >> r & 1;
             to[2 * r] = some && !sigmoid ? run.top[r] : T(0);
-            to[2 * r + 1] = !some ? T(-INFINITE) : sigmoid ? T(0) : T(::log(double(run.total[r])));
+            to[2 * r + 1] = !some     ? T(-INFINITE)
+                            : sigmoid ? T(0)
+                            : softmax ? T(::log(double(run.total[r])))
+                                      : run.total[r];
         }
-    }
-}
-
-template <typename In, typename T>
-static void forward_part(const Problem& p, int64_t from, int64_t to, Scratch& scratch) {
-    const int64_t blocks = (p.rows + SIDE - 1) / SIDE;
-    for (int64_t i = from; i < to; ++i) {
-        const int64_t plane = i / blocks;
-        forward_block<In, T>(p, make_block<T>(p, plane / p.heads, plane % p.heads, i % blocks), scratch);
     }
 }
 

@@ -48,19 +48,20 @@ struct Gaussian {
     int64_t shift = 0;  // the first key's position
 };
 
-enum class Normalizer : int { softmax = 0, sigmoid = 1 };
+enum class Normalizer : int { softmax = 0, sigmoid = 1, entmax = 2 };
 
 struct Problem {
     Type type = Type::f32;
     int64_t batch = 0, heads = 0, groups = 0, rows = 0, columns = 0, dim = 0, value_dim = 0;
     View query, key, value, output;
-    // (B, H, L, 2), float or double: the largest score of a row, and the logarithm of the sum of exponentials relative to
-    // it, -inf where the row sees nothing.
+    // (B, H, L, 2), float or double: the largest score of a row, and its level: the logarithm of the sum of exponentials
+    // relative to it, or entmax's threshold; -inf where the row sees nothing.
     void* statistic = nullptr;
     double scale = 1;
     double softcap = 0;            // 0: none
     Normalizer normalizer = Normalizer::softmax;
     const void* offsets = nullptr;  // (H,), float or double: added to the scores by sigmoid
+    const void* alphas = nullptr;   // (H,), float or double: of entmax
     Mask mask;
     Bias bias;
     Gaussian prior;
@@ -72,12 +73,13 @@ struct Problem {
 // Backward: what comes in and what is wanted besides.
 struct Gradients {
     View output;  // incoming, as Problem::output, which holds the forward pass's result
-    const void* log_sum_exp = nullptr;  // incoming (B, H, L), or null
+    const void* level = nullptr;  // incoming, of each row's level, (B, H, L), or null
     View query, key, value;             // to be written, in the inputs' type
     // Float or double, zeros at first; null where not wanted.
     View dense;             // of the bias, (B, H, L, S), strides 0 in L and S where it is broadcast
     View by_distance;       // (B, H, L + S - 1)
     void* offsets = nullptr;  // (B, H)
+    void* alphas = nullptr;   // (B, H)
     void* center = nullptr;   // (B, H, L)
     void* sigma = nullptr;    // (B, H, L): to be summed over the rows
 };

@@ -17,7 +17,7 @@ from regard.attention.bias import Bias, TensorBias
 from regard.attention.call import Call
 from regard.attention.in_graph import EAGER, run_in_graph
 from regard.attention.native_mask import SIDE, NativeMask, native_mask
-from regard.attention.normalizer import Sigmoid, Softmax, Statistic
+from regard.attention.normalizer import Entmax, Normalizer, Sigmoid, Softmax, Sparsemax, Statistic, finite
 from regard.attention.pattern import Full
 from regard.attention.prior import Gaussian
 from regard.attention.score import Dot, Score
@@ -28,6 +28,7 @@ from regard.attention.tiled import by_tiles, compute
 from regard.attention.value import rebuild
 
 CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+NORMALIZERS = {Softmax: 0, Sigmoid: 1, Entmax: 2, Sparsemax: 2}
 MOST_BIAS = 1 << 26  # numbers of a bias's gradient, which is kept for each head and sequence before it is added up
 View = tuple[int, int, int, int, int]  # address and strides
 NOTHING: View = (0, 0, 0, 0, 0)
@@ -47,8 +48,9 @@ class Native:
             reasons.append(f"device: runs on the CPU only, not on {call.query.device}")
         if not isinstance(spec.score, Dot) and type(spec.score).factors is Score.factors:
             reasons.append(f"score: computes dot products only, not {spec.score}")
-        if not isinstance(spec.normalizer, Softmax | Sigmoid):
-            reasons.append(f"normalizer: computes Softmax and Sigmoid only, not {spec.normalizer}")
+        if type(spec.normalizer) not in NORMALIZERS:
+            names = ", ".join(kind.__name__ for kind in NORMALIZERS)
+            reasons.append(f"normalizer: computes {names} only, not {spec.normalizer}")
         elif isinstance(spec.normalizer, Softmax) and not isinstance(spec.normalizer.prior, Gaussian | None):
             reasons.append(f"normalizer: computes a Gaussian prior only, not {spec.normalizer.prior}")
         if isinstance(spec.bias, TensorBias):
@@ -108,34 +110,38 @@ def _core(call: Call) -> tuple[Tensor, Statistic]:
     """The output and the statistic of each row; softmax has no sink here."""
     inputs = [call.query, call.key, call.value, *(leaf.tensor for leaf in call.spec.held)]
     if torch.is_grad_enabled() and _any_grad(inputs):
-        output, shift, level = _Attention.apply(call, *inputs)  # type: ignore[no-untyped-call]
+        output, statistic, level = _Attention.apply(call, *inputs)  # type: ignore[no-untyped-call]
     else:
         with torch.no_grad():
-            output, shift, level, _ = _computed(call)
-    return output, Statistic(shift, level)
+            output, statistic, level, _ = _computed(call)
+    return output, Statistic(statistic[..., :1], level)
 
 
 def _computed(call: Call) -> tuple[Tensor, Tensor, Tensor, NativeMask]:
-    """Output, shift and level of each row, and the mask."""
+    """Output, the statistic (B, H, L, 2) of each row, its level by itself, and the mask.
+
+    The kernels mark a row that sees nothing by a level of -inf, which only softmax's formula can take.
+    """
     mask = native_mask(call)
     statistic = torch.empty(*call.query.shape[:3], 2, dtype=call.dtype)
     output = _forward(call, mask, statistic)
-    return output, statistic[..., :1].clone(), statistic[..., 1:].clone(), mask
+    level = statistic[..., 1:].clone()
+    return output, statistic, level if isinstance(call.spec.normalizer, Softmax) else finite(level), mask
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        output, shift, level, ctx.mask = _computed(call)
+        output, statistic, level, ctx.mask = _computed(call)
         ctx.call = call._replace(query=None, key=None, value=None)  # type: ignore[arg-type]
-        ctx.mark_non_differentiable(shift)
+        ctx.mark_non_differentiable(statistic)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs, output, shift, level)
-        return output, shift, level
+        ctx.save_for_backward(*inputs, output, statistic)
+        return output, statistic, level
 
     @staticmethod
     def backward(ctx: Any, d_output: Tensor | None, _: None, d_level: Tensor | None) -> tuple[Any, ...]:
-        *inputs, output, shift, level = ctx.saved_tensors
+        *inputs, output, statistic = ctx.saved_tensors
         query, key, value, *held = inputs
         call = ctx.call._replace(query=query, key=key, value=value, spec=rebuild(ctx.call.spec, iter(held)))
         if torch.is_grad_enabled():  # the gradient is to be differentiated itself
@@ -149,7 +155,7 @@ class _Attention(torch.autograd.Function):
             return (None, *(next(found) if needed else None for needed in ctx.needs_input_grad[1:]))
         if d_output is None:
             d_output = torch.zeros_like(output)
-        return (None, *_backward(call, ctx.mask, output, shift, level, d_output, d_level, ctx.needs_input_grad[1:]))
+        return (None, *_backward(call, ctx.mask, output, statistic, d_output, d_level, ctx.needs_input_grad[1:]))
 
 
 def _forward(call: Call, mask: NativeMask, statistic: Tensor | None) -> Tensor:
@@ -162,8 +168,7 @@ def _backward(
     call: Call,
     mask: NativeMask,
     output: Tensor,
-    shift: Tensor,
-    level: Tensor,
+    statistic: Tensor,
     d_output: Tensor,
     d_level: Tensor | None,
     needed: Sequence[bool],
@@ -176,7 +181,7 @@ def _backward(
     counts = [0 if part is None else len(part.held) for part in (spec.score, normalizer, spec.pattern, bias)]
     at = 3 + counts[0]
     of_normalizer, of_bias = needed[at : at + counts[1]], needed[at + counts[1] + counts[2] :]
-    d_dense = d_distance = d_offset = d_center = d_sigma = None
+    d_dense = d_distance = d_parameter = d_center = d_sigma = None
     if any(of_bias):
         if isinstance(bias, TensorBias):
             shape = (1,) * (4 - bias.tensor.dim()) + tuple(bias.tensor.shape)
@@ -184,23 +189,22 @@ def _backward(
         else:
             d_distance = torch.zeros(batch, heads, rows + columns - 1, dtype=dtype)
     if any(of_normalizer):
-        if isinstance(normalizer, Sigmoid):
-            d_offset = torch.zeros(batch, heads, dtype=dtype)
+        if isinstance(normalizer, Sigmoid | Entmax):
+            d_parameter = torch.zeros(batch, heads, dtype=dtype)
         else:
             d_center, d_sigma = (torch.zeros(batch, heads, rows, dtype=dtype) for _ in range(2))
-    statistic = torch.cat([shift, level], -1)
     d_level = None if d_level is None else d_level.to(dtype).contiguous()
     kernels.module().backward(
         *_problem(call, mask, output, statistic),
         _view(d_output), _address(d_level), _view(d_query), _view(d_key), _view(d_value),
         NOTHING if d_dense is None else _spread_view(d_dense, rows, columns),
         NOTHING if d_distance is None else (d_distance.data_ptr(), *d_distance.stride()[:2], 0, 1),
-        _address(d_offset), _address(d_center), _address(d_sigma),
+        _address(d_parameter), _address(d_center), _address(d_sigma),
     )  # fmt: skip
     yield from (d_query, d_key, d_value)
     yield from (None for _ in range(counts[0]))
-    if isinstance(normalizer, Sigmoid) and d_offset is not None:
-        yield _summed(d_offset, normalizer.bias)
+    if d_parameter is not None:
+        yield _summed(d_parameter, normalizer.held[0].tensor)
     elif d_center is not None and d_sigma is not None and isinstance(normalizer, Softmax):
         prior = normalizer.prior
         for leaf in normalizer.held:
@@ -232,13 +236,14 @@ def _problem(call: Call, mask: NativeMask, output: Tensor, statistic: Tensor | N
     (batch, heads, rows, dim), (_, groups, columns, value_dim) = call.query.shape, call.value.shape
     score, normalizer, bias = spec.score, spec.normalizer, spec.bias
     scale, softcap = (score.scale, score.softcap) if isinstance(score, Dot) else (None, None)
-    offsets = center = sigma = None
+    center = sigma = None
     dense: View = NOTHING
     by_distance: View = NOTHING
     kept: list[Tensor | None] = []
-    if isinstance(normalizer, Sigmoid):
-        offsets = torch.as_tensor(normalizer.bias, dtype=dtype).expand(heads).contiguous()
-    elif isinstance(normalizer, Softmax) and isinstance(normalizer.prior, Gaussian):
+    parameter = _parameter(normalizer)
+    if parameter is not None:
+        parameter = torch.as_tensor(parameter, dtype=dtype).expand(heads).contiguous()
+    if isinstance(normalizer, Softmax) and isinstance(normalizer.prior, Gaussian):
         center = normalizer.prior.center.to(dtype).expand(batch, heads, rows)
         sigma = torch.as_tensor(normalizer.prior.sigma, dtype=dtype).expand(heads).contiguous()
     if isinstance(bias, TensorBias):
@@ -249,13 +254,13 @@ def _problem(call: Call, mask: NativeMask, output: Tensor, statistic: Tensor | N
         table = _by_distance(call, bias).expand(batch, heads, -1).contiguous()
         by_distance = (table.data_ptr(), table.stride(0), table.stride(1), 0, 1)
         kept.append(table)
-    kept += [offsets, center, sigma, *mask[3:]]
+    kept += [parameter, center, sigma, *mask[3:]]
     least, most, start, starts, lengths, query_ids, key_ids, tiles, bits = mask
     return (
         CODES[call.query.dtype], (batch, heads, groups, rows, columns, dim, value_dim),
         _view(call.query), _view(call.key), _view(call.value), _view(output), _address(statistic),
         dim**-0.5 if scale is None else float(scale), softcap or 0.0,
-        1 if isinstance(normalizer, Sigmoid) else 0, _address(offsets),
+        NORMALIZERS[type(normalizer)], _address(parameter),
         (least, most, start, _address(starts), _address(lengths),
          _address(query_ids), _step(query_ids), _address(key_ids), _step(key_ids),
          _address(tiles), _step(tiles), 0 if tiles is None or tiles.shape[1] == 1 else tiles.stride(1), _address(bits)),
@@ -263,6 +268,15 @@ def _problem(call: Call, mask: NativeMask, output: Tensor, statistic: Tensor | N
         NOTHING if center is None else (center.data_ptr(), *center.stride(), 0), _address(sigma), call.key_start,
         spec.dropout, 0 if call.seed is None else int(call.seed), torch.get_num_threads(), kept,
     )  # fmt: skip
+
+
+def _parameter(normalizer: Normalizer) -> float | Tensor | None:
+    """The number for each head that a normalizer has."""
+    if isinstance(normalizer, Entmax):
+        return normalizer.alpha
+    if isinstance(normalizer, Sigmoid):
+        return normalizer.bias
+    return 2.0 if isinstance(normalizer, Sparsemax) else None
 
 
 def _by_distance(call: Call, bias: Bias) -> Tensor:
