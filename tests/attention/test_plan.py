@@ -43,8 +43,7 @@ NATIVE: list[tuple[int, dict[str, Any], str]] = [
     (2048, {"pattern": rg.Causal() & rg.SlidingWindow(left=9), "bias": rg.ALiBi.for_heads(2)}, "native"),
     (2048, {"score": rg.Cosine(1.0), "summary": rg.Summary(entropy=True), "dropout": 0.1}, "native"),
     (2048, {"normalizer": rg.Sparsemax()}, "native"),
-    (16, {"score": rg.Location(torch.ones(16, 8))}, "reference"),
-    (2048, {"score": rg.Location(torch.ones(2048, 8))}, "chunked"),
+    (2048, {"score": rg.Additive(torch.ones(8)), "normalizer": rg.Entmax(1.5)}, "native"),
 ]
 # Without them:
 RULES: list[tuple[int, dict[str, Any], str]] = [

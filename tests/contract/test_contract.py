@@ -13,7 +13,6 @@ from tests.contract.cases import DTYPES, Case, Problem
 
 # Every reason for which a backend may refuse a case of the matrix, without the value that it names.
 REASONS = {
-    "native: score: computes dot products only",
     "sdpa: score: computes Dot only",
     "sdpa: score: has no softcap",
     "sdpa: score: takes a number as scale, not a tensor",

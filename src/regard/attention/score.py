@@ -228,6 +228,11 @@ class Location(Score):
     def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
         return query_BHLE @ self.weight.to(query_BHLE.dtype).transpose(-1, -2)
 
+    def factors(self, query_BHLE: Tensor, key_BGSE: Tensor) -> tuple[Tensor, Tensor]:
+        heads = query_BHLE.shape[1] if self.weight.dim() == 3 else key_BGSE.shape[1]
+        weight = self.weight.to(query_BHLE.dtype)
+        return query_BHLE, weight.expand(query_BHLE.shape[0], heads, *weight.shape[-2:])
+
     def at(self, key_start: int, num_keys: int) -> "Location":
         if key_start < 0 or key_start + num_keys > self.weight.shape[-2]:
             raise ShapeError(

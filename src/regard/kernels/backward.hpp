@@ -161,6 +161,7 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 if (rebuilt.level[r] == T(INFINITE)) {
                     fill(queries_by_row + r * row, row, T(0));
                     fill(incoming_by_row + r * value_row, value_row, T(0));
+                    for (int64_t e = 0; e < p.dim; ++e) query[e * SIDE + r] = 0;
                 }
             fill(query_sum, SIDE * p.dim, T(0));
             const Gauss<T> gauss = gauss_of<T>(p, block);
@@ -190,6 +191,12 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 if (p.softcap != 0) uncap(block, panel, capped + place * SIDE, y);
                 product<T, true>(count, value_row, block.count, s, SIDE, 1, incoming_by_row, value_row,
                                  value_sum + panel.start * value_row, value_row);
+                if (p.vector) {
+                    T* vector = grad.vector ? static_cast<T*>(grad.vector) + (b * p.heads + h) * p.dim : nullptr;
+                    differentiate_additive<T>(p, block, count, key, (const T*)query, (const T*)y, query_sum,
+                                              key_sum + panel.start * row, row, vector);
+                    return;
+                }
                 product<T, true>(count, row, block.count, y, SIDE, 1, queries_by_row, row, key_sum + panel.start * row,
                                  row);
                 product<T, true>(p.dim, block.padded, count, key.data, key.column, key.row, y, SIDE, query_sum, SIDE);

@@ -47,16 +47,16 @@ Mask mask(const MaskArguments& x) {
 
 #define REGARD_PROBLEM                                                                                              \
     int type, const std::array<int64_t, 7>&sizes, const Strided &query, const Strided &key, const Strided &value,   \
-        const Strided &output, Address statistic, double scale, double softcap, int normalizer, Address parameters, \
+        const Strided &output, Address statistic, double scale, double softcap, Address vector, int activation, int normalizer, Address parameters, \
         const MaskArguments &seen, const Strided &dense, const Strided &by_distance, const Strided &center,         \
         Address sigmas, int64_t shift, double dropout, int64_t seed, int threads, nb::handle
 #define REGARD_PASSED                                                                                            \
-    type, sizes, query, key, value, output, statistic, scale, softcap, normalizer, parameters, seen, dense, by_distance, \
+    type, sizes, query, key, value, output, statistic, scale, softcap, vector, activation, normalizer, parameters, seen, dense, by_distance, \
         center, sigmas, shift, dropout, seed, threads
 
 Problem problem(int type, const std::array<int64_t, 7>& sizes, const Strided& query, const Strided& key,
                 const Strided& value, const Strided& output, Address statistic, double scale, double softcap,
-                int normalizer, Address parameters, const MaskArguments& seen, const Strided& dense,
+                Address vector, int activation, int normalizer, Address parameters, const MaskArguments& seen, const Strided& dense,
                 const Strided& by_distance, const Strided& center, Address sigmas, int64_t shift, double dropout,
                 int64_t seed, int threads) {
     Problem p;
@@ -66,6 +66,7 @@ Problem problem(int type, const std::array<int64_t, 7>& sizes, const Strided& qu
     p.query = view(query), p.key = view(key), p.value = view(value), p.output = view(output);
     p.statistic = at(statistic);
     p.scale = scale, p.softcap = softcap;
+    p.vector = at(vector), p.activation = Activation(activation);
     p.normalizer = Normalizer(normalizer);
     (p.normalizer == Normalizer::entmax ? p.alphas : p.offsets) = at(parameters);
     p.mask = mask(seen);
@@ -101,13 +102,14 @@ NB_MODULE(_native, module) {
     });
     module.def("backward", [](REGARD_PROBLEM, const Strided& d_output, Address d_level, const Strided& d_query,
                               const Strided& d_key, const Strided& d_value, const Strided& d_dense,
-                              const Strided& d_by_distance, Address d_parameters, Address d_center, Address d_sigma) {
+                              const Strided& d_by_distance, Address d_vector, Address d_parameters, Address d_center, Address d_sigma) {
         const Problem p = problem(REGARD_PASSED);
         Gradients g;
         g.output = view(d_output), g.level = at(d_level);
         g.query = view(d_query), g.key = view(d_key), g.value = view(d_value);
         g.dense = view(d_dense), g.by_distance = view(d_by_distance);
         (p.normalizer == Normalizer::entmax ? g.alphas : g.offsets) = at(d_parameters);
+        g.vector = at(d_vector);
         g.center = at(d_center), g.sigma = at(d_sigma);
         nb::gil_scoped_release unlocked;
         table().backward(p, g);

@@ -28,7 +28,7 @@ REGARD_INLINE Vec<T> load_wide(const Bfloat* from) {
 }
 
 static bool is_few(const Problem& p) {
-    return p.rows * (p.heads / p.groups) <= MOST_FEW && p.normalizer == Normalizer::softmax && p.softcap == 0 &&
+    return p.rows * (p.heads / p.groups) <= MOST_FEW && p.normalizer == Normalizer::softmax && p.softcap == 0 && !p.vector &&
            !p.bias.dense.data && !p.bias.by_distance.data && !p.prior.sigmas && p.dropout == 0 && p.key.column == 1 &&
            p.value.column == 1;
 }

@@ -2,10 +2,33 @@
 // 2205.14135, algorithm 1).
 #pragma once
 
+#include "additive.hpp"
 #include "entmax.hpp"
 #include "factors.hpp"
 
 namespace regard::REGARD_ISA {
+
+// Scores of a panel (columns x padded rows), before the mask. `capped` receives the softcap's tanh, if it is wanted.
+template <typename T>
+static void score(const Problem& p, const Block& block, const Panel& panel, const Rows<T>& keys, const T* queries,
+                  T* scores, T* capped) {
+    constexpr int W = LANES<T>;
+    const int64_t count = panel.stop - panel.start;
+    if (p.vector)
+        additive(p, block, count, keys, queries, scores);
+    else
+        product<T, false>(count, block.padded, p.dim, keys.data, keys.row, keys.column, queries, SIDE, scores, SIDE);
+    if (p.softcap != 0) {
+        const T inverse = T(1 / p.softcap), cap = T(p.softcap);
+        for (int64_t i = 0; i < count; ++i)
+            for (int64_t r = 0; r < block.padded; r += W) {
+                const Vec<T> t = hyperbolic_tangent(load(scores + i * SIDE + r) * inverse);
+                if (capped) store(capped + i * SIDE + r, t);
+                store(scores + i * SIDE + r, t * cap);
+            }
+    }
+    add_bias(p, block, panel, scores);
+}
 
 template <typename T>
 struct Running {  // of the rows of a block

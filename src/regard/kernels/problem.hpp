@@ -48,6 +48,8 @@ struct Gaussian {
     int64_t shift = 0;  // the first key's position
 };
 
+enum class Activation : int { tanh = 0, relu = 1, sigmoid = 2 };
+
 enum class Normalizer : int { softmax = 0, sigmoid = 1, entmax = 2 };
 
 struct Problem {
@@ -59,6 +61,8 @@ struct Problem {
     void* statistic = nullptr;
     double scale = 1;
     double softcap = 0;            // 0: none
+    const void* vector = nullptr;  // (H, E), float or double: additive scores, not products
+    Activation activation = Activation::tanh;
     Normalizer normalizer = Normalizer::softmax;
     const void* offsets = nullptr;  // (H,), float or double: added to the scores by sigmoid
     const void* alphas = nullptr;   // (H,), float or double: of entmax
@@ -78,6 +82,7 @@ struct Gradients {
     // Float or double, zeros at first; null where not wanted.
     View dense;             // of the bias, (B, H, L, S), strides 0 in L and S where it is broadcast
     View by_distance;       // (B, H, L + S - 1)
+    void* vector = nullptr;   // (B, H, E)
     void* offsets = nullptr;  // (B, H)
     void* alphas = nullptr;   // (B, H)
     void* center = nullptr;   // (B, H, L)

@@ -172,25 +172,6 @@ static void add_bias(const Problem& p, const Block& block, const Panel& panel, T
     }
 }
 
-// Scores of a panel (columns x padded rows), before the mask. `capped` receives the softcap's tanh, if it is wanted.
-template <typename T>
-static void score(const Problem& p, const Block& block, const Panel& panel, const Rows<T>& keys, const T* queries,
-                  T* scores, T* capped) {
-    constexpr int W = LANES<T>;
-    const int64_t count = panel.stop - panel.start;
-    product<T, false>(count, block.padded, p.dim, keys.data, keys.row, keys.column, queries, SIDE, scores, SIDE);
-    if (p.softcap != 0) {
-        const T inverse = T(1 / p.softcap), cap = T(p.softcap);
-        for (int64_t i = 0; i < count; ++i)
-            for (int64_t r = 0; r < block.padded; r += W) {
-                const Vec<T> t = hyperbolic_tangent(load(scores + i * SIDE + r) * inverse);
-                if (capped) store(capped + i * SIDE + r, t);
-                store(scores + i * SIDE + r, t * cap);
-            }
-    }
-    add_bias(p, block, panel, scores);
-}
-
 template <typename T>
 REGARD_INLINE T offset_of(const Problem& p, int64_t h) {
     return p.offsets ? static_cast<const T*>(p.offsets)[h] : T(0);

@@ -20,7 +20,7 @@ from regard.attention.native_mask import SIDE, NativeMask, native_mask
 from regard.attention.normalizer import Entmax, Normalizer, Sigmoid, Softmax, Sparsemax, Statistic, finite
 from regard.attention.pattern import Full
 from regard.attention.prior import Gaussian
-from regard.attention.score import Dot, Score
+from regard.attention.score import Additive, Dot, Score
 from regard.attention.spec import PLAIN, AttentionSpec
 from regard.attention.summary import Seen
 from regard.attention.tile_sum import any_dual
@@ -28,6 +28,7 @@ from regard.attention.tiled import by_tiles, compute
 from regard.attention.value import rebuild
 
 CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+ACTIVATIONS = ("tanh", "relu", "sigmoid")
 NORMALIZERS = {Softmax: 0, Sigmoid: 1, Entmax: 2, Sparsemax: 2}
 MOST_BIAS = 1 << 26  # numbers of a bias's gradient, which is kept for each head and sequence before it is added up
 View = tuple[int, int, int, int, int]  # address and strides
@@ -46,8 +47,8 @@ class Native:
             reasons.append(f"kernels: {missing}")
         if call.query.device.type != "cpu":
             reasons.append(f"device: runs on the CPU only, not on {call.query.device}")
-        if not isinstance(spec.score, Dot) and type(spec.score).factors is Score.factors:
-            reasons.append(f"score: computes dot products only, not {spec.score}")
+        if not isinstance(spec.score, Additive) and type(spec.score).factors is Score.factors:
+            reasons.append(f"score: computes dot products and Additive only, not {spec.score}")
         if type(spec.normalizer) not in NORMALIZERS:
             names = ", ".join(kind.__name__ for kind in NORMALIZERS)
             reasons.append(f"normalizer: computes {names} only, not {spec.normalizer}")
@@ -89,7 +90,7 @@ EAGER["native"] = _eager
 def _with_products(call: Call) -> Call:
     """The same attention, its scores as plain dot products times a number."""
     score = call.spec.score
-    if isinstance(score, Dot) and not isinstance(score.scale, Tensor):
+    if isinstance(score, Additive) or (isinstance(score, Dot) and not isinstance(score.scale, Tensor)):
         return call
     dtype = call.dtype  # half inputs are taken as float32, so that nothing is rounded twice
     query, key, value = (x.to(dtype) for x in (call.query, call.key, call.value))
@@ -181,7 +182,9 @@ def _backward(
     counts = [0 if part is None else len(part.held) for part in (spec.score, normalizer, spec.pattern, bias)]
     at = 3 + counts[0]
     of_normalizer, of_bias = needed[at : at + counts[1]], needed[at + counts[1] + counts[2] :]
-    d_dense = d_distance = d_parameter = d_center = d_sigma = None
+    d_vector = d_dense = d_distance = d_parameter = d_center = d_sigma = None
+    if any(needed[3:at]):
+        d_vector = torch.zeros(batch, heads, call.query.shape[3], dtype=dtype)
     if any(of_bias):
         if isinstance(bias, TensorBias):
             shape = (1,) * (4 - bias.tensor.dim()) + tuple(bias.tensor.shape)
@@ -199,10 +202,10 @@ def _backward(
         _view(d_output), _address(d_level), _view(d_query), _view(d_key), _view(d_value),
         NOTHING if d_dense is None else _spread_view(d_dense, rows, columns),
         NOTHING if d_distance is None else (d_distance.data_ptr(), *d_distance.stride()[:2], 0, 1),
-        _address(d_parameter), _address(d_center), _address(d_sigma),
+        _address(d_vector), _address(d_parameter), _address(d_center), _address(d_sigma),
     )  # fmt: skip
     yield from (d_query, d_key, d_value)
-    yield from (None for _ in range(counts[0]))
+    yield from (None if d_vector is None else _summed(d_vector, leaf.tensor) for leaf in spec.score.held)
     if d_parameter is not None:
         yield _summed(d_parameter, normalizer.held[0].tensor)
     elif d_center is not None and d_sigma is not None and isinstance(normalizer, Softmax):
@@ -235,8 +238,11 @@ def _problem(call: Call, mask: NativeMask, output: Tensor, statistic: Tensor | N
     spec, dtype = call.spec, call.dtype
     (batch, heads, rows, dim), (_, groups, columns, value_dim) = call.query.shape, call.value.shape
     score, normalizer, bias = spec.score, spec.normalizer, spec.bias
-    scale, softcap = (score.scale, score.softcap) if isinstance(score, Dot) else (None, None)
-    center = sigma = None
+    scale, softcap = (score.scale, score.softcap) if isinstance(score, Dot) else (1.0, None)
+    vector = center = sigma = None
+    activation = 0
+    if isinstance(score, Additive):
+        vector, activation = score.vector.to(dtype).expand(heads, dim).contiguous(), ACTIVATIONS.index(score.activation)
     dense: View = NOTHING
     by_distance: View = NOTHING
     kept: list[Tensor | None] = []
@@ -254,12 +260,12 @@ def _problem(call: Call, mask: NativeMask, output: Tensor, statistic: Tensor | N
         table = _by_distance(call, bias).expand(batch, heads, -1).contiguous()
         by_distance = (table.data_ptr(), table.stride(0), table.stride(1), 0, 1)
         kept.append(table)
-    kept += [parameter, center, sigma, *mask[3:]]
+    kept += [vector, parameter, center, sigma, *mask[3:]]
     least, most, start, starts, lengths, query_ids, key_ids, tiles, bits = mask
     return (
         CODES[call.query.dtype], (batch, heads, groups, rows, columns, dim, value_dim),
         _view(call.query), _view(call.key), _view(call.value), _view(output), _address(statistic),
-        dim**-0.5 if scale is None else float(scale), softcap or 0.0,
+        dim**-0.5 if scale is None else float(scale), softcap or 0.0, _address(vector), activation,
         NORMALIZERS[type(normalizer)], _address(parameter),
         (least, most, start, _address(starts), _address(lengths),
          _address(query_ids), _step(query_ids), _address(key_ids), _step(key_ids),
