@@ -25,10 +25,11 @@ from regard.attention.tiling import Tile, cut
 from regard.attention.value import per_head, rebuild
 
 
-def compute(call: Call, core: "Core | None" = None) -> tuple[Tensor, Seen | None]:
+def compute(call: Call, core: "Core | None" = None, summaries: "Summaries | None" = None) -> tuple[Tensor, Seen | None]:
     """The output (B, H, L, V) in the dtype of the query, and the summaries if any are asked for.
 
-    `core` gives the output and statistic of a call whose softmax has no sink; by default it is `by_tiles`.
+    `core` gives the output and statistic of a call whose softmax has no sink, `summaries` what is asked for besides,
+    given each row's statistic; by default both go by tiles.
     """
     normalizer, sink = call.spec.normalizer, None
     if isinstance(normalizer, Softmax) and normalizer.sink is not None:  # joins at the end: a rescaling of each row
@@ -38,7 +39,7 @@ def compute(call: Call, core: "Core | None" = None) -> tuple[Tensor, Seen | None
     output, row = (core or by_tiles)(call)
     if sink is not None:
         output, row = _join_sink(output, row, torch.as_tensor(per_head(sink, call.dtype)))
-    seen = None if call.summary is None else _Work(call).summarize(call.summary, row)
+    seen = None if call.summary is None else (summaries or summaries_by_tiles)(call, call.summary, row)
     return output.to(call.query.dtype), seen
 
 
@@ -50,6 +51,12 @@ def by_tiles(call: Call) -> tuple[Tensor, Statistic]:
     return work.pointwise() if isinstance(call.spec.normalizer, Sigmoid) else work.strips()
 
 
+def summaries_by_tiles(call: Call, summary: Summary, row: Statistic) -> Seen:
+    """What a summary asks for, in one further pass."""
+    return _Work(call).summarize(summary, row)
+
+
+Summaries = Callable[[Call, Summary, Statistic], Seen]
 Core = Callable[[Call], tuple[Tensor, Statistic]]
 
 

@@ -49,6 +49,7 @@ static void additive_gradients(const Problem& p, const Block& block, int64_t cou
                                const T* gradient, T* query_sum, T* key_sum, int64_t key_row, T* vector_sum) {
     constexpr int W = LANES<T>;
     const T* vector = static_cast<const T*>(p.vector) + block.h * p.dim;
+    T parts[SIDE * W], turned[W * W];  // of each key's sum, a vector each
     for (int64_t e = 0; e < p.dim; ++e) {
         Vec<T> of_vector{};
         for (int64_t i = 0; i < count; ++i) {
@@ -60,7 +61,13 @@ static void additive_gradients(const Problem& p, const Block& block, int64_t cou
                 of_vector += g * y, of_key += part;
                 store(query_sum + e * SIDE + r, load(query_sum + e * SIDE + r) + part);
             }
-            key_sum[i * key_row + e] += total<T>(of_key);
+            store(parts + i * W, of_key);
+        }
+        for (int64_t i = 0; i < count; i += W) {  // the sums of as many keys at once as a vector holds
+            transpose_square(parts + i * W, W, turned, W);
+            Vec<T> sum = load(turned);
+            for (int j = 1; j < W; ++j) sum += load(turned + j * W);
+            for (int64_t j = i; j < least(i + W, count); ++j) key_sum[j * key_row + e] += sum[j - i];
         }
         if (vector_sum) vector_sum[e] += total<T>(of_vector);
     }

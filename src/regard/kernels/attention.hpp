@@ -3,6 +3,7 @@
 
 #include "backward.hpp"
 #include "few.hpp"
+#include "summary.hpp"
 #include "parallel.hpp"
 
 namespace regard::REGARD_ISA {
@@ -61,6 +62,15 @@ static void backward_of(const Problem& p, const Gradients& gradients) {
                [&](int64_t i) { backward_plane<In, T>(p, gradients, i / p.groups, i % p.groups, scratch); });
 }
 
+template <typename In, typename T>
+static void summarize_of(const Problem& p, const Summary& wanted) {
+    // A head's blocks in order: they add to the same sums.
+    shared_out(p.batch * p.heads, 1, p.threads, [&](int64_t plane) {
+        for (int64_t index = 0; index < (p.rows + SIDE - 1) / SIDE; ++index)
+            summarize_block<In, T>(p, wanted, make_block<T>(p, plane / p.heads, plane % p.heads, index), scratch);
+    });
+}
+
 static void forward(const Problem& p) {
     switch (p.type) {
         case Type::f32: return forward_of<float, float>(p);
@@ -76,6 +86,15 @@ static void backward(const Problem& p, const Gradients& gradients) {
         case Type::f64: return backward_of<double, double>(p, gradients);
         case Type::f16: return backward_of<Half, float>(p, gradients);
         case Type::bf16: return backward_of<Bfloat, float>(p, gradients);
+    }
+}
+
+static void summarize(const Problem& p, const Summary& wanted) {
+    switch (p.type) {
+        case Type::f32: return summarize_of<float, float>(p, wanted);
+        case Type::f64: return summarize_of<double, double>(p, wanted);
+        case Type::f16: return summarize_of<Half, float>(p, wanted);
+        case Type::bf16: return summarize_of<Bfloat, float>(p, wanted);
     }
 }
 

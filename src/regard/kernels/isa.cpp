@@ -9,6 +9,6 @@
 namespace regard::REGARD_ISA {
 
 extern const Table table;
-const Table table{REGARD_TEXT(REGARD_ISA), forward, backward, seen};
+const Table table{REGARD_TEXT(REGARD_ISA), forward, backward, summarize, seen};
 
 }  // namespace regard::REGARD_ISA

@@ -89,4 +89,17 @@ struct Gradients {
     void* sigma = nullptr;    // (B, H, L): to be summed over the rows
 };
 
+// What is asked for besides the output: float or double, contiguous; zeros at first. Null where not wanted.
+struct Summary {
+    void* entropy = nullptr;         // (B, H, L)
+    void *mean = nullptr, *variance = nullptr;  // of the key's position, (B, H, L)
+    void* key_mass = nullptr;        // (B, H, S)
+    int64_t top_k = 0;
+    void *top_keys = nullptr, *top_weights = nullptr;  // (B, H, L, top_k), the keys int64
+    void* grid = nullptr;            // (B, H, query_bins, key_bins)
+    int64_t query_bins = 0, key_bins = 0;
+    void* weights = nullptr;         // (B, H, L, S)
+    int64_t key_start = 0;           // the first key's position
+};
+
 }  // namespace regard

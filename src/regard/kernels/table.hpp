@@ -9,6 +9,7 @@ struct Table {
     const char* name;
     void (*forward)(const Problem&);
     void (*backward)(const Problem&, const Gradients&);
+    void (*summarize)(const Problem&, const Summary&);
     void (*seen)(const Problem&, bool* queries, bool* keys);
 };
 

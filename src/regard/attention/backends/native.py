@@ -22,9 +22,9 @@ from regard.attention.pattern import Full
 from regard.attention.prior import Gaussian
 from regard.attention.score import Additive, Dot, Score
 from regard.attention.spec import PLAIN, AttentionSpec
-from regard.attention.summary import Seen
+from regard.attention.summary import Seen, Summary
 from regard.attention.tile_sum import any_dual
-from regard.attention.tiled import by_tiles, compute
+from regard.attention.tiled import by_tiles, compute, summaries_by_tiles
 from regard.attention.value import rebuild
 
 CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
@@ -80,7 +80,7 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
         return compute(call)
     if call.spec is PLAIN and call.summary is None and not (torch.is_grad_enabled() and _any_grad(inputs)):
         return _forward(call, NativeMask(), None), None
-    output, seen = compute(_with_products(call), _core)
+    output, seen = compute(_with_products(call), _core, _summaries)
     return output.to(call.query.dtype), seen
 
 
@@ -157,6 +157,37 @@ class _Attention(torch.autograd.Function):
         if d_output is None:
             d_output = torch.zeros_like(output)
         return (None, *_backward(call, ctx.mask, output, statistic, d_output, d_level, ctx.needs_input_grad[1:]))
+
+
+def _summaries(call: Call, summary: Summary, row: Statistic) -> Seen:
+    """What a summary asks for; by tiles where it is to be differentiated."""
+    inputs = [call.query, call.key, call.value, *(leaf.tensor for leaf in call.spec.held), *row]
+    if torch.is_grad_enabled() and _any_grad(inputs):
+        return summaries_by_tiles(call, summary, row)
+    (batch, heads, rows, _), columns = call.query.shape, call.key.shape[2]
+
+    def room(wanted: bool, *sizes: int, dtype: torch.dtype = call.dtype) -> Tensor | None:
+        return torch.zeros(batch, heads, *sizes, dtype=dtype) if wanted else None
+
+    k, grid = summary.top_k, summary.grid or (0, 0)
+    found = Seen(
+        log_sum_exp=(row.shift + row.level).squeeze(-1) if summary.log_sum_exp else None,
+        entropy=room(summary.entropy, rows),
+        expected_key=room(summary.expected_key, rows),
+        key_variance=room(summary.expected_key, rows),
+        key_mass=room(summary.key_mass, columns),
+        top_keys=room(k > 0, rows, k, dtype=torch.int64),
+        top_weights=room(k > 0, rows, k),
+        grid=room(summary.grid is not None, *grid),
+        weights=room(summary.weights, rows, columns),
+    )
+    kernels.module().summarize(
+        *_problem(call, native_mask(call), call.query, torch.cat([row.shift, row.level], -1)),
+        _address(found.entropy), _address(found.expected_key), _address(found.key_variance), _address(found.key_mass),
+        k, _address(found.top_keys), _address(found.top_weights), _address(found.grid), *grid, _address(found.weights),
+        call.key_start,
+    )  # fmt: skip
+    return found
 
 
 def _forward(call: Call, mask: NativeMask, statistic: Tensor | None) -> Tensor:

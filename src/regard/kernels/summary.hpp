@@ -1,0 +1,149 @@
+// What may be asked for besides the output, in one more pass over the scores, given every row's statistic; the weights are
+// those before dropout.
+#pragma once
+
+#include "backward.hpp"
+
+namespace regard::REGARD_ISA {
+
+// A row's largest weights so far, in falling order.
+template <typename T>
+struct Largest {
+    int64_t k;
+    T* weights;      // (SIDE, k)
+    int64_t* where;  // (SIDE, k): positions, -1 for none
+
+    T least(int64_t r) const { return weights[r * k + k - 1]; }
+
+    void add(int64_t r, T weight, int64_t position) {
+        T* w = weights + r * k;
+        int64_t *at = where + r * k, i = k - 1;
+        for (; i > 0 && w[i - 1] < weight; --i) w[i] = w[i - 1], at[i] = at[i - 1];
+        w[i] = weight, at[i] = position;
+    }
+};
+
+// Mass, mean and sum of squared deviations of the key's position, of LANES rows (Chan et al. 1983, equations 1.5).
+template <typename T>
+struct Moments {
+    Vec<T> mass{}, mean{}, spread{};
+
+    void add(const T* weights, int64_t count, T position) {
+        Vec<T> m{}, first{}, second{};
+        for (int64_t i = 0; i < count; ++i) {
+            const Vec<T> w = load(weights + i * SIDE);
+            m += w, first += w * T(i);
+        }
+        const Vec<T> here = m > T(0) ? first / m : Vec<T>{};
+        for (int64_t i = 0; i < count; ++i) {
+            const Vec<T> off = T(i) - here;
+            second += load(weights + i * SIDE) * off * off;
+        }
+        const Vec<T> all_mass = mass + m, step = here + position - mean;
+        const Vec<T> share = all_mass > T(0) ? m / all_mass : Vec<T>{};
+        spread += second + step * step * mass * share;
+        mean += step * share;
+        mass = all_mass;
+    }
+};
+
+template <typename In, typename T>
+static void summarize_block(const Problem& p, const Summary& wanted, const Block& block, Scratch& scratch) {
+    constexpr int W = LANES<T>, VECTORS = SIDE / W;
+    const int64_t g = block.h / (p.heads / p.groups), row = round_up(p.dim, W), k = wanted.top_k;
+    const int64_t plane = block.b * p.heads + block.h;
+    scratch.reserve((sizeof(T) * size_t(SIDE * (3 * row + 2 * SIDE + k + 4)) + 8 * size_t(SIDE * k)) + 8192);
+    T* rows = scratch.take<T>(SIDE * row);
+    T* query = scratch.take<T>(SIDE * row);
+    T* weights = scratch.take<T>(SIDE * SIDE);
+    T* turned = scratch.take<T>(SIDE * SIDE);
+    T* keys = scratch.take<T>(SIDE * row);
+    Largest<T> largest{k, scratch.take<T>(SIDE * k), scratch.take<int64_t>(SIDE * k)};
+    fill(largest.weights, SIDE * k, T(0));
+    fill(largest.where, SIDE * k, int64_t(-1));
+    queries<In>(p.query, block, p.dim, T(p.scale), rows, row, query);
+    const Gauss<T> gauss = gauss_of<T>(p, block);
+    Rebuilt<T> rebuilt;
+    const T* statistic = static_cast<const T*>(p.statistic) + (plane * p.rows + block.first) * 2;
+    for (int64_t r = 0; r < SIDE; ++r) {
+        const bool some = r < block.count && statistic[2 * r + 1] != T(-INFINITE);
+        rebuilt.shift[r] = some ? statistic[2 * r] : T(0), rebuilt.level[r] = some ? statistic[2 * r + 1] : T(INFINITE);
+    }
+    Vec<T> entropy[VECTORS] = {};
+    Moments<T> moments[VECTORS];
+    const Reach reach = reach_of(p, block);
+    Panel panel;
+    for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
+        look(p, block, reach, at, panel);
+        if (panel.sight == Sight::empty) continue;
+        const int64_t count = panel.stop - panel.start;
+        score(p, block, panel, rows_of<In>(p.key, block.b, g, panel, p.dim, keys), query, weights, (T*)nullptr);
+        reweigh(p, block, panel, rebuilt, weights);
+        if (p.prior.sigmas) {
+            T prior[SIDE], keep[SIDE];
+            for (int64_t i = 0; i < count; ++i) {
+                factors(p, block, panel.start + i, gauss, prior, keep);
+                for (int64_t r = 0; r < block.padded; ++r) weights[i * SIDE + r] *= prior[r];
+            }
+        }
+        for (int64_t i = 0; i < count; ++i)  // queries that are none
+            for (int64_t r = block.count; r < block.padded; ++r) weights[i * SIDE + r] = 0;
+        if (wanted.entropy)
+            for (int64_t r = 0; r < block.padded; r += W)
+                for (int64_t i = 0; i < count; ++i) {
+                    const Vec<T> w = load(weights + i * SIDE + r);
+                    entropy[r / W] -= w > T(0) ? w * logarithm(w > T(0) ? w : all(T(1))) * T(LN2) : Vec<T>{};
+                }
+        if (wanted.mean)
+            for (int64_t r = 0; r < block.padded; r += W)
+                moments[r / W].add(weights + r, count, T(panel.start + wanted.key_start));
+        if (wanted.key_mass) {
+            T* to = static_cast<T*>(wanted.key_mass) + plane * p.columns + panel.start;
+            for (int64_t i = 0; i < count; ++i) {
+                Vec<T> sum{};
+                for (int64_t r = 0; r < block.padded; r += W) sum += load(weights + i * SIDE + r);
+                to[i] += total<T>(sum);
+            }
+        }
+        for (int64_t i = 0; k > 0 && i < count; ++i)
+            for (int64_t r = 0; r < block.count; ++r)
+                if (weights[i * SIDE + r] > largest.least(r))
+                    largest.add(r, weights[i * SIDE + r], panel.start + i + wanted.key_start);
+        if (wanted.grid) {
+            T* grid = static_cast<T*>(wanted.grid) + plane * wanted.query_bins * wanted.key_bins;
+            auto size = [](int64_t bin, int64_t bins, int64_t length) {  // a bin begins at ceil(bin length / bins)
+                return ((bin + 1) * length + bins - 1) / bins - (bin * length + bins - 1) / bins;
+            };
+            for (int64_t i = 0; i < count; ++i) {
+                const int64_t bin = (panel.start + i) * wanted.key_bins / p.columns;
+                for (int64_t r = 0; r < block.count; ++r) {
+                    const int64_t of = (block.first + r) * wanted.query_bins / p.rows;
+                    grid[of * wanted.key_bins + bin] += weights[i * SIDE + r] / T(size(of, wanted.query_bins, p.rows)) /
+                                                        T(size(bin, wanted.key_bins, p.columns));
+                }
+            }
+        }
+        if (wanted.weights) {
+            transpose(weights, SIDE, count, block.padded, turned, SIDE);
+            copy_out(turned, SIDE, block.count, count, T(1),
+                     static_cast<T*>(wanted.weights) + (plane * p.rows + block.first) * p.columns + panel.start, p.columns,
+                     int64_t(1));
+        }
+    }
+    const int64_t first = plane * p.rows + block.first;
+    for (int64_t r = 0; r < block.count; ++r) {
+        if (wanted.entropy) static_cast<T*>(wanted.entropy)[first + r] = entropy[r / W][r % W];
+        if (wanted.mean) {
+            const Moments<T>& found = moments[r / W];
+            const T mass = found.mass[r % W];
+            static_cast<T*>(wanted.mean)[first + r] = found.mean[r % W];
+            static_cast<T*>(wanted.variance)[first + r] = mass > 0 ? found.spread[r % W] / mass : T(0);
+        }
+        for (int64_t i = 0; i < k; ++i) {
+            static_cast<T*>(wanted.top_weights)[(first + r) * k + i] = largest.weights[r * k + i];
+            static_cast<int64_t*>(wanted.top_keys)[(first + r) * k + i] = largest.where[r * k + i];
+        }
+    }
+}
+
+}  // namespace regard::REGARD_ISA

@@ -1,0 +1,57 @@
+"""The kernels' summaries without gradients agree with the reference's; those with gradients go by tiles."""
+
+import pytest
+import torch
+
+import regard as rg
+
+NORMALIZERS = {
+    "softmax": rg.Softmax(),
+    "sink": rg.Softmax(sink=torch.tensor([0.5, -1.0, 2.0, 0.0], dtype=torch.float64)),
+    "prior": rg.Softmax(prior=rg.Gaussian(center=torch.full((1,), 40.0, dtype=torch.float64), sigma=20.0)),
+    "sparsemax": rg.Sparsemax(),
+    "entmax": rg.Entmax(1.3),
+    "sigmoid": rg.Sigmoid(-2.0),
+}
+PATTERNS = {
+    "full": rg.Full(),
+    "window": rg.Causal() & rg.SlidingWindow(left=20),
+    "lengths": rg.KeyLengths(torch.tensor([0, 71])),
+    "strided": rg.Strided(3) | rg.GlobalTokens([2]),
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@torch.no_grad()
+def test_summaries(normalizer: str, pattern: str) -> None:
+    torch.manual_seed(3)
+    query, key, value = (torch.randn(2, h, n, 7, dtype=torch.float64) for h, n in ((4, 83), (2, 149), (2, 149)))
+    kind = NORMALIZERS[normalizer]
+    summary = rg.Summary(
+        log_sum_exp=isinstance(kind, rg.Softmax),
+        entropy=normalizer not in ("prior", "sigmoid"),
+        expected_key=True, key_mass=True, top_k=5, grid=(7, 11), weights=True,
+    )  # fmt: skip
+    arguments = {"normalizer": kind, "pattern": PATTERNS[pattern], "key_start": 3, "summary": summary}
+    output, seen = rg.attend(query, key, value, **arguments, backend="native")
+    expected, truth = rg.attend(query, key, value, **arguments, backend="reference")
+    torch.testing.assert_close(output, expected, rtol=1e-10, atol=1e-12)
+    for name, x in vars(truth).items():
+        if x is None:
+            assert getattr(seen, name) is None
+        elif name != "top_keys":  # equal weights may stand in any order
+            torch.testing.assert_close(getattr(seen, name), x, rtol=1e-9, atol=1e-10, msg=name)
+    some = seen.top_weights > 0
+    assert torch.equal(some, seen.top_keys >= 0)
+    at = (seen.top_keys - 3).clamp(min=0)
+    torch.testing.assert_close(truth.weights.gather(-1, at)[some], seen.top_weights[some], rtol=1e-9, atol=1e-12)
+
+
+def test_half_inputs() -> None:
+    query = torch.randn(1, 2, 70, 16).bfloat16()
+    with torch.no_grad():
+        _, seen = rg.attend(query, query, query, summary=rg.Summary(entropy=True, key_mass=True), backend="native")
+        _, truth = rg.attend(query, query, query, summary=rg.Summary(entropy=True, key_mass=True), backend="reference")
+    torch.testing.assert_close(seen.entropy, truth.entropy, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(seen.key_mass, truth.key_mass, rtol=1e-3, atol=1e-3)
