@@ -63,18 +63,18 @@ template <typename T>
 static void reweigh(const Problem& p, const Block& block, const Panel& panel, const Rebuilt<T>& row, T* scores) {
     constexpr int W = LANES<T>;
     const int64_t count = panel.stop - panel.start;
-    const bool sparse = whole_rows(p);
-    const Entmax<T> kind = sparse ? entmax_of<T>(p, block.h) : Entmax<T>(T(2));
     if (p.normalizer == Normalizer::sigmoid) {
         sigmoids(block, count, offset_of<T>(p, block.h), scores);
+    } else if (whole_rows(p)) {
+        with_entmax<T>(p, block.h, [&](const auto& kind) {
+            sparse_again(block, count, kind, row.shift, row.level, scores);
+        });
     } else {
         for (int64_t r = 0; r < block.padded; r += W) {
             const Vec<T> shift = load(row.shift + r), level = load(row.level + r);
-            for (int64_t i = 0; i < count; ++i) {
-                const Vec<T> x = load(scores + i * SIDE + r) - shift;
+            for (int64_t i = 0; i < count; ++i)
                 store(scores + i * SIDE + r,
-                      sparse ? kind.weight(x * kind.slope - level) : power_of_two((x - level) * T(LOG2E)));
-            }
+                      power_of_two((load(scores + i * SIDE + r) - shift - level) * T(LOG2E)));
         }
     }
     hide(block, panel, T(0), scores);
@@ -165,7 +165,6 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 }
             fill(query_sum, SIDE * p.dim, T(0));
             const Gauss<T> gauss = gauss_of<T>(p, block);
-            const Entmax<T> kind = whole_rows(p) ? entmax_of<T>(p, h) : Entmax<T>(T(2));
             T center[SIDE] = {}, sigma[SIDE] = {};
             const Reach reach = reach_of(p, block);
             // Scores, weights and their gradients of the panel, at a place of the strip.
@@ -212,8 +211,10 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                     differentiate(p, block, panel, rebuilt, scores, gradient);
                     add_panel(0);
                 } else {
-                    add_to_sums(block, count, kind, grad.alphas != nullptr, scores + place * SIDE, gradient + place * SIDE,
-                                sums);
+                    with_entmax<T>(p, h, [&](const auto& kind) {
+                        add_to_sums(block, count, kind, grad.alphas != nullptr, scores + place * SIDE,
+                                    gradient + place * SIDE, sums);
+                    });
                     place += count;
                 }
             }
@@ -222,14 +223,18 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
                     look(p, block, reach, at, panel);
                     if (panel.sight == Sight::empty) continue;
-                    sparse_gradient(block, panel.stop - panel.start, kind, sums, rebuilt.of_level, scores + place * SIDE,
-                                    gradient + place * SIDE);
+                    with_entmax<T>(p, h, [&](const auto& kind) {
+                        sparse_gradient(block, panel.stop - panel.start, kind, sums, rebuilt.of_level,
+                                        scores + place * SIDE, gradient + place * SIDE);
+                    });
                     add_panel(place);
                     place += panel.stop - panel.start;
                 }
                 if (grad.alphas)
-                    static_cast<T*>(grad.alphas)[b * p.heads + h] +=
-                        alpha_gradient(block, kind, sums, rebuilt.of_level, rebuilt.level);
+                    with_entmax<T>(p, h, [&](const auto& kind) {
+                        static_cast<T*>(grad.alphas)[b * p.heads + h] +=
+                            alpha_gradient(block, kind, sums, rebuilt.of_level, rebuilt.level);
+                    });
             }
             if (grad.center) {
                 const int64_t at = (b * p.heads + h) * p.rows + block.first;

@@ -7,41 +7,47 @@
 
 namespace regard::REGARD_ISA {
 
-// x^e for x > 0, and 0 below; NaN stays NaN.
-template <typename T>
-struct Power {
-    T exponent;
-    int simple;  // 1: x, 2: x^2, 3: whether x > 0, 0: anything
+// x^e for x > 0, and 0 below; NaN stays NaN. KIND is e where that is 0, 1 or 2, else ANY.
+constexpr int ANY = -1;
 
-    explicit Power(T e) : exponent(e), simple(e == T(1) ? 1 : e == T(2) ? 2 : e == T(0) ? 3 : 0) {}
+template <typename T, int KIND>
+REGARD_INLINE Vec<T> power(Vec<T> x, T exponent) {
+    if constexpr (KIND == 0) return x > T(0) ? all(T(1)) : x <= T(0) ? Vec<T>{} : x;
+    if constexpr (KIND == 1) return x <= T(0) ? Vec<T>{} : x;
+    if constexpr (KIND == 2) return x <= T(0) ? Vec<T>{} : x * x;
+    const Vec<T> found = power_of_two(exponent * logarithm(x > T(0) ? x : all(T(1))));
+    return x <= T(0) ? Vec<T>{} : x > T(0) ? found : x;
+}
 
-    __attribute__((always_inline)) Vec<T> operator()(Vec<T> x) const {
-        const Vec<T> some = x > T(0) ? all(T(1)) : Vec<T>{};
-        const Vec<T> found = simple == 1   ? x
-                             : simple == 2 ? x * x
-                             : simple == 3 ? some
-                                           : power_of_two(exponent * logarithm(x > T(0) ? x : all(T(1))));
-        return x <= T(0) ? Vec<T>{} : found;
+// A head's weights are power(q, 1 / slope) of q = slope (score - shift) - level, slope = alpha - 1. KIND is 1 / slope where
+// that is 1 (sparsemax) or 2 (entmax 1.5), whose powers cost nothing.
+template <typename T, int KIND>
+struct Entmax {
+    T slope;
+
+    __attribute__((always_inline)) Vec<T> weight(Vec<T> q) const { return power<T, KIND>(q, 1 / slope); }
+    __attribute__((always_inline)) Vec<T> derivative(Vec<T> q) const {  // but for the factor 1 / slope
+        return power<T, KIND == ANY ? ANY : KIND - 1>(q, 1 / slope - 1);
+    }
+    __attribute__((always_inline)) Vec<T> derivative_of(Vec<T> weight) const {  // the same from the weight: w^(2 - alpha)
+        if constexpr (KIND == 1) return power<T, 0>(weight, T(0));
+        if constexpr (KIND == 2) return square_root(weight);
+        return power<T, ANY>(weight, 1 - slope);
     }
 };
 
-// The weights of a head, and their derivative but for a factor: of q = (alpha - 1) (score - shift) - level.
-template <typename T>
-struct Entmax {
-    T slope;  // alpha - 1
-    Power<T> weight, derivative;
-
-    explicit Entmax(T alpha) : slope(alpha - 1), weight(1 / (alpha - 1)), derivative(1 / (alpha - 1) - 1) {}
-};
-
-template <typename T>
-REGARD_INLINE Entmax<T> entmax_of(const Problem& p, int64_t h) {
-    return Entmax<T>(static_cast<const T*>(p.alphas)[h]);
+// Calls body(Entmax) of the kind that a head has.
+template <typename T, typename Body>
+static void with_entmax(const Problem& p, int64_t h, const Body& body) {
+    const T slope = static_cast<const T*>(p.alphas)[h] - 1;
+    if (slope == T(1)) return body(Entmax<T, 1>{slope});
+    if (slope == T(0.5)) return body(Entmax<T, 2>{slope});
+    body(Entmax<T, ANY>{slope});
 }
 
 // The threshold of LANES rows of a strip (columns x SIDE), whose largest scores are `shift`.
-template <typename T>
-static Vec<T> threshold(const T* scores, int64_t columns, Vec<T> shift, const Entmax<T>& kind) {
+template <typename T, int KIND>
+static Vec<T> threshold(const T* scores, int64_t columns, Vec<T> shift, const Entmax<T, KIND>& kind) {
     auto sum = [&](Vec<T> level, Vec<T>* steep) {
         Vec<T> total{}, slope{};
         for (int64_t i = 0; i < columns; ++i) {
@@ -49,11 +55,11 @@ static Vec<T> threshold(const T* scores, int64_t columns, Vec<T> shift, const En
             total += kind.weight(q);
             if (steep) slope += kind.derivative(q);
         }
-        if (steep) *steep = slope * kind.weight.exponent;
+        if (steep) *steep = slope / kind.slope;
         return total;
     };
     Vec<T> level = all(T(-1)), steep;  // the largest weight is 1: the sum is 1 or more
-    if (kind.weight.exponent >= 1 && kind.weight.simple) {
+    if constexpr (KIND != ANY) {
         // The sum is convex in the level: Newton's steps from the left rise to the root, and end where they don't rise.
         for (int step = 0; step < 64; ++step) {
             const Vec<T> total = sum(level, &steep), next = level + (total - T(1)) / steep;
@@ -82,8 +88,8 @@ static Vec<T> threshold(const T* scores, int64_t columns, Vec<T> shift, const En
 }
 
 // Scores of whole rows to weights, in place; the shift and level of each.
-template <typename T>
-static void sparse_weights(const Block& block, int64_t columns, const Entmax<T>& kind, T* strip, T* shifts, T* levels) {
+template <typename T, int KIND>
+static void sparse_weights(const Block& block, int64_t columns, const Entmax<T, KIND>& kind, T* strip, T* shifts, T* levels) {
     constexpr int W = LANES<T>;
     for (int64_t r = 0; r < block.padded; r += W) {
         Vec<T> top = all(T(-INFINITE));
@@ -93,6 +99,19 @@ static void sparse_weights(const Block& block, int64_t columns, const Entmax<T>&
         store(shifts + r, shift), store(levels + r, level);
         for (int64_t i = 0; i < columns; ++i) {
             T* at = strip + i * SIDE + r;
+            store(at, kind.weight((load(at) - shift) * kind.slope - level));
+        }
+    }
+}
+
+// The weights of a panel again, in place of its scores.
+template <typename T, int KIND>
+static void sparse_again(const Block& block, int64_t count, const Entmax<T, KIND>& kind, const T* shifts, const T* levels,
+                         T* scores) {
+    for (int64_t r = 0; r < block.padded; r += LANES<T>) {
+        const Vec<T> shift = load(shifts + r), level = load(levels + r);
+        for (int64_t i = 0; i < count; ++i) {
+            T* at = scores + i * SIDE + r;
             store(at, kind.weight((load(at) - shift) * kind.slope - level));
         }
     }
@@ -108,17 +127,15 @@ struct RowSums {
     T surprise[SIDE] = {};  // of these times the gradients
 };
 
-// From weights, the numbers q that they come from being lost: derivative = weight^(2 - alpha).
-template <typename T>
-static void add_to_sums(const Block& block, int64_t count, const Entmax<T>& kind, bool alpha, const T* weights,
+template <typename T, int KIND>
+static void add_to_sums(const Block& block, int64_t count, const Entmax<T, KIND>& kind, bool alpha, const T* weights,
                         const T* gradient, RowSums<T>& sums) {
     constexpr int W = LANES<T>;
-    const Power<T> derivative(1 - kind.slope);
     for (int64_t r = 0; r < block.padded; r += W) {
         Vec<T> slope = load(sums.slope + r), through = load(sums.through + r), weighed = load(sums.weighed + r);
         Vec<T> entropy = load(sums.entropy + r), surprise = load(sums.surprise + r);
         for (int64_t i = 0; i < count; ++i) {
-            const Vec<T> w = load(weights + i * SIDE + r), y = load(gradient + i * SIDE + r), u = derivative(w);
+            const Vec<T> w = load(weights + i * SIDE + r), y = load(gradient + i * SIDE + r), u = kind.derivative_of(w);
             slope += u, through += w > T(0) ? u * y : Vec<T>{};
             if (alpha) {
                 const Vec<T> h = w > T(0) ? w * logarithm(w) * T(-LN2) : Vec<T>{};
@@ -131,25 +148,24 @@ static void add_to_sums(const Block& block, int64_t count, const Entmax<T>& kind
 }
 
 // The gradients of the weights to those of the scores, in place. `of_level` is the gradient of each row's level.
-template <typename T>
-static void sparse_gradient(const Block& block, int64_t count, const Entmax<T>& kind, const RowSums<T>& sums,
+template <typename T, int KIND>
+static void sparse_gradient(const Block& block, int64_t count, const Entmax<T, KIND>& kind, const RowSums<T>& sums,
                             const T* of_level, const T* weights, T* gradient) {
     constexpr int W = LANES<T>;
-    const Power<T> derivative(1 - kind.slope);
     for (int64_t r = 0; r < block.padded; r += W) {
         const Vec<T> slope = load(sums.slope + r);
         const Vec<T> mean = slope > T(0) ? (load(sums.through + r) - load(of_level + r) * kind.slope) / slope : Vec<T>{};
         for (int64_t i = 0; i < count; ++i) {
             T* at = gradient + i * SIDE + r;
             const Vec<T> w = load(weights + i * SIDE + r);
-            store(at, w > T(0) ? derivative(w) * (load(at) - mean) : Vec<T>{});
+            store(at, w > T(0) ? kind.derivative_of(w) * (load(at) - mean) : Vec<T>{});
         }
     }
 }
 
 // The gradient of alpha (Correia et al. 2019, arXiv 1909.00015, proposition 1), summed over the rows of a block.
-template <typename T>
-static T alpha_gradient(const Block& block, const Entmax<T>& kind, const RowSums<T>& sums, const T* of_level,
+template <typename T, int KIND>
+static T alpha_gradient(const Block& block, const Entmax<T, KIND>& kind, const RowSums<T>& sums, const T* of_level,
                         const T* levels) {
     const T a = kind.slope;
     T found = 0;

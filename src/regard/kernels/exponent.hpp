@@ -50,6 +50,12 @@ REGARD_INLINE Vec<float> logarithm(Vec<float> x) {
     return __builtin_convertvector(exponent, Vec<float>) + (high + y) - (x < 1.17549435e-38f ? all(23.0f) : Vec<float>{});
 }
 
+template <typename T>
+REGARD_INLINE T square_root(T x) {  // of a vector: the compiler makes it one instruction
+    for (int i = 0; i < int(sizeof(T) / sizeof(x[0])); ++i) x[i] = sizeof(x[0]) == 4 ? __builtin_sqrtf(x[i]) : __builtin_sqrt(x[i]);
+    return x;
+}
+
 REGARD_INLINE Vec<double> logarithm(Vec<double> x) {
     for (int i = 0; i < LANES<double>; ++i) x[i] = log2(x[i]);
     return x;

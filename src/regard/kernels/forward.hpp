@@ -127,7 +127,9 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
         if (!whole_rows(p)) mix_panel(scores);
     }
     if (whole_rows(p)) {
-        sparse_weights(block, columns, entmax_of<T>(p, block.h), scores, run.top, run.total);
+        with_entmax<T>(p, block.h, [&](const auto& kind) {
+            sparse_weights(block, columns, kind, scores, run.top, run.total);
+        });
         columns = 0;
         for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
             look(p, block, reach, at, panel);

@@ -47,6 +47,12 @@ struct Moments {
     }
 };
 
+// Bin b of so many over a length holds the indices i with floor(i bins / length) = b.
+REGARD_INLINE int64_t bin_start(int64_t bin, int64_t bins, int64_t length) { return (bin * length + bins - 1) / bins; }
+REGARD_INLINE int64_t bin_size(int64_t bin, int64_t bins, int64_t length) {
+    return bin_start(bin + 1, bins, length) - bin_start(bin, bins, length);
+}
+
 template <typename In, typename T>
 static void summarize_block(const Problem& p, const Summary& wanted, const Block& block, Scratch& scratch) {
     constexpr int W = LANES<T>, VECTORS = SIDE / W;
@@ -69,6 +75,7 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
         const bool some = r < block.count && statistic[2 * r + 1] != T(-INFINITE);
         rebuilt.shift[r] = some ? statistic[2 * r] : T(0), rebuilt.level[r] = some ? statistic[2 * r + 1] : T(INFINITE);
     }
+    T* grid = wanted.grid ? static_cast<T*>(wanted.grid) + plane * wanted.query_bins * wanted.key_bins : nullptr;
     Vec<T> entropy[VECTORS] = {};
     Moments<T> moments[VECTORS];
     const Reach reach = reach_of(p, block);
@@ -109,20 +116,21 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
             for (int64_t r = 0; r < block.count; ++r)
                 if (weights[i * SIDE + r] > largest.least(r))
                     largest.add(r, weights[i * SIDE + r], panel.start + i + wanted.key_start);
-        if (wanted.grid) {
-            T* grid = static_cast<T*>(wanted.grid) + plane * wanted.query_bins * wanted.key_bins;
-            auto size = [](int64_t bin, int64_t bins, int64_t length) {  // a bin begins at ceil(bin length / bins)
-                return ((bin + 1) * length + bins - 1) / bins - (bin * length + bins - 1) / bins;
-            };
-            for (int64_t i = 0; i < count; ++i) {
+        if (wanted.grid)
+            for (int64_t i = 0; i < count;) {  // the columns of one bin after the other
                 const int64_t bin = (panel.start + i) * wanted.key_bins / p.columns;
+                const int64_t end = least(count, bin_start(bin + 1, wanted.key_bins, p.columns) - panel.start);
+                Vec<T> sum[VECTORS] = {};
+                for (; i < end; ++i)
+                    for (int64_t r = 0; r < block.padded; r += W) sum[r / W] += load(weights + i * SIDE + r);
+                T of_row[SIDE];
+                for (int v = 0; v < VECTORS; ++v) store(of_row + v * W, sum[v]);
+                const T share = 1 / T(bin_size(bin, wanted.key_bins, p.columns));
                 for (int64_t r = 0; r < block.count; ++r) {
                     const int64_t of = (block.first + r) * wanted.query_bins / p.rows;
-                    grid[of * wanted.key_bins + bin] += weights[i * SIDE + r] / T(size(of, wanted.query_bins, p.rows)) /
-                                                        T(size(bin, wanted.key_bins, p.columns));
+                    grid[of * wanted.key_bins + bin] += of_row[r] * share / T(bin_size(of, wanted.query_bins, p.rows));
                 }
             }
-        }
         if (wanted.weights) {
             transpose(weights, SIDE, count, block.padded, turned, SIDE);
             copy_out(turned, SIDE, block.count, count, T(1),

@@ -181,6 +181,8 @@ def _summaries(call: Call, summary: Summary, row: Statistic) -> Seen:
         grid=room(summary.grid is not None, *grid),
         weights=room(summary.weights, rows, columns),
     )
+    if not (summary.sums or summary.merged):
+        return found
     kernels.module().summarize(
         *_problem(call, native_mask(call), call.query, torch.cat([row.shift, row.level], -1)),
         _address(found.entropy), _address(found.expected_key), _address(found.key_variance), _address(found.key_mass),
@@ -291,7 +293,7 @@ def _problem(call: Call, mask: NativeMask, output: Tensor, statistic: Tensor | N
         table = _by_distance(call, bias).expand(batch, heads, -1).contiguous()
         by_distance = (table.data_ptr(), table.stride(0), table.stride(1), 0, 1)
         kept.append(table)
-    kept += [vector, parameter, center, sigma, *mask[3:]]
+    kept += [statistic, vector, parameter, center, sigma, *mask[3:]]
     least, most, start, starts, lengths, query_ids, key_ids, tiles, bits = mask
     return (
         CODES[call.query.dtype], (batch, heads, groups, rows, columns, dim, value_dim),
