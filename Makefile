@@ -14,7 +14,7 @@ CONSTRAIN := --constraint constraints.txt
 
 # Two workers of one thread each: two workers of two threads each run slower on two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
-BENCHMARKS := accelerate chunked memory overhead
+BENCHMARKS := accelerate chunked kernels memory overhead
 # Hours in all; REGARD_PAIRS=FOLDER of train, valid and test.tsv.gz, else made-up pairs.
 TRANSLATOR_BENCHMARKS := training decoding invariance kill lengths architectures quality
 
@@ -76,7 +76,7 @@ sanitize: $(KERNELS)
 	$(call build,build/sanitize,build/sanitize,-DREGARD_SANITIZE=address$(comma)undefined)
 	REGARD_NATIVE=$$(ls $(abspath build/sanitize)/_native*.so) LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -q tests/kernels tests/contract -k native
+		$(BIN)/python -m pytest -q tests/kernels tests/contract -k 'native or test_kernels'
 
 wheel: $(KERNELS)
 	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

@@ -31,8 +31,8 @@ synopses and paragraphs about software, and little else; it was not made for oth
 
 **Size.** {parameters:,} parameters in half precision, {megabytes:.1f} MB with its tokenizer of {vocabulary:,} subwords.
 
-**Training.** {tokens:,} target tokens in {steps:,} steps, {minutes:.0f} minutes on one core of a CPU that had other
-work too. To train it again, of files with an English text, a tab and its Italian translation a line:
+**Training.** {tokens:,} target tokens in {steps:,} steps, {minutes:.0f} minutes on two cores that had other work
+too. To train it again, of files with an English text, a tab and its Italian translation a line:
 
 ```sh
 {command}

@@ -27,7 +27,10 @@ std::vector<const Table*> tables() {
 #if defined(__x86_64__)
     __builtin_cpu_init();
 #ifdef REGARD_WITH_avx2
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi2")) return found;
+    for (bool has : {bool(__builtin_cpu_supports("avx2")), bool(__builtin_cpu_supports("fma")),
+                     bool(__builtin_cpu_supports("bmi")), bool(__builtin_cpu_supports("bmi2")),
+                     bool(__builtin_cpu_supports("f16c")), bool(__builtin_cpu_supports("lzcnt"))})
+        if (!has) return found;
     found.push_back(&avx2::table);
 #endif
 #ifdef REGARD_WITH_avx512

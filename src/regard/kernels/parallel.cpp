@@ -35,12 +35,19 @@ int remember(dl_phdr_info* info, size_t, void* found) {
 Runtime find_runtime() {
     Runtime found;
 #ifdef __linux__
-    dl_iterate_phdr(remember, &found.path);
-    if (found.path.empty()) return found;
-    void* library = dlopen(found.path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
-    if (!library) return found;
+    // Another package may have loaded a runtime of its own: PyTorch's is sought first, in what its library depends on.
+    void* library = dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD);
+    if (!library || !dlsym(library, "GOMP_parallel")) {
+        dl_iterate_phdr(remember, &found.path);
+        if (found.path.empty()) return found;
+        library = dlopen(found.path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+        if (!library) return found;
+    }
     // Every OpenMP runtime has GNU's entry points.
-    found.parallel = reinterpret_cast<decltype(found.parallel)>(dlsym(library, "GOMP_parallel"));
+    void* entry = dlsym(library, "GOMP_parallel");
+    Dl_info info;
+    if (entry && dladdr(entry, &info)) found.path = info.dli_fname;
+    found.parallel = reinterpret_cast<decltype(found.parallel)>(entry);
     found.thread = reinterpret_cast<int (*)()>(dlsym(library, "omp_get_thread_num"));
     found.threads = reinterpret_cast<int (*)()>(dlsym(library, "omp_get_num_threads"));
     found.inside = reinterpret_cast<int (*)()>(dlsym(library, "omp_in_parallel"));

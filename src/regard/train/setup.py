@@ -44,6 +44,8 @@ def model_config(options: TrainOptions, vocabulary: Vocabulary) -> Any:
         if options.model != "transformer":
             raise ConfigError(f"size={options.size!r}: only transformer has sizes, not {options.model}; set its fields")
         settings = {**size_settings(options.size), **settings}
+    if options.model == "transformer":
+        settings.setdefault("norm", "pre")  # learns in fewer steps, and at higher rates, than the published one
     attention = AttentionConfig.from_plain(options.attention or {})
     return config_from_plain(options.model, {**settings, "vocabulary": vocabulary, "attention": attention})
 
