@@ -33,6 +33,9 @@ NORMALIZERS = {Softmax: 0, Sigmoid: 1, Entmax: 2, Sparsemax: 2}
 MOST_BIAS = 1 << 26  # numbers of a bias's gradient, which is kept for each head and sequence before it is added up
 View = tuple[int, int, int, int, int]  # address and strides
 NOTHING: View = (0, 0, 0, 0, 0)
+ALL_SEEN = NativeMask()
+# What follows the scale in the arguments of a plain call: softcap, vector ..., mask, biases, prior, dropout and seed.
+PLAIN_VALUES = (0.0, 0, 0, 0, 0, (*ALL_SEEN[:3], *(0,) * 10), NOTHING, NOTHING, NOTHING, 0, 0, 0.0, 0)
 
 
 @final
@@ -79,7 +82,7 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
     if any_dual(inputs) or torch._C._functorch.maybe_current_level() is not None:
         return compute(call)
     if call.spec is PLAIN and call.summary is None and not (torch.is_grad_enabled() and _any_grad(inputs)):
-        return _forward(call, NativeMask(), None), None
+        return _forward(call, ALL_SEEN, None), None
     output, seen = compute(_with_products(call), _core, _summaries)
     return output.to(call.query.dtype), seen
 
@@ -270,6 +273,12 @@ def _problem(call: Call, mask: NativeMask, output: Tensor, statistic: Tensor | N
     """The arguments of the kernels. What they point to must outlive the call: it is kept in the last of them."""
     spec, dtype = call.spec, call.dtype
     (batch, heads, rows, dim), (_, groups, columns, value_dim) = call.query.shape, call.value.shape
+    of_call = (
+        CODES[call.query.dtype], (batch, heads, groups, rows, columns, dim, value_dim),
+        _view(call.query), _view(call.key), _view(call.value), _view(output), _address(statistic),
+    )  # fmt: skip
+    if spec is PLAIN and mask is ALL_SEEN:  # for a small call the rest takes longer than the kernel
+        return (*of_call, dim**-0.5, *PLAIN_VALUES, torch.get_num_threads(), (statistic,))
     score, normalizer, bias = spec.score, spec.normalizer, spec.bias
     scale, softcap = (score.scale, score.softcap) if isinstance(score, Dot) else (1.0, None)
     vector = center = sigma = None
@@ -296,9 +305,7 @@ def _problem(call: Call, mask: NativeMask, output: Tensor, statistic: Tensor | N
     kept += [statistic, vector, parameter, center, sigma, *mask[3:]]
     least, most, start, starts, lengths, query_ids, key_ids, tiles, bits = mask
     return (
-        CODES[call.query.dtype], (batch, heads, groups, rows, columns, dim, value_dim),
-        _view(call.query), _view(call.key), _view(call.value), _view(output), _address(statistic),
-        dim**-0.5 if scale is None else float(scale), softcap or 0.0, _address(vector), activation,
+        *of_call, dim**-0.5 if scale is None else float(scale), softcap or 0.0, _address(vector), activation,
         NORMALIZERS[type(normalizer)], _address(parameter),
         (least, most, start, _address(starts), _address(lengths),
          _address(query_ids), _step(query_ids), _address(key_ids), _step(key_ids),
