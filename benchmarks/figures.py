@@ -1,4 +1,4 @@
-"""Writes README's table of figures from the committed results: `python benchmarks/figures.py`."""
+"""Writes the tables of figures in README and docs from the committed results: `python benchmarks/figures.py`."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,17 @@ ROOT = Path(__file__).parent.parent
 START, END = "<!-- figures -->", "<!-- end figures -->"
 
 
-def table() -> str:
-    """The table, a row for each case of each result file."""
+KERNELS = "docs/kernels.md"  # has the results of its own benchmark, README all others
+PAGES = ("README.md", KERNELS)
+
+
+def table(page: str) -> str:
+    """The table of a page, a row for each case of each result file."""
     lines = ["| question | measured | bar | unit |", "| --- | --- | --- | --- |"]
     places = set()
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        if (path.stem == "kernels") != (page == KERNELS):
+            continue
         result = json.loads(path.read_text())
         places.add(f"{result['processor']}, {result['cores']} cores, torch {result['torch']}")
         lines += [f"| {c['case']} | {c['value']:g} | {_bar(c)} | {c['unit']} |" for c in result["cases"]]
@@ -25,13 +31,13 @@ def _bar(case: dict[str, Any]) -> str:
     return f"{'at least ' if case.get('at_least') else ''}{case['bar']:g}"
 
 
-def updated(readme: str) -> str:
-    """README with the table between its markers."""
-    before, _, rest = readme.partition(START)
+def updated(page: str) -> str:
+    """A page with the table between its markers."""
+    before, _, rest = (ROOT / page).read_text().partition(START)
     _, _, after = rest.partition(END)
-    return f"{before}{START}\n{table()}\n{END}{after}"
+    return f"{before}{START}\n{table(page)}\n{END}{after}"
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(updated(readme.read_text()))
+    for page in PAGES:
+        (ROOT / page).write_text(updated(page))

@@ -1,4 +1,4 @@
-"""README's figures are those of the committed benchmark results."""
+"""The figures of README and docs are those of the committed benchmark results."""
 
 import importlib.util
 from pathlib import Path
@@ -12,7 +12,8 @@ def test_figures_are_those_of_the_results() -> None:
     assert spec.loader is not None
     figures = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(figures)
-    readme = (ROOT / "README.md").read_text()
-    assert figures.START in readme
-    assert figures.END in readme
-    assert figures.updated(readme) == readme, "run: python benchmarks/figures.py"
+    for page in figures.PAGES:
+        text = (ROOT / page).read_text()
+        assert figures.START in text
+        assert figures.END in text
+        assert figures.updated(page) == text, "run: python benchmarks/figures.py"
