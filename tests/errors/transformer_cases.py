@@ -9,7 +9,7 @@ import regard as rg
 from regard.errors import CheckpointError, ConfigError, ShapeError, UnsupportedError
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.dropout import Dropout
-from regard.layers.transformer_layer import FeedForward, Residual
+from regard.layers.transformer_layer import FeedForward, GatedFeedForward, Residual
 from regard.models.marian import from_marian, to_marian
 from regard.models.transformer import Transformer, TransformerConfig
 
@@ -45,6 +45,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "transformer has no size 'smal'; did you mean 'small'?",
     ),
     ("activation", lambda: FeedForward(4, 4, "rellu"), ConfigError, "unknown activation 'rellu'; did you mean 'relu'?"),
+    ("gated-activation", lambda: GatedFeedForward(4, 4, "swis"), ConfigError, "'swis'; did you mean 'swish'?"),
     ("norm", lambda: Residual(4, "before", 0.0), ConfigError, "norm='before'; expected \"post\""),
     ("dropout-layer", lambda: Dropout(1.0), ConfigError, "Dropout: p=1.0 must be a probability"),
     (

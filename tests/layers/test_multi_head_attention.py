@@ -227,3 +227,10 @@ def test_it_says_what_it_is() -> None:
     layer = rg.MultiHeadAttention(8, 4, num_kv_heads=2, pattern=CAUSAL, normalizer=rg.LearnedSink())
     assert layer.extra_repr() == "heads=(4, 2), head_dim=2, dropout=0.0, score=Dot(), pattern=Causal(), backend=auto"
     assert "LearnedSink(logit=0.0)" in str(layer)
+
+
+def test_the_output_may_have_no_bias_of_its_own() -> None:
+    layer = rg.MultiHeadAttention(6, 2, output_bias=False)
+    assert layer.output_proj.bias is None
+    assert layer.query_proj.bias is not None
+    assert layer(torch.randn(1, 3, 6)).shape == (1, 3, 6)

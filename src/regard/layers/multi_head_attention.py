@@ -40,6 +40,7 @@ class MultiHeadAttention(AttentionModule):
         key_dim: the size of keys before their projection, in cross attention; embed_dim by default.
         value_dim: the size of values before their projection; key_dim by default.
         bias: whether the projections add a bias.
+        output_bias: whether the last of them does; as the others by default.
         positions: a `Rotary` of size head_dim, which turns queries and keys; None for none.
         query_key_norm: whether queries and keys are divided by their root mean square over a head, with a learned gain.
         dropout: the probability that a weight is dropped, in training only.
@@ -76,6 +77,7 @@ class MultiHeadAttention(AttentionModule):
         key_dim: int | None = None,
         value_dim: int | None = None,
         bias: bool = True,
+        output_bias: bool | None = None,
         positions: Rotary | None = None,
         query_key_norm: bool = False,
         dropout: float = 0.0,
@@ -104,7 +106,7 @@ class MultiHeadAttention(AttentionModule):
         self.query_proj = nn.Linear(embed_dim, num_heads * self.head_dim, bias)
         self.key_proj = nn.Linear(self.key_dim, num_kv_heads * self.head_dim, bias)
         self.value_proj = nn.Linear(self.value_dim, num_kv_heads * self.head_dim, bias)
-        self.output_proj = nn.Linear(num_heads * self.head_dim, embed_dim, bias)
+        self.output_proj = nn.Linear(num_heads * self.head_dim, embed_dim, bias if output_bias is None else output_bias)
         self.query_norm = nn.RMSNorm(self.head_dim, eps=NORM_EPS) if query_key_norm else None
         self.key_norm = nn.RMSNorm(self.head_dim, eps=NORM_EPS) if query_key_norm else None
         self.positions = positions

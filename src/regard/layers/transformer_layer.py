@@ -1,6 +1,7 @@
-"""The Transformer's encoder and decoder layers, and the feed-forward network between their attentions."""
+"""The Transformer's encoder and decoder layers, and the feed-forward networks between their attentions."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, final
 
 import torch
@@ -17,6 +18,7 @@ Norm = Literal["post", "pre"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "gelu": functional.gelu,
+    "gelu-tanh": partial(functional.gelu, approximate="tanh"),  # as BERT's and GPT's own code compute it
     "swish": functional.silu,
 }
 
@@ -28,24 +30,23 @@ class FeedForward(nn.Module):
     Args:
         embed_dim: D.
         hidden_dim: the size between the maps.
-        activation: "relu", "gelu" or "swish".
+        activation: "relu", "gelu", "gelu-tanh" or "swish".
+        bias: whether the maps add b_1 and b_2.
 
     Raises:
         ConfigError: an unknown activation.
 
-    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.3, equation 2.
+    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.3, equation 2; "gelu" and its form by tanh: Hendrycks and
+    Gimpel 2016, arXiv 1606.08415, section 2.
     """
 
-    def __init__(self, embed_dim: int, hidden_dim: int, activation: str = "relu") -> None:
+    def __init__(self, embed_dim: int, hidden_dim: int, activation: str = "relu", *, bias: bool = True) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ConfigError(f"FeedForward: unknown activation {activation!r}; {nearest(activation, ACTIVATIONS)}")
-        self.activation = activation
-        self.expand = nn.Linear(embed_dim, hidden_dim)
-        self.contract = nn.Linear(hidden_dim, embed_dim)
+        self.activation = _known_activation("FeedForward", activation)
+        self.expand = nn.Linear(embed_dim, hidden_dim, bias)
+        self.contract = nn.Linear(hidden_dim, embed_dim, bias)
         for linear in (self.expand, self.contract):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+            _start_linear(linear)
 
     def forward(self, x: Tensor) -> Tensor:
         """The network at each position.
@@ -58,6 +59,57 @@ class FeedForward(nn.Module):
         """
         hidden: Tensor = self.contract(ACTIVATIONS[self.activation](self.expand(x)))
         return hidden
+
+
+@final
+class GatedFeedForward(nn.Module):
+    """Linear maps at every position, one of which gates another: W_2 (activation(W x + b) * (V x + c)) + b_2.
+
+    Args:
+        embed_dim: D.
+        hidden_dim: the size between the maps.
+        activation: of the gate: "swish" for SwiGLU, "gelu" for GEGLU; or another that `FeedForward` has.
+        bias: whether the maps add b, c and b_2.
+
+    Raises:
+        ConfigError: an unknown activation.
+
+    Source: Shazeer 2020, "GLU Variants Improve Transformer", arXiv 2002.05202, section 2, equation 6.
+    """
+
+    def __init__(self, embed_dim: int, hidden_dim: int, activation: str = "swish", *, bias: bool = False) -> None:
+        super().__init__()
+        self.activation = _known_activation("GatedFeedForward", activation)
+        self.gate = nn.Linear(embed_dim, hidden_dim, bias)
+        self.expand = nn.Linear(embed_dim, hidden_dim, bias)
+        self.contract = nn.Linear(hidden_dim, embed_dim, bias)
+        for linear in (self.gate, self.expand, self.contract):
+            _start_linear(linear)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network at each position.
+
+        Args:
+            x: (B, L, D).
+
+        Returns:
+            (B, L, D).
+        """
+        hidden: Tensor = self.contract(ACTIVATIONS[self.activation](self.gate(x)) * self.expand(x))
+        return hidden
+
+
+def _known_activation(owner: str, activation: str) -> str:
+    """The name itself; ConfigError for one that is not in `ACTIVATIONS`."""
+    if activation not in ACTIVATIONS:
+        raise ConfigError(f"{owner}: unknown activation {activation!r}; {nearest(activation, ACTIVATIONS)}")
+    return activation
+
+
+def _start_linear(linear: nn.Linear) -> None:
+    nn.init.xavier_uniform_(linear.weight)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
 
 
 @final
