@@ -15,7 +15,8 @@ from common import write
 from regard.data.rows import read_pairs
 from regard.tasks.evaluate import Evaluation, evaluate, score
 from regard.trained import folder as folders
-from regard.trained.translator import SHIPPED, load
+from regard.trained.load import load
+from regard.trained.translator import SHIPPED
 
 LITTLE = 0.2  # share of a source's 4-grams of words that stand in the sources of train
 MOST_BYTES = 16_000_000

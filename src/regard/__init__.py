@@ -39,7 +39,8 @@ from regard.models.rnn import RNN, RNNConfig
 from regard.models.seq2seq import Seq2Seq, Vocabulary
 from regard.models.transformer import Transformer, TransformerConfig
 from regard.train.options import TrainOptions
-from regard.trained.translator import Translator, load
+from regard.trained.load import load
+from regard.trained.translator import Translator
 
 __all__ = [
     "ALiBi",

@@ -14,7 +14,7 @@ from regard.tasks.evaluate import evaluate
 from regard.tasks.translate import translate
 from regard.trained import translator as shipped
 from regard.trained.folder import read, save
-from regard.trained.translator import load
+from regard.trained.load import load
 from tests.trained.made import tokenizer, transformer, translator
 
 
@@ -129,7 +129,8 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         CheckpointError,
         "config.json is not JSON: maximum recursion",
     ),
-    ("trained-config-list", reading(lambda f: text(f, "[]")), CheckpointError, 'it has no "format"'),
+    ("trained-config-list", reading(lambda f: text(f, "[]")), CheckpointError, "json holds []; expected an object of"),
+    ("trained-config-empty", reading(lambda f: text(f, "{}")), CheckpointError, 'it has no "format"'),
     (
         "trained-config-format",
         reading(config(format=2)),

@@ -9,7 +9,7 @@ from regard.decode.search import Greedy
 from regard.lens.see import look
 from regard.tasks.translate import translate
 from regard.trained import translator as module
-from regard.trained.translator import load
+from regard.trained.load import load
 from tests.trained.made import SENTENCES, tokenizer, translator
 
 

@@ -48,7 +48,8 @@ def run(out: str, threads: int) -> None:
 
 def show_translations(folder: Path) -> None:
     """Part 1: what the shipped model translates, and what it attends to."""
-    from regard.trained.translator import SHIPPED, load
+    from regard.trained.load import load
+    from regard.trained.translator import SHIPPED
 
     _head("1. The model that regard ships: English to Italian, for descriptions of software")
     if not SHIPPED.is_dir():
@@ -73,7 +74,7 @@ def train_dates(folder: Path, *, threads: int, seed: int = 1) -> float:
         The share of unseen dates that it reads right.
     """
     from regard.train.run import train
-    from regard.trained.translator import load
+    from regard.trained.load import load
 
     _head(f"2. A small model, trained from nothing: dates in {len(LANGUAGES)} languages")
     days = (LAST - FIRST).days + 1

@@ -78,7 +78,7 @@ def open_model(model: str | None, threads: int | None) -> "Translator":
     """The model of a folder, or the one that is shipped, ready to run on so many threads."""
     import torch
 
-    from regard.trained.translator import load
+    from regard.trained.load import load
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -120,7 +120,7 @@ class Tokenizer:
         try:
             found = self._subwords.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError as error:
-            wrong = next((text for text in texts if not _is_text(text)), texts)
+            wrong = next((text for text in texts if not is_text(text)), texts)
             raise DataError(f"{wrong!r:.100} is not text that can be encoded in UTF-8; expected a string") from error
         return [encoding.ids for encoding in found]
 
@@ -197,7 +197,8 @@ def _alphabet(texts: list[str], most: int) -> list[str]:
     return sorted(frequent, key=lambda character: (-counts[character], character))[:most]
 
 
-def _is_text(text: object) -> bool:
+def is_text(text: object) -> bool:
+    """Whether it is a string that UTF-8 can hold."""
     return isinstance(text, str) and not re.search("[\ud800-\udfff]", text)
 
 

@@ -15,11 +15,16 @@ from regard.layers.dropout import Dropout
 from regard.layers.multi_head_attention import MultiHeadAttention
 
 Norm = Literal["post", "pre"]
+NORM_EPS = 1e-5  # PyTorch's: what is added to the variance under the root
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "gelu": functional.gelu,
     "gelu-tanh": partial(functional.gelu, approximate="tanh"),  # as BERT's and GPT's own code compute it
     "swish": functional.silu,
+    "quick-gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu-squared": lambda x: functional.relu(x).square(),
+    "mish": functional.mish,
+    "tanh": torch.tanh,
 }
 
 
@@ -30,7 +35,7 @@ class FeedForward(nn.Module):
     Args:
         embed_dim: D.
         hidden_dim: the size between the maps.
-        activation: "relu", "gelu", "gelu-tanh" or "swish".
+        activation: "relu", "gelu", "swish", or another of `ACTIVATIONS`.
         bias: whether the maps add b_1 and b_2.
 
     Raises:
@@ -122,6 +127,7 @@ class Residual(nn.Module):
         embed_dim: D.
         norm: "post" or "pre".
         dropout: the probability that an entry of the part's output is dropped.
+        norm_eps: of the norm.
 
     Raises:
         ConfigError: another place for the norm.
@@ -130,12 +136,12 @@ class Residual(nn.Module):
     section 3.2.
     """
 
-    def __init__(self, embed_dim: int, norm: Norm, dropout: float) -> None:
+    def __init__(self, embed_dim: int, norm: Norm, dropout: float, norm_eps: float = NORM_EPS) -> None:
         super().__init__()
         if norm not in ("post", "pre"):
             raise ConfigError(f'Residual: norm={norm!r}; expected "post", as published, or "pre"')
         self.first = norm == "pre"
-        self.norm = nn.LayerNorm(embed_dim)
+        self.norm = nn.LayerNorm(embed_dim, norm_eps)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, part: Callable[[Tensor], Tensor]) -> Tensor:
@@ -165,6 +171,8 @@ class EncoderLayer(nn.Module):
         norm: "post" or "pre".
         activation: of the feed-forward network.
         dropout: of the output of both parts.
+        attention_dropout: of the attention's weights.
+        norm_eps: of both norms.
         attention: options of `MultiHeadAttention`: score, normalizer, pattern, position_bias.
 
     Raises:
@@ -182,13 +190,15 @@ class EncoderLayer(nn.Module):
         norm: Norm = "post",
         activation: str = "relu",
         dropout: float = 0.1,
+        attention_dropout: float = 0.0,
+        norm_eps: float = NORM_EPS,
         **attention: Any,
     ) -> None:
         super().__init__()
-        self.self_attention = MultiHeadAttention(embed_dim, num_heads, **attention)
+        self.self_attention = MultiHeadAttention(embed_dim, num_heads, dropout=attention_dropout, **attention)
         self.feed_forward = FeedForward(embed_dim, hidden_dim, activation)
-        self.around_self = Residual(embed_dim, norm, dropout)
-        self.around_feed_forward = Residual(embed_dim, norm, dropout)
+        self.around_self = Residual(embed_dim, norm, dropout, norm_eps)
+        self.around_feed_forward = Residual(embed_dim, norm, dropout, norm_eps)
 
     def forward(self, x: Tensor, pattern: Pattern) -> Tensor:
         """One layer of the encoder.

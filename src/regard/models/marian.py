@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regard.errors import CheckpointError, UnsupportedError
+from regard.errors import UnsupportedError
 from regard.layers.attention_config import AttentionConfig
+from regard.models.published import Named, activation_of, check_only, read_named, write_named
 from regard.models.seq2seq import Vocabulary
 from regard.models.transformer import Transformer, TransformerConfig
 
@@ -27,14 +28,16 @@ SIZES = {
 }
 # Fields of MarianConfig that change the mathematics, and the only value that is supported.
 ONLY = {
-    "share_encoder_decoder_embeddings": True,
-    "tie_word_embeddings": True,
-    "normalize_before": False,
-    "normalize_embedding": False,
-    "add_final_layer_norm": False,
-    "static_position_embeddings": True,
+    "share_encoder_decoder_embeddings": (True,),
+    "tie_word_embeddings": (True,),
+    "normalize_before": (False,),
+    "normalize_embedding": (False,),
+    "add_final_layer_norm": (False,),
+    "static_position_embeddings": (True,),
 }
-ACTIVATIONS = {"silu": "swish"}
+# Second names of the one embedding.
+ALIASES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
+IGNORED = ("model.*.embed_positions.weight",)  # computed
 ATTENTION = {"query_proj": "q_proj", "key_proj": "k_proj", "value_proj": "v_proj", "output_proj": "out_proj"}
 ENCODER = {
     "self_attention": "self_attn",
@@ -60,9 +63,7 @@ def from_marian(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Trans
         UnsupportedError: a field that says something this model does not compute.
         CheckpointError: tensors that are missing or of other shapes.
     """
-    for name, only in ONLY.items():
-        if config.get(name, only) != only:
-            raise UnsupportedError(f"Marian: {name}={config[name]!r} is not supported; expected {only!r}")
+    check_only("Marian", config, ONLY)
     for name, same in (
         ("decoder_attention_heads", "encoder_attention_heads"),
         ("decoder_ffn_dim", "encoder_ffn_dim"),
@@ -71,7 +72,8 @@ def from_marian(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Trans
         if config.get(name) not in (None, config[same]):
             raise UnsupportedError(f"Marian: {name}={config[name]!r} differs from {same}={config[same]!r}")
     sizes = {ours: config[theirs] for theirs, ours in SIZES.items() if theirs in config}
-    sizes["activation"] = ACTIVATIONS.get(sizes["activation"], sizes["activation"])
+    if "activation" in sizes:
+        sizes["activation"] = activation_of("Marian", config, "activation_function")
     vocabulary = Vocabulary(
         size=config["vocab_size"],
         pad=config["pad_token_id"],
@@ -79,18 +81,8 @@ def from_marian(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Trans
         eos=config["eos_token_id"],
     )
     made = TransformerConfig(vocabulary=vocabulary, positions="sinusoidal-halves", output_bias=True, **sizes)
-    model = Transformer(made)
-    ours = model.state_dict()
-    with torch.no_grad():
-        for name, theirs in _names(made):
-            x = state.get(theirs)
-            if x is None and name == "output_bias":
-                continue  # stays 0
-            if x is None or x.numel() != ours[name].numel():
-                got = "missing" if x is None else f"of shape {tuple(x.shape)}"
-                raise CheckpointError(f"Marian: {theirs} is {got}; expected {tuple(ours[name].shape)}")
-            ours[name].copy_(x.view(ours[name].shape))
-    return model.eval()
+    same = dict.fromkeys(ALIASES, "model.shared.weight")
+    return read_named("Marian", lambda: Transformer(made), state, _names(made), same=same, ignored=IGNORED)
 
 
 def to_marian(model: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -134,22 +126,21 @@ def to_marian(model: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     features = torch.arange(config.embed_dim)
     if config.positions == "sinusoidal":
         features = torch.cat([features[0::2], features[1::2]])
-    ours = model.state_dict()
-    state = {}
-    for name, theirs in _names(config):
-        if name in ours:
-            state[theirs] = _reordered(name, ours[name], features)
+    theirs_to_ours = {named.theirs: named.ours for named in _names(config)}
+    state = {
+        name: _reordered(theirs_to_ours[name], x, features) for name, x in write_named(model, _names(config)).items()
+    }
     state.setdefault("final_logits_bias", torch.zeros(config.vocabulary.size))
     state["final_logits_bias"] = state["final_logits_bias"].view(1, -1)
-    for alias in ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight"):
+    for alias in ALIASES:
         state[alias] = state["model.shared.weight"]
     return fields, state
 
 
-def _names(config: TransformerConfig) -> Iterator[tuple[str, str]]:
+def _names(config: TransformerConfig) -> Iterator[Named]:
     """Our name and Marian's of every tensor."""
-    yield "embedding.weight", "model.shared.weight"
-    yield "output_bias", "final_logits_bias"
+    yield Named("embedding.weight", "model.shared.weight")
+    yield Named("output_bias", "final_logits_bias", optional=True)
     for side, layers, parts in (
         ("encoder", config.encoder_layers, ENCODER),
         ("decoder", config.decoder_layers, DECODER),
@@ -160,7 +151,7 @@ def _names(config: TransformerConfig) -> Iterator[tuple[str, str]]:
                 for a, b in inner:
                     for kind in ("weight", "bias"):
                         left = ".".join(x for x in (side, str(i), ours, a, kind) if x)
-                        yield left, ".".join(x for x in ("model", side, "layers", str(i), theirs, b, kind) if x)
+                        yield Named(left, ".".join(x for x in ("model", side, "layers", str(i), theirs, b, kind) if x))
 
 
 def _reordered(name: str, x: Tensor, features: Tensor) -> Tensor:

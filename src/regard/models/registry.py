@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from regard.attention.check import check_integer, show
 from regard.errors import ConfigError, nearest
 from regard.layers.attention_config import AttentionConfig
@@ -19,6 +21,8 @@ MODELS: dict[str, tuple[type, type[Seq2Seq]]] = {
     "luong": (LuongConfig, Luong),
     "convs2s": (ConvS2SConfig, ConvS2S),
 }
+# Those that read and write published checkpoints, besides the Transformer.
+PUBLISHED: dict[str, tuple[type, type[nn.Module]]] = {}
 
 
 def config_from_plain(name: str, plain: Mapping[str, Any]) -> Any:
@@ -60,12 +64,10 @@ def config_to_plain(config: Any) -> dict[str, Any]:
         ConfigError: what is not the configuration of a model, or holds a value that plain data cannot name.
     """
     name_of(config)
-    plain = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    vocabulary, attention = plain["vocabulary"], plain["attention"]
-    return plain | {"vocabulary": dataclasses.asdict(vocabulary), "attention": attention.to_plain()}
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-def build(config: Any) -> Seq2Seq:
+def build(config: Any) -> Any:
     """The model of a configuration, with weights to start training from.
 
     Args:
@@ -77,8 +79,21 @@ def build(config: Any) -> Seq2Seq:
     Raises:
         ConfigError: what is not the configuration of a model, or sizes that don't go together.
     """
-    model: Seq2Seq = MODELS[name_of(config)][1](config)
-    return model
+    return {**MODELS, **PUBLISHED}[name_of(config)][1](config)
+
+
+def vocabulary_size(config: Any) -> int:
+    """How many tokens the model of a configuration knows.
+
+    Args:
+        config: of a model.
+
+    Returns:
+        N.
+    """
+    vocabulary: Vocabulary | None = getattr(config, "vocabulary", None)
+    size: int = config.vocab_size if vocabulary is None else vocabulary.size
+    return size
 
 
 def name_of(config: Any) -> str:
@@ -88,22 +103,28 @@ def name_of(config: Any) -> str:
         config: of a model.
 
     Returns:
-        A key of `MODELS`.
+        A key of `MODELS` or `PUBLISHED`.
 
     Raises:
         ConfigError: what is not the configuration of a model.
     """
-    for name, (made, _) in MODELS.items():
+    for name, (made, _) in {**MODELS, **PUBLISHED}.items():
         if type(config) is made:
             return name
-    known = ", ".join(made.__name__ for made, _ in MODELS.values())
+    known = ", ".join(made.__name__ for made, _ in {**MODELS, **PUBLISHED}.values())
     raise ConfigError(f"{show(config)} is not the configuration of a model; known: {known}")
 
 
-def _entry(name: str) -> tuple[type, type[Seq2Seq]]:
-    if name not in list(MODELS):
-        raise ConfigError(f"unknown model {name!r}; {nearest(name, MODELS)}")
-    return MODELS[name]
+def _entry(name: str) -> tuple[type, type[nn.Module]]:
+    if name not in list(known := {**MODELS, **PUBLISHED}):
+        raise ConfigError(f"unknown model {name!r}; {nearest(name, known)}")
+    return known[name]
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, AttentionConfig):
+        return x.to_plain()
+    return dataclasses.asdict(x) if isinstance(x, Vocabulary) else x
 
 
 def _mapping(name: str, plain: object) -> Mapping[str, Any]:

@@ -12,36 +12,37 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from regard.attention.check import show
+from regard.data.published_tokenizer import PublishedTokenizer
 from regard.data.tokenizer import Tokenizer
-from regard.errors import CheckpointError, ConfigError, RegardError, nearest
-from regard.models.registry import build, config_from_plain, config_to_plain, name_of
-from regard.models.seq2seq import Seq2Seq
+from regard.errors import CheckpointError, ConfigError, nearest
+from regard.models.published import WRONG, misfits, some
+from regard.models.registry import build, config_from_plain, config_to_plain, name_of, vocabulary_size
 
 FORMAT = 1
 TASKS = ("translate",)
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+AnyTokenizer = Tokenizer | PublishedTokenizer | None
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
-# What sizes of a wrong type, or beyond all memory, end in.
-WRONG = (RegardError, ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError)
-SHOWN = 5  # tensors that a message lists of each kind
 
 
 def save(
     folder: str | Path,
-    module: Seq2Seq,
-    tokenizer: Tokenizer,
+    module: nn.Module,
+    tokenizer: AnyTokenizer,
     config: Mapping[str, Any],
     *,
+    task: str = TASKS[0],
     dtype: str = "float32",
 ) -> None:
     """Write a model that `read` reads; other files of the folder stay.
@@ -49,8 +50,9 @@ def save(
     Args:
         folder: made if missing.
         module: the model.
-        tokenizer: what it was trained with.
+        tokenizer: what it was trained with; None for none.
         config: what else `config.json` shall hold, such as "training"; format, task and model are filled in.
+        task: of `TASKS`, what it is for.
         dtype: of the weights on disk: float32, float16 or bfloat16.
 
     Raises:
@@ -62,16 +64,19 @@ def save(
         raise ConfigError(f"unknown dtype {dtype!r}; {nearest(dtype, DTYPES)}")
     named = {name: _stored(name, x, DTYPES[dtype]) for name, x in _without_aliases(module).items()}
     plain = {"name": name_of(module.config), **config_to_plain(module.config)}
-    text = json.dumps({**config, "format": FORMAT, "task": TASKS[0], "model": plain}, indent=2)
+    found = {**config, "format": FORMAT, "task": task, "model": plain}
+    if not isinstance(tokenizer, Tokenizer):
+        found["tokenizer"] = None if tokenizer is None else {"roles": tokenizer.roles}
+    text = json.dumps(found, indent=2)
     writers: dict[str, Callable[[Path], object]] = {
         WEIGHTS: lambda path: path.write_bytes(safetensors.torch.save(named)),
-        TOKENIZER: tokenizer.save,
+        **({} if tokenizer is None else {TOKENIZER: tokenizer.save}),
         CONFIG: lambda path: path.write_text(text + "\n", encoding="utf-8"),
     }
     write_all(Path(folder), writers)
 
 
-def read(folder: str | Path) -> tuple[Seq2Seq, Tokenizer, dict[str, Any]]:
+def read(folder: str | Path) -> tuple[Any, Any, dict[str, Any]]:
     """The model, the tokenizer and the configuration that `save` wrote.
 
     Args:
@@ -88,20 +93,17 @@ def read(folder: str | Path) -> tuple[Seq2Seq, Tokenizer, dict[str, Any]]:
         what = "is a file" if folder.exists() else "does not exist"
         raise CheckpointError(f"{folder} {what}; expected the folder of a trained model, with {CONFIG} in it")
     config = read_config(folder)
-    tokenizer = Tokenizer.load(_need(folder, TOKENIZER))
+    tokenizer = _tokenizer(folder, config)
     module = _build(folder / CONFIG, config, tokenizer)
-    _fill(module, _need(folder, WEIGHTS))
+    _fill(module, need(folder, WEIGHTS))
     return module.eval(), tokenizer, config
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """What `config.json` of a folder says, of a known format and task."""
-    path = _need(folder, CONFIG)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested without end
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
-    if not isinstance(config, dict) or "format" not in config:
+    path = need(folder, CONFIG)
+    config = read_json(path)
+    if "format" not in config:
         raise CheckpointError(f'{path} is not the configuration of a regard model: it has no "format"')
     if config["format"] != FORMAT:
         raise CheckpointError(f"{path} has format {config['format']!r}; this version of regard reads format {FORMAT}")
@@ -111,6 +113,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(model, dict) or not isinstance(model.get("name"), str):
         raise CheckpointError(f'{path} names no model; expected "model": {{"name": ...}}, got {model!r}')
     return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a file of JSON holds."""
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested without end
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(plain, dict):
+        raise CheckpointError(f"{path} holds {show(plain)}; expected an object of fields")
+    return plain
 
 
 class Weights(NamedTuple):
@@ -124,8 +137,8 @@ class Weights(NamedTuple):
 
 def weigh(folder: Path) -> Weights:
     """What `model.safetensors` of a folder holds, from the file's head alone."""
-    path = _need(folder, WEIGHTS)
-    with _open(path) as file:
+    path = need(folder, WEIGHTS)
+    with open_weights(path) as file:
         slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118 - no dictionary
         numbers = sum(math.prod(part.get_shape()) for part in slices)
         return Weights(len(slices), numbers, sorted({part.get_dtype() for part in slices}), path.stat().st_size)
@@ -144,7 +157,8 @@ def write_all(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -> 
             Path(temporary, name).replace(folder / name)
 
 
-def _need(folder: Path, name: str) -> Path:
+def need(folder: Path, name: str) -> Path:
+    """The path of a file of the folder, which must be there."""
     path = folder / name
     if path.is_file():
         return path
@@ -156,18 +170,35 @@ def _need(folder: Path, name: str) -> Path:
             f"convert one that you trust: safetensors.torch.save_file(torch.load({pickles[0]!r}, weights_only=True), "
             f"{WEIGHTS!r})"
         )
-    raise CheckpointError(f"{path} is missing; the folder has {_some(found) or 'nothing'}")
+    raise CheckpointError(f"{path} is missing; the folder has {some(found) or 'nothing'}")
 
 
-def _build(path: Path, config: Mapping[str, Any], tokenizer: Tokenizer) -> Seq2Seq:
+def _tokenizer(folder: Path, config: Mapping[str, Any]) -> AnyTokenizer:
+    """The tokenizer: regard's own, unless config.json describes another, or says that there is none."""
+    if "tokenizer" not in config:
+        return Tokenizer.load(need(folder, TOKENIZER))
+    described = config["tokenizer"]
+    if described is None:
+        return None
+    roles = described.get("roles") if isinstance(described, dict) else None
+    if not isinstance(roles, dict) or not all(isinstance(token, str) for token in roles.values()):
+        raise CheckpointError(
+            f'{folder / CONFIG}: "tokenizer" is {show(described)}; expected {{"roles": {{role: token}}}}'
+        )
+    return PublishedTokenizer.load(need(folder, TOKENIZER), roles)
+
+
+def _build(path: Path, config: Mapping[str, Any], tokenizer: AnyTokenizer) -> nn.Module:
     settings = dict(config["model"])
     try:
         made = config_from_plain(settings.pop("name"), settings)
     except WRONG as error:
         raise CheckpointError(f"{path} describes no model: {error}") from error
-    if made.vocabulary.size != tokenizer.size:
+    size = vocabulary_size(made)
+    published = isinstance(tokenizer, PublishedTokenizer)  # whose models may have room for more tokens
+    if tokenizer is not None and (size < tokenizer.size if published else size != tokenizer.size):
         raise CheckpointError(
-            f"{path} says {made.vocabulary.size} pieces of vocabulary, and {TOKENIZER} beside it has {tokenizer.size}; "
+            f"{path} says {size} pieces of vocabulary, and {TOKENIZER} beside it has {tokenizer.size}; "
             "they are of different models"
         )
     try:
@@ -179,9 +210,9 @@ def _build(path: Path, config: Mapping[str, Any], tokenizer: Tokenizer) -> Seq2S
         raise CheckpointError(f"{path} describes a model that cannot be built: {error}") from error
 
 
-def _fill(module: Seq2Seq, path: Path) -> None:
+def _fill(module: nn.Module, path: Path) -> None:
     """Give the module the tensors of a file, which must be all of its tensors."""
-    with _open(path) as file:
+    with open_weights(path) as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
     expected = _without_aliases(module)
     shapes = [
@@ -194,22 +225,22 @@ def _fill(module: Seq2Seq, path: Path) -> None:
         "unexpected": [name for name in found if name not in expected],
         "of another shape": shapes,
     }
-    if any(wrong.values()):
-        said = "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items() if names)
+    if said := misfits(wrong):
         raise CheckpointError(f"{path} holds the weights of another model than {CONFIG} says: {said}")
     with torch.no_grad():
         for name, x in expected.items():
             x.copy_(found[name])
 
 
-def _open(path: Path) -> Any:
+def open_weights(path: Path) -> Any:
+    """A file of safetensors, of which only the head is read."""
     try:
         return safetensors.safe_open(path, framework="pt")
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{path} is damaged, or no safetensors file: {error}") from error
 
 
-def _without_aliases(module: Seq2Seq) -> dict[str, Tensor]:
+def _without_aliases(module: nn.Module) -> dict[str, Tensor]:
     """The state, without second names of the same tensor (shared embeddings)."""
     seen: set[tuple[int, torch.Size]] = set()
     state = {}
@@ -227,9 +258,3 @@ def _stored(name: str, x: Tensor, dtype: torch.dtype) -> Tensor:
         why = f"has numbers that {dtype} cannot hold" if bool(x.isfinite().all()) else "has numbers that are not finite"
         raise CheckpointError(f"{name} {why}; nothing was written")
     return stored
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
-    return ", ".join([*names[:SHOWN], *more])

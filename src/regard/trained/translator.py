@@ -8,7 +8,7 @@ from regard.attention.check import is_integer
 from regard.data.rows import Pair
 from regard.data.tokenizer import Tokenizer
 from regard.decode.search import Beam, Search
-from regard.errors import CheckpointError, DataError
+from regard.errors import DataError
 from regard.lens.alignment import Alignment
 from regard.lens.see import look
 from regard.models.seq2seq import Seq2Seq
@@ -125,21 +125,3 @@ class Translator:
             CheckpointError: weights that cannot be written so.
         """
         folders.save(folder, self.module, self.tokenizer, self.config, dtype=dtype)
-
-
-def load(folder: str | Path | None = None) -> Translator:
-    """A trained model from its folder.
-
-    Args:
-        folder: of a run, or what `Translator.save` wrote; None for the model that the package ships.
-
-    Returns:
-        One object with `.module`, `.tokenizer`, `.config`, and its jobs: `.translate([...])`, `.see(...)`,
-        `.evaluate(...)`, `.save(...)`.
-
-    Raises:
-        CheckpointError: a folder or file that is missing, damaged, or of another format.
-    """
-    if folder is None and not SHIPPED.is_dir():
-        raise CheckpointError(f"this copy of regard ships no model ({SHIPPED} is missing); name a folder of your own")
-    return Translator(*folders.read(SHIPPED if folder is None else folder))

@@ -1,0 +1,239 @@
+"""What the families of published checkpoints share: fields that say how to compute, and tensors by other names.
+
+A family has one table of names, which says where each tensor of its model stands in the checkpoint; the table reads
+and writes. A model is built without memory first and then takes the checkpoint's tensors, so that a configuration can
+ask for no more than the file holds.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from regard.attention.check import show
+from regard.errors import CheckpointError, RegardError, UnsupportedError
+
+SHOWN = 5  # tensors that a message lists of each kind
+MOST_MISSING = 1000  # that are looked for
+# What sizes of a wrong type, or beyond all memory, end in.
+WRONG = (RegardError, ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError)
+# Names of activations in published configurations, and ours.
+ACTIVATIONS = {
+    "relu": "relu",
+    "relu2": "relu-squared",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu-tanh",
+    "gelu_fast": "gelu-tanh",
+    "gelu_pytorch_tanh": "gelu-tanh",
+    "gelu_python_tanh": "gelu-tanh",
+    "quick_gelu": "quick-gelu",
+    "silu": "swish",
+    "swish": "swish",
+    "mish": "mish",
+    "tanh": "tanh",
+}
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Named(NamedTuple):
+    """Where a tensor of a model stands in a checkpoint.
+
+    Args:
+        ours: its name in the model.
+        theirs: the name of the checkpoint's tensor that holds it.
+        transposed: whether a map is stored as (inputs, outputs), as GPT-2's are, and not as (outputs, inputs).
+        part: which of the tensors that stand together in one of theirs, one after the other along their outputs.
+        parts: how many these are, all of one size.
+        optional: whether it may be missing, and then is 0.
+    """
+
+    ours: str
+    theirs: str
+    transposed: bool = False
+    part: int = 0
+    parts: int = 1
+    optional: bool = False
+
+
+def check_only(family: str, config: Mapping[str, Any], only: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raise unless fields that change the mathematics say what is supported.
+
+    Args:
+        family: that a message names.
+        config: fields by name.
+        only: the supported values of each field; one that is missing is not looked at.
+
+    Raises:
+        UnsupportedError: another value.
+    """
+    for name, supported in only.items():
+        if name in config and not any(config[name] == x for x in supported):
+            expected = " or ".join(map(repr, supported))
+            raise UnsupportedError(f"{family}: {name}={show(config[name])} is not supported; expected {expected}")
+
+
+def activation_of(family: str, config: Mapping[str, Any], field: str) -> str:
+    """Our name of the activation that a field names.
+
+    Args:
+        family: that a message names.
+        config: fields by name; this one must be there.
+        field: such as "hidden_act".
+
+    Returns:
+        A name that `FeedForward` takes.
+
+    Raises:
+        UnsupportedError: an activation that is not known here.
+    """
+    given = config[field]
+    if not isinstance(given, str) or given not in ACTIVATIONS:
+        expected = ", ".join(ACTIVATIONS)
+        raise UnsupportedError(f"{family}: {field}={show(given)} is not supported; expected one of {expected}")
+    return ACTIVATIONS[given]
+
+
+def built(family: str, build: Callable[[], Model]) -> Model:
+    """A model whose tensors take no memory, to be filled.
+
+    Args:
+        family: that a message names.
+        build: makes it.
+
+    Returns:
+        The model on PyTorch's "meta" device; no random number is drawn.
+
+    Raises:
+        CheckpointError: sizes that don't go together, or that no tensor can have.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return build()
+    except WRONG as error:
+        raise CheckpointError(f"{family}: the configuration describes no model that can be built: {error}") from error
+
+
+def read_named(
+    family: str,
+    build: Callable[[], Model],
+    state: Mapping[str, Tensor],
+    names: Iterable[Named],
+    *,
+    same: Mapping[str, str] | None = None,
+    ignored: Collection[str] = (),
+) -> Model:
+    """A model with the tensors of a checkpoint.
+
+    Args:
+        family: that a message names.
+        build: makes the model.
+        state: the checkpoint's tensors by name; each is read when its turn comes.
+        names: the table, of all the model's tensors. It is read before the model is built, and no further than the
+            checkpoint goes: a configuration of a million layers costs nothing.
+        same: second names of tensors that the table has, by second name: where one is there, it must be equal.
+        ignored: patterns of names, such as "*.position_ids", whose tensors say nothing that the model needs.
+
+    Returns:
+        The model in evaluation mode, with copies of the tensors: in float64 if the first is, else in float32.
+
+    Raises:
+        CheckpointError: tensors that are missing, unknown, of another shape or not of real numbers.
+    """
+    table: list[Named] = []
+    missing: dict[str, None] = {}
+    for named in names:
+        if named.theirs in state or named.optional:
+            table.append(named)
+        else:
+            missing[named.theirs] = None
+        if len(missing) > MOST_MISSING:
+            break
+    same = same or {}
+    known = {*(named.theirs for named in table), *same}
+    unexpected = [name for name in state if name not in known and not any(fnmatchcase(name, p) for p in ignored)]
+    differing = [f"{name} and {of}" for name, of in same.items() if name in state and not _equal(state, name, of)]
+    _refuse(family, {"missing": missing, "unexpected": unexpected, "not equal, though one": differing})
+    model = built(family, build)
+    tensors, places = model.state_dict(keep_vars=True), _places(model)
+    wrong, dtype = [], None
+    for named in sorted(table, key=lambda named: named.theirs not in state):  # what is missing last
+        old = tensors[named.ours]
+        if named.theirs in state:
+            x, stored = state[named.theirs].detach(), _stored_shape(named, tuple(old.shape))
+            if not x.is_floating_point() or tuple(x.shape) not in (stored, (1, *stored)):
+                wrong.append(f"{named.theirs} {x.dtype} {tuple(x.shape)} for real numbers {stored}")
+                continue
+            dtype = dtype or torch.promote_types(x.dtype, torch.float32)
+            new = _part(named, x).reshape(old.shape).to(dtype, copy=True).contiguous()
+        else:
+            _refuse(family, {"of another kind": wrong})  # before a size that no tensor has confirmed takes memory
+            new = torch.zeros(old.shape, dtype=dtype)
+        for part, leaf in places[id(old)]:
+            setattr(part, leaf, nn.Parameter(new) if isinstance(old, nn.Parameter) else new)
+    _refuse(family, {"of another kind": wrong})
+    return model.eval()
+
+
+def write_named(model: nn.Module, names: Iterable[Named]) -> dict[str, Tensor]:
+    """The tensors of a model by a checkpoint's names.
+
+    Args:
+        model: whose tensors are taken.
+        names: the table that reads them; names that the model lacks are left out.
+
+    Returns:
+        The tensors, detached; those that are stored as they are share their memory with the model's.
+    """
+    ours = model.state_dict()
+    parts: dict[tuple[str, bool], list[Tensor]] = {}
+    for named in names:
+        if named.ours in ours:
+            x = ours[named.ours].detach()
+            parts.setdefault((named.theirs, named.transposed), []).append(x)
+    whole = {name: xs[0] if len(xs) == 1 else torch.cat(xs) for name, xs in parts.items()}
+    return {theirs: x.t().contiguous() if transposed else x for (theirs, transposed), x in whole.items()}
+
+
+def some(names: Iterable[str]) -> str:
+    """The first of the names, and how many more there are."""
+    listed = list(names)
+    more = [f"and {len(listed) - SHOWN} more"] if len(listed) > SHOWN else []
+    return ", ".join([*listed[:SHOWN], *more])
+
+
+def misfits(wrong: Mapping[str, Collection[str]]) -> str:
+    """What does not fit, by kind; empty if all is well."""
+    return "; ".join(f"{kind}: {some(names)}" for kind, names in wrong.items() if names)
+
+
+def _refuse(family: str, wrong: Mapping[str, Collection[str]]) -> None:
+    if said := misfits(wrong):
+        raise CheckpointError(f"{family}: the tensors are not those of the configuration: {said}")
+
+
+def _equal(state: Mapping[str, Tensor], one: str, other: str) -> bool:
+    return other in state and torch.equal(state[one], state[other])
+
+
+def _stored_shape(named: Named, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the checkpoint's tensor that holds one of ours."""
+    whole = (shape[0] * named.parts, *shape[1:]) if named.parts > 1 else shape
+    return whole[::-1] if named.transposed else whole
+
+
+def _part(named: Named, x: Tensor) -> Tensor:
+    """What a tensor of the checkpoint holds of ours."""
+    turned = x.t() if named.transposed else x
+    return turned if named.parts == 1 else turned.tensor_split(named.parts)[named.part]
+
+
+def _places(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
+    """Where each tensor stands, by its identity: in several places if it is shared."""
+    places: dict[int, list[tuple[nn.Module, str]]] = {}
+    for part in model.modules():
+        for leaf, x in (*part._parameters.items(), *part._buffers.items()):
+            places.setdefault(id(x), []).append((part, leaf))
+    return places

@@ -1,0 +1,183 @@
+"""Published checkpoints that are not what they should be: see `cases.py`."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import regard as rg
+from regard.data.published_tokenizer import PublishedTokenizer, read_word_piece
+from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedError
+from regard.models.published import Named, activation_of, check_only, read_named
+from regard.trained.folder import save
+from regard.trained.hub import download
+from tests.trained.made import transformer
+from tests.trained.published import ROLES, WORDS, marian, shard, word_level
+
+
+def loading(change: Callable[[Path], object], make: Callable[[Path], Path] = marian) -> Callable[[], object]:
+    """Load a published checkpoint after a change to its files."""
+
+    def call() -> object:
+        with tempfile.TemporaryDirectory() as name:
+            folder = make(Path(name, "snapshots", "model"))
+            change(folder)
+            return rg.load(folder)
+
+    return call
+
+
+def fields(**changes: Any) -> Callable[[Path], object]:
+    """Other fields in config.json; None takes one out."""
+
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        config = {**json.loads(path.read_text()), **changes}
+        path.write_text(json.dumps({name: x for name, x in config.items() if x is not None}))
+
+    return change
+
+
+def index(**changes: str) -> Callable[[Path], object]:
+    """Other files in the index; the shards stay."""
+
+    def change(folder: Path) -> None:
+        path = shard(folder) / "model.safetensors.index.json"
+        index = json.loads(path.read_text())
+        index["weight_map"].update(changes)
+        path.write_text(json.dumps(index))
+
+    return change
+
+
+def text(name: str, content: str, then: Callable[[Path], object] = lambda folder: None) -> Callable[[Path], object]:
+    """Another file in the folder, then one more change."""
+    return lambda folder: [(folder / name).write_text(content), then(folder)]
+
+
+def linked(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder.parent / "elsewhere")
+    (folder / "model.safetensors").symlink_to(folder.parent / "elsewhere")
+
+
+def own(described: Any) -> object:
+    """Load a folder of regard's own whose config.json describes a tokenizer so."""
+    with tempfile.TemporaryDirectory() as folder:
+        save(folder, transformer(), None, {})
+        fields(tokenizer=described)(Path(folder))
+        return rg.load(folder)
+
+
+def without(package: str, call: Callable[[], object]) -> Callable[[], object]:
+    """As where a package is not installed."""
+
+    def run() -> object:
+        with mock.patch.dict(sys.modules, {package: None}):
+            return call()
+
+    return run
+
+
+def offline() -> object:
+    """As where the hub cannot be reached."""
+    import huggingface_hub
+
+    with mock.patch.object(huggingface_hub, "snapshot_download", side_effect=ConnectionError("no network\nat all")):
+        return download("somebody/some-model")
+
+
+CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
+    (
+        "hub-field",
+        lambda: check_only("X", {"a": 3}, {"a": (1, 2)}),
+        UnsupportedError,
+        "X: a=3 is not supported; expected 1 or 2",
+    ),
+    ("hub-activation", lambda: activation_of("X", {"act": "gelo"}, "act"), UnsupportedError, "X: act='gelo' is not"),
+    (
+        "hub-sizes",
+        lambda: read_named("X", lambda: rg.MultiHeadAttention(8, 3), {}, []),
+        CheckpointError,
+        "X: the configuration describes no model that can be built: MultiHeadAttention: embed_dim=8 is not a multiple",
+    ),
+    (
+        "hub-tensors",
+        lambda: read_named("X", lambda: None, {}, [Named("a", "b")]),
+        CheckpointError,
+        "X: the tensors are not those of the configuration: missing: b",
+    ),
+    (
+        "hub-family",
+        loading(fields(model_type="marien")),
+        CheckpointError,
+        "config.json: unknown model_type 'marien'; did you mean 'marian'?",
+    ),
+    (
+        "hub-field-missing",
+        loading(fields(vocab_size=None)),
+        CheckpointError,
+        "config.json lacks the field 'vocab_size'",
+    ),
+    (
+        "hub-field-wrong",
+        loading(fields(d_model="wide")),
+        CheckpointError,
+        "config.json describes no model: TransformerConfig: embed_dim='wide' must be an integer",
+    ),
+    (
+        "hub-not-installed",
+        without("huggingface_hub", lambda: rg.load("somebody/some-model")),
+        CheckpointError,
+        "somebody/some-model does not exist; expected the folder of a model. To get a model of this name",
+    ),
+    ("hub-offline", offline, CheckpointError, "does not give a model of this name either: no network at all"),
+    (
+        "hub-index-list",
+        loading(lambda folder: text("model.safetensors.index.json", '{"weight_map": [1]}')(shard(folder))),
+        CheckpointError,
+        '"weight_map" is [1]; expected the file of each tensor by name',
+    ),
+    (
+        "hub-index-path",
+        loading(index(lm_head="../../model.safetensors")),
+        CheckpointError,
+        "names the file '../../model.safetensors'; expected names of safetensors files beside it",
+    ),
+    (
+        "hub-index-lost",
+        loading(index(lm_head="model-1.safetensors")),
+        CheckpointError,
+        "does not say what the files beside it hold: missing: lm_head in model-1.safetensors",
+    ),
+    ("hub-link", loading(linked), CheckpointError, "elsewhere, outside of the folder; put a copy of the file in"),
+    (
+        "hub-tokenizer-added",
+        loading(text("vocab.txt", "\n".join(WORDS), text("added_tokens.json", '{"<new>": 7}')), lambda f: marian(f)),
+        CheckpointError,
+        "the token '<new>' is said to be 7, and the vocabulary makes it 14",
+    ),
+    (
+        "tokenizer-role",
+        lambda: PublishedTokenizer(word_level()._subwords, {"masc": "a"}),
+        ConfigError,
+        "role 'masc'; did",
+    ),
+    (
+        "tokenizer-role-token",
+        lambda: PublishedTokenizer(word_level()._subwords, {"mask": "<m>"}),
+        ConfigError,
+        "tokenizer: '<m>', the token for mask, is not in the vocabulary",
+    ),
+    ("tokenizer-no-text", lambda: word_level().encode("\ud800"), DataError, "'\\ud800' is not text"),
+    ("tokenizer-file-missing", lambda: read_word_piece("/nowhere/vocab.txt", ROLES), CheckpointError, "(No such file"),
+    (
+        "tokenizer-file-damaged",
+        lambda: PublishedTokenizer.load(__file__, ROLES),
+        CheckpointError,
+        "hub_cases.py is damaged, or no tokenizer that is known here: ",
+    ),
+    ("trained-tokenizer-described", lambda: own({"roles": 3}), CheckpointError, 'expected {"roles": {role: token}}'),
+]
