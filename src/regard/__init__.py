@@ -34,6 +34,9 @@ from regard.lens.alignment import Alignment
 from regard.lens.record import record
 from regard.lens.see import look
 from regard.models.convs2s import ConvS2S, ConvS2SConfig
+from regard.models.gpt import GPT, GPTConfig
+from regard.models.language_model import LanguageModel
+from regard.models.llama import Llama, LlamaConfig
 from regard.models.luong import Luong, LuongConfig
 from regard.models.rnn import RNN, RNNConfig
 from regard.models.seq2seq import Seq2Seq, Vocabulary
@@ -62,12 +65,15 @@ __all__ = [
     "Dot",
     "Entmax",
     "Full",
+    "GPT",
+    "GPTConfig",
     "Gaussian",
     "GlobalTokens",
     "Greedy",
     "Hypothesis",
     "KeyLengths",
     "KeyValueCache",
+    "LanguageModel",
     "LearnedAdditive",
     "LearnedBilinear",
     "LearnedCosine",
@@ -77,6 +83,8 @@ __all__ = [
     "LearnedRelativeBias",
     "LearnedSigmoid",
     "LearnedSink",
+    "Llama",
+    "LlamaConfig",
     "Location",
     "Luong",
     "LuongConfig",

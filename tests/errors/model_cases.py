@@ -132,7 +132,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "model-vocabulary-range",
         lambda: config_from_plain("rnn", {"vocabulary": {"size": 2}}),
         ConfigError,
-        "vocabulary: size=2 tokens have no room for pad=0, bos=1 and eos=2",
+        "vocabulary: size=2 tokens have no room for pad=0, bos=1, eos=2",
     ),
     ("model-config", lambda: name_of(SMALL), ConfigError, "Vocabulary(size=9, pad=0, bos=1, eos=2) is not the config"),
     ("model-build", lambda: build("rnn"), ConfigError, "'rnn' is not the configuration of a model; known: "),

@@ -11,7 +11,8 @@ from regard.decode.check import check_scores
 from regard.decode.links import START, Links
 from regard.decode.search import Beam, Hypothesis
 from regard.decode.top import top
-from regard.models.seq2seq import Memory, Seq2Seq
+from regard.models.language_model import LanguageModel
+from regard.models.seq2seq import Seq2Seq, State
 
 
 @final
@@ -37,12 +38,15 @@ class Ended:
         return Ended(self.scores[sentences], self.links[sentences], self.finished[sentences])
 
 
-def beam(model: Seq2Seq, memory: Memory, limits: Tensor, search: Beam) -> list[list[Hypothesis]]:
+def beam(
+    model: Seq2Seq | LanguageModel, state: State, tokens: Tensor, limits: Tensor, search: Beam
+) -> list[list[Hypothesis]]:
     """The best targets of each sentence.
 
     Args:
         model: in evaluation mode.
-        memory: of B sources.
+        state: of B sentences with one hypothesis each.
+        tokens: (B,) what each goes on from.
         limits: (B,) tokens that a target may have at most, `eos` among them.
         search: how many hypotheses, and how they are scored.
 
@@ -52,15 +56,14 @@ def beam(model: Seq2Seq, memory: Memory, limits: Tensor, search: Beam) -> list[l
     Raises:
         CheckpointError: the model gives NaN.
     """
-    batch, size, eos = len(limits), search.size, model.vocabulary.eos
+    batch, size, tokens = len(limits), search.size, tokens[:, None]
     sentences = torch.arange(batch, device=limits.device)
-    tokens = torch.full_like(sentences[:, None], model.vocabulary.bos)
     last = torch.full_like(tokens, START)
     scores = torch.zeros_like(tokens, dtype=torch.float32)
     nothing = last.expand(-1, size)
     over = Ended(torch.full_like(nothing, -torch.inf, dtype=torch.float32), nothing, nothing > 0)
     same = torch.arange(size, device=limits.device)
-    state, links, shortest = model.start(memory), Links(), int(limits.min())
+    links, shortest = Links(), int(limits.min())
     done_sentences: list[Tensor] = []
     done_over: list[Ended] = []
     for length in range(1, int(limits.max()) + 1):
@@ -69,7 +72,7 @@ def beam(model: Seq2Seq, memory: Memory, limits: Tensor, search: Beam) -> list[l
         totals, parents, tokens = continuations(logits, scores, 2 * size)
         check_scores(totals[:, 0], length - 1)
         behind = last.gather(1, parents)
-        ends = tokens == eos
+        ends = model.vocabulary.ends(tokens)
 
         if bool(ends.any()):
             ended = totals[:, :size].masked_fill(~ends[:, :size], -torch.inf)

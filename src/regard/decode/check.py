@@ -1,26 +1,30 @@
 """What is asked of sources and of a model before and while targets are looked for."""
 
 from collections.abc import Callable, Sequence
+from sys import maxsize
 
 from torch import Tensor
 
 from regard.attention.check import is_integer, show
 from regard.errors import CheckpointError, ConfigError, DataError
-from regard.models.seq2seq import Vocabulary
+from regard.models.language_model import LanguageModel
+from regard.models.seq2seq import Seq2Seq, Vocabulary
 
 
-def check_sources(sources: Sequence[Sequence[int]], vocabulary: Vocabulary) -> None:
-    """Raise DataError unless these are ids of the vocabulary, without `pad`."""
+def check_sources(sources: Sequence[Sequence[int]], vocabulary: Vocabulary, *, prompts: bool = False) -> None:
+    """Raise DataError unless these are ids of the vocabulary, without `pad` if they are no prompts."""
+    without = "" if prompts else f" without pad={vocabulary.pad}, which `generate` adds itself"
     for number, source in enumerate(sources):
         if not isinstance(source, Sequence):
             raise DataError(
                 f"sources[{number}]={show(source)} must be a list of token ids; for one source give [source]"
             )
         for token in source:
-            if not is_integer(token) or not 0 <= token < vocabulary.size or token == vocabulary.pad:
+            known = is_integer(token) and 0 <= token < vocabulary.size
+            if not known or (token == vocabulary.pad and not prompts):
                 raise DataError(
-                    f"sources[{number}] has the token {show(token)}; expected ids from 0 to {vocabulary.size - 1} "
-                    f"without pad={vocabulary.pad}, which `generate` adds itself"
+                    f"sources[{number}] has the token {show(token)}; expected ids from 0 to {vocabulary.size - 1}"
+                    f"{without}"
                 )
 
 
@@ -42,3 +46,15 @@ def check_scores(scores: Tensor, step: int) -> None:
             f"the model's log-probabilities are nan at target token {step}: its weights are damaged or have diverged; "
             "use an earlier checkpoint"
         )
+
+
+def room(model: Seq2Seq | LanguageModel, source: Sequence[int], number: int) -> int:
+    """The tokens that can be written after a source: without bound, or as the model's positions allow."""
+    longest = model.longest
+    if longest is None or not isinstance(model, LanguageModel):
+        return longest or maxsize
+    if len(source) > longest:
+        raise DataError(
+            f"sources[{number}] has {len(source)} tokens, and the model has {longest} positions; shorten it"
+        )
+    return longest - len(source) + 1  # the last token that is written needs no position

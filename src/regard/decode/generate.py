@@ -2,20 +2,20 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
-from sys import maxsize
+from itertools import chain, groupby
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from regard.attention.check import check_integer, show
 from regard.decode.beam import beam
-from regard.decode.check import check_sources, limit
+from regard.decode.check import check_sources, limit, room
 from regard.decode.sampling import Draw, keys
 from regard.decode.search import Beam, Greedy, Hypothesis, Sample, Search
-from regard.decode.single import follow, most_probable
+from regard.decode.single import OVER, Watch, follow, most_probable
 from regard.errors import ConfigError
-from regard.models.seq2seq import Seq2Seq, Vocabulary
+from regard.models.language_model import LanguageModel
+from regard.models.seq2seq import Seq2Seq, State, Vocabulary
 
 
 def twice_as_long(source: int) -> int:
@@ -24,34 +24,39 @@ def twice_as_long(source: int) -> int:
 
 
 def generate(
-    model: Seq2Seq,
+    model: Seq2Seq | LanguageModel,
     sources: Sequence[Sequence[int]],
     *,
     search: Search = Beam(),
     max_length: int | Callable[[int], int] | None = None,
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
+    on_token: Callable[[int, int | None], bool] | None = None,
 ) -> list[list[Hypothesis]]:
-    """Targets of each source, by a model that can step.
+    """Targets of each source, by a model that can step; of a language model, what comes after each prompt.
 
-    Sources of like length are decoded together, and those that are done leave their batch. A source gets the same
-    tokens in any batch. The model runs in evaluation mode, and has its mode back afterwards.
+    Sources of like length are decoded together, prompts only if they are of one length; those that are done leave their
+    batch. A source gets the same tokens in any batch. The model runs in evaluation mode, and has its mode back
+    afterwards.
 
     Args:
-        model: any `Seq2Seq`.
-        sources: token ids of each source, without `eos`.
+        model: any `Seq2Seq` or `LanguageModel`.
+        sources: token ids of each source, without `eos`; or of each prompt, as it is, or `bos` where it is empty.
         search: `Greedy()`, `Sample()` or `Beam()`.
         max_length: tokens that a target may have at most, `eos` among them; or that as a function of the number of
             tokens of its source; None for twice as many and 16 more.
         batch_size: sources that are decoded together, >= 1.
         progress: called after each batch with the number of sources done and of all.
+        on_token: called with the number of a source and each of its tokens as it is chosen, None where it ended by
+            itself; True in return ends it here. Not with a beam search, which knows no token until the end.
 
     Returns:
         Hypotheses of each source in the order of the sources, best first: one, or `n_best` of a beam search.
 
     Raises:
-        ConfigError: another search, a length or a batch size below 1.
-        DataError: sources with tokens that are not in the vocabulary.
+        ConfigError: another search, a length or a batch size below 1; on_token with a beam search.
+        DataError: sources with tokens that are not in the vocabulary, or a prompt that is longer than the model's
+            positions.
         CheckpointError: the model gives NaN.
 
     >>> from regard.models.transformer import Transformer, TransformerConfig
@@ -62,26 +67,39 @@ def generate(
     """
     if not isinstance(search, Greedy | Sample | Beam):
         raise ConfigError(f"search={show(search)} is not a search; known: Greedy(), Sample(), Beam()")
+    if on_token is not None and isinstance(search, Beam):
+        raise ConfigError(f"on_token with search={search}: tokens are known as they come by Greedy() and Sample() only")
     check_integer("generate", "batch_size", batch_size, 1, " sources")
-    check_sources(sources, model.vocabulary)
+    check_sources(sources, model.vocabulary, prompts=isinstance(model, LanguageModel))
     length = twice_as_long if max_length is None else max_length
-    limits = [min(limit(length, source), model.longest or maxsize) for source in sources]
-    order = sorted(range(len(sources)), key=lambda number: (-len(sources[number]), number))
+    limits = [min(limit(length, source), room(model, source, number)) for number, source in enumerate(sources)]
+    done = 0
     found: list[list[Hypothesis]] = [[] for _ in sources]
     with torch.inference_mode(), evaluation(model):
-        run = runner(model, sources, search)
-        for start in range(0, len(order), batch_size):
-            numbers = order[start : start + batch_size]
+        run = runner(model, sources, search, on_token)
+        for numbers in batches([len(source) for source in sources], batch_size, equal=isinstance(model, LanguageModel)):
             batch = run(numbers, [limits[number] for number in numbers])
             for number, hypotheses in zip(numbers, batch, strict=True):
                 found[number] = hypotheses
+            done += len(numbers)
             if progress is not None:
-                progress(start + len(numbers), len(sources))
+                progress(done, len(sources))
     return found
 
 
+def batches(lengths: Sequence[int], size: int, *, equal: bool) -> Iterator[list[int]]:
+    """The numbers of sources that are decoded together, longest first: at most `size`, of equal length if asked."""
+    order = sorted(range(len(lengths)), key=lambda number: (-lengths[number], number))
+    groups = [list(group) for _, group in groupby(order, key=lengths.__getitem__)] if equal else [order]
+    for group in groups:
+        yield from (group[i : i + size] for i in range(0, len(group), size))
+
+
 def runner(
-    model: Seq2Seq, sources: Sequence[Sequence[int]], search: Search
+    model: Seq2Seq | LanguageModel,
+    sources: Sequence[Sequence[int]],
+    search: Search,
+    on_token: Callable[[int, int | None], bool] | None,
 ) -> Callable[[list[int], list[int]], list[list[Hypothesis]]]:
     """What decodes the sources of these numbers, up to these lengths."""
     device = next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
@@ -90,14 +108,36 @@ def runner(
         seed, words = drawn.to(device), keys(sources).to(device)
 
     def run(numbers: list[int], limits: list[int]) -> list[list[Hypothesis]]:
-        memory = model.encode(padded([sources[number] for number in numbers], model.vocabulary).to(device))
+        state, tokens = begun(model, [sources[number] for number in numbers], device)
         most = torch.tensor(limits, device=device)
         if isinstance(search, Beam):
-            return beam(model, memory, most, search)
+            return beam(model, state, tokens, most, search)
         choose = Draw(search, seed, words[numbers]) if isinstance(search, Sample) else most_probable
-        return follow(model, memory, most, choose)
+        return follow(model, state, tokens, most, choose, None if on_token is None else watching(numbers, on_token))
 
     return run
+
+
+def begun(
+    model: Seq2Seq | LanguageModel, sources: Sequence[Sequence[int]], device: torch.device
+) -> tuple[State, Tensor]:
+    """The state before the first step, and the token (B,) that each source or prompt goes on from."""
+    if isinstance(model, LanguageModel):
+        prompts = torch.tensor([source or [model.vocabulary.bos] for source in sources], device=device)
+        return model.start(prompts[:, :-1]), prompts[:, -1]
+    memory = model.encode(padded(sources, model.vocabulary).to(device))
+    return model.start(memory), torch.full((len(sources),), model.vocabulary.bos, device=device)
+
+
+def watching(numbers: list[int], on_token: Callable[[int, int | None], bool]) -> Watch:
+    """Tells tokens one by one, by the numbers of their sources."""
+
+    def watch(sentences: Tensor, tokens: Tensor) -> Tensor:
+        told = zip(sentences.tolist(), tokens.tolist(), strict=True)
+        last = [on_token(numbers[sentence], None if token == OVER else token) for sentence, token in told]
+        return torch.tensor(last, dtype=torch.bool, device=tokens.device)
+
+    return watch
 
 
 def padded(sources: Sequence[Sequence[int]], vocabulary: Vocabulary) -> Tensor:
@@ -108,7 +148,7 @@ def padded(sources: Sequence[Sequence[int]], vocabulary: Vocabulary) -> Tensor:
 
 
 @contextmanager
-def evaluation(model: Seq2Seq) -> Iterator[None]:
+def evaluation(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode; each of its parts gets its own mode back."""
     modes = [(part, part.training) for part in model.modules()]
     model.eval()

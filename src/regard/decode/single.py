@@ -9,10 +9,14 @@ from regard.decode.check import check_scores
 from regard.decode.links import START, Links
 from regard.decode.search import Hypothesis
 from regard.decode.top import top
-from regard.models.seq2seq import Memory, Seq2Seq
+from regard.models.language_model import LanguageModel
+from regard.models.seq2seq import Seq2Seq, State
 
 # (logits (B', N), step, sentences (B',)) -> tokens (B',)
 Choose = Callable[[Tensor, int, Tensor], Tensor]
+# (sentences (B',), tokens (B',)) -> which of them end here, (B',)
+Watch = Callable[[Tensor, Tensor], Tensor]
+OVER = -1  # what a watch is told of a sentence that has ended by itself
 
 
 def most_probable(logits: Tensor, step: int, sentences: Tensor) -> Tensor:
@@ -20,14 +24,23 @@ def most_probable(logits: Tensor, step: int, sentences: Tensor) -> Tensor:
     return top(logits, 1)[1][:, 0]
 
 
-def follow(model: Seq2Seq, memory: Memory, limits: Tensor, choose: Choose) -> list[list[Hypothesis]]:
+def follow(
+    model: Seq2Seq | LanguageModel,
+    state: State,
+    tokens: Tensor,
+    limits: Tensor,
+    choose: Choose,
+    watch: Watch | None = None,
+) -> list[list[Hypothesis]]:
     """A target for each sentence.
 
     Args:
         model: in evaluation mode.
-        memory: of B sources.
+        state: of B sentences with one hypothesis each.
+        tokens: (B,) what each goes on from.
         limits: (B,) tokens that a target may have at most, `eos` among them.
         choose: the next tokens, from logits (B', N), the number of the step, and which sentences (B',) are left.
+        watch: is told each step's tokens, OVER where a sentence ended with `eos`, and says which are the last.
 
     Returns:
         One hypothesis for each sentence.
@@ -36,17 +49,18 @@ def follow(model: Seq2Seq, memory: Memory, limits: Tensor, choose: Choose) -> li
         CheckpointError: the model gives NaN.
     """
     sentences = torch.arange(len(limits), device=limits.device)
-    tokens = torch.full_like(sentences, model.vocabulary.bos)
     last = torch.full_like(sentences, START)
     scores = torch.zeros_like(sentences, dtype=torch.float32)
-    state, links, shortest = model.start(memory), Links(), int(limits.min())
+    links, shortest = Links(), int(limits.min())
     ended: list[tuple[Tensor, ...]] = []
     for step in range(int(limits.max())):
         logits = model.project(model.step(tokens[:, None], state))[:, 0].float()
         tokens = choose(logits, step, sentences)
         scores = scores + logits.log_softmax(1).gather(1, tokens[:, None])[:, 0]
-        finished = tokens == model.vocabulary.eos
+        finished = model.vocabulary.ends(tokens)
         done = finished if step + 1 < shortest else finished | (limits <= step + 1)
+        if watch is not None:
+            done = done | watch(sentences, tokens.masked_fill(finished, OVER))
         before, last = last, links.add(tokens, last)
         if not bool(done.any()):
             continue

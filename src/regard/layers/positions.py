@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from regard.attention.check import check_integer, is_number, show
 from regard.errors import ConfigError, ShapeError
+from regard.layers.rotary_scaling import RotaryScaling
 
 BASE = 10_000.0  # of the wavelengths, in both papers
 
@@ -28,9 +29,11 @@ class Rotary(nn.Module):
             own code; False: one of each half, (0, d/2), (1, d/2 + 1), ..., as in GPT-NeoX and in Llama's checkpoints
             of the transformers package.
         fraction: the share of the features that turn, 0 < fraction <= 1: the first d = fraction * head_dim.
+        scaling: other angles, for texts longer than those that a model was first trained on; None for none.
 
     Raises:
-        ConfigError: a base that is not positive, or features to turn that are not of an even number.
+        ConfigError: a base that is not positive, or with a scaling not above 1; features to turn that are not of an
+            even number.
 
     Source: Su et al. 2021, arXiv 2104.09864, section 3.4.2, equation 34; a fraction: Black et al. 2022,
     arXiv 2204.06745, section 2.1.
@@ -41,7 +44,15 @@ class Rotary(nn.Module):
               [0.5403, 0.8415]]]])
     """
 
-    def __init__(self, head_dim: int, *, base: float = BASE, interleaved: bool = True, fraction: float = 1.0) -> None:
+    def __init__(
+        self,
+        head_dim: int,
+        *,
+        base: float = BASE,
+        interleaved: bool = True,
+        fraction: float = 1.0,
+        scaling: RotaryScaling | None = None,
+    ) -> None:
         super().__init__()
         check_integer("Rotary", "head_dim", head_dim, 2)
         _check_base("Rotary", base)
@@ -51,8 +62,11 @@ class Rotary(nn.Module):
                 f"Rotary: head_dim={head_dim} with fraction={fraction} turns {head_dim * fraction:g} features; "
                 f"expected an even number from 2 to {head_dim}"
             )
+        if scaling is not None and base <= 1:
+            raise ConfigError(f"Rotary: base={base} with scaling={scaling} must be above 1, so that frequencies differ")
         self.head_dim, self.base, self.interleaved, self.fraction = head_dim, base, interleaved, fraction
         self.turned = turned
+        self.scaling = scaling
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """The queries or keys, turned.
@@ -78,8 +92,13 @@ class Rotary(nn.Module):
             )
         dtype = torch.promote_types(x.dtype, torch.float32)
         pair = torch.arange(0, self.turned, 2, dtype=dtype, device=x.device)
-        angle_B1Li = (positions[:, None, :, None].to(dtype)) * self.base ** (-pair / self.turned)
+        frequency = self.base ** (-pair / self.turned)
+        if self.scaling is not None:
+            frequency = self.scaling.scaled(frequency, self.base)
+        angle_B1Li = positions[:, None, :, None].to(dtype) * frequency
         cos, sin = angle_B1Li.cos(), angle_B1Li.sin()
+        if self.scaling is not None and self.scaling.amplitude != 1:
+            cos, sin = cos * self.scaling.amplitude, sin * self.scaling.amplitude
         turning, rest = x[..., : self.turned].to(dtype), x[..., self.turned :]
         if self.interleaved:
             first, second = turning[..., 0::2], turning[..., 1::2]
@@ -90,8 +109,10 @@ class Rotary(nn.Module):
         return torch.cat([turned.to(x.dtype), rest], -1) if self.turned < self.head_dim else turned.to(x.dtype)
 
     def extra_repr(self) -> str:
+        scaling = "" if self.scaling is None else f", scaling={self.scaling}"
         return (
-            f"head_dim={self.head_dim}, base={self.base:g}, interleaved={self.interleaved}, fraction={self.fraction:g}"
+            f"head_dim={self.head_dim}, base={self.base:g}, interleaved={self.interleaved}, "
+            f"fraction={self.fraction:g}{scaling}"
         )
 
 

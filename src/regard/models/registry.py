@@ -9,7 +9,10 @@ from torch import nn
 from regard.attention.check import check_integer, show
 from regard.errors import ConfigError, nearest
 from regard.layers.attention_config import AttentionConfig
+from regard.layers.rotary_scaling import RotaryScaling
 from regard.models.convs2s import ConvS2S, ConvS2SConfig
+from regard.models.gpt import GPT, GPTConfig
+from regard.models.llama import Llama, LlamaConfig
 from regard.models.luong import Luong, LuongConfig
 from regard.models.rnn import RNN, RNNConfig
 from regard.models.seq2seq import Seq2Seq, Vocabulary
@@ -22,7 +25,10 @@ MODELS: dict[str, tuple[type, type[Seq2Seq]]] = {
     "convs2s": (ConvS2SConfig, ConvS2S),
 }
 # Those that read and write published checkpoints, besides the Transformer.
-PUBLISHED: dict[str, tuple[type, type[nn.Module]]] = {}
+PUBLISHED: dict[str, tuple[type, type[nn.Module]]] = {
+    "gpt": (GPTConfig, GPT),
+    "llama": (LlamaConfig, Llama),
+}
 
 
 def config_from_plain(name: str, plain: Mapping[str, Any]) -> Any:
@@ -30,7 +36,8 @@ def config_from_plain(name: str, plain: Mapping[str, Any]) -> Any:
 
     Args:
         name: of the model.
-        plain: its fields; what is left out has its default. "vocabulary" and "attention" may be dictionaries.
+        plain: its fields; what is left out has its default. "vocabulary", "attention" and "rotary_scaling" may be
+            dictionaries.
 
     Returns:
         The model's configuration.
@@ -48,7 +55,9 @@ def config_from_plain(name: str, plain: Mapping[str, Any]) -> Any:
         given["vocabulary"] = _vocabulary(_mapping("vocabulary", given["vocabulary"]))
     if "attention" in given and not isinstance(given["attention"], AttentionConfig):
         given["attention"] = AttentionConfig.from_plain(_mapping("attention", given["attention"]))
-    return _filled(name, made, given)
+    if given.get("rotary_scaling") is not None and not isinstance(given["rotary_scaling"], RotaryScaling):
+        given["rotary_scaling"] = RotaryScaling.from_plain(_mapping("rotary_scaling", given["rotary_scaling"]))
+    return _filled(name, made, {field: tuple(x) if isinstance(x, list) else x for field, x in given.items()})
 
 
 def config_to_plain(config: Any) -> dict[str, Any]:
@@ -122,9 +131,9 @@ def _entry(name: str) -> tuple[type, type[nn.Module]]:
 
 
 def _plain(x: Any) -> Any:
-    if isinstance(x, AttentionConfig):
+    if isinstance(x, AttentionConfig | Vocabulary | RotaryScaling):
         return x.to_plain()
-    return dataclasses.asdict(x) if isinstance(x, Vocabulary) else x
+    return list(x) if isinstance(x, tuple) else x
 
 
 def _mapping(name: str, plain: object) -> Mapping[str, Any]:
@@ -134,13 +143,16 @@ def _mapping(name: str, plain: object) -> Mapping[str, Any]:
 
 
 def _vocabulary(plain: Mapping[str, Any]) -> Vocabulary:
-    made: Vocabulary = _filled("vocabulary", Vocabulary, plain)
-    for name, x in dataclasses.asdict(made).items():
+    more = plain.get("more_eos", ())
+    if not isinstance(more, list | tuple):
+        raise ConfigError(f"vocabulary: more_eos={show(more)} must be a list of tokens")
+    made: Vocabulary = _filled("vocabulary", Vocabulary, {**plain, "more_eos": tuple(more)})
+    marks = {"pad": made.pad, "bos": made.bos, "eos": made.eos, **{f"more_eos[{i}]": x for i, x in enumerate(more)}}
+    for name, x in {"size": made.size, **marks}.items():
         check_integer("vocabulary", name, x, 0)
-    if max(made.pad, made.bos, made.eos) >= made.size:
-        raise ConfigError(
-            f"vocabulary: size={made.size} tokens have no room for pad={made.pad}, bos={made.bos} and eos={made.eos}"
-        )
+    if max(marks.values()) >= made.size:
+        said = ", ".join(f"{name}={x}" for name, x in marks.items())
+        raise ConfigError(f"vocabulary: size={made.size} tokens have no room for {said}")
     return made
 
 

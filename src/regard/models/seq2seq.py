@@ -27,12 +27,26 @@ class Vocabulary:
         pad: fills the places after the end of a source.
         bos: what every target starts with.
         eos: what every source and target ends with.
+        more_eos: other tokens that end what a model writes.
     """
 
     size: int
     pad: int = 0
     bos: int = 1
     eos: int = 2
+    more_eos: tuple[int, ...] = ()
+
+    def to_plain(self) -> dict[str, Any]:
+        """The same as JSON's types; no `more_eos` where there are none."""
+        plain = {"size": self.size, "pad": self.pad, "bos": self.bos, "eos": self.eos}
+        return {**plain, "more_eos": list(self.more_eos)} if self.more_eos else plain
+
+    def ends(self, tokens: Tensor) -> Tensor:
+        """Which of the tokens end a text: booleans of their shape."""
+        found = tokens == self.eos
+        for token in self.more_eos:
+            found |= tokens == token
+        return found
 
 
 class Memory(NamedTuple):

@@ -1,0 +1,173 @@
+"""What every model can do that goes on from a text: be trained, and be run a token at a time.
+
+Training sees whole texts (`forward`); running goes `start`, which reads a prompt at once, then `step` after `step`.
+Both give the same logits for the same tokens. Padding stands at the right, where `lengths` ends.
+
+Layout: B texts, L tokens, K hypotheses of each text, D features, N the vocabulary.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+
+from regard.attention.cache import KeyValueCache
+from regard.attention.check import is_integer, show
+from regard.attention.sequence_pattern import KeyLengths
+from regard.errors import CheckpointError, ShapeError
+from regard.models.seq2seq import State, Vocabulary
+
+INTEGERS = (torch.int64, torch.int32)
+
+
+class LanguageModelOutput(NamedTuple):
+    """What a model says of texts."""
+
+    logits: Tensor  # (B, L, N): of the token after each token
+    hidden: Tensor  # (B, L, D): what the logits are projected from
+
+
+@final
+class PromptState(State):
+    """Keys and values of the tokens so far, a cache a layer: of K hypotheses of each of B texts, all of one length."""
+
+    def __init__(self, past: list[KeyValueCache]) -> None:
+        self.past = past
+        self.hypotheses = 1
+        self.length = 0
+        self._rows: Tensor | None = None  # to go on with: chosen at the next step, once for all changes
+
+    def reorder(self, parents: Tensor) -> None:
+        first = torch.arange(len(parents), device=parents.device)[:, None] * self.hypotheses
+        self._select((first + parents).flatten())
+        self.hypotheses = parents.shape[1]
+
+    def keep(self, sentences: Tensor) -> None:
+        within = torch.arange(self.hypotheses, device=sentences.device)
+        self._select((sentences[:, None] * self.hypotheses + within).flatten())
+
+    def settle(self) -> None:
+        """Make the past what `reorder` and `keep` said."""
+        if self._rows is not None:
+            for cache in self.past:
+                cache.select(self._rows)
+        self._rows = None
+
+    def _select(self, rows: Tensor) -> None:
+        self._rows = rows if self._rows is None else self._rows[rows]
+
+
+class LanguageModel(nn.Module, ABC):
+    """A model of the next token after each token: causal layers, a norm, and the logits."""
+
+    config: Any  # the frozen dataclass that it was built from
+    vocabulary: Vocabulary
+    layers: nn.ModuleList  # of `CausalLayer`
+    norm: nn.Module  # of the last layer's output
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens that a text may have at most; None for no bound."""
+        return None
+
+    @abstractmethod
+    def embed(self, tokens: Tensor, start: int) -> Tensor:
+        """The first layer's input (B, L, D) of tokens (B, L), the first of which stands at position `start`."""
+
+    @abstractmethod
+    def project(self, hidden: Tensor) -> Tensor:
+        """The logits (..., N) of the next token, from what the norm gives (..., D)."""
+
+    def forward(self, tokens: Tensor, lengths: Tensor | None = None) -> LanguageModelOutput:
+        """The logits of the token after each token.
+
+        Args:
+            tokens: token ids (B, L).
+            lengths: (B,), how many tokens of each text are not padding; None for all. Padding stands at the right, no
+                token sees it, and what comes out at its places means nothing.
+
+        Returns:
+            A `LanguageModelOutput`: logits (B, L, N) and hidden (B, L, D).
+
+        Raises:
+            ShapeError: something else than token ids (B, L) and lengths (B,), or more tokens than the model has
+                positions for.
+        """
+        check_texts(tokens, lengths)
+        x = self.embed(tokens, 0)
+        pattern = None if lengths is None else KeyLengths(lengths)
+        for layer in self.layers:
+            x = layer(x, pattern=pattern)
+        hidden: Tensor = self.norm(x)
+        return LanguageModelOutput(self.project(hidden), hidden)
+
+    def start(self, prompts: Tensor) -> PromptState:
+        """The state after prompts of one length.
+
+        Args:
+            prompts: token ids (B, L), read at once; L may be 0.
+
+        Returns:
+            The state, one hypothesis a prompt.
+        """
+        state = PromptState([KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in self.layers])
+        if prompts.shape[1]:
+            self._go_on(prompts, state)
+        return state
+
+    def step(self, tokens: Tensor, state: PromptState) -> Tensor:
+        """The hidden vectors (B, K, D) after one more token of each hypothesis (B, K); the state moves on."""
+        state.settle()
+        return self._go_on(tokens.flatten()[:, None], state).view(*tokens.shape, -1)
+
+    def _go_on(self, tokens: Tensor, state: PromptState) -> Tensor:
+        """The hidden vectors (rows, L, D) after more tokens of each row (rows, L)."""
+        x = self.embed(tokens, state.length)
+        for layer, past in zip(self.layers, state.past, strict=True):
+            x = layer(x, past=past)
+        state.length += tokens.shape[1]
+        hidden: Tensor = self.norm(x)
+        return hidden
+
+
+def check_texts(tokens: Tensor, lengths: Tensor | None) -> None:
+    """Raise ShapeError unless these are the token ids of texts, and how many of them are not padding."""
+    if not isinstance(tokens, Tensor) or tokens.dim() != 2 or tokens.dtype not in INTEGERS or not tokens.numel():
+        raise ShapeError(f"tokens is {show(tokens)}; expected token ids, integers of shape (batch, length), not empty")
+    if lengths is None:
+        return
+    if not isinstance(lengths, Tensor) or lengths.dtype not in INTEGERS or lengths.shape != tokens.shape[:1]:
+        raise ShapeError(
+            f"lengths is {show(lengths)}; expected integers of shape ({len(tokens)},), how many tokens of each text "
+            "are not padding"
+        )
+
+
+def published_vocabulary(family: str, config: Mapping[str, Any]) -> Vocabulary:
+    """The vocabulary of a published configuration.
+
+    Args:
+        family: that a message names.
+        config: fields by name: vocab_size, and bos_token_id, eos_token_id and pad_token_id, of which the first and the
+            last may be missing or None.
+
+    Returns:
+        The vocabulary; a missing mark is the first of those that end a text.
+
+    Raises:
+        CheckpointError: a size or token that is none.
+    """
+    size, given = config.get("vocab_size"), config.get("eos_token_id")
+    ends = given if isinstance(given, list) else [given]
+    marks = {name: config.get(f"{name}_token_id") for name in ("bos", "pad")}
+    tokens = [*ends, *(x for x in marks.values() if x is not None)]
+    if not (is_integer(size) and ends and all(is_integer(x) and 0 <= x < size for x in tokens)):
+        raise CheckpointError(
+            f"{family}: vocab_size={size!r:.50}, eos_token_id={given!r:.50}, bos_token_id={marks['bos']!r:.50}, "
+            f"pad_token_id={marks['pad']!r:.50}; expected a number of tokens and ids below it, of which the last two "
+            "may be null"
+        )
+    bos, pad = (ends[0] if x is None else x for x in marks.values())
+    return Vocabulary(size=size, pad=pad, bos=bos, eos=ends[0], more_eos=tuple(ends[1:]))

@@ -1,0 +1,193 @@
+"""Llama and its near kin: rotary positions, grouped queries, norms by the root mean square, gated networks.
+
+Source: Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models", arXiv 2302.13971, section 2.2;
+grouped queries: Touvron et al. 2023, arXiv 2307.09288, section 2.2; windows: Jiang et al. 2023, "Mistral 7B",
+arXiv 2310.06825, section 2.
+"""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from regard.attention.check import is_integer
+from regard.attention.pattern import Causal, Pattern, SlidingWindow
+from regard.errors import ConfigError, nearest
+from regard.layers.causal_layer import CausalLayer
+from regard.layers.multi_head_attention import MultiHeadAttention
+from regard.layers.positions import Rotary
+from regard.layers.rotary_scaling import RotaryScaling
+from regard.layers.transformer_layer import GatedFeedForward
+from regard.models.check import check_fields
+from regard.models.language_model import LanguageModel
+from regard.models.seq2seq import Vocabulary
+
+SPREAD = 0.02  # standard deviation of the weights that training starts from
+
+
+def _size(layers: int, embed_dim: int, num_heads: int, hidden_dim: int, **more: Any) -> dict[str, Any]:
+    return {"layers": layers, "embed_dim": embed_dim, "num_heads": num_heads, "hidden_dim": hidden_dim, **more}
+
+
+# llama: table 2 of arXiv 2302.13971, its networks' sizes from section 2.2 (8/3 of embed_dim, to a multiple of 256);
+# mistral: table 1 of arXiv 2310.06825; llama3: table 3 of arXiv 2407.21783.
+SIZES: dict[str, dict[str, Any]] = {
+    "llama-7b": _size(32, 4096, 32, 11008),
+    "llama-13b": _size(40, 5120, 40, 13824),
+    "llama-33b": _size(60, 6656, 52, 17920),
+    "llama-65b": _size(80, 8192, 64, 22016),
+    "llama2-70b": _size(80, 8192, 64, 28672, num_kv_heads=8, max_length=4096),
+    "mistral-7b": _size(32, 4096, 32, 14336, num_kv_heads=8, max_length=32768, windows=(4096,) * 32),
+    "llama3-8b": _size(32, 4096, 32, 14336, num_kv_heads=8, max_length=8192, rotary_base=500_000.0),
+    "llama3-70b": _size(80, 8192, 64, 28672, num_kv_heads=8, max_length=8192, rotary_base=500_000.0),
+}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LlamaConfig:
+    """The sizes and choices of a Llama, a Mistral or a Qwen2.
+
+    Args:
+        vocabulary: of the texts.
+        embed_dim: D, the size of a token's state.
+        num_heads: H, query heads.
+        num_kv_heads: G, key and value heads, which divide H; H by default.
+        head_dim: E, the size of a head; embed_dim / num_heads by default.
+        hidden_dim: of the feed-forward networks.
+        layers: how many.
+        max_length: the longest text that it is for. Positions turn queries and keys, so that no table bounds them.
+        windows: of each layer, how many keys a query sees, its own among them; None in it for all. Empty for all in
+            every layer.
+        activation: of the feed-forward networks' gates.
+        rotary_base: of the positions' wavelengths.
+        rotary_scaling: other angles, for texts longer than those of the first training.
+        projection_bias: whether the projections of queries, keys and values add a bias.
+        output_bias: whether the projection after attention does.
+        feed_forward_bias: whether the feed-forward networks' maps do.
+        attention_dropout: of the attention's weights.
+        norm_eps: what norms add to the mean square.
+        tie_output: whether the output's vectors are those of the tokens.
+
+    Raises:
+        ConfigError: a field that is out of range, or windows of another number of layers.
+    """
+
+    vocabulary: Vocabulary
+    embed_dim: int = 4096
+    num_heads: int = 32
+    num_kv_heads: int | None = None
+    head_dim: int | None = None
+    hidden_dim: int = 11008
+    layers: int = 32
+    max_length: int = 2048
+    windows: tuple[int | None, ...] = ()
+    activation: str = "swish"
+    rotary_base: float = 10_000.0
+    rotary_scaling: RotaryScaling | None = None
+    projection_bias: bool = False
+    output_bias: bool = False
+    feed_forward_bias: bool = False
+    attention_dropout: float = 0.0
+    norm_eps: float = 1e-6
+    tie_output: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        sizes = all(x is None or (is_integer(x) and x >= 1) for x in self.windows)
+        if not sizes or len(self.windows) not in (0, self.layers):
+            raise ConfigError(
+                f"LlamaConfig: windows={self.windows!r:.60} must be a number of keys >= 1, or None, for each of the "
+                f"{self.layers} layers, or empty"
+            )
+
+    @staticmethod
+    def of_size(size: str, vocabulary: Vocabulary, **changes: Any) -> "LlamaConfig":
+        """A published size by name.
+
+        Args:
+            size: "llama-7b", "llama-13b", "llama-33b", "llama-65b", "llama2-70b", "llama3-8b", "llama3-70b" or
+                "mistral-7b".
+            vocabulary: of the texts.
+            changes: other fields.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ConfigError: an unknown size.
+        """
+        if size not in SIZES:
+            raise ConfigError(f"Llama has no size {size!r}; {nearest(size, SIZES)}")
+        return LlamaConfig(vocabulary=vocabulary, **{**SIZES[size], **changes})
+
+    def pattern(self, layer: int) -> Pattern:
+        """Which keys a query of a layer may attend to; layers count from 0."""
+        window = self.windows[layer] if self.windows else None
+        return Causal() if window is None else Causal() & SlidingWindow(left=window - 1)
+
+
+@final
+class Llama(LanguageModel):
+    """A stack of causal layers over embedded tokens, normalized before each part and at the end.
+
+    Args:
+        config: its sizes and choices.
+
+    Raises:
+        ConfigError: sizes that don't go together.
+
+    Source: Touvron et al. 2023, arXiv 2302.13971, section 2.2.
+
+    >>> import regard as rg
+    >>> sizes = {"embed_dim": 16, "num_heads": 4, "num_kv_heads": 2, "hidden_dim": 24, "layers": 2}
+    >>> model = rg.Llama(rg.LlamaConfig(vocabulary=rg.Vocabulary(size=100), windows=(None, 8), **sizes))
+    >>> model(torch.tensor([[5, 6, 7]])).logits.shape
+    torch.Size([1, 3, 100])
+    """
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config, self.vocabulary = config, config.vocabulary
+        self.embedding = nn.Embedding(config.vocabulary.size, config.embed_dim)
+        self.layers = nn.ModuleList(self._layer(i) for i in range(config.layers))
+        self.norm = nn.RMSNorm(config.embed_dim, config.norm_eps)
+        self.output = None if config.tie_output else nn.Linear(config.embed_dim, config.vocabulary.size, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start again: small random weights, biases 0, gains 1."""
+        for parameter in self.parameters():
+            if parameter.dim() == 2:
+                nn.init.normal_(parameter, std=SPREAD)
+
+    @property
+    def longest(self) -> int:
+        return self.config.max_length
+
+    def embed(self, tokens: Tensor, start: int) -> Tensor:
+        embedded: Tensor = self.embedding(tokens)
+        return embedded
+
+    def project(self, hidden: Tensor) -> Tensor:
+        return functional.linear(hidden, self.embedding.weight if self.output is None else self.output.weight)
+
+    def _layer(self, i: int) -> CausalLayer:
+        config = self.config
+        head_dim = config.embed_dim // config.num_heads if config.head_dim is None else config.head_dim
+        attention = MultiHeadAttention(
+            config.embed_dim,
+            config.num_heads,
+            num_kv_heads=config.num_kv_heads,
+            head_dim=head_dim,
+            bias=config.projection_bias,
+            output_bias=config.output_bias,
+            positions=Rotary(head_dim, base=config.rotary_base, interleaved=False, scaling=config.rotary_scaling),
+            dropout=config.attention_dropout,
+            pattern=config.pattern(i),
+        )
+        feed_forward = GatedFeedForward(
+            config.embed_dim, config.hidden_dim, config.activation, bias=config.feed_forward_bias
+        )
+        return CausalLayer(attention, feed_forward, norm=lambda: nn.RMSNorm(config.embed_dim, config.norm_eps))
