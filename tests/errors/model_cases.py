@@ -134,7 +134,12 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         ConfigError,
         "vocabulary: size=2 tokens have no room for pad=0, bos=1, eos=2",
     ),
-    ("model-config", lambda: name_of(SMALL), ConfigError, "Vocabulary(size=9, pad=0, bos=1, eos=2) is not the config"),
+    (
+        "model-config",
+        lambda: name_of(SMALL),
+        ConfigError,
+        "Vocabulary(size=9, pad=0, bos=1, eos=2, more_eos=()) is not the config",
+    ),
     ("model-build", lambda: build("rnn"), ConfigError, "'rnn' is not the configuration of a model; known: "),
     ("model-to-plain", lambda: config_to_plain(None), ConfigError, "None is not the configuration of a model"),
 ]
