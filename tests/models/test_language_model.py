@@ -1,4 +1,4 @@
-"""Language models: steps are the whole, caches follow the band, padding is not seen, a text is the same in any batch."""
+"""Language models: steps are the whole, caches follow the band, padding is not seen, batches change nothing."""
 
 import pytest
 import torch
