@@ -15,6 +15,8 @@ from regard.attention.spec import AttentionSpec
 from regard.attention.summary import Seen, Summary
 from regard.decode.generate import generate
 from regard.decode.search import Beam, Greedy, Hypothesis, Sample
+from regard.integrations.sdpa import replace_sdpa
+from regard.integrations.transformers import integrate_transformers
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.fast_linear import accelerate, restore
 from regard.layers.learned import (
@@ -116,10 +118,12 @@ __all__ = [
     "accelerate",
     "attend",
     "generate",
+    "integrate_transformers",
     "load",
     "look",
     "plan",
     "record",
+    "replace_sdpa",
     "restore",
     "shade",
 ]

@@ -1,0 +1,1 @@
+"""regard's operator inside other libraries' models."""

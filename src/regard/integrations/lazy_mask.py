@@ -1,0 +1,75 @@
+"""A mask that stays what it means until somebody looks at its numbers."""
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from regard.attention.pattern import Pattern, positions
+from regard.errors import UnsupportedError
+
+ALIASES = (torch.ops.aten.alias.default, torch.ops.aten.detach.default)
+SLICE = torch.ops.aten.slice.Tensor
+
+
+@final
+class LazyMask(Tensor):
+    """Booleans (B, 1, L, S), True = may attend, of which only a pattern and the positions are in memory.
+
+    A model may hand it on, move it to the device where it is, or take a slice that is all of it; whatever else it does
+    is done to the dense tensor. So it can stand wherever a mask is read.
+
+    Args:
+        pattern: which keys a query may attend to.
+        shape: B, 1, L and S.
+        query_start: position of the first query.
+        key_start: position of the first key.
+        device: of the dense tensor.
+    """
+
+    pattern: Pattern
+    query_start: int
+    key_start: int
+
+    @staticmethod
+    def __new__(
+        cls: type["LazyMask"],
+        pattern: Pattern,
+        shape: tuple[int, int, int, int],
+        query_start: int,
+        key_start: int,
+        device: torch.device,
+    ) -> "LazyMask":
+        made: LazyMask = Tensor._make_wrapper_subclass(cls, shape, dtype=torch.bool, device=device)
+        made.pattern, made.query_start, made.key_start = pattern, query_start, key_start
+        return made
+
+    def dense(self) -> Tensor:
+        """All L x S booleans."""
+        query_BL, key_S = positions(self.shape[2], self.shape[3], self.query_start, self.key_start, self.device)
+        return self.pattern.visible(query_BL, key_S).expand(self.shape)
+
+    def __repr__(self, *, tensor_contents: object = None) -> str:
+        return f"LazyMask({self.pattern}, {tuple(self.shape)})"
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in ALIASES or (func is SLICE and _takes_all(*args)):
+            mask = args[0]
+            return LazyMask(mask.pattern, tuple(mask.shape), mask.query_start, mask.key_start, mask.device)
+        kinds = zip(func._schema.arguments, args, strict=False)
+        if any(isinstance(x, LazyMask) and kind.alias_info and kind.alias_info.is_write for kind, x in kinds):
+            raise UnsupportedError(f"{func} would write into {args[0]}, which holds no numbers; give it mask.clone()")
+        args, kwargs = tree_map_only(LazyMask, LazyMask.dense, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+
+def _takes_all(mask: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> bool:
+    """Whether a slice leaves nothing out."""
+    size = mask.shape[dim]
+    return range(size)[slice(start, end, step)] == range(size)
