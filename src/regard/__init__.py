@@ -44,6 +44,7 @@ from regard.models.rnn import RNN, RNNConfig
 from regard.models.seq2seq import Seq2Seq, Vocabulary
 from regard.models.transformer import Transformer, TransformerConfig
 from regard.train.options import TrainOptions
+from regard.trained.completer import Completer
 from regard.trained.load import load
 from regard.trained.translator import Translator
 
@@ -59,6 +60,7 @@ __all__ = [
     "Bilinear",
     "BlockSparse",
     "Causal",
+    "Completer",
     "ConvS2S",
     "ConvS2SConfig",
     "Cosine",

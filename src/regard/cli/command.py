@@ -43,7 +43,7 @@ class Count(click.ParamType[int]):
 
 
 class Command(click.Command):
-    """A verb, each option of which is given once at most.
+    """A verb, each option of which is given once at most, but for those that are lists.
 
     Args:
         name: the verb.
@@ -66,7 +66,7 @@ class Command(click.Command):
         """What a command line says, as texts by parameter; UsageError where it says something twice."""
         values, _, params = self.make_parser(ctx).parse_args(list(args))
         for param in params:
-            if isinstance(param, click.Option) and params.count(param) > 1:
+            if isinstance(param, click.Option) and not param.multiple and params.count(param) > 1:
                 raise click.UsageError(f"{max(param.opts, key=len)} is given {params.count(param)} times", ctx)
         return values
 

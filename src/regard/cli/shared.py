@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -28,14 +28,15 @@ def model_flags() -> list[click.Parameter]:
     ]
 
 
-def search_flags(*, sampling: bool = False) -> list[click.Parameter]:
-    """How the target is looked for."""
+def search_flags(*, sampling: bool = False, usual: Literal["beam", "greedy"] = "beam") -> list[click.Parameter]:
+    """How the target is looked for; `usual` is what the verb does without such a flag."""
+    of_beam, of_greedy = ("", "  [default]") if usual == "greedy" else (f"  [default: {BEAM}]", "")
     flags: list[click.Parameter] = [
-        Flag(["--beam"], type=COUNT, metavar="SIZE", help=f"Beam search with so many hypotheses.  [default: {BEAM}]"),
+        Flag(["--beam"], type=COUNT, metavar="SIZE", help=f"Beam search with so many hypotheses.{of_beam}"),
         Flag(
             ["--length-penalty"], type=float, metavar="X", help="Of beam search: above 1 favors longer.  [default: 1.0]"
         ),
-        Flag(["--greedy"], is_flag=True, help="The most probable token at each step: fast."),
+        Flag(["--greedy"], is_flag=True, help=f"The most probable token at each step: fast.{of_greedy}"),
     ]
     if sampling:
         flags += [

@@ -6,9 +6,15 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
+from regard.models.gpt import GPT, from_gpt2, to_gpt2
+from regard.models.llama import Llama
+from regard.models.llama_names import from_llama, to_llama
 from regard.models.marian import from_marian, to_marian
 from regard.models.transformer import Transformer
+from regard.trained.completer import Completer
 from regard.trained.translator import Translator
+
+END = "<|endoftext|>"  # GPT-2's only mark
 
 
 @final
@@ -32,7 +38,16 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
+    "gpt2": Family(
+        read=from_gpt2, write=to_gpt2, module=GPT, job=Completer, roles={"bos": END, "eos": END, "unk": END}
+    ),
+    **dict.fromkeys(
+        ("llama", "mistral", "qwen2"), Family(read=from_llama, write=to_llama, module=Llama, job=Completer)
+    ),
     "marian": Family(read=from_marian, write=to_marian, module=Transformer, job=Translator),
 }
 # What a folder of regard's own loads as, by its task.
-JOBS: dict[str, Callable[[Any, Any, Mapping[str, Any]], Any]] = {"translate": Translator}
+JOBS: dict[str, Callable[[Any, Any, Mapping[str, Any]], Any]] = {
+    "translate": Translator,
+    "complete": Completer,
+}

@@ -29,7 +29,7 @@ from regard.models.published import WRONG, misfits, some
 from regard.models.registry import build, config_from_plain, config_to_plain, name_of, vocabulary_size
 
 FORMAT = 1
-TASKS = ("translate",)
+TASKS = ("translate", "complete")
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 AnyTokenizer = Tokenizer | PublishedTokenizer | None

@@ -1,0 +1,104 @@
+"""`regard complete`."""
+
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from regard.cli.command import Command, Count, Flag, Words
+from regard.cli.shared import SENTENCES, model_flags, open_model, read_texts, search_flags, search_of
+
+if TYPE_CHECKING:
+    from regard.tasks.complete import Completion
+    from regard.trained.completer import Completer
+
+BATCHES = 8  # that are read at a time: texts of as many tokens run together, so there must be a choice
+
+
+def run(
+    texts: tuple[str, ...],
+    model: str | None,
+    threads: int | None,
+    max_new_tokens: int,
+    stop: tuple[str, ...],
+    batch_size: int,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Go on with texts, or with the lines of standard input.
+
+    One text's continuation is written as it comes, but by beam search. Of several texts, or with --n-best, each
+    continuation is one line, with a space for each end of a line; --json tells them whole.
+    """
+    from regard.decode.search import Beam
+    from regard.errors import UnsupportedError
+    from regard.trained.completer import Completer
+
+    n_best = how.get("n_best")
+    how["greedy"] = how["greedy"] or not (how["sample"] or how["beam"] or n_best)
+    search = search_of(how)
+    completer = open_model(model, threads)
+    if not isinstance(completer, Completer):
+        job = type(completer).__name__
+        raise UnsupportedError(f"{model or 'the model that regard ships'} is a {job}, which does not go on from a text")
+    settings = {"search": search, "max_new_tokens": max_new_tokens, "stop": stop, "batch_size": batch_size}
+    streams = not isinstance(search, Beam) and not as_json
+    if streams and len(texts) == 1:
+        return write_as_it_comes(completer, texts[0], settings)
+    if streams and not texts and sys.stdin.isatty():
+        for text in read_texts():
+            write_as_it_comes(completer, text, settings)
+        return None
+    lines, number = iter(texts) if texts else read_texts(), 0
+    while chunk := list(itertools.islice(lines, BATCHES * batch_size)):
+        for found in completer.complete(chunk, **settings):
+            number += 1
+            for line in told(found, number if n_best else None, as_json=as_json):
+                sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    return None
+
+
+def write_as_it_comes(completer: "Completer", text: str, settings: dict[str, Any]) -> None:
+    """The continuation of one text, piece by piece, and the end of a line."""
+
+    def write(_: int, piece: str) -> None:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+
+    completer.complete([text], **settings, on_text=write)
+    sys.stdout.write("\n")
+
+
+def told(found: "Completion", number: int | None, *, as_json: bool) -> Iterator[str]:
+    """The lines that tell of a text: one for each way that it goes on."""
+    for one in found.candidates:
+        if as_json:
+            fields = {"prompt": found.prompt, "text": one.text, "score": one.score, "end": one.end}
+            yield json.dumps(fields, ensure_ascii=False)
+        else:
+            line = " ".join(one.text.splitlines())
+            yield line if number is None else f"{number}\t{line}"
+
+
+command = Command(
+    "complete",
+    run,
+    params=[
+        Words(
+            "texts", about="What to go on from; without it, the lines of standard input.", nargs=-1, metavar="[TEXT]..."
+        ),
+        *model_flags(),
+        *search_flags(sampling=True, usual="greedy"),
+        Flag(["--max-new-tokens"], type=Count(), default=64, show_default=True, help="Tokens to write, at most."),
+        Flag(["--stop"], multiple=True, metavar="TEXT", help="End before this text; can be given several times."),
+        Flag(["--json", "as_json"], is_flag=True, help="A line of JSON each: prompt, text, score, end."),
+        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts that run together."),
+    ],
+    examples=[
+        'regard complete "Once upon a time" --model gpt2',
+        'regard complete "Q: What is a key?" --model gpt2 --sample --top-p 0.9 --stop "Q:" --max-new-tokens 100',
+        "regard complete --model gpt2 --json < prompts.txt > completions.jsonl",
+    ],
+)

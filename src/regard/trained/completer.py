@@ -1,0 +1,83 @@
+"""A language model with its tokenizer as one object: what `regard.load` gives for GPT, Llama and their kin."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+from regard.decode.search import Greedy, Search
+from regard.errors import DataError
+from regard.models.language_model import LanguageModel
+from regard.tasks.complete import Completion, complete
+from regard.trained import folder as folders
+
+
+@final
+class Completer:
+    """A model with its tokenizer, and what the two can do.
+
+    Args:
+        module: the torch module; `module(tokens, lengths)` gives named results, `logits` and `hidden`.
+        tokenizer: of the model; None where there is none, and then only the module is of use.
+        config: what else is known of it.
+    """
+
+    def __init__(self, module: LanguageModel, tokenizer: Any, config: Mapping[str, Any] | None = None) -> None:
+        self.module, self.tokenizer, self.config = module, tokenizer, dict(config or {})
+
+    def complete(
+        self,
+        texts: Sequence[str],
+        *,
+        search: Search = Greedy(),
+        max_new_tokens: int = 64,
+        stop: Sequence[str] = (),
+        batch_size: int = 32,
+        on_text: Callable[[int, str], None] | None = None,
+    ) -> list[Completion]:
+        """How texts go on; `str` of one is the text with its best continuation.
+
+        Args:
+            texts: any texts.
+            search: `Greedy`, `Sample` or `Beam`.
+            max_new_tokens: tokens that may be written after each text, at most.
+            stop: strings before which a text ends.
+            batch_size: texts that run together, where they have as many tokens.
+            on_text: called with the number of a text and what has been written, piece by piece as it comes. Not with a
+                beam search.
+
+        Returns:
+            A completion for each text, in order, with `.text`, `.prompt` and all `.candidates`.
+
+        Raises:
+            DataError: something else than a list of texts, a text with more tokens than the model has positions, or a
+                model without a tokenizer.
+            ConfigError: a length, batch size or stop string that is none; on_text with a beam search.
+        """
+        if self.tokenizer is None:
+            raise DataError(
+                "the model's folder has no tokenizer, so that it reads no texts: put its tokenizer.json there, or give "
+                "token ids to rg.generate(model.module, ...)"
+            )
+        return complete(
+            self.module,
+            self.tokenizer,
+            texts,
+            search=search,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            batch_size=batch_size,
+            on_text=on_text,
+        )
+
+    def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
+        """Write it as a folder that `regard.load` reads.
+
+        Args:
+            folder: made if missing.
+            dtype: of the weights on disk: float32, float16 or bfloat16.
+
+        Raises:
+            ConfigError: an unknown dtype.
+            CheckpointError: weights that cannot be written so.
+        """
+        folders.save(folder, self.module, self.tokenizer, self.config, task="complete", dtype=dtype)

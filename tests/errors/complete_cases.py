@@ -1,0 +1,55 @@
+"""Misuses of completing texts: see `cases.py`."""
+
+import tempfile
+
+import regard as rg
+from regard.cli import complete as verb
+from regard.errors import ConfigError, DataError, UnsupportedError
+from regard.trained.completer import Completer
+from tests.errors.cases import Case
+from tests.trained.language_models import completer
+from tests.trained.made import translator
+
+
+def verb_of_a_translator() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        translator().save(folder)
+        nothing = dict.fromkeys(("beam", "greedy", "sample"))
+        settings = {"threads": None, "max_new_tokens": 1, "stop": (), "batch_size": 1, "as_json": False}
+        verb.run(("a",), model=folder, **settings, **nothing)
+
+
+CASES: list[Case] = [
+    ("complete-text", lambda: completer().complete("a"), DataError, "texts='a' must be a list of texts"),
+    (
+        "complete-length",
+        lambda: completer().complete(["a"], max_new_tokens=0),
+        ConfigError,
+        "complete: max_new_tokens=0 must be an integer >= 1",
+    ),
+    (
+        "complete-stop",
+        lambda: completer().complete(["a"], stop=["a", ""]),
+        ConfigError,
+        "complete: stop=['a', ''] must be a list of strings, none of them empty",
+    ),
+    (
+        "complete-told",
+        lambda: completer().complete(["a"], search=rg.Beam(2), on_text=print),
+        ConfigError,
+        "on_text with search=Beam(size=2, length_penalty=1.0, n_best=1), which knows no text until the end",
+    ),
+    ("complete-long", lambda: completer().complete(["a" * 99]), DataError, "tokens, and the model has 40 positions"),
+    (
+        "complete-tokenizer",
+        lambda: Completer(completer().module, None).complete(["a"]),
+        DataError,
+        "the model's folder has no tokenizer, so that it reads no texts",
+    ),
+    (
+        "complete-translator",
+        verb_of_a_translator,
+        UnsupportedError,
+        "is a Translator, which does not go on from a text",
+    ),
+]
