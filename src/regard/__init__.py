@@ -35,6 +35,7 @@ from regard.layers.positions import LearnedPositions, Rotary, SinusoidalPosition
 from regard.lens.alignment import Alignment
 from regard.lens.record import record
 from regard.lens.see import look
+from regard.models.bert import Bert, BertConfig
 from regard.models.convs2s import ConvS2S, ConvS2SConfig
 from regard.models.gpt import GPT, GPTConfig
 from regard.models.language_model import LanguageModel
@@ -57,6 +58,8 @@ __all__ = [
     "AttentionConfig",
     "AttentionSpec",
     "Beam",
+    "Bert",
+    "BertConfig",
     "Bilinear",
     "BlockSparse",
     "Causal",

@@ -15,7 +15,7 @@ from regard.models.published import Named, activation_of, check_only, read_named
 from regard.trained.folder import save
 from regard.trained.hub import download
 from tests.trained.made import transformer
-from tests.trained.published import ROLES, WORDS, marian, shard, word_level
+from tests.trained.published import ROLES, WORDS, marian, shard, word_pieces, write_bert
 
 
 def loading(change: Callable[[Path], object], make: Callable[[Path], Path] = marian) -> Callable[[], object]:
@@ -61,6 +61,12 @@ def text(name: str, content: str, then: Callable[[Path], object] = lambda folder
 def linked(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder.parent / "elsewhere")
     (folder / "model.safetensors").symlink_to(folder.parent / "elsewhere")
+
+
+def pooled(folder: Path) -> None:
+    text("modules.json", '[{"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]')(folder)
+    (folder / "1_Pooling").mkdir()
+    text("config.json", '{"pooling_mode_lasttoken": true}')(folder / "1_Pooling")
 
 
 def own(described: Any) -> object:
@@ -161,17 +167,17 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ),
     (
         "tokenizer-role",
-        lambda: PublishedTokenizer(word_level()._subwords, {"masc": "a"}),
+        lambda: PublishedTokenizer(word_pieces()._subwords, {"masc": "a"}),
         ConfigError,
         "role 'masc'; did",
     ),
     (
         "tokenizer-role-token",
-        lambda: PublishedTokenizer(word_level()._subwords, {"mask": "<m>"}),
+        lambda: PublishedTokenizer(word_pieces()._subwords, {"mask": "<m>"}),
         ConfigError,
         "tokenizer: '<m>', the token for mask, is not in the vocabulary",
     ),
-    ("tokenizer-no-text", lambda: word_level().encode("\ud800"), DataError, "'\\ud800' is not text"),
+    ("tokenizer-no-text", lambda: word_pieces().encode("\ud800"), DataError, "'\\ud800' is not text"),
     ("tokenizer-file-missing", lambda: read_word_piece("/nowhere/vocab.txt", ROLES), CheckpointError, "(No such file"),
     (
         "tokenizer-file-damaged",
@@ -180,4 +186,24 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "hub_cases.py is damaged, or no tokenizer that is known here: ",
     ),
     ("trained-tokenizer-described", lambda: own({"roles": 3}), CheckpointError, 'expected {"roles": {role: token}}'),
+    (
+        "hub-embedding-step",
+        loading(
+            text("modules.json", '[{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}]'), write_bert
+        ),
+        UnsupportedError,
+        "the step Dense is not supported; known: Transformer, Pooling, Normalize",
+    ),
+    (
+        "hub-embedding-pooling",
+        loading(pooled, write_bert),
+        UnsupportedError,
+        "the pooling ['pooling_mode_lasttoken'] is not supported; expected one of pooling_mode_mean_tokens",
+    ),
+    (
+        "hub-modules-object",
+        loading(text("modules.json", "{}"), write_bert),
+        CheckpointError,
+        "modules.json holds {}; expected a list",
+    ),
 ]

@@ -6,11 +6,15 @@ from typing import Any
 
 import safetensors.torch
 import tokenizers
-from tokenizers import models, pre_tokenizers
+import torch
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
 from regard.data.published_tokenizer import PublishedTokenizer
+from regard.models.bert import Bert, BertConfig
+from regard.models.bert_names import to_bert
 from regard.models.marian import to_marian
+from regard.trained.encoder import Encoder
 from tests.trained.made import transformer
 
 ROLES = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
@@ -44,9 +48,37 @@ def marian(folder: Path) -> Path:
     return write_hub(folder, *to_marian(transformer()))
 
 
-def word_level() -> PublishedTokenizer:
-    """A tokenizer of `WORDS`."""
-    ids = {word: i for i, word in enumerate(WORDS)}
-    made = tokenizers.Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PublishedTokenizer(made, ROLES)
+def word_pieces(marks: bool = True) -> PublishedTokenizer:
+    """A tokenizer of `WORDS`, with or without the marks around a text."""
+    made = tokenizers.Tokenizer(models.WordPiece({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    made.normalizer, made.decoder = normalizers.BertNormalizer(), decoders.WordPiece()
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    if marks:
+        made.post_processor = processors.TemplateProcessing(
+            "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
+    return PublishedTokenizer(made, ROLES if marks else {"unk": "[UNK]"})
+
+
+def bert(**changes: Any) -> Bert:
+    """A model that no two calls make differently, for `word_pieces()`."""
+    sizes = {"vocab_size": len(WORDS), "embed_dim": 12, "num_layers": 2, "num_heads": 3, "hidden_dim": 20}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = Bert(BertConfig(**{**sizes, "max_positions": 11, **changes})).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.3 * torch.randn_like(parameter)
+    return model
+
+
+def encoder(marks: bool = True, **changes: Any) -> Encoder:
+    """Both together."""
+    return Encoder(bert(**changes), word_pieces(marks))
+
+
+def write_bert(folder: Path, **changes: Any) -> Path:
+    """A checkpoint of `bert()` with its tokenizer."""
+    write_hub(folder, *to_bert(bert(**changes)))
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    return folder

@@ -22,6 +22,7 @@ ROLES = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
 WORD_PIECE_ROLES = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}  # BERT's
 CONTINUES = "##"  # what a piece of WordPiece starts with that goes on with a word
 SPACES = ("\u2581", "\u0120")  # what a piece starts with that has a space before it: SentencePiece's sign, byte-level's
+PROBE = "a"  # a text, to see which marks are put around it
 # tokenizers raises this, and nothing narrower, for what it cannot read.
 UNREADABLE: type[Exception] = Exception
 
@@ -46,11 +47,14 @@ class PublishedTokenizer:
                 raise ConfigError(f"tokenizer: {token!r}, the token for {role}, is not in the vocabulary")
         subwords.no_truncation()
         subwords.no_padding()
+        found = {token.content for token in subwords.get_added_tokens_decoder().values()}
+        subwords.add_special_tokens([token for token in dict.fromkeys(roles.values()) if token not in found])
         self._subwords, self.roles = subwords, dict(roles)
         self._marks = {i for i, token in subwords.get_added_tokens_decoder().items() if token.special}
         self._marks |= {subwords.token_to_id(token) for token in roles.values()}
         vocabulary = subwords.get_vocab(with_added_tokens=True)
         self._pieces = {i: piece for piece, i in vocabulary.items()}
+        self._before, self._after = _marks_around(subwords)
         self._byte_level = isinstance(subwords.decoder, decoders.ByteLevel)
         self._word_piece = isinstance(subwords.model, models.WordPiece)
 
@@ -130,11 +134,24 @@ class PublishedTokenizer:
             DataError: something that is no text, or has half a pair of surrogates.
         """
         try:
-            found = self._subwords.encode_batch_fast(list(texts), add_special_tokens=marks)
+            found = self._subwords.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError as error:
             wrong = next((text for text in texts if not is_text(text)), texts)
             raise DataError(f"{wrong!r:.100} is not text that can be encoded in UTF-8; expected a string") from error
-        return [encoding.ids for encoding in found]
+        return [self.marked(encoding.ids) if marks else encoding.ids for encoding in found]
+
+    def marked(self, ids: Sequence[int], *, longest: int | None = None) -> list[int]:
+        """The ids of a text with the marks that the checkpoint was trained with.
+
+        Args:
+            ids: without marks.
+            longest: how many there may be, marks counted; the end of a longer text is cut.
+
+        Returns:
+            The ids.
+        """
+        room = None if longest is None else max(longest - len(self._before) - len(self._after), 0)
+        return [*self._before, *ids[:room], *self._after]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; marks are left out."""
@@ -298,6 +315,15 @@ def read_byte_level(
         return made
 
     return _made(vocabulary, roles, make)
+
+
+def _marks_around(subwords: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
+    """The marks before a text, and those after it."""
+    marks: list[int] = subwords.encode("").ids
+    content: list[int] = subwords.encode(PROBE, add_special_tokens=False).ids
+    whole: list[int] = subwords.encode(PROBE).ids
+    before = next(i for i in range(len(whole)) if whole[i : i + len(content)] == content) if content else len(marks)
+    return whole[:before], whole[before + len(content) :]
 
 
 def _special(roles: Mapping[str, str], ids: Mapping[str, int]) -> list[AddedToken]:

@@ -2,7 +2,7 @@
 // number for each pair and feature is ever stored.
 #pragma once
 
-#include "products.hpp"
+#include "tile.hpp"
 
 namespace regard::REGARD_ISA {
 

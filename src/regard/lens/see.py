@@ -1,13 +1,16 @@
-"""A model's attention over one source and one target."""
+"""A model's attention over one source and one target, or over one text."""
 
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
+from regard.data.published_tokenizer import PublishedTokenizer
 from regard.data.tokenizer import Tokenizer
 from regard.lens.alignment import END, Alignment, kind_of, merged
-from regard.lens.record import record
+from regard.lens.record import Recording, record
 from regard.models.seq2seq import Seq2Seq
+from regard.models.text_encoder import TextEncoder
 
 
 def look(
@@ -37,17 +40,8 @@ def look(
         ConfigError: a model without attention.
     """
     read, wrote = tokenizer.encode(source), list(target)
-    vocabulary, device = module.vocabulary, next(module.parameters()).device
-    training = module.training
-    module.eval()
-    try:
-        with torch.no_grad(), record(module) as seen:
-            module(
-                torch.tensor([[*read, vocabulary.eos]], device=device),
-                torch.tensor([[vocabulary.bos, *wrote]], device=device),
-            )
-    finally:
-        module.train(training)
+    vocabulary = module.vocabulary
+    seen = _recorded(module, [*read, vocabulary.eos], [vocabulary.bos, *wrote])
     sides = (read, tokenizer.words(read)), (wrote, target_words or tokenizer.words(wrote))
     columns, rows = ([*words, (END, range(len(ids), len(ids) + 1))] for ids, words in sides)
     source_ranges, target_ranges = ([pieces for _, pieces in words] for words in (columns, rows))
@@ -67,3 +61,41 @@ def look(
             if attention.weights is not None
         },
     )
+
+
+def look_within(module: TextEncoder, tokenizer: PublishedTokenizer, ids: Sequence[int]) -> Alignment:
+    """What a model that reads whole texts attends to in one.
+
+    Args:
+        module: the model; its mode and its hooks are as before afterwards.
+        tokenizer: of the model.
+        ids: the tokens of the text, with its marks.
+
+    Returns:
+        The weights between words, marks included, as attention of the kind "encoder"; there is no target.
+
+    Raises:
+        ConfigError: a model without attention.
+    """
+    seen = _recorded(module, list(ids))
+    words = tokenizer.words(ids)
+    ranges = [pieces for _, pieces in words]
+    weights = {
+        path: merged(attention.weights[0].float().cpu(), ranges, ranges)
+        for path, attention in seen.items()
+        if attention.weights is not None
+    }
+    return Alignment(source=[word for word, _ in words], target=[], weights=weights)
+
+
+def _recorded(module: nn.Module, *sequences: list[int]) -> Recording:
+    """What the attentions of a model do as it reads sequences of ids, in evaluation mode."""
+    device = next(module.parameters()).device
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad(), record(module) as seen:
+            module(*(torch.tensor([ids], device=device) for ids in sequences))
+    finally:
+        module.train(training)
+    return seen

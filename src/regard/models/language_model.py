@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from regard.attention.cache import KeyValueCache
-from regard.attention.check import is_integer, show
+from regard.attention.check import is_integer
 from regard.attention.sequence_pattern import KeyLengths
-from regard.errors import CheckpointError, ShapeError
+from regard.errors import CheckpointError
+from regard.models.padding import check_texts
 from regard.models.seq2seq import State, Vocabulary
-
-INTEGERS = (torch.int64, torch.int32)
 
 
 class LanguageModelOutput(NamedTuple):
@@ -130,19 +129,6 @@ class LanguageModel(nn.Module, ABC):
         state.length += tokens.shape[1]
         hidden: Tensor = self.norm(x)
         return hidden
-
-
-def check_texts(tokens: Tensor, lengths: Tensor | None) -> None:
-    """Raise ShapeError unless these are the token ids of texts, and how many of them are not padding."""
-    if not isinstance(tokens, Tensor) or tokens.dim() != 2 or tokens.dtype not in INTEGERS or not tokens.numel():
-        raise ShapeError(f"tokens is {show(tokens)}; expected token ids, integers of shape (batch, length), not empty")
-    if lengths is None:
-        return
-    if not isinstance(lengths, Tensor) or lengths.dtype not in INTEGERS or lengths.shape != tokens.shape[:1]:
-        raise ShapeError(
-            f"lengths is {show(lengths)}; expected integers of shape ({len(tokens)},), how many tokens of each text "
-            "are not padding"
-        )
 
 
 def published_vocabulary(family: str, config: Mapping[str, Any]) -> Vocabulary:

@@ -5,12 +5,13 @@ and writes. A model is built without memory first and then takes the checkpoint'
 ask for no more than the file holds.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, final
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from regard.attention.check import show
 from regard.errors import CheckpointError, RegardError, UnsupportedError
@@ -58,6 +59,35 @@ class Named(NamedTuple):
     optional: bool = False
 
 
+@final
+class Renamed(Mapping[str, Tensor]):
+    """A checkpoint's tensors under other names.
+
+    Args:
+        state: the tensors by the names that they have.
+        rename: gives the new name of each; where two get the same one, the second keeps the name it has.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], rename: Callable[[str], str]) -> None:
+        self._state = state
+        self._old: dict[str, str] = {}
+        for name in state:
+            new = rename(name)
+            self._old[name if new in self._old else new] = name
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._state[self._old[name]]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._old
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._old)
+
+    def __len__(self) -> int:
+        return len(self._old)
+
+
 def check_only(family: str, config: Mapping[str, Any], only: Mapping[str, tuple[Any, ...]]) -> None:
     """Raise unless fields that change the mathematics say what is supported.
 
@@ -96,6 +126,11 @@ def activation_of(family: str, config: Mapping[str, Any], field: str) -> str:
     return ACTIVATIONS[given]
 
 
+def published_activation(name: str) -> str:
+    """The name that published configurations have for one of our activations."""
+    return next(theirs for theirs, ours in ACTIVATIONS.items() if ours == name)
+
+
 def built(family: str, build: Callable[[], Model]) -> Model:
     """A model whose tensors take no memory, to be filled.
 
@@ -110,7 +145,7 @@ def built(family: str, build: Callable[[], Model]) -> Model:
         CheckpointError: sizes that don't go together, or that no tensor can have.
     """
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), _WithoutStart():
             return build()
     except WRONG as error:
         raise CheckpointError(f"{family}: the configuration describes no model that can be built: {error}") from error
@@ -207,6 +242,20 @@ def some(names: Iterable[str]) -> str:
 def misfits(wrong: Mapping[str, Collection[str]]) -> str:
     """What does not fit, by kind; empty if all is well."""
     return "; ".join(f"{kind}: {some(names)}" for kind, names in wrong.items() if names)
+
+
+@final
+class _WithoutStart(TorchFunctionMode):
+    """Leaves tensors as they are that a model would start with random numbers.
+
+    They have no memory to be filled; and to draw for them PyTorch would first import its compiler, for seconds.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", "") == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _refuse(family: str, wrong: Mapping[str, Collection[str]]) -> None:

@@ -10,6 +10,7 @@ from regard.attention.check import check_integer, show
 from regard.errors import ConfigError, nearest
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.rotary_scaling import RotaryScaling
+from regard.models.bert import Bert, BertConfig
 from regard.models.convs2s import ConvS2S, ConvS2SConfig
 from regard.models.gpt import GPT, GPTConfig
 from regard.models.llama import Llama, LlamaConfig
@@ -26,6 +27,7 @@ MODELS: dict[str, tuple[type, type[Seq2Seq]]] = {
 }
 # Those that read and write published checkpoints, besides the Transformer.
 PUBLISHED: dict[str, tuple[type, type[nn.Module]]] = {
+    "bert": (BertConfig, Bert),
     "gpt": (GPTConfig, GPT),
     "llama": (LlamaConfig, Llama),
 }

@@ -6,12 +6,15 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
+from regard.models.bert import Bert
+from regard.models.bert_names import from_bert, to_bert
 from regard.models.gpt import GPT, from_gpt2, to_gpt2
 from regard.models.llama import Llama
 from regard.models.llama_names import from_llama, to_llama
 from regard.models.marian import from_marian, to_marian
 from regard.models.transformer import Transformer
 from regard.trained.completer import Completer
+from regard.trained.encoder import Encoder
 from regard.trained.translator import Translator
 
 END = "<|endoftext|>"  # GPT-2's only mark
@@ -37,7 +40,12 @@ class Family:
     roles: Mapping[str, str] = field(default_factory=dict)
 
 
+BERT = {"read": from_bert, "write": to_bert, "module": Bert, "job": Encoder}
+ROBERTA_ROLES = {
+    "unk": "<unk>", "pad": "<pad>", "bos": "<s>", "eos": "</s>", "cls": "<s>", "sep": "</s>", "mask": "<mask>",
+}  # fmt: skip
 FAMILIES: dict[str, Family] = {
+    **dict.fromkeys(("bert", "distilbert"), Family(**BERT)),
     "gpt2": Family(
         read=from_gpt2, write=to_gpt2, module=GPT, job=Completer, roles={"bos": END, "eos": END, "unk": END}
     ),
@@ -45,9 +53,11 @@ FAMILIES: dict[str, Family] = {
         ("llama", "mistral", "qwen2"), Family(read=from_llama, write=to_llama, module=Llama, job=Completer)
     ),
     "marian": Family(read=from_marian, write=to_marian, module=Transformer, job=Translator),
+    **dict.fromkeys(("roberta", "xlm-roberta"), Family(**BERT, roles=ROBERTA_ROLES)),
 }
 # What a folder of regard's own loads as, by its task.
 JOBS: dict[str, Callable[[Any, Any, Mapping[str, Any]], Any]] = {
     "translate": Translator,
     "complete": Completer,
+    "encode": Encoder,
 }

@@ -29,7 +29,7 @@ from regard.models.published import WRONG, misfits, some
 from regard.models.registry import build, config_from_plain, config_to_plain, name_of, vocabulary_size
 
 FORMAT = 1
-TASKS = ("translate", "complete")
+TASKS = ("translate", "complete", "encode")
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 AnyTokenizer = Tokenizer | PublishedTokenizer | None
@@ -115,14 +115,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object that a file of JSON holds."""
+def read_json(path: Path, kind: type = dict) -> Any:
+    """What a file of JSON holds: an object of fields, or a list."""
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested without end
         raise CheckpointError(f"{path} is not JSON: {error}") from error
-    if not isinstance(plain, dict):
-        raise CheckpointError(f"{path} holds {show(plain)}; expected an object of fields")
+    if not isinstance(plain, kind):
+        expected = "an object of fields" if kind is dict else "a list"
+        raise CheckpointError(f"{path} holds {show(plain)}; expected {expected}")
     return plain
 
 

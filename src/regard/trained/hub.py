@@ -31,6 +31,9 @@ from regard.trained.folder import CONFIG, TOKENIZER, WEIGHTS, need, open_weights
 
 INDEX = "model.safetensors.index.json"
 HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")  # owner/model
+MODULES = "modules.json"  # of the sentence-transformers package: the steps from a text to its vector
+STEPS = ("Transformer", "Pooling", "Normalize")
+POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
 HOW = ("single_word", "lstrip", "rstrip", "normalized", "special")  # a token is found in text
 FILES = ["*.json", "*.txt", "*.safetensors", "*.model", "*.spm"]  # that are downloaded
 
@@ -113,7 +116,8 @@ def load_hub(folder: str | Path) -> Any:
         raise CheckpointError(f"{path} lacks the field {error}") from error
     except WRONG as error:
         raise CheckpointError(f"{path} describes no model: {error}") from error
-    return family.job(module, tokenizer, {"hub": config})
+    found = {"published": config, **({"embedding": embedding} if (embedding := read_embedding(Path(folder))) else {})}
+    return family.job(module, tokenizer, found)
 
 
 def download(name: str) -> Path:
@@ -239,6 +243,42 @@ def read_tokenizer(folder: Path, usual: Mapping[str, str]) -> PublishedTokenizer
                 f"{made.id_of(token.content)}"
             )
     return made
+
+
+def read_embedding(folder: Path) -> dict[str, Any]:
+    """How texts become vectors, where the folder is one of the sentence-transformers package.
+
+    Args:
+        folder: in the hub's layout.
+
+    Returns:
+        "pooling" and "longest", as far as they are said.
+
+    Raises:
+        UnsupportedError: a pooling, or a step after it, that regard does not compute.
+    """
+    if not (folder / MODULES).is_file():
+        return {}
+    modules = read_json(inside(folder, folder / MODULES), list)
+    steps = [step for step in modules if isinstance(step, dict)]
+    kinds = [str(step.get("type")).rpartition(".")[2] for step in steps]
+    for kind in kinds:
+        if kind not in STEPS:
+            raise UnsupportedError(f"{folder / MODULES}: the step {kind} is not supported; known: {', '.join(STEPS)}")
+    found: dict[str, Any] = {}
+    for step, kind in zip(steps, kinds, strict=True):
+        path = str(step.get("path", ""))
+        if kind == "Pooling" and PurePosixPath(path).name == path:
+            pooling = _settings(inside(folder, folder / path), CONFIG)
+            asked = [name for name, x in pooling.items() if name.startswith("pooling_mode_") and x is True]
+            if len(asked) != 1 or asked[0] not in POOLINGS:
+                known = ", ".join(POOLINGS)
+                raise UnsupportedError(
+                    f"{folder / path}: the pooling {asked} is not supported; expected one of {known}"
+                )
+            found["pooling"] = POOLINGS[asked[0]]
+    longest = _settings(folder, "sentence_bert_config.json").get("max_seq_length")
+    return found | ({"longest": longest} if is_integer(longest) and longest > 0 else {})
 
 
 def _settings(folder: Path, name: str) -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""Batches of texts of unequal lengths: padding stands at the right, and comes there from wherever it was."""
+
+import torch
+from torch import Tensor
+
+from regard.attention.check import show
+from regard.errors import ShapeError
+
+INTEGERS = (torch.int64, torch.int32)
+
+
+def check_texts(tokens: Tensor, lengths: Tensor | None) -> None:
+    """Raise ShapeError unless these are the token ids of texts, and how many of them are not padding."""
+    if not isinstance(tokens, Tensor) or tokens.dim() != 2 or tokens.dtype not in INTEGERS or not tokens.numel():
+        raise ShapeError(f"tokens is {show(tokens)}; expected token ids, integers of shape (batch, length), not empty")
+    if lengths is None:
+        return
+    if not isinstance(lengths, Tensor) or lengths.dtype not in INTEGERS or lengths.shape != tokens.shape[:1]:
+        raise ShapeError(
+            f"lengths is {show(lengths)}; expected integers of shape ({len(tokens)},), how many tokens of each text "
+            "are not padding"
+        )
+
+
+def to_right(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """How padding that a mask leaves out is brought to the right, wherever it stands.
+
+    Args:
+        mask: (B, L), not 0 where a token is real, as the transformers package has it.
+
+    Returns:
+        The column that each token comes from, (B, L), real ones first and in their order: `tokens.gather(1, columns)`;
+        and how many are real, (B,). `x.gather(1, columns.argsort(1))` brings tokens back.
+
+    Raises:
+        ShapeError: something else than a matrix.
+
+    >>> columns, lengths = to_right(torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]]))
+    >>> columns.tolist(), lengths.tolist()
+    ([[2, 3, 0, 1], [0, 1, 2, 3]], [2, 3])
+    """
+    if not isinstance(mask, Tensor) or mask.dim() != 2:
+        raise ShapeError(
+            f"mask is {show(mask)}; expected a tensor of shape (batch, length), not 0 where a token is real"
+        )
+    real = mask != 0
+    return (~real).int().argsort(dim=1, stable=True), real.sum(1)

@@ -1,0 +1,150 @@
+"""A published encoder as one object: what `regard.load` gives for BERT and its kin."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+from torch import Tensor
+
+from regard.data.published_tokenizer import PublishedTokenizer
+from regard.errors import CheckpointError, DataError
+from regard.lens.alignment import Alignment
+from regard.lens.see import look_within
+from regard.models.text_encoder import TextEncoder
+from regard.tasks.embed import Embedded, embed
+from regard.tasks.fill import Filling, fill
+from regard.tasks.translate import check_texts
+from regard.trained import folder as folders
+
+TASK = "encode"
+
+
+@final
+class Encoder:
+    """A model that reads whole texts, with its tokenizer, and what the two can do.
+
+    Args:
+        module: the torch module; `module(tokens, lengths)` gives named results, `hidden` and `logits` among them.
+        tokenizer: of the model; None if its folder has none, and then only the module can be used.
+        config: what else is known of it, such as config.json's fields under "published", and under "embedding" how
+            texts become vectors: "pooling" and "longest".
+    """
+
+    def __init__(
+        self, module: TextEncoder, tokenizer: PublishedTokenizer | None, config: Mapping[str, Any] | None = None
+    ) -> None:
+        self.module, self._tokenizer, self.config = module, tokenizer, dict(config or {})
+
+    @property
+    def tokenizer(self) -> PublishedTokenizer:
+        """The tokenizer.
+
+        Raises:
+            CheckpointError: the model's folder has none.
+        """
+        if self._tokenizer is None:
+            raise CheckpointError(
+                "the model's folder has no tokenizer, which turns text into ids; expected tokenizer.json, vocab.txt, "
+                "or vocab.json and merges.txt in it"
+            )
+        return self._tokenizer
+
+    @property
+    def pooling(self) -> str:
+        """How texts become vectors unless it is said: as the checkpoint says, or by the mean."""
+        said: str = self.config.get("embedding", {}).get("pooling", "mean")
+        return said
+
+    def fill(self, texts: Sequence[str], *, top: int = 5, batch_size: int = 32) -> list[Filling]:
+        """The most probable words for the masks of texts; `str` of one is the text with the best.
+
+        Args:
+            texts: each with at least one mask, which is written as `.tokenizer.roles["mask"]` says.
+            top: words for each mask.
+            batch_size: texts that run together.
+
+        Returns:
+            A filling for each text, in order, with `.text` and `.places`.
+
+        Raises:
+            UnsupportedError: a model without a masked-word head, or a vocabulary without a mask.
+            DataError: something else than a list of texts, or a text without a mask, or too long.
+        """
+        return fill(self.module, self.tokenizer, texts, top=top, batch_size=batch_size)
+
+    def embed(
+        self, texts: Sequence[str], *, pooling: str | None = None, normalize: bool = True, batch_size: int = 32
+    ) -> Tensor:
+        """A vector for each text.
+
+        Args:
+            texts: any texts; what a model cannot read of a long one is cut.
+            pooling: "mean", "max" or "cls"; as the checkpoint says by default, or else the mean.
+            normalize: whether vectors have length 1.
+            batch_size: texts that run together.
+
+        Returns:
+            (texts, D).
+
+        Raises:
+            ConfigError: an unknown pooling.
+            DataError: something else than a list of texts, or a text without tokens.
+        """
+        return self.embedded(texts, pooling=pooling, normalize=normalize, batch_size=batch_size).vectors
+
+    def embedded(
+        self, texts: Sequence[str], *, pooling: str | None = None, normalize: bool = True, batch_size: int = 32
+    ) -> Embedded:
+        """The same as `embed`, and which texts were cut.
+
+        Args:
+            texts: as for `embed`.
+            pooling: as for `embed`.
+            normalize: as for `embed`.
+            batch_size: as for `embed`.
+
+        Returns:
+            The vectors, and the numbers of the texts that were cut, from 0.
+        """
+        return embed(
+            self.module,
+            self.tokenizer,
+            texts,
+            pooling=pooling or self.pooling,
+            normalize=normalize,
+            longest=self.config.get("embedding", {}).get("longest"),
+            batch_size=batch_size,
+        )
+
+    def see(self, text: str) -> Alignment:
+        """What each word of a text attends to.
+
+        Args:
+            text: one or a few sentences.
+
+        Returns:
+            The weights of all layers and heads between words, those of the kind "encoder".
+
+        Raises:
+            DataError: a text that is longer than the model reads, or has no tokens.
+        """
+        check_texts([text])
+        ids = self.tokenizer.encode(text, marks=True)
+        if not 0 < len(ids) <= self.module.longest:
+            raise DataError(
+                f"text has {len(ids)} tokens; expected 1 to {self.module.longest}: see one or a few sentences"
+            )
+        return look_within(self.module, self.tokenizer, ids)
+
+    def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
+        """Write it as a folder that `regard.load` reads.
+
+        Args:
+            folder: made if missing.
+            dtype: of the weights on disk: float32, float16 or bfloat16.
+
+        Raises:
+            ConfigError: an unknown dtype.
+            CheckpointError: weights that cannot be written so.
+        """
+        folders.save(folder, self.module, self._tokenizer, self.config, task=TASK, dtype=dtype)

@@ -1,0 +1,107 @@
+"""Misuse of BERT and of the jobs of encoders: see `cases.py`."""
+
+from collections.abc import Callable
+
+import torch
+
+import regard as rg
+from regard.errors import CheckpointError, ConfigError, DataError, ShapeError, UnsupportedError
+from regard.models.bert_names import to_bert
+from regard.models.padding import to_right
+from regard.trained.encoder import Encoder
+from tests.trained.published import bert, encoder
+
+TOKENS = torch.tensor([[2, 5, 6, 3]])
+LONG = " ".join(["cat"] * 30)
+
+CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
+    (
+        "bert-activation",
+        lambda: rg.BertConfig(activation="gelo"),
+        ConfigError,
+        "BertConfig: unknown activation 'gelo'; did you mean 'gelu'?",
+    ),
+    ("bert-size", lambda: rg.BertConfig.of_size("bse"), ConfigError, "BERT has no size 'bse'; did you mean 'base'?"),
+    ("bert-types", lambda: rg.BertConfig(num_token_types=0), ConfigError, "BertConfig: num_token_types=0 must be an"),
+    ("bert-pad", lambda: rg.BertConfig(family="roberta", pad=None), ConfigError, "BertConfig: pad=None must be an"),
+    (
+        "bert-family-limit",
+        lambda: to_bert(bert(family="distilbert")),
+        UnsupportedError,
+        "DistilBert has no num_token_types=2; expected None",
+    ),
+    (
+        "encoder-tokens",
+        lambda: bert()(TOKENS[0]),
+        ShapeError,
+        "tokens is Tensor(torch.int64, (4,)); expected token ids",
+    ),
+    (
+        "encoder-lengths",
+        lambda: bert()(TOKENS, torch.tensor([3, 1])),
+        ShapeError,
+        "expected integers of shape (1,), how many tokens",
+    ),
+    (
+        "encoder-long",
+        lambda: bert()(torch.zeros(1, 12, dtype=torch.int64)),
+        ShapeError,
+        "tokens has 12 places, and the model 11 positions; shorten the texts",
+    ),
+    (
+        "encoder-types",
+        lambda: bert()(TOKENS, token_types=TOKENS[:, :2]),
+        ShapeError,
+        "token_types has shape (1, 2); expected that of tokens, (1, 4)",
+    ),
+    (
+        "padding-mask",
+        lambda: to_right(TOKENS[0]),
+        ShapeError,
+        "mask is Tensor(torch.int64, (4,)); expected a tensor of shape (batch, length)",
+    ),
+    (
+        "embed-pooling",
+        lambda: encoder().embed(["a cat"], pooling="men"),
+        ConfigError,
+        "embed: unknown pooling 'men'; did you mean 'mean'?",
+    ),
+    (
+        "embed-nothing",
+        lambda: encoder(marks=False).embed(["a", " "]),
+        DataError,
+        "text 2 has no tokens: ' '; leave it out",
+    ),
+    ("embed-texts", lambda: encoder().embed("a cat"), DataError, "texts='a cat' must be a list of texts"),
+    (
+        "fill-head",
+        lambda: encoder(masked_words=False).fill(["a [MASK]"]),
+        UnsupportedError,
+        "fill: the checkpoint has no masked-word head; it can embed texts",
+    ),
+    (
+        "fill-vocabulary",
+        lambda: encoder(marks=False).fill(["a"]),
+        UnsupportedError,
+        "fill: the vocabulary has no mask token",
+    ),
+    (
+        "fill-no-mask",
+        lambda: encoder().fill(["a [MASK]", "a <mask>"]),
+        DataError,
+        "text 2 has no [MASK]: 'a <mask>'; write [MASK] where a word is to be found",
+    ),
+    (
+        "fill-long",
+        lambda: encoder().fill([f"[MASK] {LONG}"]),
+        DataError,
+        "text 1 has 33 tokens; expected at most 11: shorten it",
+    ),
+    ("see-long", lambda: encoder().see(LONG), DataError, "text has 32 tokens; expected 1 to 11"),
+    (
+        "encoder-no-tokenizer",
+        lambda: Encoder(bert(), None).embed(["a"]),
+        CheckpointError,
+        "the model's folder has no tokenizer, which turns text into ids; expected tokenizer.json, vocab.txt",
+    ),
+]
