@@ -43,6 +43,7 @@ from regard.models.llama import Llama, LlamaConfig
 from regard.models.luong import Luong, LuongConfig
 from regard.models.rnn import RNN, RNNConfig
 from regard.models.seq2seq import Seq2Seq, Vocabulary
+from regard.models.t5 import T5, T5Config
 from regard.models.transformer import Transformer, TransformerConfig
 from regard.train.options import TrainOptions
 from regard.trained.completer import Completer
@@ -114,6 +115,8 @@ __all__ = [
     "Sparsemax",
     "Strided",
     "Summary",
+    "T5",
+    "T5Config",
     "TensorBias",
     "TrainOptions",
     "Transformer",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from regard.attention.bias import Bias
 from regard.attention.cache import KeyValueCache
 from regard.attention.pattern import Causal, Full, Pattern
 from regard.errors import ConfigError, nearest
@@ -15,6 +16,7 @@ from regard.layers.dropout import Dropout
 from regard.layers.multi_head_attention import MultiHeadAttention
 
 Norm = Literal["post", "pre"]
+MakeNorm = Callable[[], nn.Module]
 NORM_EPS = 1e-5  # PyTorch's: what is added to the variance under the root
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
@@ -37,6 +39,7 @@ class FeedForward(nn.Module):
         hidden_dim: the size between the maps.
         activation: "relu", "gelu", "swish", or another of `ACTIVATIONS`.
         bias: whether the maps add b_1 and b_2.
+        dropout: of what is between the maps, as T5 has it.
 
     Raises:
         ConfigError: an unknown activation.
@@ -45,8 +48,11 @@ class FeedForward(nn.Module):
     Gimpel 2016, arXiv 1606.08415, section 2.
     """
 
-    def __init__(self, embed_dim: int, hidden_dim: int, activation: str = "relu", *, bias: bool = True) -> None:
+    def __init__(
+        self, embed_dim: int, hidden_dim: int, activation: str = "relu", *, bias: bool = True, dropout: float = 0.0
+    ) -> None:
         super().__init__()
+        self.dropout = Dropout(dropout)
         self.activation = _known_activation("FeedForward", activation)
         self.expand = nn.Linear(embed_dim, hidden_dim, bias)
         self.contract = nn.Linear(hidden_dim, embed_dim, bias)
@@ -62,7 +68,7 @@ class FeedForward(nn.Module):
         Returns:
             (B, L, D).
         """
-        hidden: Tensor = self.contract(ACTIVATIONS[self.activation](self.expand(x)))
+        hidden: Tensor = self.contract(self.dropout(ACTIVATIONS[self.activation](self.expand(x))))
         return hidden
 
 
@@ -75,6 +81,7 @@ class GatedFeedForward(nn.Module):
         hidden_dim: the size between the maps.
         activation: of the gate: "swish" for SwiGLU, "gelu" for GEGLU; or another that `FeedForward` has.
         bias: whether the maps add b, c and b_2.
+        dropout: of what the last map reads, as T5 has it.
 
     Raises:
         ConfigError: an unknown activation.
@@ -82,8 +89,11 @@ class GatedFeedForward(nn.Module):
     Source: Shazeer 2020, "GLU Variants Improve Transformer", arXiv 2002.05202, section 2, equation 6.
     """
 
-    def __init__(self, embed_dim: int, hidden_dim: int, activation: str = "swish", *, bias: bool = False) -> None:
+    def __init__(
+        self, embed_dim: int, hidden_dim: int, activation: str = "swish", *, bias: bool = False, dropout: float = 0.0
+    ) -> None:
         super().__init__()
+        self.dropout = Dropout(dropout)
         self.activation = _known_activation("GatedFeedForward", activation)
         self.gate = nn.Linear(embed_dim, hidden_dim, bias)
         self.expand = nn.Linear(embed_dim, hidden_dim, bias)
@@ -100,7 +110,7 @@ class GatedFeedForward(nn.Module):
         Returns:
             (B, L, D).
         """
-        hidden: Tensor = self.contract(ACTIVATIONS[self.activation](self.gate(x)) * self.expand(x))
+        hidden: Tensor = self.contract(self.dropout(ACTIVATIONS[self.activation](self.gate(x)) * self.expand(x)))
         return hidden
 
 
@@ -128,6 +138,7 @@ class Residual(nn.Module):
         norm: "post" or "pre".
         dropout: the probability that an entry of the part's output is dropped.
         norm_eps: of the norm.
+        make_norm: makes another norm of D features; None for layer normalization.
 
     Raises:
         ConfigError: another place for the norm.
@@ -136,12 +147,14 @@ class Residual(nn.Module):
     section 3.2.
     """
 
-    def __init__(self, embed_dim: int, norm: Norm, dropout: float, norm_eps: float = NORM_EPS) -> None:
+    def __init__(
+        self, embed_dim: int, norm: Norm, dropout: float, norm_eps: float = NORM_EPS, make_norm: MakeNorm | None = None
+    ) -> None:
         super().__init__()
         if norm not in ("post", "pre"):
             raise ConfigError(f'Residual: norm={norm!r}; expected "post", as published, or "pre"')
         self.first = norm == "pre"
-        self.norm = nn.LayerNorm(embed_dim, norm_eps)
+        self.norm = nn.LayerNorm(embed_dim, norm_eps) if make_norm is None else make_norm()
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, part: Callable[[Tensor], Tensor]) -> Tensor:
@@ -173,6 +186,8 @@ class EncoderLayer(nn.Module):
         dropout: of the output of both parts.
         attention_dropout: of the attention's weights.
         norm_eps: of both norms.
+        make_norm: makes another norm of D features; None for layer normalization.
+        feed_forward: another feed-forward network; None for that of the source.
         attention: options of `MultiHeadAttention`: score, normalizer, pattern, position_bias.
 
     Raises:
@@ -192,25 +207,28 @@ class EncoderLayer(nn.Module):
         dropout: float = 0.1,
         attention_dropout: float = 0.0,
         norm_eps: float = NORM_EPS,
+        make_norm: MakeNorm | None = None,
+        feed_forward: nn.Module | None = None,
         **attention: Any,
     ) -> None:
         super().__init__()
         self.self_attention = MultiHeadAttention(embed_dim, num_heads, dropout=attention_dropout, **attention)
-        self.feed_forward = FeedForward(embed_dim, hidden_dim, activation)
-        self.around_self = Residual(embed_dim, norm, dropout, norm_eps)
-        self.around_feed_forward = Residual(embed_dim, norm, dropout, norm_eps)
+        self.feed_forward = FeedForward(embed_dim, hidden_dim, activation) if feed_forward is None else feed_forward
+        self.around_self = Residual(embed_dim, norm, dropout, norm_eps, make_norm)
+        self.around_feed_forward = Residual(embed_dim, norm, dropout, norm_eps, make_norm)
 
-    def forward(self, x: Tensor, pattern: Pattern) -> Tensor:
+    def forward(self, x: Tensor, pattern: Pattern, bias: Bias | None = None) -> Tensor:
         """One layer of the encoder.
 
         Args:
             x: (B, S, D).
             pattern: which positions are not padding.
+            bias: what is added to the scores, where the layers share it.
 
         Returns:
             (B, S, D).
         """
-        x = self.around_self(x, lambda x: self.self_attention(x, pattern=pattern))
+        x = self.around_self(x, lambda x: self.self_attention(x, pattern=pattern, bias=bias))
         return self.around_feed_forward(x, self.feed_forward)
 
 
@@ -225,6 +243,9 @@ class DecoderLayer(nn.Module):
         norm: "post" or "pre".
         activation: of the feed-forward network.
         dropout: of the output of the three parts.
+        attention_dropout: of the attentions' weights.
+        make_norm: makes another norm of D features; None for layer normalization.
+        feed_forward: another feed-forward network; None for that of the source.
         pattern: which earlier positions self-attention may see, if not all.
         position_bias: of self-attention.
         attention: options of both attentions: score, normalizer.
@@ -244,37 +265,44 @@ class DecoderLayer(nn.Module):
         norm: Norm = "post",
         activation: str = "relu",
         dropout: float = 0.1,
+        attention_dropout: float = 0.0,
+        make_norm: MakeNorm | None = None,
+        feed_forward: nn.Module | None = None,
         pattern: Pattern = Full(),
         position_bias: Any = None,
         **attention: Any,
     ) -> None:
         super().__init__()
+        attention["dropout"] = attention_dropout
         causal = Causal() if isinstance(pattern, Full) else Causal() & pattern
         self.self_attention = MultiHeadAttention(
             embed_dim, num_heads, pattern=causal, position_bias=position_bias, **attention
         )
         self.cross_attention = MultiHeadAttention(embed_dim, num_heads, **attention)
-        self.feed_forward = FeedForward(embed_dim, hidden_dim, activation)
-        self.around_self = Residual(embed_dim, norm, dropout)
-        self.around_cross = Residual(embed_dim, norm, dropout)
-        self.around_feed_forward = Residual(embed_dim, norm, dropout)
+        self.feed_forward = FeedForward(embed_dim, hidden_dim, activation) if feed_forward is None else feed_forward
+        self.around_self, self.around_cross, self.around_feed_forward = (
+            Residual(embed_dim, norm, dropout, make_norm=make_norm) for _ in range(3)
+        )
 
-    def forward(self, x: Tensor, memory: Tensor, pattern: Pattern) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor, pattern: Pattern, bias: Bias | None = None) -> Tensor:
         """One layer of the decoder, over whole targets.
 
         Args:
             x: (B, T, D).
             memory: the encoder's states, (B, S, D).
             pattern: which of them are not padding.
+            bias: what is added to the scores of self-attention, where the layers share it.
 
         Returns:
             (B, T, D).
         """
-        x = self.around_self(x, self.self_attention)
+        x = self.around_self(x, lambda x: self.self_attention(x, bias=bias))
         x = self.around_cross(x, lambda x: self.cross_attention(x, memory, pattern=pattern))
         return self.around_feed_forward(x, self.feed_forward)
 
-    def step(self, x: Tensor, past: KeyValueCache, memory: KeyValueCache, pattern: Pattern) -> Tensor:
+    def step(
+        self, x: Tensor, past: KeyValueCache, memory: KeyValueCache, pattern: Pattern, bias: Bias | None = None
+    ) -> Tensor:
         """One layer of the decoder, for one more token of each hypothesis.
 
         Args:
@@ -282,6 +310,7 @@ class DecoderLayer(nn.Module):
             past: what self-attention keeps of their earlier tokens, B K sequences.
             memory: what cross-attention keeps of the source, B sequences: hypotheses share it.
             pattern: which source positions are not padding.
+            bias: as for whole targets.
 
         Returns:
             (B, K, D).
@@ -291,7 +320,7 @@ class DecoderLayer(nn.Module):
 
         def see_past(x: Tensor) -> Tensor:
             rows = x.reshape(batch * hypotheses, 1, size)
-            return self.self_attention(rows, cache=past).view(batch, hypotheses, size)
+            return self.self_attention(rows, cache=past, bias=bias).view(batch, hypotheses, size)
 
         x = self.around_self(x, see_past)
         x = self.around_cross(x, lambda x: self.cross_attention(x, nothing, cache=memory, pattern=pattern))

@@ -17,6 +17,7 @@ from regard.models.llama import Llama, LlamaConfig
 from regard.models.luong import Luong, LuongConfig
 from regard.models.rnn import RNN, RNNConfig
 from regard.models.seq2seq import Seq2Seq, Vocabulary
+from regard.models.t5 import T5, T5Config
 from regard.models.transformer import Transformer, TransformerConfig
 
 MODELS: dict[str, tuple[type, type[Seq2Seq]]] = {
@@ -30,6 +31,7 @@ PUBLISHED: dict[str, tuple[type, type[nn.Module]]] = {
     "bert": (BertConfig, Bert),
     "gpt": (GPTConfig, GPT),
     "llama": (LlamaConfig, Llama),
+    "t5": (T5Config, T5),
 }
 
 

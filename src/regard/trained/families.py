@@ -12,6 +12,8 @@ from regard.models.gpt import GPT, from_gpt2, to_gpt2
 from regard.models.llama import Llama
 from regard.models.llama_names import from_llama, to_llama
 from regard.models.marian import from_marian, to_marian
+from regard.models.t5 import T5
+from regard.models.t5_names import from_t5, to_t5
 from regard.models.transformer import Transformer
 from regard.trained.completer import Completer
 from regard.trained.encoder import Encoder
@@ -54,6 +56,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "marian": Family(read=from_marian, write=to_marian, module=Transformer, job=Translator),
     **dict.fromkeys(("roberta", "xlm-roberta"), Family(**BERT, roles=ROBERTA_ROLES)),
+    "t5": Family(read=from_t5, write=to_t5, module=T5, job=Translator),
 }
 # What a folder of regard's own loads as, by its task.
 JOBS: dict[str, Callable[[Any, Any, Mapping[str, Any]], Any]] = {

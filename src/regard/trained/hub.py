@@ -3,6 +3,7 @@
     config.json                     the family as "model_type", and its fields
     model.safetensors               the tensors, or model.safetensors.index.json, which says the file of each
     tokenizer.json                  or vocab.txt, or vocab.json and merges.txt
+    spiece.model                    or source.spm, target.spm and vocab.json, of SentencePiece: before any other
     tokenizer_config.json           which tokens have which roles; also special_tokens_map.json
 
 Nothing in a folder is trusted: files are read in it alone, tensors when they are asked for, and pickles never.
@@ -24,10 +25,11 @@ from regard.data.published_tokenizer import (
     read_byte_level,
     read_word_piece,
 )
+from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer, marian_tokenizer, t5_tokenizer
 from regard.errors import CheckpointError, UnsupportedError, nearest
 from regard.models.published import WRONG, misfits
 from regard.trained.families import FAMILIES
-from regard.trained.folder import CONFIG, TOKENIZER, WEIGHTS, need, open_weights, read_json
+from regard.trained.folder import CONFIG, TOKENIZER, WEIGHTS, AnyTokenizer, need, open_weights, read_json
 
 INDEX = "model.safetensors.index.json"
 HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")  # owner/model
@@ -35,6 +37,10 @@ MODULES = "modules.json"  # of the sentence-transformers package: the steps from
 STEPS = ("Transformer", "Pooling", "Normalize")
 POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
 HOW = ("single_word", "lstrip", "rstrip", "normalized", "special")  # a token is found in text
+SENTENCEPIECE = ("spiece.model", "source.spm", "target.spm", "target_vocab.json")
+EXTRA_ID = re.compile(r"<extra_id_\d+>")  # T5's marks
+MOST_EXTRA_IDS = 100_000
+EXTRA_IDS = 100  # of them, where the files don't say it
 FILES = ["*.json", "*.txt", "*.safetensors", "*.model", "*.spm"]  # that are downloaded
 
 
@@ -71,7 +77,7 @@ def is_hub(folder: Path) -> bool:
     return "format" not in config and "model_type" in config
 
 
-def read_hub(folder: str | Path) -> tuple[dict[str, Any], LazyState, PublishedTokenizer | None]:
+def read_hub(folder: str | Path) -> tuple[dict[str, Any], LazyState, AnyTokenizer]:
     """What a folder in the hub's layout holds.
 
     Args:
@@ -201,7 +207,7 @@ def inside(folder: Path, path: Path) -> Path:
     return path
 
 
-def read_tokenizer(folder: Path, usual: Mapping[str, str]) -> PublishedTokenizer | None:
+def read_tokenizer(folder: Path, usual: Mapping[str, str]) -> AnyTokenizer:
     """The tokenizer of a folder, from whichever files it has.
 
     Args:
@@ -214,13 +220,24 @@ def read_tokenizer(folder: Path, usual: Mapping[str, str]) -> PublishedTokenizer
     Raises:
         CheckpointError: files that are damaged or don't go together.
     """
-    names = (TOKENIZER, "vocab.txt", "vocab.json", "merges.txt")
+    names = (TOKENIZER, "vocab.txt", "vocab.json", "merges.txt", *SENTENCEPIECE)
     files = {name: inside(folder, folder / name) for name in names if (folder / name).is_file()}
     settings = {**_settings(folder, "special_tokens_map.json"), **_settings(folder, "tokenizer_config.json")}
     said = {role: token.content for role in ROLES if (token := _token(settings.get(f"{role}_token"))) is not None}
     added = _added(folder, settings)
     roles, tokens = said or usual, list(added.values())
-    if TOKENIZER in files:
+    made: PublishedTokenizer | SentencePieceTokenizer
+    if {"source.spm", "target.spm", "vocab.json"} <= set(files):
+        if "target_vocab.json" in files:
+            raise UnsupportedError(
+                f"{folder}: target_vocab.json, a vocabulary of targets beside that of sources, is not supported; "
+                "expected one vocab.json for both"
+            )
+        source, target = (files[name].read_bytes() for name in ("source.spm", "target.spm"))
+        made = marian_tokenizer(source, target, read_json(files["vocab.json"]))
+    elif "spiece.model" in files:
+        made = t5_tokenizer(files["spiece.model"].read_bytes(), extra_ids=_extra_ids(folder, settings))
+    elif TOKENIZER in files:
         made = PublishedTokenizer.load(files[TOKENIZER], roles, tokens)
     elif "vocab.txt" in files:
         made = read_word_piece(
@@ -279,6 +296,17 @@ def read_embedding(folder: Path) -> dict[str, Any]:
             found["pooling"] = POOLINGS[asked[0]]
     longest = _settings(folder, "sentence_bert_config.json").get("max_seq_length")
     return found | ({"longest": longest} if is_integer(longest) and longest > 0 else {})
+
+
+def _extra_ids(folder: Path, settings: Mapping[str, Any]) -> int:
+    """How many marks T5's vocabulary has behind its pieces."""
+    listed = settings.get("additional_special_tokens", [])
+    texts = [token.content for one in listed if (token := _token(one)) is not None] if isinstance(listed, list) else []
+    named = sum(bool(EXTRA_ID.fullmatch(text)) for text in texts)
+    said = settings.get("extra_ids", named or EXTRA_IDS)
+    if not is_integer(said) or not 0 <= said <= MOST_EXTRA_IDS:
+        raise CheckpointError(f"{folder}: extra_ids={show(said)}; expected a number from 0 to {MOST_EXTRA_IDS}")
+    return int(said)
 
 
 def _settings(folder: Path, name: str) -> dict[str, Any]:

@@ -1,0 +1,247 @@
+"""T5: encoder and decoder with norms before each part, and a learned bias by distance that all layers of a stack share.
+
+Source: Raffel et al. 2019, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
+arXiv 1910.10683, section 2.1; v1.1, with gated networks and an output of its own: Shazeer 2020, arXiv 2002.05202.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from regard.attention.bias import Bias
+from regard.attention.cache import KeyValueCache
+from regard.attention.pattern import Pattern
+from regard.attention.score import Dot
+from regard.attention.sequence_pattern import KeyLengths
+from regard.errors import ConfigError, nearest
+from regard.layers.attention_settings import LearnedValue
+from regard.layers.dropout import Dropout
+from regard.layers.learned import LearnedRelativeBias
+from regard.layers.transformer_layer import DecoderLayer, EncoderLayer, FeedForward, GatedFeedForward
+from regard.models.check import check_fields
+from regard.models.seq2seq import Memory, Seq2Seq, State, Vocabulary
+
+
+def _size(embed_dim: int, num_heads: int, hidden_dim: int, layers: int, **more: Any) -> dict[str, Any]:
+    sizes = {"embed_dim": embed_dim, "num_heads": num_heads, "hidden_dim": hidden_dim}
+    return {**sizes, "encoder_layers": layers, "decoder_layers": layers, **more}
+
+
+V1_1: dict[str, Any] = {"activation": "gelu-tanh", "network": "gated", "tie_output": False, "scale_output": False}
+# v1.0: section 3.7 of the source; v1.1: the sizes that its authors published with it.
+SIZES: dict[str, dict[str, Any]] = {
+    "small": _size(512, 8, 2048, 6),
+    "base": _size(768, 12, 3072, 12),
+    "large": _size(1024, 16, 4096, 24),
+    "3b": _size(1024, 32, 16384, 24, head_dim=128),
+    "11b": _size(1024, 128, 65536, 24, head_dim=128),
+    "v1.1-small": _size(512, 6, 1024, 8, **V1_1),
+    "v1.1-base": _size(768, 12, 2048, 12, **V1_1),
+    "v1.1-large": _size(1024, 16, 2816, 24, **V1_1),
+    "v1.1-xl": _size(2048, 32, 5120, 24, **V1_1),
+    "v1.1-xxl": _size(4096, 64, 10240, 24, **V1_1),
+}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class T5Config:
+    """The sizes and choices of a T5.
+
+    Args:
+        vocabulary: of source and target; targets start with padding, as published: bos is pad.
+        embed_dim: D, the size of a token's state.
+        num_heads: H, of every attention.
+        head_dim: E, the size of a head, whatever D and H are.
+        hidden_dim: of the feed-forward networks.
+        encoder_layers: of the encoder.
+        decoder_layers: of the decoder.
+        dropout: of embedded tokens, of each part's output and inside of it, and of the last states.
+        network: "plain", as in v1.0, or "gated", as in v1.1.
+        activation: of the feed-forward networks; of their gates, if they have some.
+        num_buckets: of distances.
+        max_distance: distances from here on share the last bucket.
+        norm_eps: what norms add to the mean square.
+        tie_output: whether the output's vectors are those of the tokens.
+        scale_output: whether states are divided by the root of D before the output, as in v1.0.
+
+    Raises:
+        ConfigError: a field that is out of range.
+    """
+
+    vocabulary: Vocabulary
+    embed_dim: int = 512
+    num_heads: int = 8
+    head_dim: int = 64
+    hidden_dim: int = 2048
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    dropout: float = 0.1
+    network: Literal["plain", "gated"] = "plain"
+    activation: str = "relu"
+    num_buckets: int = 32
+    max_distance: int = 128
+    norm_eps: float = 1e-6
+    tie_output: bool = True
+    scale_output: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @staticmethod
+    def of_size(size: str, vocabulary: Vocabulary, **changes: Any) -> "T5Config":
+        """A published size by name.
+
+        Args:
+            size: "small", "base", "large", "3b" or "11b", and those of v1.1: "v1.1-small", "v1.1-base", "v1.1-large",
+                "v1.1-xl", "v1.1-xxl".
+            vocabulary: of source and target; published checkpoints have room for 32,128 tokens.
+            changes: other fields.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ConfigError: an unknown size.
+        """
+        if size not in SIZES:
+            raise ConfigError(f"T5 has no size {size!r}; {nearest(size, SIZES)}")
+        return T5Config(vocabulary=vocabulary, **{**SIZES[size], **changes})
+
+
+@final
+class T5State(State):
+    """Keys and values of the tokens so far, a cache a layer, and those of the source."""
+
+    def __init__(self, past: list[KeyValueCache], memory: list[KeyValueCache], pattern: Pattern) -> None:
+        self.past, self.memory = past, memory
+        self.pattern = pattern  # which source positions are not padding
+        self.hypotheses = 1
+
+    def reorder(self, parents: Tensor) -> None:
+        first = torch.arange(len(parents), device=parents.device)[:, None] * self.hypotheses
+        for cache in self.past:
+            cache.select((first + parents).flatten())
+        self.hypotheses = parents.shape[1]
+
+    def keep(self, sentences: Tensor) -> None:
+        within = torch.arange(self.hypotheses, device=sentences.device)
+        for cache in self.past:
+            cache.select((sentences[:, None] * self.hypotheses + within).flatten())
+        for cache in self.memory:
+            cache.select(sentences)
+        if isinstance(self.pattern, KeyLengths):
+            self.pattern = KeyLengths(self.pattern.lengths[sentences])
+
+
+@final
+class T5(Seq2Seq):
+    """T5's encoder and decoder: no biases in linear maps, scores without a scale, norms by the root mean square.
+
+    Args:
+        config: its sizes and choices.
+
+    Raises:
+        ConfigError: sizes that don't go together.
+
+    Source: Raffel et al. 2019, arXiv 1910.10683, section 2.1.
+
+    >>> import regard as rg
+    >>> sizes = {"embed_dim": 16, "num_heads": 2, "head_dim": 4, "hidden_dim": 24, "encoder_layers": 2}
+    >>> model = rg.T5(rg.T5Config(vocabulary=rg.Vocabulary(size=100, pad=0, bos=0, eos=1), decoder_layers=1, **sizes))
+    >>> model(torch.tensor([[5, 6, 1]]), torch.tensor([[0, 7, 8, 9]])).logits.shape
+    torch.Size([1, 4, 100])
+    """
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.config, self.vocabulary = config, config.vocabulary
+        self.embedding = nn.Embedding(config.vocabulary.size, config.embed_dim)
+        self.encoder = nn.ModuleList(EncoderLayer(**self._layer()) for _ in range(config.encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(**self._layer()) for _ in range(config.decoder_layers))
+        self.encoder_bias, self.decoder_bias = (
+            LearnedValue(
+                LearnedRelativeBias(config.num_buckets, bidirectional, config.max_distance),
+                config.num_heads,
+                config.head_dim,
+            )
+            for bidirectional in (True, False)
+        )
+        self.encoder_norm, self.decoder_norm = self._norm(), self._norm()
+        self.dropout = Dropout(config.dropout)
+        self.output = None if config.tie_output else nn.Linear(config.embed_dim, config.vocabulary.size, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start again, as the source's code does: each map keeps the variance, scores without a scale included."""
+        config = self.config
+        nn.init.normal_(self.embedding.weight)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() != 2 or name == "embedding.weight":
+                continue
+            inputs = config.embed_dim if name.endswith(".table") else parameter.shape[1]
+            scale = config.head_dim if name.endswith("query_proj.weight") else 1
+            nn.init.normal_(parameter, std=(inputs * scale) ** -0.5)
+
+    def encode(self, source: Tensor) -> Memory:
+        lengths = self.lengths(source)
+        x: Tensor = self.dropout(self.embedding(source))
+        pattern, bias = Memory(x, lengths).pattern, self._bias(self.encoder_bias)
+        for layer in self.encoder:
+            x = layer(x, pattern, bias)
+        return Memory(self.dropout(self.encoder_norm(x)), lengths)
+
+    def decode(self, target: Tensor, memory: Memory) -> Tensor:
+        x, pattern, bias = self.dropout(self.embedding(target)), memory.pattern, self._bias(self.decoder_bias)
+        for layer in self.decoder:
+            x = layer(x, memory.states, pattern, bias)
+        features: Tensor = self.dropout(self.decoder_norm(x))
+        return features
+
+    def project(self, features: Tensor) -> Tensor:
+        if self.config.scale_output:
+            features = features * self.config.embed_dim**-0.5
+        return functional.linear(features, self.embedding.weight if self.output is None else self.output.weight)
+
+    def start(self, memory: Memory) -> T5State:
+        past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in self.decoder]
+        kept = [layer.remember(memory.states) for layer in self.decoder]
+        return T5State(past, kept, memory.pattern)
+
+    def step(self, tokens: Tensor, state: T5State) -> Tensor:
+        x, bias = self.dropout(self.embedding(tokens)), self._bias(self.decoder_bias)
+        for layer, past, memory in zip(self.decoder, state.past, state.memory, strict=True):
+            x = layer.step(x, past, memory, state.pattern, bias)
+        features: Tensor = self.dropout(self.decoder_norm(x))
+        return features
+
+    def _layer(self) -> dict[str, Any]:
+        """The options of a layer."""
+        config = self.config
+        network = GatedFeedForward if config.network == "gated" else FeedForward
+        return {
+            "embed_dim": config.embed_dim,
+            "num_heads": config.num_heads,
+            "hidden_dim": config.hidden_dim,
+            "norm": "pre",
+            "dropout": config.dropout,
+            "attention_dropout": config.dropout,
+            "make_norm": self._norm,
+            "feed_forward": network(
+                config.embed_dim, config.hidden_dim, config.activation, bias=False, dropout=config.dropout
+            ),
+            "head_dim": config.head_dim,
+            "bias": False,
+            "score": Dot(scale=1.0),
+        }
+
+    def _norm(self) -> nn.RMSNorm:
+        return nn.RMSNorm(self.config.embed_dim, self.config.norm_eps)
+
+    @staticmethod
+    def _bias(shared: LearnedValue) -> Bias:
+        """The bias from its table as it is now."""
+        return shared()  # type: ignore[return-value]

@@ -1,0 +1,87 @@
+"""Folders of T5 and Marian in the hub's layout, with their vocabularies: loaded, run, looked at, saved."""
+
+import json
+import warnings
+
+import pytest
+import torch
+
+import regard as rg
+from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer
+from regard.decode.generate import generate
+from regard.models.marian import to_marian
+from regard.models.t5_names import to_t5
+from tests.data.mixed_text import trained
+from tests.trained.published import write_hub
+
+sentencepiece = pytest.importorskip("sentencepiece")
+
+SIZES = {"embed_dim": 20, "num_heads": 2, "hidden_dim": 28, "encoder_layers": 2, "decoder_layers": 2}
+TEXTS = ["wide full, e\u0301", "aaaa </s> bcd 123", "\u30ab\u30ac \u1100\u1161"]
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory):
+    """A T5 whose embedding has more rows than there are tokens, as published ones have."""
+    folder = tmp_path_factory.mktemp("t5")
+    torch.manual_seed(2)
+    vocabulary = rg.Vocabulary(size=720, pad=0, bos=0, eos=1)
+    fields, state = to_t5(rg.T5(rg.T5Config(vocabulary=vocabulary, head_dim=5, **SIZES)))
+    write_hub(folder, fields, state)
+    model = trained(pad_id=0, eos_id=1, unk_id=2, bos_id=-1, vocab_size=700)
+    (folder / "spiece.model").write_bytes(model)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"extra_ids": 7, "eos_token": "</s>"}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def marian(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("marian")
+    model = trained(vocab_size=700)
+    (folder / "source.spm").write_bytes(model)
+    (folder / "target.spm").write_bytes(model)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    tokens = ["</s>", "<unk>", *(processor.id_to_piece(i) for i in range(3, 700)), "<pad>"]
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    torch.manual_seed(3)
+    vocabulary = rg.Vocabulary(size=len(tokens), pad=len(tokens) - 1, bos=len(tokens) - 1, eos=0)
+    return write_hub(folder, *to_marian(rg.Transformer(rg.TransformerConfig(vocabulary=vocabulary, **SIZES))))
+
+
+def test_they_load_run_and_come_back(t5, marian, tmp_path):
+    for folder in (t5, marian):
+        model = rg.load(folder)
+        assert isinstance(model.tokenizer, SentencePieceTokenizer)
+        found = model.translate(TEXTS, search=rg.Beam(3))
+        assert [translation.source for translation in found] == TEXTS
+        model.save(tmp_path / folder.name)
+        again = rg.load(tmp_path / folder.name)
+        assert [x.candidates for x in again.translate(TEXTS, search=rg.Beam(3))] == [x.candidates for x in found]
+
+
+def test_they_can_be_seen(t5, marian):
+    for folder in (t5, marian):
+        seen = rg.load(folder).see("wide full", "bcd")
+        assert seen.source == ["wide", "full", "[end]"]
+        assert seen.target == ["bcd", "[end]"]
+        assert seen.kinds == ["cross", "encoder", "decoder"]
+        assert len(seen.layers("cross")) == 2
+
+
+def test_transformers_translates_the_same(t5, marian):
+    transformers = pytest.importorskip("transformers")
+    for folder, theirs in ((t5, transformers.T5ForConditionalGeneration), (marian, transformers.MarianMTModel)):
+        ours = rg.load(folder)
+        with warnings.catch_warnings(action="ignore"):
+            model = theirs.from_pretrained(folder).eval()
+        sources = ours.tokenizer.encode_batch(TEXTS)
+        for source, [found] in zip(
+            sources, generate(ours.module, sources, search=rg.Greedy(), max_length=9), strict=True
+        ):
+            expected = model.generate(
+                torch.tensor([[*source, ours.tokenizer.eos]]), num_beams=1, do_sample=False, max_new_tokens=9,
+                forced_eos_token_id=None,
+            )  # fmt: skip
+            expected = [i for i in expected[0, 1:].tolist() if i != ours.tokenizer.eos]
+            assert found.tokens == expected
+            assert expected
