@@ -66,7 +66,7 @@ def isa() -> str:
     """The instruction set that runs.
 
     Returns:
-        Its name: baseline, avx2, avx512 or avx512_bf16.
+        Its name: baseline, avx2, avx512, avx512_bf16 or amx.
 
     Raises:
         ConfigError: an instruction set in the environment that there is none of.

@@ -2,7 +2,7 @@
 // number for each pair and feature is ever stored.
 #pragma once
 
-#include "tile.hpp"
+#include "products.hpp"
 
 namespace regard::REGARD_ISA {
 

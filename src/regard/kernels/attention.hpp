@@ -45,21 +45,21 @@ static void few_of(const Problem& p) {
     for (int64_t i = 0; i < heads; ++i) few_merged<In, T>(p, parts, pieces, i / p.heads, i % p.heads);
 }
 
-template <typename In, typename T>
+template <typename In, typename T, typename Kind = Products<In, T>>
 static void forward_of(const Problem& p) {
     if (is_few(p)) return few_of<In, T>(p);
     const int64_t blocks = (p.rows + SIDE - 1) / SIDE;
     shared_out(p.batch * p.heads * blocks, most(1, least(4, p.batch * p.heads * blocks / (4 * p.threads))), p.threads,
                [&](int64_t i) {
                    const int64_t plane = i / blocks;
-                   forward_block<In, T>(p, make_block<T>(p, plane / p.heads, plane % p.heads, i % blocks), scratch);
+                   forward_block<In, T, Kind>(p, make_block<T>(p, plane / p.heads, plane % p.heads, i % blocks), scratch);
                });
 }
 
-template <typename In, typename T>
+template <typename In, typename T, typename Kind = Products<In, T>>
 static void backward_of(const Problem& p, const Gradients& gradients) {
     shared_out(p.batch * p.groups, 1, p.threads,
-               [&](int64_t i) { backward_plane<In, T>(p, gradients, i / p.groups, i % p.groups, scratch); });
+               [&](int64_t i) { backward_plane<In, T, Kind>(p, gradients, i / p.groups, i % p.groups, scratch); });
 }
 
 template <typename In, typename T>
@@ -71,7 +71,12 @@ static void summarize_of(const Problem& p, const Summary& wanted) {
     });
 }
 
+// Whether bf16 is multiplied two numbers at a time: not in additive scores, which are no products.
+static bool by_pairs(const Problem& p) { return p.type == Type::bf16 && !p.vector; }
+
 static void forward(const Problem& p) {
+    if constexpr (HAS_PAIRS)
+        if (by_pairs(p)) return forward_of<Bfloat, float, PairProducts>(p);
     switch (p.type) {
         case Type::f32: return forward_of<float, float>(p);
         case Type::f64: return forward_of<double, double>(p);
@@ -81,6 +86,8 @@ static void forward(const Problem& p) {
 }
 
 static void backward(const Problem& p, const Gradients& gradients) {
+    if constexpr (HAS_PAIRS)
+        if (by_pairs(p)) return backward_of<Bfloat, float, PairProducts>(p, gradients);
     switch (p.type) {
         case Type::f32: return backward_of<float, float>(p, gradients);
         case Type::f64: return backward_of<double, double>(p, gradients);

@@ -124,27 +124,28 @@ static void add_to_bias(const Problem& p, const Gradients& grad, const Block& bl
 }
 
 // All queries of key head g of sequence b.
-template <typename In, typename T>
+template <typename In, typename T, typename Kind>
 static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, int64_t g, Scratch& scratch) {
     constexpr int W = LANES<T>;
     const int64_t row = round_up(p.dim, W), value_row = round_up(p.value_dim, W), share = p.heads / p.groups;
     const int64_t columns = round_up(p.columns, SIDE), blocks = (p.rows + SIDE - 1) / SIDE;
     const int64_t wide = whole_rows(p) ? p.columns : SIDE;
     const int64_t strips = 2 + (p.softcap != 0) + any_factor(p);
-    scratch.reserve(sizeof(T) * size_t(columns * (row + value_row) + SIDE * (6 * (row + value_row) + strips * wide)) + 8192);
-    T* key_sum = scratch.take<T>(columns * row);
-    T* value_sum = scratch.take<T>(columns * value_row);
+    scratch.reserve(sizeof(T) * size_t((columns + GROUP) * (row + value_row) +
+                                       SIDE * (6 * (row + value_row) + strips * (wide + GROUP))) +
+                    Kind::bytes(p) + 8192);
+    T* key_sum = scratch.take<T>((columns + GROUP) * row);
+    T* value_sum = scratch.take<T>((columns + GROUP) * value_row);
     T* queries_by_row = scratch.take<T>(SIDE * row);
     T* query = scratch.take<T>(SIDE * row);
     T* incoming_by_row = scratch.take<T>(SIDE * value_row);
     T* incoming = scratch.take<T>(SIDE * value_row);
     T* query_sum = scratch.take<T>(SIDE * row);
-    T* scores = scratch.take<T>(wide * SIDE);
-    T* gradient = scratch.take<T>(wide * SIDE);
+    T* scores = scratch.take<T>((wide + GROUP) * SIDE);
+    T* gradient = scratch.take<T>((wide + GROUP) * SIDE);
     T* capped = p.softcap != 0 ? scratch.take<T>(wide * SIDE) : nullptr;
-    T* keys = scratch.take<T>(SIDE * row);
-    T* values = scratch.take<T>(SIDE * value_row);
     T* mixed = any_factor(p) ? scratch.take<T>(wide * SIDE) : nullptr;
+    Kind products(p, scratch);
     T* results = scratch.take<T>(SIDE * row);
     fill(key_sum, columns * row, T(0));
     fill(value_sum, columns * value_row, T(0));
@@ -153,7 +154,7 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
     for (int64_t h = g * share; h < (g + 1) * share; ++h)
         for (int64_t index = 0; index < blocks; ++index) {
             const Block block = make_block<T>(p, b, h, index);
-            const T scale = T(p.scale);
+            const T scale = products.factor();
             queries<In>(p.query, block, p.dim, scale, queries_by_row, row, query);
             queries<In>(grad.output, block, p.value_dim, T(1), incoming_by_row, value_row, incoming);
             rebuild<In>(p, grad, block, incoming_by_row, value_row, rebuilt);
@@ -163,18 +164,19 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                     fill(incoming_by_row + r * value_row, value_row, T(0));
                     for (int64_t e = 0; e < p.dim; ++e) query[e * SIDE + r] = 0;
                 }
-            fill(query_sum, SIDE * p.dim, T(0));
+            products.take_queries(block, query, queries_by_row);
+            products.take_incoming(block, incoming, incoming_by_row);
+            fill(query_sum, SIDE * row, T(0));
             const Gauss<T> gauss = gauss_of<T>(p, block);
             T center[SIDE] = {}, sigma[SIDE] = {};
             const Reach reach = reach_of(p, block);
             // Scores, weights and their gradients of the panel, at a place of the strip.
             auto weigh_panel = [&](int64_t place) {
-                const Rows<T> key = rows_of<In>(p.key, b, g, panel, p.dim, keys);
-                const Rows<T> value = rows_of<In>(p.value, b, g, panel, p.value_dim, values);
+                products.take_keys(b, g, panel);
+                products.take_values(b, g, panel);
                 T *s = scores + place * SIDE, *y = gradient + place * SIDE;
-                score(p, block, panel, key, query, s, p.softcap != 0 ? capped + place * SIDE : nullptr);
-                product<T, false>(panel.stop - panel.start, block.padded, p.value_dim, value.data, value.row, value.column,
-                                  incoming, SIDE, y, SIDE);
+                score(p, block, panel, products, s, p.softcap != 0 ? capped + place * SIDE : nullptr);
+                products.of_weights(block, panel.stop - panel.start, y);
                 reweigh(p, block, panel, rebuilt, s);
                 if (any_factor(p))
                     through_factors(p, block, panel, gauss, s, y, mixed + place * SIDE, grad.center ? center : nullptr,
@@ -183,22 +185,22 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
             // From the gradients of the panel's scores, there, to those of all that they were made from.
             auto add_panel = [&](int64_t place) {
                 const int64_t count = panel.stop - panel.start;
-                const Rows<T> key = rows_of<In>(p.key, b, g, panel, p.dim, keys);
+                if (whole_rows(p)) products.take_keys(b, g, panel);
                 T *s = (any_factor(p) ? mixed : scores) + place * SIDE, *y = gradient + place * SIDE;
                 hide(block, panel, T(0), y);
                 add_to_bias(p, grad, block, panel, y);
                 if (p.softcap != 0) uncap(block, panel, capped + place * SIDE, y);
-                product<T, true>(count, value_row, block.count, s, SIDE, 1, incoming_by_row, value_row,
-                                 value_sum + panel.start * value_row, value_row);
-                if (p.vector) {
-                    T* vector = grad.vector ? static_cast<T*>(grad.vector) + (b * p.heads + h) * p.dim : nullptr;
-                    differentiate_additive<T>(p, block, count, key, (const T*)query, (const T*)y, query_sum,
-                                              key_sum + panel.start * row, row, vector);
-                    return;
-                }
-                product<T, true>(count, row, block.count, y, SIDE, 1, queries_by_row, row, key_sum + panel.start * row,
-                                 row);
-                product<T, true>(p.dim, block.padded, count, key.data, key.column, key.row, y, SIDE, query_sum, SIDE);
+                products.of_values(block, count, s, value_sum + panel.start * value_row, value_row);
+                if constexpr (!Kind::PAIRS)
+                    if (p.vector) {
+                        T* vector = grad.vector ? static_cast<T*>(grad.vector) + (b * p.heads + h) * p.dim : nullptr;
+                        differentiate_additive<T>(p, block, count, products.key, (const T*)query, (const T*)y, query_sum,
+                                                  key_sum + panel.start * row, row, vector);
+                        return;
+                    }
+                products.rescale(count, y);
+                products.of_keys(block, count, y, key_sum + panel.start * row, row);
+                products.of_queries(block, count, y, query_sum);
             };
             RowSums<T> sums;
             int64_t place = 0;

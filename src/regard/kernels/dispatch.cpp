@@ -1,5 +1,11 @@
 #include "dispatch.hpp"
 
+#ifdef REGARD_WITH_amx
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace regard {
 
 #define REGARD_DECLARE(name)     \
@@ -17,6 +23,19 @@ REGARD_DECLARE(avx512)
 #endif
 #ifdef REGARD_WITH_avx512_bf16
 REGARD_DECLARE(avx512_bf16)
+#endif
+
+#ifdef REGARD_WITH_amx
+REGARD_DECLARE(amx)
+
+// The processor has tiles of bf16, and the system lends this process the registers (Linux, arch_prctl).
+static bool has_tiles() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    constexpr unsigned BF16 = 1u << 22, TILE = 1u << 24;
+    constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
+    return (d & BF16) && (d & TILE) && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
 #endif
 
 std::vector<const Table*> tables() {
@@ -43,6 +62,9 @@ std::vector<const Table*> tables() {
 #ifdef REGARD_WITH_avx512_bf16
     if (!__builtin_cpu_supports("avx512bf16")) return found;
     found.push_back(&avx512_bf16::table);
+#endif
+#ifdef REGARD_WITH_amx
+    if (has_tiles()) found.push_back(&amx::table);
 #endif
 #endif
     return found;

@@ -12,7 +12,7 @@ constexpr double LOG2E = 1.4426950408889634, LN2 = 0.6931471805599453;
 // 2^x for x <= 127, exactly 0 below -127 and exactly 1 at 0; NaN stays NaN. The polynomial is the minimax one of degree
 // 6 on [-1/2, 1/2], relative error 2e-9; the rest is rounding.
 REGARD_INLINE Vec<float> power_of_two(Vec<float> x) {
-    x = x < -127.0f ? all(-127.0f) : x;
+    x = larger<float>(all(-127.0f), x);
     const Vec<float> shifted = x + 12582912.0f;  // 1.5 * 2^23: the lowest bits are x, rounded to the nearest
     const Vec<float> f = x - (shifted - 12582912.0f);
     Vec<float> y = all(1.54614446986e-4f);

@@ -9,15 +9,13 @@
 namespace regard::REGARD_ISA {
 
 // Scores of a panel (columns x padded rows), before the mask. `capped` receives the softcap's tanh, if it is wanted.
-template <typename T>
-static void score(const Problem& p, const Block& block, const Panel& panel, const Rows<T>& keys, const T* queries,
-                  T* scores, T* capped) {
+template <typename Kind, typename T>
+static void score(const Problem& p, const Block& block, const Panel& panel, const Kind& products, T* scores, T* capped) {
     constexpr int W = LANES<T>;
     const int64_t count = panel.stop - panel.start;
-    if (p.vector)
-        additive(p, block, count, keys, queries, scores);
-    else
-        product<T, false>(count, block.padded, p.dim, keys.data, keys.row, keys.column, queries, SIDE, scores, SIDE);
+    if (!p.vector) products.scores(block, count, scores);
+    if constexpr (!Kind::PAIRS)
+        if (p.vector) additive(p, block, count, products.key, products.query, scores);
     if (p.softcap != 0) {
         const T inverse = T(1 / p.softcap), cap = T(p.softcap);
         for (int64_t i = 0; i < count; ++i)
@@ -32,9 +30,12 @@ static void score(const Problem& p, const Block& block, const Panel& panel, cons
 
 template <typename T>
 struct Running {  // of the rows of a block
-    T top[SIDE];    // the largest score so far
+    T top[SIDE];    // the largest score so far, or one that is not far below it
     T total[SIDE];  // of the exponentials relative to it
 };
+
+// How far a score may lie above `top`: sums keep their precision, and what is summed need not be scaled for each new one.
+constexpr double HEADROOM = 8;
 
 // Scores to exponentials, in place; what was summed before is scaled by `fade` from now on. True if any fade is not 1.
 template <typename T>
@@ -42,20 +43,24 @@ static bool exponentials(const Block& block, int64_t count, T* scores, Running<T
     constexpr int W = LANES<T>;
     bool faded = false;
     for (int64_t r = 0; r < block.padded; r += W) {
-        Vec<T> top = load(run.top + r);
-        const Vec<T> before = top;
-        for (int64_t i = 0; i < count; ++i) top = larger<T>(top, load(scores + i * SIDE + r));
+        const Vec<T> before = load(run.top + r);
+        Vec<T> high[4] = {before, before, before, before};  // chains, so that a maximum does not wait for the one before
+        int64_t i = 0;
+        for (; i + 4 <= count; i += 4)
+            for (int j = 0; j < 4; ++j) high[j] = larger<T>(high[j], load(scores + (i + j) * SIDE + r));
+        for (; i < count; ++i) high[0] = larger<T>(high[0], load(scores + i * SIDE + r));
+        const Vec<T> found = larger<T>(larger<T>(high[0], high[1]), larger<T>(high[2], high[3]));
+        const Vec<T> top = found > before + T(HEADROOM) ? found : before;
         // A row that has seen nothing yet is shifted by nothing.
         const Vec<T> shift = top == T(-INFINITE) ? all(T(0)) : top;
         Vec<T> sum{};
-        for (int64_t i = 0; i < count; ++i) {
+        for (i = 0; i < count; ++i) {
             const Vec<T> x = power_of_two((load(scores + i * SIDE + r) - shift) * T(LOG2E));
             store(scores + i * SIDE + r, x);
             sum += x;
         }
         const Vec<T> factor = power_of_two((before - shift) * T(LOG2E));
-        const auto same = before == top;
-        for (int i = 0; i < W; ++i) faded |= same[i] == 0;
+        faded |= any(before != top);
         store(fade + r, factor);
         store(run.total + r, load(run.total + r) * factor + sum);
         store(run.top + r, top);
@@ -75,24 +80,24 @@ static void sigmoids(const Block& block, int64_t count, T offset, T* scores) {
 
 REGARD_INLINE bool whole_rows(const Problem& p) { return p.normalizer == Normalizer::entmax; }
 
-template <typename In, typename T>
+template <typename In, typename T, typename Kind>
 static void forward_block(const Problem& p, const Block& block, Scratch& scratch) {
     constexpr int W = LANES<T>;
     const int64_t g = block.h / (p.heads / p.groups), row = round_up(p.dim, W), value_row = round_up(p.value_dim, W);
     const int64_t wide = whole_rows(p) ? p.columns : SIDE;
-    scratch.reserve(sizeof(T) * size_t(SIDE * (2 * row + 3 * value_row + p.dim + wide + 8)) + 4096);
+    scratch.reserve(sizeof(T) * size_t(SIDE * (2 * row + 2 * value_row + wide + GROUP + 8)) + Kind::bytes(p) + 4096);
     T* rows = scratch.take<T>(SIDE * most(row, value_row));
     T* query = scratch.take<T>(p.dim * SIDE);
-    T* scores = scratch.take<T>(wide * SIDE);
+    T* scores = scratch.take<T>((wide + GROUP) * SIDE);
     T* output = scratch.take<T>(value_row * SIDE);  // its columns as rows
-    T* keys = scratch.take<T>(SIDE * p.dim);
-    T* values = scratch.take<T>(SIDE * p.value_dim);
+    Kind products(p, scratch);
     T* fade = scratch.take<T>(SIDE);
     Running<T> run;
     fill(run.top, SIDE, T(-INFINITE));
     fill(run.total, SIDE, T(0));
     fill(output, value_row * SIDE, T(0));
-    queries<In>(p.query, block, p.dim, T(p.scale), rows, row, query);
+    queries<In>(p.query, block, p.dim, products.factor(), rows, row, query);
+    products.take_queries(block, query, nullptr);
 
     const bool sigmoid = p.normalizer == Normalizer::sigmoid, softmax = p.normalizer == Normalizer::softmax;
     const Gauss<T> gauss = gauss_of<T>(p, block);
@@ -101,15 +106,15 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
     const Reach reach = reach_of(p, block);
     int64_t columns = 0;  // of the strip so far
     auto score_panel = [&](T* to) {
-        score(p, block, panel, rows_of<In>(p.key, block.b, g, panel, p.dim, keys), query, to, (T*)nullptr);
+        products.take_keys(block.b, g, panel);
+        score(p, block, panel, products, to, (T*)nullptr);
         for (int64_t i = 0; i < panel.stop - panel.start; ++i)
             seen |= panel.sight == Sight::full ? ones(0, SIDE) : panel.rows[i];
     };
     auto mix_panel = [&](T* weights) {
         if (any_factor(p)) weigh(p, block, panel, gauss, weights);
-        const Rows<T> value = rows_of<In>(p.value, block.b, g, panel, p.value_dim, values);
-        product<T, true>(p.value_dim, block.padded, panel.stop - panel.start, value.data, value.column, value.row, weights,
-                         SIDE, output, SIDE);
+        products.take_values(block.b, g, panel);
+        products.mix(block, panel.stop - panel.start, weights, output);
     };
     for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
         look(p, block, reach, at, panel);

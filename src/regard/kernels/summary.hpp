@@ -58,16 +58,18 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
     constexpr int W = LANES<T>, VECTORS = SIDE / W;
     const int64_t g = block.h / (p.heads / p.groups), row = round_up(p.dim, W), k = wanted.top_k;
     const int64_t plane = block.b * p.heads + block.h;
-    scratch.reserve((sizeof(T) * size_t(SIDE * (3 * row + 2 * SIDE + k + 4)) + 8 * size_t(SIDE * k)) + 8192);
+    scratch.reserve((sizeof(T) * size_t(SIDE * (2 * row + 2 * SIDE + k + 4)) + 8 * size_t(SIDE * k)) +
+                    Products<In, T>::bytes(p) + 8192);
     T* rows = scratch.take<T>(SIDE * row);
     T* query = scratch.take<T>(SIDE * row);
     T* weights = scratch.take<T>(SIDE * SIDE);
     T* turned = scratch.take<T>(SIDE * SIDE);
-    T* keys = scratch.take<T>(SIDE * row);
+    Products<In, T> products(p, scratch);
     Largest<T> largest{k, scratch.take<T>(SIDE * k), scratch.take<int64_t>(SIDE * k)};
     fill(largest.weights, SIDE * k, T(0));
     fill(largest.where, SIDE * k, int64_t(-1));
-    queries<In>(p.query, block, p.dim, T(p.scale), rows, row, query);
+    queries<In>(p.query, block, p.dim, products.factor(), rows, row, query);
+    products.take_queries(block, query, nullptr);
     const Gauss<T> gauss = gauss_of<T>(p, block);
     Rebuilt<T> rebuilt;
     const T* statistic = static_cast<const T*>(p.statistic) + (plane * p.rows + block.first) * 2;
@@ -84,7 +86,8 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
         look(p, block, reach, at, panel);
         if (panel.sight == Sight::empty) continue;
         const int64_t count = panel.stop - panel.start;
-        score(p, block, panel, rows_of<In>(p.key, block.b, g, panel, p.dim, keys), query, weights, (T*)nullptr);
+        products.take_keys(block.b, g, panel);
+        score(p, block, panel, products, weights, (T*)nullptr);
         reweigh(p, block, panel, rebuilt, weights);
         if (p.prior.sigmas) {
             T prior[SIDE], keep[SIDE];

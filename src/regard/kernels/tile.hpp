@@ -158,6 +158,7 @@ static void queries(const View& from, const Block& block, int64_t width, T facto
 template <typename T>
 static void add_bias(const Problem& p, const Block& block, const Panel& panel, T* scores) {
     const View &diagonals = p.bias.by_distance, &dense = p.bias.dense;
+    if (!diagonals.data && !dense.data) return;
     for (int64_t i = 0; i < panel.stop - panel.start; ++i) {
         T* __restrict s = scores + i * SIDE;
         const int64_t column = panel.start + i;

@@ -4,6 +4,9 @@
 
 #include <cstdint>
 #include <cstring>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 namespace regard::REGARD_ISA {
 
@@ -59,12 +62,26 @@ REGARD_INLINE void store(T* to, Vec<T> x) {
 
 template <typename T>
 REGARD_INLINE Vec<T> all(T x) {
-    return Vec<T>{} + x;
+    return x - Vec<T>{};  // adding to 0 would not be free: it turns -0 into 0
 }
 
 template <typename T>
-REGARD_INLINE Vec<T> larger(Vec<T> a, Vec<T> b) {
+REGARD_INLINE Vec<T> larger(Vec<T> a, Vec<T> b) {  // `b` where one of them is NaN
+#if defined(__AVX512F__)  // the compilers make two instructions of the choice, for fear of NaN
+    if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) return (Vec<T>)_mm256_max_ps((__m256)a, (__m256)b);
+#endif
     return a > b ? a : b;
+}
+
+// Whether any bit is set in any lane.
+template <typename I>
+REGARD_INLINE bool any(I x) {
+    uint64_t words[BYTES / 8], found = 0;
+    std::memcpy(words, &x, BYTES);
+    for (uint64_t word : words) found |= word;
+    return found != 0;
 }
 
 template <typename T>

@@ -1,0 +1,152 @@
+// The products of attention with the keys and values of a panel. The two kinds have the same members: `Products` takes
+// numbers as they are, `PairProducts` bf16 two at a time.
+#pragma once
+
+#include "pairs.hpp"
+
+namespace regard::REGARD_ISA {
+
+template <typename In, typename T>
+struct Products {
+    static constexpr bool PAIRS = false;
+    const Problem& p;
+    T *key_room, *value_room;  // for copies, where keys and values cannot be read where they lie
+    // Of a block: queries, and incoming gradients in the backward pass, as columns and as rows.
+    const T *query = nullptr, *incoming = nullptr, *query_rows = nullptr, *incoming_rows = nullptr;
+    Rows<T> key{}, value{};  // of the panel
+
+    static size_t bytes(const Problem& p) { return sizeof(T) * size_t(SIDE * (p.dim + p.value_dim)) + 128; }
+
+    Products(const Problem& p, Scratch& scratch)
+        : p(p), key_room(scratch.take<T>(SIDE * p.dim)), value_room(scratch.take<T>(SIDE * p.value_dim)) {}
+
+    T factor() const { return T(p.scale); }         // of the queries
+    void rescale(int64_t, T*) const {}              // by what of the scale is not in them
+
+    void take_queries(const Block&, const T* columns, const T* rows) { query = columns, query_rows = rows; }
+    void take_incoming(const Block&, const T* columns, const T* rows) { incoming = columns, incoming_rows = rows; }
+    void take_keys(int64_t b, int64_t g, const Panel& panel) { key = rows_of<In>(p.key, b, g, panel, p.dim, key_room); }
+    void take_values(int64_t b, int64_t g, const Panel& panel) {
+        value = rows_of<In>(p.value, b, g, panel, p.value_dim, value_room);
+    }
+
+    // Scores (count x padded rows) = K Q^T, and so the gradients of the weights, V dO^T.
+    void scores(const Block& block, int64_t count, T* to) const {
+        product<T, false>(count, block.padded, p.dim, key.data, key.row, key.column, query, SIDE, to, SIDE);
+    }
+    void of_weights(const Block& block, int64_t count, T* to) const {
+        product<T, false>(count, block.padded, p.value_dim, value.data, value.row, value.column, incoming, SIDE, to, SIDE);
+    }
+    // O^T += V^T P^T, and so the gradients of the queries, K^T dS^T.
+    void mix(const Block& block, int64_t count, const T* weights, T* to) const {
+        product<T, true>(p.value_dim, block.padded, count, value.data, value.column, value.row, weights, SIDE, to, SIDE);
+    }
+    void of_queries(const Block& block, int64_t count, const T* gradient, T* to) const {
+        product<T, true>(p.dim, block.padded, count, key.data, key.column, key.row, gradient, SIDE, to, SIDE);
+    }
+    // The gradients of values += P^T dO, and of keys += dS^T Q, in rows.
+    void of_values(const Block& block, int64_t count, const T* weights, T* to, int64_t row) const {
+        product<T, true>(count, row, block.count, weights, SIDE, 1, incoming_rows, row, to, row);
+    }
+    void of_keys(const Block& block, int64_t count, const T* gradient, T* to, int64_t row) const {
+        product<T, true>(count, row, block.count, gradient, SIDE, 1, query_rows, row, to, row);
+    }
+};
+
+#if defined(__AVX512BF16__)
+
+// Weights and the gradients of scores are rounded to bf16 before they are multiplied, sums are floats.
+struct PairProducts {
+    static constexpr bool PAIRS = true;
+    const Problem& p;
+    const int64_t dim, value_dim;  // with what fills up
+    float power = 1, rest = 1;     // the scale: a power of two, which rounds no query, and what is left
+    Bfloat *key_room, *value_room, *left;
+    Bfloat *query, *incoming, *query_rows, *incoming_rows;
+    Rows<Bfloat> key{}, value{};
+    TileRegisters registers;
+
+    static size_t bytes(const Problem& p) {
+        const int64_t dim = round_up(p.dim, DEPTH), value_dim = round_up(p.value_dim, DEPTH);
+        return sizeof(Bfloat) * size_t(SIDE * (3 * (dim + value_dim) + most(most(dim, value_dim), SIDE))) + 1024;
+    }
+
+    PairProducts(const Problem& p, Scratch& scratch)
+        : p(p), dim(round_up(p.dim, DEPTH)), value_dim(round_up(p.value_dim, DEPTH)) {
+        auto take = [&](int64_t columns) { return scratch.take<Bfloat>(SIDE * columns); };
+        key_room = take(dim), value_room = take(value_dim);
+        query = take(dim), query_rows = take(dim), incoming = take(value_dim), incoming_rows = take(value_dim);
+        left = take(most(most(dim, value_dim), SIDE));
+        int exponent = 0;
+        if (frexp(p.scale, &exponent) != 0 && isfinite(p.scale) && exponent > -100 && exponent < 100)
+            power = float(ldexp(1.0, exponent - 1));
+        rest = float(p.scale / power);
+    }
+
+    float factor() const { return power; }
+    void rescale(int64_t count, float* scores) const {
+        if (rest != 1)
+            for (int64_t i = 0; i < count * SIDE; ++i) scores[i] *= rest;
+    }
+
+    void take_queries(const Block& block, const float* columns, const float* rows) {
+        const int64_t row = round_up(p.dim, GROUP);
+        pairs_of(columns, SIDE, p.dim, block.padded, query, 2 * SIDE);
+        if (rows) pairs_of(rows, row, block.padded, row, query_rows, 2 * dim);
+    }
+    void take_incoming(const Block& block, const float* columns, const float* rows) {
+        const int64_t row = round_up(p.value_dim, GROUP);
+        pairs_of(columns, SIDE, p.value_dim, block.padded, incoming, 2 * SIDE);
+        pairs_of(rows, row, block.padded, row, incoming_rows, 2 * value_dim);
+    }
+    void take_keys(int64_t b, int64_t g, const Panel& panel) { key = halves_of(p.key, b, g, panel, p.dim, key_room); }
+    void take_values(int64_t b, int64_t g, const Panel& panel) {
+        value = halves_of(p.value, b, g, panel, p.value_dim, value_room);
+    }
+
+    void scores(const Block& block, int64_t count, float* to) const {
+        product_of_pairs<false>(round_up(count, GROUP), block.padded, dim, key.data, key.row, query, 2 * SIDE, to, SIDE);
+        rescale(count, to);
+    }
+    void of_weights(const Block& block, int64_t count, float* to) const {
+        product_of_pairs<false>(round_up(count, GROUP), block.padded, value_dim, value.data, value.row, incoming, 2 * SIDE,
+                                to, SIDE);
+    }
+    // What is given to these two is no more there afterwards.
+    void mix(const Block& block, int64_t count, float* weights, float* to) const {
+        by_columns(block, value, p.value_dim, count, weights, to);
+    }
+    void of_queries(const Block& block, int64_t count, float* gradient, float* to) const {
+        by_columns(block, key, p.dim, count, gradient, to);
+    }
+    void of_values(const Block& block, int64_t count, const float* weights, float* to, int64_t row) const {
+        by_rows(block, count, weights, incoming_rows, 2 * value_dim, to, row);
+    }
+    void of_keys(const Block& block, int64_t count, const float* gradient, float* to, int64_t row) const {
+        by_rows(block, count, gradient, query_rows, 2 * dim, to, row);
+    }
+
+   private:
+    void by_columns(const Block& block, const Rows<Bfloat>& rows, int64_t width, int64_t count, float* with,
+                    float* to) const {
+        turned(rows, count, width, left);
+        Bfloat* right = reinterpret_cast<Bfloat*>(with);
+        pairs_of(with, SIDE, count, block.padded, right, 2 * SIDE);
+        product_of_pairs<true>(round_up(width, GROUP), block.padded, round_up(count, DEPTH), left, SIDE, right, 2 * SIDE, to,
+                               SIDE);
+    }
+    void by_rows(const Block& block, int64_t count, const float* from, const Bfloat* pairs, int64_t pairs_row, float* to,
+                 int64_t row) const {
+        halves_of(from, count, block.padded, left);
+        product_of_pairs<true>(round_up(count, GROUP), row, round_up(block.padded, DEPTH), left, SIDE, pairs, pairs_row, to,
+                               row);
+    }
+};
+
+#else
+
+struct PairProducts {};
+
+#endif
+
+}  // namespace regard::REGARD_ISA
