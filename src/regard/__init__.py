@@ -47,6 +47,8 @@ from regard.models.t5 import T5, T5Config
 from regard.models.transformer import Transformer, TransformerConfig
 from regard.train.options import TrainOptions
 from regard.trained.completer import Completer
+from regard.trained.encoder import Encoder
+from regard.trained.export import export_hf
 from regard.trained.load import load
 from regard.trained.translator import Translator
 
@@ -71,6 +73,7 @@ __all__ = [
     "Dilated",
     "Documents",
     "Dot",
+    "Encoder",
     "Entmax",
     "Full",
     "GPT",
@@ -125,6 +128,7 @@ __all__ = [
     "Vocabulary",
     "accelerate",
     "attend",
+    "export_hf",
     "generate",
     "integrate_transformers",
     "load",

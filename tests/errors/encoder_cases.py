@@ -1,18 +1,32 @@
 """Misuse of BERT and of the jobs of encoders: see `cases.py`."""
 
+import tempfile
 from collections.abc import Callable
 
 import torch
+from click import UsageError
 
 import regard as rg
+from regard.cli.see import command
+from regard.cli.shared import open_for
 from regard.errors import CheckpointError, ConfigError, DataError, ShapeError, UnsupportedError
 from regard.models.bert_names import to_bert
 from regard.models.padding import to_right
 from regard.trained.encoder import Encoder
+from tests.cli.run import model_folder
 from tests.trained.published import bert, encoder
 
 TOKENS = torch.tensor([[2, 5, 6, 3]])
 LONG = " ".join(["cat"] * 30)
+
+
+def see_target() -> object:
+    """Ask to see a translation of a model that translates nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        encoder().save(folder)
+        words = ["the cat", "--target", "il gatto", "--model", folder]
+        return command.main(words, standalone_mode=False)
+
 
 CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     (
@@ -104,4 +118,17 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         CheckpointError,
         "the model's folder has no tokenizer, which turns text into ids; expected tokenizer.json, vocab.txt",
     ),
+    (
+        "export-kind",
+        lambda: rg.export_hf(rg.MultiHeadAttention(8, 2), "/nowhere"),
+        UnsupportedError,
+        "export_hf: MultiHeadAttention has no published layout; expected one of Bert, GPT",
+    ),
+    (
+        "job-missing",
+        lambda: open_for("fill", str(model_folder()), None),
+        UnsupportedError,
+        "is a Translator, which cannot fill; give the folder or the hub's name of one that can",
+    ),
+    ("see-target", see_target, UsageError, "--target needs a model that translates; this one reads one text"),
 ]

@@ -19,6 +19,8 @@ VERBS = {
     "demo": "See what regard does: translate, look, train a small model.",
     "train": "Train a model on a file of pairs.",
     "translate": "Translate texts, or standard input line by line.",
+    "fill": "Find the words that stand behind masks.",
+    "embed": "Turn texts into vectors.",
     "complete": "Go on with texts, or with the lines of standard input.",
     "evaluate": "Measure a model on a file of pairs.",
     "see": "Show what a model attends to.",

@@ -5,13 +5,13 @@ from pathlib import Path
 import click
 
 from regard.cli.command import Command, Count, Flag, Words
-from regard.cli.shared import model_flags, open_model, search_flags, search_of
+from regard.cli.shared import model_flags, open_for, search_flags, search_of
 
 
 def run(
     text: str,
     target: str | None,
-    kind: str,
+    kind: str | None,
     layer: int | None,
     head: int | None,
     html: str | None,
@@ -21,18 +21,24 @@ def run(
     threads: int | None,
     **how: object,
 ) -> None:
-    """Show what each word of a translation attends to: in the terminal, as pictures, as a page to explore."""
+    """Show what each word of a translation, or of a text, attends to: in the terminal, as pictures, as a page."""
     for suffix, file in ((".png", png), (".svg", svg)):
         if file is not None and Path(file).suffix.lower() != suffix:
             raise click.UsageError(f"--{suffix[1:]} {file}: the name must end in {suffix}")
     search = search_of(how)
-    translator = open_model(model, threads)
+    opened = open_for("see", model, threads)
     from regard.lens import page, picture, terminal
+    from regard.trained.encoder import Encoder
 
-    alignment = translator.see(text, target, search=search)
-    heat_map = alignment.map(kind, layer=layer, head=head)
-    words = " ".join(alignment.target[:-1])
-    click.echo(f"{words}\n\n{terminal.draw(heat_map)}")
+    if isinstance(opened, Encoder):
+        if target is not None:
+            raise click.UsageError("--target needs a model that translates; this one reads one text")
+        alignment = opened.see(text)
+    else:
+        alignment = opened.see(text, target, search=search)
+    heat_map = alignment.map(kind or alignment.kinds[0], layer=layer, head=head)
+    written = " ".join(alignment.target[:-1])
+    click.echo(f"{written}\n\n{terminal.draw(heat_map)}" if written else terminal.draw(heat_map))
     if html is not None:
         Path(html).write_text(page.page(alignment, title=text), encoding="utf-8")
     for file in (png, svg):
@@ -52,7 +58,7 @@ command = Command(
         Flag(["--html"], metavar="FILE", help="Write a page to explore all layers and heads; it needs no network."),
         Flag(["--png"], metavar="FILE", help="Write a picture."),
         Flag(["--svg"], metavar="FILE", help="Write a picture that scales."),
-        Flag(["--kind"], metavar="KIND", default="cross", show_default=True, help="cross, encoder or decoder."),
+        Flag(["--kind"], metavar="KIND", help="cross, encoder or decoder; by default the first that the model has."),
         Flag(["--layer"], type=Count(), help="Counted from 1; by default the mean of all."),
         Flag(["--head"], type=Count(), help="Counted from 1; by default the mean of all."),
         *model_flags(),

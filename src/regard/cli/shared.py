@@ -8,7 +8,7 @@ import click
 
 from regard.cli.command import Count, Flag
 from regard.data.files import LONGEST_LINE, show
-from regard.errors import DataError
+from regard.errors import DataError, UnsupportedError
 
 if TYPE_CHECKING:
     from regard.decode.search import Search
@@ -18,6 +18,7 @@ COUNT = Count()
 THREADS, SENTENCES = Count(1024), Count(100_000)  # what a machine can be asked for
 OF_BEAM, OF_SAMPLE = ("n_best", "length_penalty"), ("temperature", "top_k", "top_p", "seed")
 BEAM = 4
+BATCHES = 8  # that are read at a time: texts of like length run together, so there must be a choice
 
 
 def model_flags() -> list[click.Parameter]:
@@ -84,6 +85,17 @@ def open_model(model: str | None, threads: int | None) -> "Translator":
     if threads is not None:
         torch.set_num_threads(threads)
     return load(model)
+
+
+def open_for(job: str, model: str | None, threads: int | None) -> Any:
+    """The same, if it has the method of this name."""
+    opened: Any = open_model(model, threads)
+    if not hasattr(opened, job):
+        raise UnsupportedError(
+            f"{model or 'the model that regard ships'} is a {type(opened).__name__}, which cannot {job}; give the "
+            "folder or the hub's name of one that can: --model"
+        )
+    return opened
 
 
 def read_texts() -> Iterator[str]:

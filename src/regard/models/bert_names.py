@@ -197,7 +197,7 @@ def to_bert(model: Bert) -> tuple[dict[str, Any], dict[str, Tensor]]:
     state = write_named(model, _names(config, kind.bias))
     if config.masked_words:
         state[f"{kind.decoder}.weight"] = state.get(f"{kind.decoder}.weight", state[EMBEDDING])
-        state[f"{kind.decoder}.bias"] = state[kind.bias]
+        state[f"{kind.decoder}.bias"] = state[kind.bias] if config.tied else state[kind.bias].clone()
         state = {name if name.startswith(kind.heads) else kind.prefix + name: x for name, x in state.items()}
     return fields, state
 

@@ -1,0 +1,73 @@
+"""`regard embed`."""
+
+import itertools
+import json
+import sys
+import time
+
+import click
+
+from regard.cli.command import Command, Flag, Words
+from regard.cli.shared import BATCHES, SENTENCES, model_flags, open_for, read_texts
+
+
+def run(
+    texts: tuple[str, ...],
+    model: str | None,
+    threads: int | None,
+    pooling: str | None,
+    raw: bool,
+    npy: str | None,
+    batch_size: int,
+) -> None:
+    """Turn texts, or the lines of standard input, into vectors of length 1, whose products are cosines.
+
+    A line of JSON each, with "text" and "embedding"; or all of them in one file of numpy's.
+    """
+    encoder = open_for("embed", model, threads)
+    lines, kept, done, cut = iter(texts) if texts else read_texts(), [], 0, 0
+    shown, start = sys.stderr.isatty() and (npy is not None or not sys.stdout.isatty()), time.perf_counter()
+    while chunk := list(itertools.islice(lines, BATCHES * batch_size)):
+        found = encoder.embedded(chunk, pooling=pooling, normalize=not raw, batch_size=batch_size)
+        done, cut = done + len(chunk), cut + len(found.cut)
+        if npy is not None:
+            kept.append(found.vectors.numpy())
+        else:
+            for text, vector in zip(chunk, found.vectors.tolist(), strict=True):
+                sys.stdout.write(json.dumps({"text": text, "embedding": vector}, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+        if shown:
+            rate = done / (time.perf_counter() - start)
+            click.echo(f"\r{done:,} texts, {rate:,.1f} a second", err=True, nl=False)
+    if shown and done:
+        click.echo(err=True)
+    if cut:
+        click.echo(f"{cut:,} of {done:,} texts are longer than the model reads: their ends were cut", err=True)
+    if npy is not None:
+        import numpy as np
+
+        with open(npy, "wb") as file:  # noqa: PTH123 - numpy would add an end to a name
+            np.save(file, np.concatenate(kept) if kept else encoder.embed([]).numpy())
+        click.echo(f"wrote {npy}", err=True)
+
+
+command = Command(
+    "embed",
+    run,
+    params=[
+        Words("texts", about="Texts; without it, the lines of standard input.", nargs=-1, metavar="[TEXT]..."),
+        *model_flags(),
+        Flag(
+            ["--pooling"],
+            metavar="NAME",
+            help="mean, cls or max of the tokens' vectors; by default as the checkpoint says, or else mean.",
+        ),
+        Flag(["--raw"], is_flag=True, help="Leave the vectors as long as they are."),
+        Flag(["--npy"], metavar="FILE", help="Write one array (texts, size) for numpy instead of JSON."),
+        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts that run together."),
+    ],
+    examples=[
+        'regard embed "A cat sat on the mat." --model sentence-transformers/all-MiniLM-L6-v2',
+        "regard embed --model sentence-transformers/all-MiniLM-L6-v2 --npy vectors.npy < texts.txt",
+    ],
+)

@@ -1,0 +1,53 @@
+"""`regard fill`."""
+
+import itertools
+import json
+import sys
+
+from regard.cli.command import Command, Count, Flag, Words
+from regard.cli.shared import BATCHES, SENTENCES, model_flags, open_for, read_texts
+
+
+def run(
+    texts: tuple[str, ...], model: str | None, threads: int | None, top: int, batch_size: int, as_json: bool
+) -> None:
+    """Find the words that stand behind masks, in texts or in the lines of standard input.
+
+    A line for each word, best first. Columns are parted by tabs: the text's number, the mask's, the word's probability,
+    the word, and the text with it.
+    """
+    encoder = open_for("fill", model, threads)
+    lines, number = iter(texts) if texts else read_texts(), 0
+    while chunk := list(itertools.islice(lines, BATCHES * batch_size)):
+        for filling in encoder.fill(chunk, top=top, batch_size=batch_size):
+            number += 1
+            if as_json:
+                places = [[{"word": w.text, "probability": w.probability} for w in words] for words in filling.places]
+                found = {"source": filling.source, "text": filling.text, "places": places}
+                sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
+                continue
+            best = [words[0] for words in filling.places]
+            for i, words in enumerate(filling.places):
+                for word in words:
+                    text = filling.with_words([*best[:i], word, *best[i + 1 :]])
+                    sys.stdout.write(f"{number}\t{i + 1}\t{word.probability:.4f}\t{word.text}\t{text}\n")
+        sys.stdout.flush()
+
+
+command = Command(
+    "fill",
+    run,
+    params=[
+        Words(
+            "texts",
+            about="With a mask each, such as [MASK] or <mask>; without it, the lines of standard input.",
+            nargs=-1,
+            metavar="[TEXT]...",
+        ),
+        *model_flags(),
+        Flag(["--top"], type=Count(), default=5, show_default=True, help="Words for each mask."),
+        Flag(["--json", "as_json"], is_flag=True, help="A line of JSON each: source, text, places."),
+        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts that run together."),
+    ],
+    examples=['regard fill "Paris is the [MASK] of France." --model google-bert/bert-base-uncased'],
+)

@@ -1,0 +1,67 @@
+"""What is exported loads in the transformers package to the same outputs, and comes back."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import regard as rg
+from regard.models.marian import to_marian
+from tests.trained.made import transformer
+from tests.trained.published import WORDS, encoder, write_bert
+
+transformers = pytest.importorskip("transformers")
+
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"masked_words": False, "pooler": True},
+    {"tied": False, "activation": "gelu-tanh", "head_activation": "gelu-tanh"},
+    {"family": "roberta", "pad": 0, "max_positions": 12},
+    {"family": "roberta", "pad": 0, "max_positions": 12, "tied": False},
+    {"family": "distilbert", "num_token_types": None},
+    {"family": "distilbert", "num_token_types": None, "tied": False},
+]
+
+
+@pytest.mark.parametrize("changes", KINDS)
+def test_an_encoder_goes_out_and_comes_back(changes: dict[str, Any], tmp_path: Path) -> None:
+    made = encoder(**changes)
+    rg.export_hf(made, tmp_path)
+    auto = transformers.AutoModelForMaskedLM if made.module.head is not None else transformers.AutoModel
+    theirs = auto.from_pretrained(tmp_path).eval()
+    text = "the cats sat on a mat ."
+    given = transformers.AutoTokenizer.from_pretrained(tmp_path)(text, return_tensors="pt")
+    ids = given["input_ids"]
+    assert ids[0].tolist() == made.tokenizer.encode(text, marks=True)
+    expected = theirs(input_ids=ids)
+    ours = made.module(ids)
+    again = rg.load(tmp_path)
+    for found in (ours, again.module(ids)):
+        if made.module.head is None:
+            torch.testing.assert_close(found.hidden, expected.last_hidden_state, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(found.pooled, expected.pooler_output, rtol=1e-5, atol=1e-5)
+        else:
+            torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=1e-5)
+    assert again.tokenizer.roles == made.tokenizer.roles
+    assert again.module.config == made.module.config
+
+
+def test_a_marian_goes_out(tmp_path: Path) -> None:
+    made = transformer()
+    rg.export_hf(made, tmp_path)
+    theirs = transformers.MarianMTModel.from_pretrained(tmp_path).eval()
+    source, target = torch.randint(3, 50, (2, 5)), torch.randint(3, 50, (2, 4))
+    expected = theirs(input_ids=source, decoder_input_ids=target).logits
+    torch.testing.assert_close(made(source, target).logits, expected, rtol=0, atol=1e-5)
+    assert set(to_marian(made)[0]) <= set(theirs.config.to_dict())
+
+
+def test_regards_own_folder(tmp_path: Path) -> None:
+    first = rg.load(write_bert(tmp_path / "hub", pooler=True))
+    first.save(tmp_path / "own")
+    again = rg.load(tmp_path / "own")
+    texts = ["the cat sat", "a mat ."]
+    assert torch.equal(first.embed(texts), again.embed(texts))
+    assert first.fill(["the [MASK] sat"]) == again.fill(["the [MASK] sat"])
+    assert again.module.config.vocab_size == len(WORDS)
