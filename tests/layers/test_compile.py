@@ -5,9 +5,11 @@ import torch
 from torch import Tensor, nn
 
 import regard as rg
+from regard import kernels
 
 BATCH, LENGTH, EMBED_DIM, HEADS = 3, 11, 12, 3
-BACKENDS = ["reference", "chunked", "sdpa"]
+NATIVE = [] if kernels.missing() else ["native"]
+BACKENDS = ["reference", "chunked", "sdpa", "auto", *NATIVE]
 CAUSAL = rg.Causal()
 LAYERS = {
     "plain": {},
@@ -24,8 +26,9 @@ ONLY_COMPOSITE = {
     "sparsemax": {"normalizer": rg.Sparsemax()},
 }
 PAIRS = [(name, backend) for name in LAYERS for backend in BACKENDS]
-PAIRS += [(name, backend) for name in ONLY_COMPOSITE for backend in ("reference", "chunked")]
-QUICK = [(name, backend) for name in ("causal", "window") for backend in BACKENDS] + [("entmax", "chunked")]
+PAIRS += [(name, backend) for name in ONLY_COMPOSITE for backend in ("reference", "chunked", *NATIVE)]
+QUICK = [(name, backend) for name in ("causal", "window") for backend in BACKENDS]
+QUICK += [("entmax", "chunked"), *(("entmax", backend) for backend in NATIVE)]
 CASES = [pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow) for pair in PAIRS]
 
 
@@ -118,7 +121,7 @@ def test_exported_for_any_length_is_eager(backend: str) -> None:
     torch.testing.assert_close(program(*given), model(*given), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["reference", "chunked"])
+@pytest.mark.parametrize("backend", ["reference", "chunked", *NATIVE])
 def test_compiled_dropout_drops_the_same(backend: str) -> None:
     """The seed travels as a tensor."""
     layer = rg.MultiHeadAttention(EMBED_DIM, HEADS, dropout=0.4, pattern=CAUSAL, backend=backend)

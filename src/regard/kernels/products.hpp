@@ -129,9 +129,9 @@ struct PairProducts {
    private:
     void by_columns(const Block& block, const Rows<Bfloat>& rows, int64_t width, int64_t count, float* with,
                     float* to) const {
-        turned(rows, count, width, left);
         Bfloat* right = reinterpret_cast<Bfloat*>(with);
         pairs_of(with, SIDE, count, block.padded, right, 2 * SIDE);
+        turned(rows, count, width, left);
         product_of_pairs<true>(round_up(width, GROUP), block.padded, round_up(count, DEPTH), left, SIDE, right, 2 * SIDE, to,
                                SIDE);
     }

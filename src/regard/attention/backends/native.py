@@ -46,7 +46,7 @@ class Native:
 
     def refusals(self, call: Call) -> list[str]:
         spec, reasons = call.spec, []
-        if (missing := kernels.missing()) is not None:
+        if (missing := _missing()) is not None:
             reasons.append(f"kernels: {missing}")
         if call.query.device.type != "cpu":
             reasons.append(f"device: runs on the CPU only, not on {call.query.device}")
@@ -75,6 +75,12 @@ class Native:
 
     def run(self, call: Call) -> tuple[Tensor, Seen | None]:
         return run_in_graph(call, self.name) if torch.compiler.is_compiling() else _eager(call)
+
+
+@torch.compiler.assume_constant_result  # a compiler would look into the import
+def _missing() -> str | None:
+    """Why the kernels are not there; None if they are."""
+    return kernels.missing()
 
 
 def _eager(call: Call) -> tuple[Tensor, Seen | None]:
