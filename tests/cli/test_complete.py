@@ -74,3 +74,13 @@ def test_misuses() -> None:
     message = error("complete", "a", "--model", str(model_folder()), code=1)
     assert "is a Translator, which does not go on from a text" in message
     assert "--stop" in regard("complete", "--help").stdout
+
+
+def test_see(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    result = regard("see", "The library reads", "--model", folder(), "--html", str(page))
+    assert result.exit_code == 0, result.stderr
+    assert "Attention of a text to itself" in result.stdout
+    assert "library" in page.read_text()
+    message = error("see", "a", "--target", "b", "--model", folder())
+    assert "--target needs a model that translates; this one reads one text" in message

@@ -11,6 +11,7 @@ import regard as rg
 from regard.models.llama import Llama, LlamaConfig
 from regard.models.llama_names import to_llama
 from regard.models.seq2seq import Vocabulary
+from regard.tasks.complete import prompts_of
 from regard.trained.completer import Completer
 from tests.trained.language_models import byte_level, completer, gpt2_folder, own_completer
 from tests.trained.published import shard, write_hub
@@ -75,3 +76,24 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path):
     assert made.tokenizer is None
     assert made.module(torch.tensor([[5, 6]])).logits.shape == (1, 2, byte_level().size)
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("made", [completer, own_completer])
+def test_see_is_what_the_layers_did(made):
+    one = made()
+    text = "The library reads"
+    seen = one.see(text)
+    [ids] = prompts_of(one.tokenizer, [text])
+    assert seen.kinds == ["text"]
+    assert seen.source == [word for word, _ in one.tokenizer.words(ids)]
+    assert seen.source[-3:] == ["The", "library", "reads"]
+    with torch.no_grad(), rg.record(one.module) as recorded:
+        one.module(torch.tensor([ids]))
+    spans = [span for _, span in one.tokenizer.words(ids)]
+    for path, weights in seen.weights.items():
+        exact = recorded[path].weights[0]
+        for row, rows in enumerate(spans):
+            for column, columns in enumerate(spans):
+                part = exact[:, rows.start : rows.stop, columns.start : columns.stop].sum(2).mean(1)
+                torch.testing.assert_close(weights[:, row, column], part)
+        assert not weights.triu(1).any()  # nothing after a word

@@ -28,9 +28,10 @@ def run(
     search = search_of(how)
     opened = open_for("see", model, threads)
     from regard.lens import page, picture, terminal
+    from regard.trained.completer import Completer
     from regard.trained.encoder import Encoder
 
-    if isinstance(opened, Encoder):
+    if isinstance(opened, Completer | Encoder):
         if target is not None:
             raise click.UsageError("--target needs a model that translates; this one reads one text")
         alignment = opened.see(text)
@@ -58,7 +59,7 @@ command = Command(
         Flag(["--html"], metavar="FILE", help="Write a page to explore all layers and heads; it needs no network."),
         Flag(["--png"], metavar="FILE", help="Write a picture."),
         Flag(["--svg"], metavar="FILE", help="Write a picture that scales."),
-        Flag(["--kind"], metavar="KIND", help="cross, encoder or decoder; by default the first that the model has."),
+        Flag(["--kind"], metavar="KIND", help="cross, encoder, decoder or text; the first that the model has."),
         Flag(["--layer"], type=Count(), help="Counted from 1; by default the mean of all."),
         Flag(["--head"], type=Count(), help="Counted from 1; by default the mean of all."),
         *model_flags(),

@@ -16,8 +16,19 @@ START, END = "[start]", "[end]"  # the tokens before the first word and after th
 
 # Which words attend (the rows) and which are attended to (the columns), by kind of attention. The row of a target
 # word is the step that wrote it; what it could read are the words before it.
-AXES = {"cross": ("target", "source"), "encoder": ("source", "source"), "decoder": ("target", "target")}
-NAMES = {"cross": "target to source", "encoder": "source to itself", "decoder": "target to itself"}
+AXES = {
+    "cross": ("target", "source"),
+    "encoder": ("source", "source"),
+    "decoder": ("target", "target"),
+    "text": ("text", "text"),
+}
+NAMES = {
+    "cross": "target to source",
+    "encoder": "source to itself",
+    "decoder": "target to itself",
+    "text": "a text to itself",
+}
+STACKS = {"encoder": "encoder", "decoder": "decoder", "layers": "text"}  # which kind the layers of a part are
 
 
 @final
@@ -27,7 +38,7 @@ class HeatMap:
 
     Args:
         rows, columns: the words that attend, and those attended to.
-        row_axis, column_axis: what the words are, "source" or "target".
+        row_axis, column_axis: what the words are, "source", "target" or "text".
         weights: (rows, columns).
         title: what the map shows.
     """
@@ -46,7 +57,7 @@ class Alignment:
     """What the words of a target and its source attended to, in every attention of a model.
 
     Args:
-        source: the words of the source and its end mark.
+        source: the words of the source and its end mark; or of the one text that a model reads.
         target: the words of the target and its end mark.
         weights: by the attention's path in the model, (H, T, S) for "cross_attention", (H, S, S) for the encoder's
             "self_attention" and (H, T, T) for the decoder's, whose columns are a start mark and the target words
@@ -63,7 +74,7 @@ class Alignment:
 
     def __post_init__(self) -> None:
         for path, weights in self.weights.items():
-            rows, columns = (len(self.source if axis == "source" else self.target) for axis in AXES[kind_of(path)])
+            rows, columns = (len(self.target if axis == "target" else self.source) for axis in AXES[kind_of(path)])
             if weights.dim() != 3 or tuple(weights.shape[1:]) != (rows, columns):
                 raise ShapeError(
                     f"Alignment: {path} has weights of shape {tuple(weights.shape)}; expected (heads, {rows}, "
@@ -77,7 +88,7 @@ class Alignment:
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of attention there are: of "cross", "encoder" and "decoder"."""
+        """The kinds of attention there are: of "cross", "encoder", "decoder" and "text"."""
         found = {kind_of(path) for path in self.weights}
         return [kind for kind in AXES if kind in found]
 
@@ -85,7 +96,7 @@ class Alignment:
         """The weights of one kind of attention by path, in the model's order.
 
         Args:
-            kind: "cross", "encoder" or "decoder".
+            kind: "cross", "encoder", "decoder" or "text".
 
         Returns:
             At least one layer.
@@ -107,7 +118,7 @@ class Alignment:
         """One map to look at.
 
         Args:
-            kind: "cross", "encoder" or "decoder".
+            kind: "cross", "encoder", "decoder" or "text".
             layer: counted from 1; None for the mean of the layers.
             head: counted from 1; None for the mean of the heads.
 
@@ -157,8 +168,8 @@ def kind_of(path: str) -> str:
     *parents, name = path.split(".")
     if name == "cross_attention":
         return "cross"
-    if name == "self_attention" and parents and parents[0] in ("encoder", "decoder"):
-        return parents[0]
+    if name == "self_attention" and parents and parents[0] in STACKS:
+        return STACKS[parents[0]]
     raise ConfigError(
         f"attention: {path!r} has no kind; expected a path such as decoder.0.cross_attention or "
         "encoder.0.self_attention"

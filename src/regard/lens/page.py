@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from regard.errors import ConfigError
-from regard.lens.alignment import AXES, NAMES, Alignment, HeatMap
+from regard.lens.alignment import AXES, END, NAMES, Alignment, HeatMap
 from regard.lens.text import printable
 
 STEPS = 1000  # weights are written in thousandths
@@ -70,7 +70,7 @@ def _plain(alignment: Alignment) -> dict[str, Any]:
         }
         for kind in alignment.kinds
     }
-    return {"source": [printable(word) for word in alignment.source[:-1]], "kinds": kinds}
+    return {"source": [printable(word) for word in alignment.source if word != END], "kinds": kinds}
 
 
 def _thousandths(weights: Tensor) -> list[list[int]]:

@@ -9,6 +9,7 @@ from regard.data.published_tokenizer import PublishedTokenizer
 from regard.data.tokenizer import Tokenizer
 from regard.lens.alignment import END, Alignment, kind_of, merged
 from regard.lens.record import Recording, record
+from regard.models.language_model import LanguageModel
 from regard.models.seq2seq import Seq2Seq
 from regard.models.text_encoder import TextEncoder
 
@@ -63,8 +64,10 @@ def look(
     )
 
 
-def look_within(module: TextEncoder, tokenizer: PublishedTokenizer, ids: Sequence[int]) -> Alignment:
-    """What a model that reads whole texts attends to in one.
+def look_within(
+    module: TextEncoder | LanguageModel, tokenizer: PublishedTokenizer | Tokenizer, ids: Sequence[int]
+) -> Alignment:
+    """What a model that reads one text attends to in it.
 
     Args:
         module: the model; its mode and its hooks are as before afterwards.
@@ -72,7 +75,8 @@ def look_within(module: TextEncoder, tokenizer: PublishedTokenizer, ids: Sequenc
         ids: the tokens of the text, with its marks.
 
     Returns:
-        The weights between words, marks included, as attention of the kind "encoder"; there is no target.
+        The weights between words, marks included, as attention of the kind "encoder", of a language model "text";
+        there is no target.
 
     Raises:
         ConfigError: a model without attention.

@@ -6,8 +6,11 @@ from typing import Any, final
 
 from regard.decode.search import Greedy, Search
 from regard.errors import DataError
+from regard.lens.alignment import Alignment
+from regard.lens.see import look_within
 from regard.models.language_model import LanguageModel
-from regard.tasks.complete import Completion, complete
+from regard.tasks.complete import Completion, complete, prompts_of
+from regard.tasks.translate import check_texts
 from regard.trained import folder as folders
 
 
@@ -53,11 +56,7 @@ class Completer:
                 model without a tokenizer.
             ConfigError: a length, batch size or stop string that is none; on_text with a beam search.
         """
-        if self.tokenizer is None:
-            raise DataError(
-                "the model's folder has no tokenizer, so that it reads no texts: put its tokenizer.json there, or give "
-                "token ids to rg.generate(model.module, ...)"
-            )
+        self._check_tokenizer()
         return complete(
             self.module,
             self.tokenizer,
@@ -68,6 +67,33 @@ class Completer:
             batch_size=batch_size,
             on_text=on_text,
         )
+
+    def see(self, text: str) -> Alignment:
+        """What each word of a text attends to: itself and those before it.
+
+        Args:
+            text: one or a few sentences.
+
+        Returns:
+            The weights of all layers and heads between words, those of the kind "text".
+
+        Raises:
+            DataError: a text that has no tokens or more than the model has positions, or a model without a tokenizer.
+        """
+        self._check_tokenizer()
+        check_texts([text])
+        [ids] = prompts_of(self.tokenizer, [text])
+        longest = self.module.longest
+        if not ids or (longest is not None and len(ids) > longest):
+            raise DataError(f"text has {len(ids)} tokens; expected 1 to {longest}: see one or a few sentences")
+        return look_within(self.module, self.tokenizer, ids)
+
+    def _check_tokenizer(self) -> None:
+        if self.tokenizer is None:
+            raise DataError(
+                "the model's folder has no tokenizer, so that it reads no texts: put its tokenizer.json there, or give "
+                "token ids to rg.generate(model.module, ...)"
+            )
 
     def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
         """Write it as a folder that `regard.load` reads.
