@@ -15,16 +15,18 @@ import torch
 RESULTS = Path(__file__).parent / "results"
 
 
-def alternate(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
+def alternate(
+    runs: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, dict[str, float]]:
     """Time some functions in turn, after a run of each to warm up: median and quartiles in milliseconds."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
     for _ in range(repeats):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            times[name].append(1e3 * (time.perf_counter() - start))
+            times[name].append(1e3 * (clock() - start))
     return {name: spread(t) for name, t in times.items()}
 
 
