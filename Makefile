@@ -14,7 +14,7 @@ CONSTRAIN := --constraint constraints.txt
 
 # Two workers of one thread each: two workers of two threads each run slower on two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
-BENCHMARKS := accelerate chunked inside kernels memory overhead
+BENCHMARKS := accelerate banded chunked inside kernels memory overhead
 # Hours in all; REGARD_PAIRS=FOLDER of train, valid and test.tsv.gz, else made-up pairs.
 TRANSLATOR_BENCHMARKS := training decoding invariance kill lengths architectures quality
 
