@@ -37,7 +37,7 @@ CASES: list[Case] = [
         "complete-told",
         lambda: completer().complete(["a"], search=rg.Beam(2), on_text=print),
         ConfigError,
-        "on_text with search=Beam(size=2, length_penalty=1.0, n_best=1), which knows no text until the end",
+        "on_text with search=Beam(size=2, length_penalty=1.0, n_best=1, early_stopping=False, forced_eos=False), which",
     ),
     ("complete-long", lambda: completer().complete(["a" * 99]), DataError, "tokens, and the model has 40 positions"),
     (

@@ -1,16 +1,21 @@
 """Folders of T5 and Marian in the hub's layout, with their vocabularies: loaded, run, looked at, saved."""
 
 import json
+import shutil
 import warnings
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import regard as rg
+from regard.cli.main import main
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from regard.decode.generate import generate
+from regard.errors import UnsupportedError
 from regard.models.marian import to_marian
 from regard.models.t5_names import to_t5
+from regard.trained.generation import Wish
 from tests.data.mixed_text import trained
 from tests.trained.published import write_hub
 
@@ -85,3 +90,41 @@ def test_transformers_translates_the_same(t5, marian):
             expected = [i for i in expected[0, 1:].tolist() if i != ours.tokenizer.eos]
             assert found.tokens == expected
             assert expected
+
+
+def test_tasks_and_prefixes(t5, tmp_path):
+    config = json.loads((t5 / "config.json").read_text())
+    task = {"prefix": "wide full: ", "num_beams": 3, "early_stopping": True, "max_length": 6, "length_penalty": 0.5}
+    params = {"translation": task, "summarization": {"prefix": "a: ", "no_repeat_ngram_size": 3}}
+    folder = tmp_path / "t5"
+    shutil.copytree(t5, folder)
+    (folder / "config.json").write_text(json.dumps({**config, "task_specific_params": params}))
+    (folder / "generation_config.json").write_text(json.dumps({"num_beams": 2, "max_length": 9}))
+    model = rg.load(folder)
+    assert model.wish() == Wish(search=rg.Beam(2), max_length=8, prefix="")
+    assert model.wish("translation") == Wish(
+        search=rg.Beam(3, length_penalty=0.5, early_stopping=True), max_length=5, prefix="wide full: "
+    )
+    [by_task] = model.translate(["bcd"], task="translation")
+    [by_hand] = generate(
+        model.module, [model.tokenizer.encode("wide full: bcd")], search=model.wish("translation").search, max_length=5
+    )
+    assert by_task.source == "bcd"
+    assert by_task.candidates[0].tokens == [by_hand[0].tokens]
+    [plain] = model.translate(["bcd"])
+    assert len(plain.candidates[0].tokens[0]) <= 8
+    with pytest.raises(UnsupportedError, match="no_repeat_ngram_size=3"):
+        model.translate(["bcd"], task="summarization")
+    [chosen] = model.translate(["bcd"], search=rg.Greedy(), prefix="a: ")
+    assert chosen.source == "bcd"
+    assert model.see("bcd", "ab", task="translation").source == ["wide", "full:", "bcd", "[end]"]
+    found = run("translate", "bcd", "--model", str(folder), "--task", "translation")
+    assert found.output == f"{by_task.text}\n"
+    found = run("translate", "bcd", "--model", str(folder), "--prefix", "a: ", "--greedy")
+    assert found.output == f"{chosen.text}\n"
+
+
+def run(*words):
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    return result

@@ -56,6 +56,24 @@ def search_flags(*, sampling: bool = False, usual: Literal["beam", "greedy"] = "
     return flags
 
 
+def search_if_said(given: dict[str, Any]) -> "Search | None":
+    """The search that the options say, None if they say nothing; they are taken out of `given`."""
+    names = ("beam", "greedy", "sample", *OF_BEAM, *OF_SAMPLE)
+    said = any(given.get(name) not in (None, False) for name in names)
+    search = search_of(given)
+    return search if said else None
+
+
+def prefix_flags() -> list[click.Parameter]:
+    """What a text-to-text model is told before each text."""
+    return [
+        Flag(
+            ["--prefix"], metavar="TEXT", help='What the model reads before each text: "translate English to German: ".'
+        ),
+        Flag(["--task"], metavar="NAME", help="A task that the checkpoint's config.json names, with its prefix."),
+    ]
+
+
 def search_of(given: dict[str, Any]) -> "Search":
     """The search that the options say; they are taken out of `given`."""
     from regard.decode.search import Beam, Greedy, Sample

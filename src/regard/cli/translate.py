@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import click
 
 from regard.cli.command import Command, Flag, Words
-from regard.cli.shared import SENTENCES, model_flags, open_model, read_texts, search_flags, search_of
+from regard.cli.shared import SENTENCES, model_flags, open_model, prefix_flags, read_texts, search_flags, search_if_said
 
 BATCHES = 8  # that are read at a time: sentences of like length run together, so there must be a choice
 
@@ -17,6 +17,8 @@ def run(
     texts: tuple[str, ...],
     model: str | None,
     threads: int | None,
+    prefix: str | None,
+    task: str | None,
     batch_size: int,
     scores: bool,
     alignment: bool,
@@ -29,14 +31,14 @@ def run(
     n_best = how.get("n_best")
     if n_best and alignment:
         raise click.UsageError("--n-best and --alignment exclude each other: alignments are of the best translation")
-    search = search_of(how)
+    search = search_if_said(how)
     translator = open_model(model, threads)
     interactive = not texts and sys.stdin.isatty()
     lines = iter(texts) if texts else read_texts()
     size = 1 if interactive else BATCHES * batch_size
     number = 0
     for chunk in _with_progress(_chunks(lines, size)):
-        for translation in translator.translate(chunk, search=search, batch_size=batch_size):
+        for translation in translator.translate(chunk, search=search, prefix=prefix, task=task, batch_size=batch_size):
             number += 1
             for candidate in translation.candidates:
                 columns = [str(number)] if n_best else []
@@ -78,6 +80,7 @@ command = Command(
             "texts", about="What to translate; without it, the lines of standard input.", nargs=-1, metavar="[TEXT]..."
         ),
         *model_flags(),
+        *prefix_flags(),
         *search_flags(sampling=True),
         Flag(["--scores"], is_flag=True, help="Show the score before each text: mean log-probability of its tokens."),
         Flag(["--alignment"], is_flag=True, help='Show which words come from which after each text, as "0-0 2-1".'),

@@ -1,5 +1,6 @@
 """Beam search: the best few hypotheses of each sentence go on together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -69,7 +70,7 @@ def beam(
     for length in range(1, int(limits.max()) + 1):
         divisor = float(length**search.length_penalty)
         logits = model.project(model.step(tokens, state)).float()
-        totals, parents, tokens = continuations(logits, scores, 2 * size)
+        totals, parents, tokens = continuations(logits, scores, 2 * size, never=model.vocabulary.never)
         check_scores(totals[:, 0], length - 1)
         behind = last.gather(1, parents)
         ends = model.vocabulary.ends(tokens)
@@ -84,8 +85,17 @@ def beam(
             parents, tokens, behind = (x[:, :size] for x in (parents, tokens, behind))
         last = links.add(tokens, behind)
 
-        done = ~(scores[:, 0] / divisor > over.scores[:, -1])
-        if length >= shortest:
+        if search.early_stopping:
+            done = over.scores[:, -1] > -torch.inf
+        else:
+            done = ~(scores[:, 0] / divisor > over.scores[:, -1])
+        if search.forced_eos and length >= shortest - 1:
+            # A step further each of them would be followed by `eos`, at no cost.
+            closed = limits - 1 <= length
+            certain = scores.masked_fill((done | ~closed)[:, None], -torch.inf)
+            over.add(certain / float((length + 1) ** search.length_penalty), last, finished=True)
+            done = done | closed
+        elif length >= shortest:
             closed = limits <= length
             # As those that end with eos: only what is among the first `size` continuations.
             cut = scores.masked_fill((going >= size) | ~closed[:, None], -torch.inf)
@@ -116,19 +126,25 @@ def beam(
     return [[one for one in found[i : i + search.n_best] if one.score > -torch.inf] for i in each]
 
 
-def continuations(logits: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def continuations(
+    logits: Tensor, scores: Tensor, count: int, never: Sequence[int] = ()
+) -> tuple[Tensor, Tensor, Tensor]:
     """The best next tokens of all hypotheses of a sentence.
 
     Args:
         logits: (B, K, N).
         scores: (B, K), sums of log-probabilities so far.
         count: how many to find. Where there are fewer, the others have a score of -inf.
+        never: tokens that are not looked at.
 
     Returns:
         Sums (B, count) that include the token, best first; the hypotheses (B, count) that they go on from; and the
         tokens (B, count).
     """
-    totals = logits.log_softmax(2).add_(scores[:, :, None]).flatten(1)
+    totals = logits.log_softmax(2).add_(scores[:, :, None])
+    if never:
+        totals[..., list(never)] = -torch.inf
+    totals = totals.flatten(1)
     size, there = logits.shape[2], totals.shape[1]
     best, found = top(totals, min(count, there))
     if there < count:

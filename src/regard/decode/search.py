@@ -69,12 +69,15 @@ class Beam:
     sentence is done when it has `size` finished hypotheses, and the best that goes on would score no more than the
     worst of them if it ended now. At the greatest length what goes on is closed as it stands.
 
-    These are the rules of `generate(num_beams=size, early_stopping=False)` in Hugging Face transformers 5.
+    These are the rules of `generate(num_beams=size)` in Hugging Face transformers 5, with its `early_stopping` and
+    `forced_eos_token_id`.
 
     Args:
         size: hypotheses that go on, >= 1.
         length_penalty: the exponent: 0 for the sum, which favors short targets, 1 for the mean; -10 to 10.
         n_best: hypotheses to return, best first, 1 <= n_best <= size.
+        early_stopping: whether a sentence is done as soon as it has `size` finished hypotheses.
+        forced_eos: whether at the greatest length the last token is `eos`, as if it were certain.
 
     Raises:
         ConfigError: a setting out of range.
@@ -85,6 +88,8 @@ class Beam:
     size: int = 4
     length_penalty: float = 1.0
     n_best: int = 1
+    early_stopping: bool = False
+    forced_eos: bool = False
 
     def __post_init__(self) -> None:
         check_integer("Beam", "size", self.size, 1, " hypotheses")

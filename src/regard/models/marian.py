@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regard.errors import UnsupportedError
 from regard.layers.attention_config import AttentionConfig
-from regard.models.published import Named, activation_of, check_only, read_named, write_named
+from regard.models.published import Named, activation_of, check_only, never_of, read_named, write_named
 from regard.models.seq2seq import Vocabulary
 from regard.models.transformer import Transformer, TransformerConfig
 
@@ -34,6 +34,7 @@ ONLY = {
     "normalize_embedding": (False,),
     "add_final_layer_norm": (False,),
     "static_position_embeddings": (True,),
+    "add_bias_logits": (False,),
 }
 # Second names of the one embedding.
 ALIASES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
@@ -79,6 +80,7 @@ def from_marian(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Trans
         pad=config["pad_token_id"],
         bos=config["decoder_start_token_id"],
         eos=config["eos_token_id"],
+        never=never_of("Marian", config),
     )
     made = TransformerConfig(vocabulary=vocabulary, positions="sinusoidal-halves", output_bias=True, **sizes)
     same = dict.fromkeys(ALIASES, "model.shared.weight")
@@ -120,6 +122,7 @@ def to_marian(model: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "bos_token_id": config.vocabulary.bos,
         "decoder_start_token_id": config.vocabulary.bos,
         "forced_eos_token_id": config.vocabulary.eos,
+        "bad_words_ids": [[token] for token in config.vocabulary.never] or None,
         "share_encoder_decoder_embeddings": True,
         "static_position_embeddings": True,
     }

@@ -131,6 +131,30 @@ def published_activation(name: str) -> str:
     return next(theirs for theirs, ours in ACTIVATIONS.items() if ours == name)
 
 
+def never_of(family: str, config: Mapping[str, Any]) -> tuple[int, ...]:
+    """The tokens that no target may have, as the fields bad_words_ids and suppress_tokens say.
+
+    Args:
+        family: that a message names.
+        config: fields by name.
+
+    Returns:
+        The tokens.
+
+    Raises:
+        UnsupportedError: a sequence of several tokens that may not occur, or what is no list of tokens.
+    """
+    words, tokens = config.get("bad_words_ids") or [], config.get("suppress_tokens") or []
+    lists = isinstance(words, list) and isinstance(tokens, list)
+    flat = [token for word in words for token in (word if isinstance(word, list) else [word])] if lists else []
+    if not lists or len(flat) != len(words) or not all(type(token) is int for token in (*flat, *tokens)):
+        raise UnsupportedError(
+            f"{family}: bad_words_ids={show(words)} and suppress_tokens={show(tokens)} are not supported; expected "
+            "lists of single tokens"
+        )
+    return tuple(dict.fromkeys((*flat, *tokens)))
+
+
 def built(family: str, build: Callable[[], Model]) -> Model:
     """A model whose tensors take no memory, to be filled.
 

@@ -147,11 +147,13 @@ def _mapping(name: str, plain: object) -> Mapping[str, Any]:
 
 
 def _vocabulary(plain: Mapping[str, Any]) -> Vocabulary:
-    more = plain.get("more_eos", ())
-    if not isinstance(more, list | tuple):
-        raise ConfigError(f"vocabulary: more_eos={show(more)} must be a list of tokens")
-    made: Vocabulary = _filled("vocabulary", Vocabulary, {**plain, "more_eos": tuple(more)})
-    marks = {"pad": made.pad, "bos": made.bos, "eos": made.eos, **{f"more_eos[{i}]": x for i, x in enumerate(more)}}
+    several = {name: plain.get(name, ()) for name in ("more_eos", "never")}
+    for name, tokens in several.items():
+        if not isinstance(tokens, list | tuple):
+            raise ConfigError(f"vocabulary: {name}={show(tokens)} must be a list of tokens")
+    made: Vocabulary = _filled("vocabulary", Vocabulary, {**plain, **{name: tuple(x) for name, x in several.items()}})
+    marks = {"pad": made.pad, "bos": made.bos, "eos": made.eos}
+    marks |= {f"{name}[{i}]": x for name, tokens in several.items() for i, x in enumerate(tokens)}
     for name, x in {"size": made.size, **marks}.items():
         check_integer("vocabulary", name, x, 0)
     if max(marks.values()) >= made.size:

@@ -28,6 +28,7 @@ class Vocabulary:
         bos: what every target starts with.
         eos: what every source and target ends with.
         more_eos: other tokens that end what a model writes.
+        never: tokens that no target has, however probable.
     """
 
     size: int
@@ -35,11 +36,13 @@ class Vocabulary:
     bos: int = 1
     eos: int = 2
     more_eos: tuple[int, ...] = ()
+    never: tuple[int, ...] = ()
 
     def to_plain(self) -> dict[str, Any]:
-        """The same as JSON's types; no `more_eos` where there are none."""
+        """The same as JSON's types; no `more_eos` and no `never` where there are none."""
         plain = {"size": self.size, "pad": self.pad, "bos": self.bos, "eos": self.eos}
-        return {**plain, "more_eos": list(self.more_eos)} if self.more_eos else plain
+        several = {"more_eos": list(self.more_eos), "never": list(self.never)}
+        return {**plain, **{name: tokens for name, tokens in several.items() if tokens}}
 
     def ends(self, tokens: Tensor) -> Tensor:
         """Which of the tokens end a text: booleans of their shape."""

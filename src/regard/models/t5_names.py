@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regard.attention.check import show
 from regard.errors import UnsupportedError
-from regard.models.published import ACTIVATIONS, Named, activation_of, check_only, read_named, write_named
+from regard.models.published import ACTIVATIONS, Named, activation_of, check_only, never_of, read_named, write_named
 from regard.models.seq2seq import Vocabulary
 from regard.models.t5 import T5, T5Config
 
@@ -65,7 +65,9 @@ def from_t5(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> T5:
         raise UnsupportedError(f"T5: scale_decoder_outputs={show(scaled)} is not supported; expected True or False")
     pad = config.get("pad_token_id", 0)
     start = config.get("decoder_start_token_id", pad)
-    vocabulary = Vocabulary(size=config["vocab_size"], pad=pad, bos=start, eos=config.get("eos_token_id", 1))
+    vocabulary = Vocabulary(
+        size=config["vocab_size"], pad=pad, bos=start, eos=config.get("eos_token_id", 1), never=never_of("T5", config)
+    )
     made = T5Config(
         vocabulary=vocabulary,
         network=network,
@@ -105,6 +107,7 @@ def to_t5(model: T5) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "pad_token_id": config.vocabulary.pad,
         "eos_token_id": config.vocabulary.eos,
         "decoder_start_token_id": config.vocabulary.bos,
+        "bad_words_ids": [[token] for token in config.vocabulary.never] or None,
     }
     state = write_named(model, _names(config))
     for alias in (*ALIASES, OUTPUT) if config.tie_output else ALIASES:

@@ -50,6 +50,8 @@ def translate(
     *,
     search: Search = Beam(),
     longest: int = 256,
+    max_length: int | None = None,
+    prefix: str = "",
     batch_size: int = 32,
 ) -> list[Translation]:
     """The translations of texts.
@@ -61,6 +63,8 @@ def translate(
         search: how the target is looked for: `Beam`, `Greedy` or `Sample`.
         longest: tokens that the model reads well, the end mark included; a longer text is split at sentence ends,
             and the translations of its pieces are joined as the pieces were.
+        max_length: tokens of a target at most, `eos` among them; None for twice as many as its source has, and 16 more.
+        prefix: what the model reads before each piece, such as "translate English to German: ".
         batch_size: sentences that run together.
 
     Returns:
@@ -70,10 +74,11 @@ def translate(
         DataError: something else than a list of texts, or a text that is not valid Unicode.
     """
     check_texts(texts)
-    pieces = [split(text, max(1, longest - 1), lambda some: count(tokenizer, some)) for text in texts]
+    room = longest - 1 - (len(tokenizer.encode(prefix)) if prefix else 0)
+    pieces = [split(text, max(1, room), lambda some: count(tokenizer, some)) for text in texts]
     said = [piece.text.strip() for some in pieces for piece in some]
-    sources = tokenizer.encode_batch([text for text in said if text])
-    found = iter(generate(module, sources, search=search, batch_size=batch_size))
+    sources = tokenizer.encode_batch([prefix + text for text in said if text])
+    found = iter(generate(module, sources, search=search, max_length=max_length, batch_size=batch_size))
     hypotheses = iter([next(found) if text else [NOTHING] for text in said])
     return [
         Translation(text, some, candidates(tokenizer, some, [next(hypotheses) for _ in some]))

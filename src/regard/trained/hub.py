@@ -28,9 +28,11 @@ from regard.data.published_tokenizer import (
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer, marian_tokenizer, t5_tokenizer
 from regard.errors import CheckpointError, UnsupportedError, nearest
 from regard.models.published import WRONG, misfits
+from regard.models.seq2seq import Seq2Seq
 from regard.trained.families import FAMILIES
 from regard.trained.folder import CONFIG, TOKENIZER, WEIGHTS, AnyTokenizer, need, open_weights, read_json
 
+GENERATION = "generation_config.json"
 INDEX = "model.safetensors.index.json"
 HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")  # owner/model
 MODULES = "modules.json"  # of the sentence-transformers package: the steps from a text to its vector
@@ -113,6 +115,8 @@ def load_hub(folder: str | Path) -> Any:
     """
     config, state, tokenizer = read_hub(folder)
     family = FAMILIES[config["model_type"]]
+    if issubclass(family.module, Seq2Seq):  # for which the fields of both files were one, and of old ones still are
+        config |= _settings(Path(folder), GENERATION)
     path = Path(folder, CONFIG)
     try:
         module = family.read(config, state)

@@ -6,6 +6,7 @@ from typing import Any, final
 
 from regard.attention.check import is_integer
 from regard.data.rows import Pair
+from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from regard.data.tokenizer import Tokenizer
 from regard.decode.search import Beam, Search
 from regard.errors import DataError
@@ -15,6 +16,7 @@ from regard.models.seq2seq import Seq2Seq
 from regard.tasks.evaluate import Evaluation, evaluate
 from regard.tasks.translate import Translation, check_texts, translate
 from regard.trained import folder as folders
+from regard.trained.generation import Wish, wish
 
 SHIPPED = Path(__file__).parents[1] / "shipped" / "en-it"
 MAX_TOKENS = 256  # what training leaves out beyond, unless it was told another number
@@ -41,12 +43,41 @@ class Translator:
         longest = trained if is_integer(trained) and trained > 0 else MAX_TOKENS
         return longest if self.module.longest is None else min(longest, self.module.longest)
 
-    def translate(self, texts: Sequence[str], *, search: Search = Beam(), batch_size: int = 32) -> list[Translation]:
+    def wish(self, task: str | None = None) -> Wish | None:
+        """How a published checkpoint wants its targets looked for, None for a model of regard's own.
+
+        Args:
+            task: one of those that its config.json names; None for none.
+
+        Returns:
+            The search, the greatest length and the prefix.
+
+        Raises:
+            ConfigError: a task that it does not name.
+            UnsupportedError: a wish that cannot be met.
+        """
+        fields = self.config.get("published")
+        if not isinstance(fields, dict):
+            fields = None if task is None else {}
+        return None if fields is None else wish(fields, task)
+
+    def translate(
+        self,
+        texts: Sequence[str],
+        *,
+        search: Search | None = None,
+        prefix: str | None = None,
+        task: str | None = None,
+        batch_size: int = 32,
+    ) -> list[Translation]:
         """The translations of texts; `str` of one is its best text.
 
         Args:
             texts: any texts; long ones are split at sentence ends and joined again.
-            search: `Beam`, `Greedy` or `Sample`.
+            search: `Beam`, `Greedy` or `Sample`; by default what a published checkpoint asks for, or `Beam()`.
+            prefix: what the model reads before each text, such as "translate English to German: "; by default that of
+                the task.
+            task: one of those that a published checkpoint's config.json names, such as "translation_en_to_de".
             batch_size: sentences that run together.
 
         Returns:
@@ -54,16 +85,38 @@ class Translator:
 
         Raises:
             DataError: something else than a list of texts.
+            ConfigError: a task that the checkpoint does not name.
+            UnsupportedError: no search, where the checkpoint asks for what regard does not do.
         """
-        return translate(self.module, self.tokenizer, texts, search=search, longest=self.longest, batch_size=batch_size)
+        how = self._how(search, prefix, task)
+        return translate(self.module, self.tokenizer, texts, **how, longest=self.longest, batch_size=batch_size)
 
-    def see(self, text: str, target: str | None = None, *, search: Search = Beam()) -> Alignment:
+    def _how(self, search: Search | None, prefix: str | None, task: str | None) -> dict[str, Any]:
+        """The search, the prefix and the greatest length: what is said here, or by the checkpoint."""
+        if search is not None and task is None:
+            return {"search": search, "prefix": prefix or ""}
+        wished = self.wish(task)
+        if wished is None:
+            return {"search": search or Beam(), "prefix": prefix or ""}
+        prefix = wished.prefix if prefix is None else prefix
+        return {"search": search or wished.search, "prefix": prefix, "max_length": wished.max_length}
+
+    def see(
+        self,
+        text: str,
+        target: str | None = None,
+        *,
+        search: Search | None = None,
+        prefix: str | None = None,
+        task: str | None = None,
+    ) -> Alignment:
         """What each word of a translation attended to.
 
         Args:
             text: the source.
             target: a translation to look at; None for the model's own.
-            search: how the model's own is looked for.
+            search: how the model's own is looked for; as for `translate`.
+            prefix, task: as for `translate`.
 
         Returns:
             The weights of all layers and heads between words.
@@ -72,14 +125,16 @@ class Translator:
             DataError: a text that is blank, or longer than the model was trained on.
         """
         check_texts([text])
+        text, plain = str(self._how(search, prefix, task)["prefix"]) + text.strip(), text
         tokens = len(self.tokenizer.encode(text))
-        if not text.strip() or tokens >= self.longest:
+        if not plain.strip() or tokens >= self.longest:
             raise DataError(f"text has {tokens} tokens; expected 1 to {self.longest - 1}: see one or a few sentences")
         if target is None:
-            [chosen] = self.translate([text], search=search)[0].candidates[0].tokens
+            [chosen] = self.translate([plain], search=search, prefix=prefix, task=task)[0].candidates[0].tokens
         else:
             check_texts([target])
-            chosen = self.tokenizer.encode(target.strip())
+            of_targets = {"target": True} if isinstance(self.tokenizer, SentencePieceTokenizer) else {}
+            chosen = self.tokenizer.encode(target.strip(), **of_targets)
         return look(self.module, self.tokenizer, text.strip(), chosen)
 
     def align(self, translation: Translation) -> str:
