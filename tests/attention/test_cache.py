@@ -167,3 +167,31 @@ def test_modes_may_change_between_steps() -> None:
     with torch.inference_mode():
         cache.append(x, x)
     assert cache.length == 9
+
+
+@pytest.mark.parametrize("lookback", [None, 3])
+def test_overwriting_is_selecting_in_place(lookback: int | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    one, two = rg.KeyValueCache(lookback), rg.KeyValueCache(lookback)
+    for length in (5, 1, 1):
+        new = torch.randn(23, 2, length, 3, generator=generator)
+        for cache in (one, two):
+            cache.append(new, -new)
+    rows = torch.randperm(23, generator=generator)
+    written, read = rows[:11], rows[11:22]
+    where = torch.arange(23).index_copy(0, written, read)[:19]
+    address = one.kept[0].data_ptr()
+    one.overwrite(written, read, first=19)
+    two.select(where)
+    assert one.kept[0].data_ptr() == address
+    for found, expected in zip(one.kept, two.kept, strict=True):
+        assert found == expected if isinstance(found, int) else torch.equal(found, expected)
+    new = torch.randn(19, 2, 1, 3, generator=generator)
+    for found, expected in zip(one.append(new, new), two.append(new, new), strict=True):
+        assert found == expected if isinstance(found, int) else torch.equal(found, expected)
+
+
+def test_overwriting_nothing_kept() -> None:
+    cache = rg.KeyValueCache()
+    cache.overwrite(torch.tensor([0]), torch.tensor([1]))
+    assert cache.length == 0

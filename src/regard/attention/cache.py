@@ -12,6 +12,7 @@ from regard.attention.pattern import Pattern
 from regard.errors import ConfigError, ShapeError
 
 SLACK = 64  # positions that a buffer has to spare at least, so that it is not moved at every step
+PIECE = 8  # sequences that are copied at a time: what stands between reading and writing stays in the processor's cache
 
 
 @final
@@ -127,6 +128,19 @@ class KeyValueCache:
                 self._shrink(self._lookback)
         return keys, values, self._length - new - kept
 
+    @property
+    def kept(self) -> tuple[Tensor, Tensor, int]:
+        """What `append` gives if nothing is new: keys, values and the position of the first of them.
+
+        Raises:
+            ShapeError: nothing is kept.
+        """
+        if self._key is None or self._value is None:
+            raise ShapeError("KeyValueCache.kept: nothing is kept yet; `append` keys and values first")
+        count = self._stop if self._lookback is None else min(self._stop, self._lookback)
+        keys, values = (x[:, :, self._stop - count : self._stop] for x in (self._key, self._value))
+        return keys, values, self._length - count
+
     @contextmanager
     def appended(self, key: Tensor, value: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
         """What `append` gives, for a computation: if that fails, the cache is as it was before."""
@@ -175,6 +189,32 @@ class KeyValueCache:
         with torch.inference_mode(False), torch.no_grad():
             rows = rows.to(self._key.device, copy=True)
             self._key, self._value = (self._selected(x, rows) for x in (self._key, self._value))
+
+    def overwrite(self, rows: Tensor, others: Tensor, *, first: int | None = None) -> None:
+        """Make some sequences copies of others, in place, and keep only the first ones of the batch.
+
+        `select` says the same with all rows, and copies them all. Here what `append` gave out changes, too.
+
+        Args:
+            rows: indices (N,) of sequences to write, all different; on the device of what is kept.
+            others: indices (N,) of those that they become copies of, none of them among `rows`.
+            first: the batch size from now on; None for all of it.
+
+        >>> cache = rg.KeyValueCache()
+        >>> keys, _, _ = cache.append(torch.arange(3.0).view(3, 1, 1, 1), torch.zeros(3, 1, 1, 1))
+        >>> cache.overwrite(torch.tensor([0]), torch.tensor([2]), first=2)
+        >>> cache.kept[0].flatten()
+        tensor([2., 1.])
+        """
+        if self._key is None or self._value is None:
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            seen = slice(0 if self._lookback is None else max(0, self._stop - self._lookback), self._stop)
+            for buffer in (self._key, self._value):
+                filled = buffer[:, :, seen]
+                for some, their in zip(rows.split(PIECE), others.split(PIECE), strict=True):
+                    filled.index_copy_(0, some, filled.index_select(0, their))
+            self._key, self._value = self._key[:first], self._value[:first]
 
     def _selected(self, buffer: Tensor, rows: Tensor) -> Tensor:
         """As much room for other sequences; only what is filled is copied."""

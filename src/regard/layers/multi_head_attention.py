@@ -1,5 +1,6 @@
 """Attention with projections of its own: the layer that models use."""
 
+from contextlib import nullcontext
 from typing import Any, final, overload
 
 import torch
@@ -10,8 +11,9 @@ from regard.attention.bias import Bias
 from regard.attention.cache import KeyValueCache
 from regard.attention.check import check_integer, is_dense, is_integer, is_number, show
 from regard.attention.normalizer import Normalizer, Softmax
-from regard.attention.pattern import Full, Pattern, positions
+from regard.attention.pattern import Causal, Full, Pattern, positions
 from regard.attention.score import Dot, Score
+from regard.attention.spec import PLAIN
 from regard.attention.summary import Seen, Summary
 from regard.attention.value import Value
 from regard.errors import ConfigError, ShapeError, UnsupportedError
@@ -246,23 +248,26 @@ class MultiHeadAttention(AttentionModule):
                 f"MultiHeadAttention: bias is given to a call of a layer with position_bias={self.position_bias}; one "
                 "of them can be added to the scores"
             )
-        pattern = self._joined(pattern)
+        pattern, nothing_new = self._joined(pattern), False
         if cache is not None:
             _check_cache(cache, pattern, key_start)
-            key_start = cache.length
+            key_start, nothing_new = cache.length, cache.length > 0 and key.shape[1] == 0
+            if query.shape[1] == key.shape[1] == 1 and query_start is None and isinstance(pattern, Causal):
+                pattern = PLAIN.pattern  # the newest query sees all that is kept, and no mask takes less time
 
-        q, (k, v) = _split(self.query_proj(query), self.num_heads), self.keys_and_values(key, value)
-        if self.query_norm is not None:
-            q = self.query_norm(q)
+        q = _split(self.query_proj(query), self.num_heads)
+        q = q if self.query_norm is None else self.query_norm(q)
+        k, v = (q, q) if nothing_new else self.keys_and_values(key, value)
         if self.positions is not None:
             query_BL, key_S = positions(query.shape[1], key.shape[1], query_start, key_start, query.device)
-            q, k = self.positions(q, query_BL), self.positions(k, key_S[None])
+            q = self.positions(q, query_BL)
+            k = k if nothing_new else self.positions(k, key_S[None])
         bias = bias if self.position_bias is None else current(self.position_bias)
         options = {"pattern": pattern, "bias": bias, "seed": seed, "query_start": query_start, "summary": summary}
         if cache is None:
             found = self._attend(q, k, v, key_start=key_start, **options)
         else:
-            with cache.appended(k, v) as (k, v, key_start):
+            with nullcontext(cache.kept) if nothing_new else cache.appended(k, v) as (k, v, key_start):
                 found = self._attend(q, k, v, key_start=key_start, **options)
         output_BHLE, seen = (found, None) if isinstance(found, Tensor) else found
         output = self.output_proj(output_BHLE.transpose(1, 2).flatten(2))
@@ -309,12 +314,17 @@ class MultiHeadAttention(AttentionModule):
         return ", ".join(f"{name}={value}" for name, value in shown.items())
 
     def _keep(self, name: str, setting: object, kind: type[Value]) -> Any:
+        plain = getattr(PLAIN, name, None)
+        if type(setting) is type(plain) and setting == plain:
+            return plain  # the operator knows its defaults by identity, and is quickest with them
         return keep("MultiHeadAttention", name, setting, kind, self.num_heads, self.head_dim)
 
     def _joined(self, pattern: Pattern | None) -> Pattern:
         """The layer's pattern and the call's."""
-        if pattern is None or isinstance(self.pattern, Full):
-            return self.pattern if pattern is None else pattern
+        if pattern is None or isinstance(pattern, Full):
+            return self.pattern
+        if isinstance(self.pattern, Full):
+            return pattern
         joined: Pattern = self.pattern & pattern
         return joined
 

@@ -19,7 +19,7 @@ Norm = Literal["post", "pre"]
 MakeNorm = Callable[[], nn.Module]
 NORM_EPS = 1e-5  # PyTorch's: what is added to the variance under the root
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": functional.relu,
+    "relu": torch.relu_,  # in place: another tensor of that size takes longer to get than to fill
     "gelu": functional.gelu,
     "gelu-tanh": partial(functional.gelu, approximate="tanh"),  # as BERT's and GPT's own code compute it
     "swish": functional.silu,

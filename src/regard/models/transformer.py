@@ -19,6 +19,7 @@ from regard.layers.dropout import Dropout
 from regard.layers.positions import LearnedPositions, SinusoidalPositions
 from regard.layers.transformer_layer import DecoderLayer, EncoderLayer, Norm
 from regard.models.check import check_fields
+from regard.models.places import Places
 from regard.models.seq2seq import Memory, Seq2Seq, State, Vocabulary
 
 # base and big: table 3 of the source.
@@ -31,6 +32,8 @@ SIZES: dict[str, dict[str, Any]] = {
         "dropout": 0.3,
     },
 }  # fmt: skip
+
+AHEAD = 64  # steps whose positions are computed at once
 
 
 @final
@@ -107,38 +110,24 @@ def size_settings(size: str) -> dict[str, Any]:
 
 @final
 class TransformerState(State):
-    """Keys and values of the tokens so far, a cache a layer, and those of the source."""
+    """Keys and values of the tokens so far, a cache a layer, and those of the source; both in the order of `places`."""
 
-    def __init__(self, past: list[KeyValueCache], memory: list[KeyValueCache], pattern: Pattern) -> None:
-        self.past, self.memory = past, memory
+    def __init__(
+        self, past: list[KeyValueCache], memory: list[KeyValueCache], places: Places, pattern: Pattern
+    ) -> None:
+        self.past, self.memory, self.places = past, memory, places
         self.pattern = pattern  # which source positions are not padding
-        self.hypotheses = 1
         self.length = 0
-        self._rows: Tensor | None = None  # of the past, to go on with: chosen at the next step, once for all changes
+        self.positions = torch.empty(0)  # what some steps add to their tokens
 
     def reorder(self, parents: Tensor) -> None:
-        batch = parents.shape[0]
-        first = torch.arange(batch, device=parents.device)[:, None] * self.hypotheses
-        self._select((first + parents).flatten())
-        self.hypotheses = parents.shape[1]
+        self.places.reorder(parents, self.past)
 
     def keep(self, sentences: Tensor) -> None:
-        within = torch.arange(self.hypotheses, device=sentences.device)
-        self._select((sentences[:, None] * self.hypotheses + within).flatten())
-        for cache in self.memory:
-            cache.select(sentences)
+        moves = self.places.keep(sentences, self.past, self.memory)
         if isinstance(self.pattern, KeyLengths):
-            self.pattern = KeyLengths(self.pattern.lengths[sentences])
-
-    def settle(self) -> None:
-        """Make the past what `reorder` and `keep` said."""
-        if self._rows is not None:
-            for cache in self.past:
-                cache.select(self._rows)
-        self._rows = None
-
-    def _select(self, rows: Tensor) -> None:
-        self._rows = rows if self._rows is None else self._rows[rows]
+            lengths = self.pattern.lengths
+            self.pattern = KeyLengths(lengths.index_copy(0, moves.targets, lengths[moves.sources])[: len(sentences)])
 
 
 @final
@@ -158,6 +147,8 @@ class Transformer(Seq2Seq):
     >>> model(torch.tensor([[5, 6, 2]]), torch.tensor([[1, 7, 8, 9]])).logits.shape
     torch.Size([1, 4, 100])
     """
+
+    reads_padding = True
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -189,14 +180,14 @@ class Transformer(Seq2Seq):
 
     def encode(self, source: Tensor) -> Memory:
         lengths = self.lengths(source)
-        x = self._embed(source, 0)
+        x = self._embed(source)
         pattern = Memory(x, lengths).pattern
         for layer in self.encoder:
             x = layer(x, pattern)
         return Memory(self.encoder_norm(x), lengths)
 
     def decode(self, target: Tensor, memory: Memory) -> Tensor:
-        x, pattern = self._embed(target, 0), memory.pattern
+        x, pattern = self._embed(target), memory.pattern
         for layer in self.decoder:
             x = layer(x, memory.states, pattern)
         features: Tensor = self.decoder_norm(x)
@@ -208,22 +199,32 @@ class Transformer(Seq2Seq):
     def start(self, memory: Memory) -> TransformerState:
         past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in self.decoder]
         kept = [layer.remember(memory.states) for layer in self.decoder]
-        return TransformerState(past, kept, memory.pattern)
+        places = Places(len(memory.states), memory.states.device)
+        return TransformerState(past, kept, places, memory.pattern)
 
     def step(self, tokens: Tensor, state: TransformerState) -> Tensor:
-        state.settle()
-        x = self._embed(tokens, state.length, one_position=True)
+        x = self._scaled(state.places.inward(tokens))
+        x = self.dropout(x + self._position(state, x))
         for layer, past, memory in zip(self.decoder, state.past, state.memory, strict=True):
             x = layer.step(x, past, memory, state.pattern)
         state.length += 1
-        features: Tensor = self.decoder_norm(x)
+        features: Tensor = self.decoder_norm(state.places.outward(x))
         return features
 
-    def _embed(self, tokens: Tensor, start: int, *, one_position: bool = False) -> Tensor:
-        """Tokens (B, L) with their positions, which are one and the same for the hypotheses of a step."""
-        x = self.embedding(tokens)
-        if self.config.scale_embedding:
-            x = x * math.sqrt(self.config.embed_dim)
-        places = x.flatten(0, 1)[:, None] if one_position else x
-        embedded: Tensor = self.dropout(self.positions(places, start).view(x.shape))
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, L) with their positions."""
+        embedded: Tensor = self.dropout(self.positions(self._scaled(tokens), 0))
         return embedded
+
+    def _scaled(self, tokens: Tensor) -> Tensor:
+        """The vectors of tokens."""
+        x: Tensor = self.embedding(tokens)
+        return x * math.sqrt(self.config.embed_dim) if self.config.scale_embedding else x
+
+    def _position(self, state: TransformerState, x: Tensor) -> Tensor:
+        """What is added to the tokens (B, K, D) of a step, (D,): found for many steps at once."""
+        at = state.length % AHEAD
+        if at == 0:
+            count = AHEAD if self.longest is None else max(1, min(AHEAD, self.longest - state.length))
+            state.positions = self.positions(x.new_zeros(1, count, x.shape[2]), state.length)[0]
+        return state.positions[at]
