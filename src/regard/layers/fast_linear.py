@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, TypeVar, final
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.nn import functional
 
 from regard.attention.check import show
 from regard.errors import ConfigError
+from regard.layers.linear import Linear, linear
 
 LAYOUT_ROWS = 1024  # that oneDNN is asked for; for 1 to 4096 rows no other layout was faster
 TURNS, MOST_TURNS, SECONDS = 7, 50, 0.05  # of each way, when they race: what short ones fill; the best turn counts
@@ -66,6 +66,7 @@ class FastLinear(nn.Linear):
 
     _packs: dict[torch.dtype, Packed]
     _dtype: torch.dtype | None
+    _plain: type[nn.Linear]  # what it was
 
     def forward(self, input: Tensor) -> Tensor:  # the name that nn.Linear has
         """The map.
@@ -77,7 +78,7 @@ class FastLinear(nn.Linear):
             (..., outputs).
         """
         if torch.compiler.is_compiling() or (dtype := self._product_dtype(input)) is None:
-            return functional.linear(input, self.weight, self.bias)
+            return linear(input, self.weight, self.bias)
         autocast = torch.is_autocast_enabled("cpu")
         if dtype != input.dtype and not autocast:  # as `accelerate` was asked: nothing to race against
             return self._multiply(input, self._packed(dtype), dtype).to(input.dtype)
@@ -91,10 +92,10 @@ class FastLinear(nn.Linear):
             weight = self._packed(dtype, keep=False)
             FASTER[shape] = faster = wins(
                 lambda: self._multiply(input, weight, dtype),
-                lambda: functional.linear(input, self.weight, self.bias),
+                lambda: linear(input, self.weight, self.bias),
             )
         if not faster:
-            return functional.linear(input, self.weight, self.bias)
+            return linear(input, self.weight, self.bias)
         return self._multiply(input, self._packed(dtype), dtype)
 
     def _product_dtype(self, x: Tensor) -> torch.dtype | None:
@@ -152,8 +153,9 @@ def accelerate(module: Anyones, *, dtype: torch.dtype | None = None) -> Anyones:
     `torch.inference_mode()`, made again whenever the weight changes. Which way is faster for a shape, this or
     PyTorch's, is measured when the process first meets it and remembered; the two round differently, within the error
     of either. Parameters, names, `state_dict` and gradients stay as they are. Linear maps that are not exactly
-    `nn.Linear`, or that have hooks or a `forward` of their own, are left alone. A write that PyTorch doesn't count,
-    through `weight.data` or a NumPy view between two calls without gradients, is not seen: call `accelerate` again.
+    `nn.Linear` or the layers' own, or that have hooks or a `forward` of their own, are left alone. A write that PyTorch
+    doesn't count, through `weight.data` or a NumPy view between two calls without gradients, is not seen: call
+    `accelerate` again.
 
     Args:
         module: anyone's, or an `nn.Linear` itself.
@@ -175,8 +177,8 @@ def accelerate(module: Anyones, *, dtype: torch.dtype | None = None) -> Anyones:
     if not (dtype is None or (isinstance(dtype, torch.dtype) and dtype in DTYPES)):
         raise ConfigError(f"accelerate: dtype={show(dtype)}; expected torch.bfloat16, torch.float32 or None")
     for part in module.modules():
-        if type(part) is nn.Linear and not customized(part):
-            part.__class__ = FastLinear
+        if type(part) in (nn.Linear, Linear) and not customized(part):
+            part._plain, part.__class__ = type(part), FastLinear
         if type(part) is FastLinear:
             part._packs, part._dtype = {}, dtype
     return module
@@ -197,8 +199,8 @@ def restore(module: Anyones) -> Anyones:
     check_module("restore", module)
     for part in module.modules():
         if type(part) is FastLinear:
-            del part._packs, part._dtype
-            part.__class__ = nn.Linear
+            part.__class__ = part._plain
+            del part._packs, part._dtype, part._plain
     return module
 
 

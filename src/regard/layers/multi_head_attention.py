@@ -20,6 +20,7 @@ from regard.errors import ConfigError, ShapeError, UnsupportedError
 from regard.layers.attention_module import AttentionModule
 from regard.layers.attention_settings import LearnedValue, current, keep
 from regard.layers.learned import Learned
+from regard.layers.linear import Linear
 from regard.layers.positions import Rotary
 
 NORM_EPS = 1e-6  # under the root of the query-key norm
@@ -105,10 +106,10 @@ class MultiHeadAttention(AttentionModule):
             )
         self.dropout, self.backend = dropout, backend
 
-        self.query_proj = nn.Linear(embed_dim, num_heads * self.head_dim, bias)
-        self.key_proj = nn.Linear(self.key_dim, num_kv_heads * self.head_dim, bias)
-        self.value_proj = nn.Linear(self.value_dim, num_kv_heads * self.head_dim, bias)
-        self.output_proj = nn.Linear(num_heads * self.head_dim, embed_dim, bias if output_bias is None else output_bias)
+        self.query_proj = Linear(embed_dim, num_heads * self.head_dim, bias)
+        self.key_proj = Linear(self.key_dim, num_kv_heads * self.head_dim, bias)
+        self.value_proj = Linear(self.value_dim, num_kv_heads * self.head_dim, bias)
+        self.output_proj = Linear(num_heads * self.head_dim, embed_dim, bias if output_bias is None else output_bias)
         self.query_norm = nn.RMSNorm(self.head_dim, eps=NORM_EPS) if query_key_norm else None
         self.key_norm = nn.RMSNorm(self.head_dim, eps=NORM_EPS) if query_key_norm else None
         self.positions = positions

@@ -13,6 +13,7 @@ from regard.attention.cache import KeyValueCache
 from regard.attention.pattern import Causal, Full, Pattern
 from regard.errors import ConfigError, nearest
 from regard.layers.dropout import Dropout
+from regard.layers.linear import Linear
 from regard.layers.multi_head_attention import MultiHeadAttention
 
 Norm = Literal["post", "pre"]
@@ -54,8 +55,8 @@ class FeedForward(nn.Module):
         super().__init__()
         self.dropout = Dropout(dropout)
         self.activation = _known_activation("FeedForward", activation)
-        self.expand = nn.Linear(embed_dim, hidden_dim, bias)
-        self.contract = nn.Linear(hidden_dim, embed_dim, bias)
+        self.expand = Linear(embed_dim, hidden_dim, bias)
+        self.contract = Linear(hidden_dim, embed_dim, bias)
         for linear in (self.expand, self.contract):
             _start_linear(linear)
 
@@ -95,9 +96,9 @@ class GatedFeedForward(nn.Module):
         super().__init__()
         self.dropout = Dropout(dropout)
         self.activation = _known_activation("GatedFeedForward", activation)
-        self.gate = nn.Linear(embed_dim, hidden_dim, bias)
-        self.expand = nn.Linear(embed_dim, hidden_dim, bias)
-        self.contract = nn.Linear(hidden_dim, embed_dim, bias)
+        self.gate = Linear(embed_dim, hidden_dim, bias)
+        self.expand = Linear(embed_dim, hidden_dim, bias)
+        self.contract = Linear(hidden_dim, embed_dim, bias)
         for linear in (self.gate, self.expand, self.contract):
             _start_linear(linear)
 

@@ -16,6 +16,7 @@ from regard.attention.sequence_pattern import KeyLengths
 from regard.errors import ConfigError, nearest
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.dropout import Dropout
+from regard.layers.linear import linear
 from regard.layers.positions import LearnedPositions, SinusoidalPositions
 from regard.layers.transformer_layer import DecoderLayer, EncoderLayer, Norm
 from regard.models.check import check_fields
@@ -194,7 +195,7 @@ class Transformer(Seq2Seq):
         return features
 
     def project(self, features: Tensor) -> Tensor:
-        return nn.functional.linear(features, self.embedding.weight, self.output_bias)
+        return linear(features, self.embedding.weight, self.output_bias)
 
     def start(self, memory: Memory) -> TransformerState:
         past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in self.decoder]
