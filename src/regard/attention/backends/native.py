@@ -77,7 +77,7 @@ class Native:
         return run_in_graph(call, self.name) if torch.compiler.is_compiling() else _eager(call)
 
 
-@torch.compiler.assume_constant_result  # a compiler would look into the import
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # a compiler would look into the import
 def _missing() -> str | None:
     """Why the kernels are not there; None if they are."""
     return kernels.missing()
