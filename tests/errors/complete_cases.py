@@ -46,7 +46,12 @@ CASES: list[Case] = [
         DataError,
         "the model's folder has no tokenizer, so that it reads no texts",
     ),
-    ("see-long", lambda: completer().see("a" * 99), DataError, "tokens; expected 1 to 40: see one or a few sentences"),
+    (
+        "see-long-text",
+        lambda: completer().see("a" * 99),
+        DataError,
+        "tokens; expected 1 to 40: see one or a few sentences",
+    ),
     (
         "complete-translator",
         verb_of_a_translator,

@@ -138,7 +138,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "model-config",
         lambda: name_of(SMALL),
         ConfigError,
-        "Vocabulary(size=9, pad=0, bos=1, eos=2, more_eos=()) is not the config",
+        "Vocabulary(size=9, pad=0, bos=1, eos=2, more_eos=(), never=()) is not the config",
     ),
     ("model-build", lambda: build("rnn"), ConfigError, "'rnn' is not the configuration of a model; known: "),
     ("model-to-plain", lambda: config_to_plain(None), ConfigError, "None is not the configuration of a model"),

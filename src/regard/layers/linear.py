@@ -51,11 +51,12 @@ def _turns(x: Tensor, weight: Tensor) -> bool:
     """Whether the transpose is the faster way, in inference on the CPU."""
     return (
         type(x) is Tensor
+        and not torch.jit.is_tracing()  # which records sizes as tensors
         and FEWEST * weight.shape[1] <= x.numel() <= MOST * weight.shape[1]
         and x.is_cpu
         and x.dtype is weight.dtype is torch.float32
         and x.shape[-1] == weight.shape[1]
         and torch.backends.mkl.is_available()
-        and not (torch.jit.is_tracing() or torch._C._is_any_autocast_enabled())
+        and not torch._C._is_any_autocast_enabled()
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
     )

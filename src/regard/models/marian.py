@@ -122,7 +122,7 @@ def to_marian(model: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "bos_token_id": config.vocabulary.bos,
         "decoder_start_token_id": config.vocabulary.bos,
         "forced_eos_token_id": config.vocabulary.eos,
-        "bad_words_ids": [[token] for token in config.vocabulary.never] or None,
+        **({"bad_words_ids": [[token] for token in never]} if (never := config.vocabulary.never) else {}),
         "share_encoder_decoder_embeddings": True,
         "static_position_embeddings": True,
     }

@@ -107,7 +107,7 @@ def to_t5(model: T5) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "pad_token_id": config.vocabulary.pad,
         "eos_token_id": config.vocabulary.eos,
         "decoder_start_token_id": config.vocabulary.bos,
-        "bad_words_ids": [[token] for token in config.vocabulary.never] or None,
+        **({"bad_words_ids": [[token] for token in never]} if (never := config.vocabulary.never) else {}),
     }
     state = write_named(model, _names(config))
     for alias in (*ALIASES, OUTPUT) if config.tie_output else ALIASES:
