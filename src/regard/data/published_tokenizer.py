@@ -5,7 +5,6 @@ byte-pair encoding. What a token is for (padding, start, end, class, separator, 
 """
 
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import final
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-from regard.data.tokenizer import UNSPACED, is_text
+from regard.data.tokenizer import UNSPACED, grouped, is_text
 from regard.errors import CheckpointError, ConfigError, DataError, nearest
 
 ROLES = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
@@ -168,9 +167,7 @@ class PublishedTokenizer:
 
     def words(self, ids: Sequence[int]) -> list[tuple[str, range]]:
         """Subwords put together: each word, and which of the ids it is made of; marks stand alone."""
-        starts = [i for i in range(len(ids)) if self._starts_word(ids, i)]
-        spans = [range(start, end) for start, end in itertools.pairwise([*starts, len(ids)])]
-        return [(self._word([ids[i] for i in span]), span) for span in spans]
+        return grouped(ids, self._starts_word, self._word)
 
     def _piece(self, i: int) -> str:
         piece = self._pieces.get(i, "")

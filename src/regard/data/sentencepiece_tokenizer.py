@@ -19,7 +19,7 @@ from typing import Any, final
 
 from regard.data.sentencepiece import SPACE, SentencePiece
 from regard.data.sentencepiece_model import CONTROL, UNKNOWN, parse_sentencepiece
-from regard.data.tokenizer import UNSPACED, is_text
+from regard.data.tokenizer import UNSPACED, grouped, is_text
 from regard.errors import CheckpointError, DataError
 
 LANGUAGE = re.compile(r">>.*?<<", re.DOTALL)
@@ -148,9 +148,7 @@ class SentencePieceTokenizer:
 
     def words(self, ids: Sequence[int]) -> list[tuple[str, range]]:
         """Pieces put together: each word, and which of the ids it is made of; marks stand alone."""
-        starts = [i for i in range(len(ids)) if self._starts_word(ids, i)]
-        spans = [range(start, end) for start, end in itertools.pairwise([*starts, len(ids)])]
-        return [(self._word([ids[i] for i in span]), span) for span in spans]
+        return grouped(ids, self._starts_word, self._word)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a file that `load` reads; it appears when it is complete."""

@@ -15,7 +15,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import final
 
@@ -142,9 +142,7 @@ class Tokenizer:
 
         A word starts after a space; marks stand alone, and so do pieces of scripts that have no spaces.
         """
-        starts = [i for i in range(len(ids)) if self._starts_word(ids, i)]
-        spans = [range(start, end) for start, end in itertools.pairwise([*starts, len(ids)])]
-        return [(self._word([ids[i] for i in span]), span) for span in spans]
+        return grouped(ids, self._starts_word, self._word)
 
     def _starts_word(self, ids: Sequence[int], i: int) -> bool:
         piece = self._pieces[ids[i]]
@@ -195,6 +193,15 @@ def _alphabet(texts: list[str], most: int) -> list[str]:
     rarest = RAREST * counts[SPACE]
     frequent = [character for character, count in counts.items() if count >= rarest and character != " "]
     return sorted(frequent, key=lambda character: (-counts[character], character))[:most]
+
+
+def grouped(
+    ids: Sequence[int], starts_word: Callable[[Sequence[int], int], bool], word: Callable[[list[int]], str]
+) -> list[tuple[str, range]]:
+    """Subwords put together: each word, and which of the ids it is made of."""
+    starts = [i for i in range(len(ids)) if starts_word(ids, i)]
+    spans = [range(start, end) for start, end in itertools.pairwise([*starts, len(ids)])]
+    return [(word([ids[i] for i in span]), span) for span in spans]
 
 
 def is_text(text: object) -> bool:
