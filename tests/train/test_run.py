@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from regard.errors import CheckpointError, ConfigError
 from regard.train import checkpoint
 from regard.train.loop import Trainer
-from regard.train.run import _Run, train
+from regard.train.run import SPARE, _Run, train
 from regard.trained import folder as folders
 from tests.train.made import SMALL, options, weights
 
@@ -155,6 +155,47 @@ def test_minutes_become_steps_once(tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "seconds_a_step", lambda *_: pytest.fail("measured again"))
     train(options(tmp_path, **timed))
     assert checkpoint.newest(tmp_path / "run/checkpoints").state["step"] == 4
+
+
+def timed(monkeypatch, seconds):
+    """A clock that only steps move, so many seconds each; 12 steps of a second, with evaluations after 3, are planned."""
+    clock = [0.0]
+    step = Trainer.step
+
+    def slow(self, *arguments):
+        clock[0] += seconds
+        return step(self, *arguments)
+
+    monkeypatch.setattr("regard.train.run.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr(_Run, "_steps_in", lambda *_: (12, 3))
+    monkeypatch.setattr(Trainer, "step", slow)
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(4.0, 3), (2.0, 6), (0.5, 24)])
+def test_minutes_are_kept_when_steps_take_longer_or_shorter(seconds, steps, tmp_path, monkeypatch):
+    timed(monkeypatch, seconds)
+    folder = train(options(tmp_path, minutes=12.01 / 60 / SPARE, steps=None))
+    last = checkpoint.newest(folder / "checkpoints").state
+    assert (last["step"], last["seconds"]) == (steps, 12.0)
+    assert list(json.loads((folder / "plan.json").read_text())["fits"].values())[-1] == steps
+
+
+def test_resumed_in_minutes(tmp_path, monkeypatch):
+    minutes = {"minutes": 12.01 / 60 / SPARE, "steps": None}
+    with monkeypatch.context() as patch:
+        timed(patch, 0.8)
+        train(options(tmp_path, out=str(tmp_path / "whole"), **minutes))
+        for step in (4, 8):
+            with monkeypatch.context() as inner:
+                killed_at(step, inner)
+                with pytest.raises(Killed):
+                    train(options(tmp_path, **minutes))
+    timed(monkeypatch, 5.0)  # what was found before counts
+    train(options(tmp_path, **minutes))
+    plans = [json.loads((tmp_path / name / "plan.json").read_text())["fits"] for name in ("run", "whole")]
+    assert plans[0]["3"] == plans[1]["3"] == 15
+    assert plans[0]["6"] == plans[1]["6"]
+    assert checkpoint.newest(tmp_path / "run/checkpoints").state["step"] == 9
 
 
 def test_measuring_leaves_the_weights_alone(tmp_path, monkeypatch):

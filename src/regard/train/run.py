@@ -237,9 +237,11 @@ class _Run:
 
     def _train(self, trainer: Trainer, order: Order, schedule: Schedule) -> None:
         progress = self._restore(trainer)
+        for step, steps in self._fits().items():
+            schedule = schedule.refit(step, steps) if step <= progress.step else schedule
         before, first = progress.seconds, progress.step
         began = since = time.perf_counter()
-        sat = 0  # tokens since then
+        sat, last = 0, first  # tokens since then, and the step then
         with interrupts() as interrupted:
             while progress.step < schedule.steps and not self._enough(progress):
                 batches, number = order.next(progress), progress.step + 1
@@ -257,16 +259,38 @@ class _Run:
                     f"{duration(seconds)} left"
                 )
                 if number % self.every == 0 or number == schedule.steps:
-                    speed = sat / (time.perf_counter() - since)
-                    self._evaluate(trainer, progress, loss=loss, speed=speed, rate=rate)
-                    progress.loss, progress.counted, sat, since = 0.0, 0, 0, time.perf_counter()
+                    stepped = time.perf_counter() - since
+                    self._evaluate(trainer, progress, loss=loss, speed=sat / stepped, rate=rate)
+                    spent = before + time.perf_counter() - self.started
+                    evaluation = time.perf_counter() - since - stepped
+                    schedule = self._fitted(schedule, number, spent, stepped / (number - last), evaluation)
+                    progress.loss, progress.counted, since = 0.0, 0, time.perf_counter()
+                    sat, last = 0, number
                 stopping = self.group.first_says(len(interrupted)) > 0
-                last = number == schedule.steps or self._enough(progress)
-                if number % self.options.checkpoint_every == 0 or last or stopping:
+                ends = number == schedule.steps or self._enough(progress)
+                if number % self.options.checkpoint_every == 0 or ends or stopping:
                     self._checkpoint(trainer, progress)
                 if stopping:
                     raise KeyboardInterrupt(f"stopped at step {number:,}; the same command goes on from there")
         self._finish(trainer, progress)
+
+    def _fits(self) -> dict[int, int]:
+        """At which steps the run found how many steps it will have, in order."""
+        return {int(step): steps for step, steps in self.plan.get("fits", {}).items()}
+
+    def _fitted(self, schedule: Schedule, number: int, spent: float, step: float, evaluation: float) -> Schedule:
+        """The schedule with the steps that still fit into the minutes: found once after each evaluation, and kept.
+
+        The seconds are those spent, of a step since the last evaluation, and of this evaluation.
+        """
+        if self.options.minutes is None or number >= schedule.steps:
+            return schedule
+        if number not in (fits := self._fits()):
+            left = SPARE * 60 * self.options.minutes - spent - evaluation  # the last one is certain
+            more = max(0, int(left / (step + evaluation / self.every)))
+            fits[number] = self.group.first_says(number + more)
+            self._keep_plan(fits=fits)
+        return schedule.refit(number, fits[number])
 
     def _restore(self, trainer: Trainer) -> Progress:
         if self.found is None:

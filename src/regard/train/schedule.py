@@ -1,7 +1,7 @@
 """The learning rate by step: a warm-up, then a way down."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 MOST_WARMUP = 4000  # steps, those of the paper
@@ -18,6 +18,8 @@ class Schedule:
         peak: the highest rate, at the end of the warm-up.
         warmup: steps in which the rate rises in proportion to the step.
         steps: of the whole run.
+        fitted: the step, the warm-up's last or a later one, from which the way down is even.
+        share: of the way, how much is left there.
 
     Source: "paper": Vaswani et al. 2017, arXiv 1706.03762, section 5.3, equation 3, where the peak is
     (embed_dim * warmup)^-0.5; "cosine": Loshchilov and Hutter 2016, arXiv 1608.03983, equation 5.
@@ -31,6 +33,8 @@ class Schedule:
     peak: float
     warmup: int
     steps: int
+    fitted: int | None = None
+    share: float = 1.0
 
     @staticmethod
     def default_warmup(steps: int) -> int:
@@ -45,5 +49,16 @@ class Schedule:
             return self.peak
         if self.kind == "paper":
             return self.peak * math.sqrt(max(1, self.warmup) / step)
-        left = 1 - (step - self.warmup) / max(1, self.steps + 1 - self.warmup)
+        left = self._left(step)
         return self.peak * (left if self.kind == "linear" else (1 - math.cos(math.pi * left)) / 2)
+
+    def refit(self, step: int, steps: int) -> "Schedule":
+        """The schedule of a run that turns out to have so many steps, the same up to this one."""
+        if step < self.warmup:
+            return replace(self, steps=steps)
+        return replace(self, steps=steps, fitted=step, share=self._left(step))
+
+    def _left(self, step: int) -> float:
+        """How much of the way down is left, of 1."""
+        begin = self.warmup if self.fitted is None else self.fitted
+        return self.share * (1 - (step - begin) / max(1, self.steps + 1 - begin))
