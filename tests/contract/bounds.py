@@ -5,6 +5,10 @@ Gradients: 3 x the error of plain PyTorch + 4 eps sqrt(n) scale, where n is the 
 that add up to an entry at most, and the scale is that of the gradient itself or of the terms that it is a difference
 of: a softmax's gradient is what goes through a score minus what goes through its row's sum, and rounding is relative
 to the terms, even where they cancel.
+
+With alpha above 2 the derivatives of entmax grow without bound towards the threshold, and one
+error of plain PyTorch is then a matter of luck: in another order of its sums it is several times as large. So it counts
+as no less than what the rounding of the scores alone makes of the true formula.
 """
 
 import math
@@ -20,6 +24,8 @@ from tests.contract import plain
 from tests.contract.cases import DTYPES, Case, Problem
 
 Attend = Callable[..., Tensor]
+STEEP = ("entmax_per_head", "entmax_sparse")  # alpha may be above 2
+NUDGES = 3  # draws of the rounding of scores
 
 
 @dataclass(frozen=True)
@@ -65,25 +71,27 @@ def expect(problem: Problem, visible: Tensor) -> Expected:
     """The truth by the reference backend in float64, and the bounds."""
     dtype = DTYPES[problem.case.dtype]
 
-    def naive(*, hold: bool = False) -> Attend:
-        return lambda **arguments: plain.attend(arguments, visible, hold=hold).output
+    def naive(**options: Any) -> Attend:
+        return lambda **arguments: plain.attend(arguments, visible, **options).output
 
     def leaves(dtype: torch.dtype) -> dict[str, Tensor]:
         return problem.leaves(dtype, exact=True)
 
     truth = outcome(problem, reference, leaves(torch.float64))
-    same = outcome(problem, naive(), leaves(dtype))
+    same = [outcome(problem, naive(), leaves(dtype))]
     terms = outcome(problem, naive(hold=True), leaves(torch.float64))
     check_reference(truth, outcome(problem, naive(), leaves(torch.float64)))
 
     s, eps = problem.edge, torch.finfo(dtype).eps
+    if problem.case.normalizer in STEEP:
+        same += [outcome(problem, naive(unit=eps / 2, seed=seed), leaves(torch.float64)) for seed in range(NUDGES)]
     value = float(problem.tensors["value"].abs().max())
     entries = math.sqrt(max(s.S, s.L * s.H // s.G))
     return Expected(
         truth,
-        2 * error(same.output, truth.output) + 4 * eps * math.sqrt(s.S) * value,
+        2 * max(error(one.output, truth.output) for one in same) + 4 * eps * math.sqrt(s.S) * value,
         {
-            name: 3 * error(same.gradients[name], grad)
+            name: 3 * max(error(one.gradients[name], grad) for one in same)
             + 4 * eps * entries * max(float(grad.abs().max()), float(terms.gradients[name].abs().max()))
             for name, grad in truth.gradients.items()
         },

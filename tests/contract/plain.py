@@ -26,11 +26,15 @@ class Plain(NamedTuple):
     margin: float  # how far the nearest score is from its row's threshold; inf where no threshold decides
 
 
-def attend(arguments: dict[str, Any], visible: Tensor, *, hold: bool = False) -> Plain:
+def attend(
+    arguments: dict[str, Any], visible: Tensor, *, hold: bool = False, unit: float = 0.0, seed: int = 0
+) -> Plain:
     """The formula, step by step, on the arguments of `regard.attend`.
 
     With `hold`, what a row has in common (its sum of exponentials, its threshold) counts as a constant. The gradient is
     then that of a score alone: one of the two terms whose difference is the true gradient.
+
+    With a `unit`, each score is off by a random share of so much of its row's largest: as if rounded.
     """
     query, key, value = (arguments[name] for name in ("query", "key", "value"))
     dtype, group = query.dtype, query.shape[1] // key.shape[1]
@@ -42,6 +46,10 @@ def attend(arguments: dict[str, Any], visible: Tensor, *, hold: bool = False) ->
         added = bias(arguments["bias"], query_BL, key_S, dtype).expand_as(scores)
         visible = visible & (added != -math.inf)
         scores = scores + torch.where(visible, added, 0)
+    if unit:
+        share = torch.rand(scores.shape, generator=torch.Generator().manual_seed(seed), dtype=dtype) * 2 - 1
+        largest = torch.where(visible, scores, 0).detach().abs().amax(-1, keepdim=True)
+        scores = scores + unit * share * largest
     wide = torch.promote_types(dtype, torch.float32)  # as torch.softmax does inside
     weights, log_sum_exp, margin = normalize(arguments["normalizer"], scores.to(wide), visible, hold)
     weights = prior(arguments["normalizer"], weights.to(dtype), key_S)
