@@ -15,7 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "kernels": {"errors"},
     "attention": {"errors", "kernels"},
-    "layers": OPERATOR,
+    "layers": OPERATOR | {"kernels"},
     "models": OPERATOR | {"layers"},
     "decode": OPERATOR | {"layers", "models"},
     "data": {"errors"},

@@ -158,7 +158,7 @@ def test_minutes_become_steps_once(tmp_path, monkeypatch):
 
 
 def timed(monkeypatch, seconds):
-    """A clock that only steps move, so many seconds each; 12 steps of a second, with evaluations after 3, are planned."""
+    """A clock that only steps move, so many seconds each; 12 of a second, with evaluations after 3, are planned."""
     clock = [0.0]
     step = Trainer.step
 

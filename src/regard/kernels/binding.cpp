@@ -128,4 +128,11 @@ NB_MODULE(_native, module) {
         nb::gil_scoped_release unlocked;
         table().seen(p, at<bool>(queries), at<bool>(keys));
     });
+    module.def("linear", [](int64_t rows, int64_t outputs, int64_t depth, Address x, int64_t x_row, Address weight,
+                            int64_t weight_row, Address bias, Address y, int threads) {
+        const LinearMap map{rows, outputs, depth, at<float>(x), x_row, at<float>(weight), weight_row, at<float>(bias),
+                            at<float>(y), threads};
+        nb::gil_scoped_release unlocked;
+        table().linear(map);
+    });
 }

@@ -102,4 +102,16 @@ struct Summary {
     int64_t key_start = 0;           // the first key's position
 };
 
+// y (rows x outputs) = x (rows x depth) W^T + b, of float32; strides between rows, in numbers.
+struct LinearMap {
+    int64_t rows, outputs, depth;
+    const float* x;
+    int64_t x_row;
+    const float* weight;
+    int64_t weight_row;
+    const float* bias;  // or null
+    float* y;
+    int threads;
+};
+
 }  // namespace regard

@@ -11,6 +11,7 @@ struct Table {
     void (*backward)(const Problem&, const Gradients&);
     void (*summarize)(const Problem&, const Summary&);
     void (*seen)(const Problem&, bool* queries, bool* keys);
+    void (*linear)(const LinearMap&);
 };
 
 }  // namespace regard

@@ -1,16 +1,20 @@
 """Linear maps that are quick for a few rows, too, as decoding has them.
 
-x W^T and its transpose W x^T are the same numbers, but not the same work: MKL cuts a product by the sizes of its
-result, and for 12 to 128 rows of float32 the second takes it 0.5 to 1 times as long, with transposing it back.
+MKL cuts a product by the sizes of its result, and comes to half its rate or less where there are 2 to 100 rows. The
+kernel reads the weight once, where it lies, and gives a row the same numbers whatever rows stand beside it.
 """
 
-from typing import final
+from functools import lru_cache
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional
 
-FEWEST, MOST = 12, 128  # rows for which the transpose was faster, with 256 to 2,048 inputs and 256 to 8,000 outputs
+from regard import kernels
+
+MOST = 96  # rows for which the kernel was faster or as fast, with 256 to 2,048 inputs and 256 to 8,000 outputs
 
 
 @final
@@ -40,23 +44,41 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (..., outputs).
     """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not _turns(x, weight):
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not _is_few(x, weight, bias):
         return functional.linear(x, weight, bias)
-    columns = x.reshape(-1, x.shape[-1]).t()
-    product = weight @ columns if bias is None else torch.addmm(bias[:, None], weight, columns)
-    return product.t().contiguous().view(*x.shape[:-1], weight.shape[0])
+    kernel = _kernel()
+    if kernel is None:
+        return functional.linear(x, weight, bias)
+    outputs, inputs = weight.shape
+    rows = x.reshape(-1, inputs)
+    if rows.stride(1) != 1:
+        rows = rows.contiguous()
+    found = x.new_empty(*x.shape[:-1], outputs)
+    kernel(
+        len(rows), outputs, inputs, rows.data_ptr(), rows.stride(0), weight.data_ptr(), weight.stride(0),
+        0 if bias is None else bias.data_ptr(), found.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return found
 
 
-def _turns(x: Tensor, weight: Tensor) -> bool:
-    """Whether the transpose is the faster way, in inference on the CPU."""
+@lru_cache(maxsize=1)
+def _kernel() -> Any:
+    """The kernel; None where there is none, or only the plainest, which nobody has raced."""
+    return None if kernels.missing() is not None or kernels.isa() == "baseline" else kernels.module().linear
+
+
+def _is_few(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether these are a few rows of float32 in inference on the CPU, and go together."""
     return (
         type(x) is Tensor
         and not torch.jit.is_tracing()  # which records sizes as tensors
-        and FEWEST * weight.shape[1] <= x.numel() <= MOST * weight.shape[1]
+        and 0 < x.numel() <= MOST * weight.shape[1]
         and x.is_cpu
         and x.dtype is weight.dtype is torch.float32
         and x.shape[-1] == weight.shape[1]
-        and torch.backends.mkl.is_available()
+        and weight.stride(1) == 1
+        and (bias is None or (bias.dtype is torch.float32 and bias.stride(0) == 1))
         and not torch._C._is_any_autocast_enabled()
+        and forward_ad._current_level < 0
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
     )

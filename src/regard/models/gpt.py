@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from regard.attention.pattern import Causal, Pattern, SlidingWindow
 from regard.attention.score import Dot
 from regard.errors import ConfigError, UnsupportedError, nearest
 from regard.layers.causal_layer import CausalLayer
 from regard.layers.dropout import Dropout
+from regard.layers.linear import linear
 from regard.layers.multi_head_attention import MultiHeadAttention
 from regard.layers.positions import LearnedPositions
 from regard.layers.transformer_layer import FeedForward
@@ -186,7 +186,7 @@ class GPT(LanguageModel):
         return embedded
 
     def project(self, hidden: Tensor) -> Tensor:
-        return functional.linear(hidden, self.embedding.weight if self.output is None else self.output.weight)
+        return linear(hidden, self.embedding.weight if self.output is None else self.output.weight)
 
     def _layer(self, i: int) -> CausalLayer:
         config = self.config

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from regard.attention.check import is_integer
 from regard.attention.pattern import Causal, Pattern, SlidingWindow
 from regard.errors import ConfigError, nearest
 from regard.layers.causal_layer import CausalLayer
+from regard.layers.linear import linear
 from regard.layers.multi_head_attention import MultiHeadAttention
 from regard.layers.positions import Rotary
 from regard.layers.rotary_scaling import RotaryScaling
@@ -171,7 +171,7 @@ class Llama(LanguageModel):
         return embedded
 
     def project(self, hidden: Tensor) -> Tensor:
-        return functional.linear(hidden, self.embedding.weight if self.output is None else self.output.weight)
+        return linear(hidden, self.embedding.weight if self.output is None else self.output.weight)
 
     def _layer(self, i: int) -> CausalLayer:
         config = self.config

@@ -9,7 +9,6 @@ from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from regard.attention.bias import Bias
 from regard.attention.cache import KeyValueCache
@@ -20,6 +19,7 @@ from regard.errors import ConfigError, nearest
 from regard.layers.attention_settings import LearnedValue
 from regard.layers.dropout import Dropout
 from regard.layers.learned import LearnedRelativeBias
+from regard.layers.linear import linear
 from regard.layers.transformer_layer import DecoderLayer, EncoderLayer, FeedForward, GatedFeedForward
 from regard.models.check import check_fields
 from regard.models.seq2seq import Memory, Seq2Seq, State, Vocabulary
@@ -204,7 +204,7 @@ class T5(Seq2Seq):
     def project(self, features: Tensor) -> Tensor:
         if self.config.scale_output:
             features = features * self.config.embed_dim**-0.5
-        return functional.linear(features, self.embedding.weight if self.output is None else self.output.weight)
+        return linear(features, self.embedding.weight if self.output is None else self.output.weight)
 
     def start(self, memory: Memory) -> T5State:
         past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in self.decoder]
