@@ -6,7 +6,7 @@
     checkpoints/                                      what a run that was stopped goes on from
 
 The same command started again goes on where the newest whole checkpoint stands, and ends with the same weights as if
-it had not been stopped.
+it had not been stopped; in a run of so many minutes, how many steps it has may be found otherwise after the stop.
 """
 
 import dataclasses
@@ -198,6 +198,7 @@ class _Run:
         options = self.options
         steps = self.group.first_says(self.plan.get("steps", 0))
         every = self.group.first_says(self.plan.get("evaluate_every", 0))
+        self.plan["fits"] = self.group.first_says(self.plan.get("fits", {}))
         if not steps and options.minutes is not None:
             steps, every = map(self.group.first_says, self._steps_in(options.minutes, trainer, order))
         elif not steps and options.steps is not None:
@@ -261,10 +262,11 @@ class _Run:
                 if number % self.every == 0 or number == schedule.steps:
                     stepped = time.perf_counter() - since
                     self._evaluate(trainer, progress, loss=loss, speed=sat / stepped, rate=rate)
-                    spent = before + time.perf_counter() - self.started
-                    evaluation = time.perf_counter() - since - stepped
-                    schedule = self._fitted(schedule, number, spent, stepped / (number - last), evaluation)
-                    progress.loss, progress.counted, since = 0.0, 0, time.perf_counter()
+                    now = time.perf_counter()
+                    progress.seconds = before + now - self.started
+                    pace = (now - since) / (number - last), (now - began) / (number - first)
+                    schedule = self._fitted(schedule, progress, *pace, now - since - stepped)
+                    progress.loss, progress.counted, since = 0.0, 0, now
                     sat, last = 0, number
                 stopping = self.group.first_says(len(interrupted)) > 0
                 ends = number == schedule.steps or self._enough(progress)
@@ -278,16 +280,22 @@ class _Run:
         """At which steps the run found how many steps it will have, in order."""
         return {int(step): steps for step, steps in self.plan.get("fits", {}).items()}
 
-    def _fitted(self, schedule: Schedule, number: int, spent: float, step: float, evaluation: float) -> Schedule:
+    def _fitted(
+        self, schedule: Schedule, progress: Progress, lately: float, usually: float, evaluation: float
+    ) -> Schedule:
         """The schedule with the steps that still fit into the minutes: found once after each evaluation, and kept.
 
-        The seconds are those spent, of a step since the last evaluation, and of this evaluation.
+        The seconds are those of a step since the last evaluation, of one in this sitting, both with their share of
+        evaluations, and of this evaluation.
         """
+        number = progress.step
         if self.options.minutes is None or number >= schedule.steps:
             return schedule
         if number not in (fits := self._fits()):
-            left = SPARE * 60 * self.options.minutes - spent - evaluation  # the last one is certain
-            more = max(0, int(left / (step + evaluation / self.every)))
+            left = SPARE * 60 * self.options.minutes - progress.seconds - evaluation  # the last one is certain
+            more = max(0, int(left / lately))
+            if 0 < more < self.every:  # the last time that it is found, and a slow stretch may be over
+                more = int(left / min(lately, usually))
             fits[number] = self.group.first_says(number + more)
             self._keep_plan(fits=fits)
         return schedule.refit(number, fits[number])

@@ -53,7 +53,7 @@ class Schedule:
         return self.peak * (left if self.kind == "linear" else (1 - math.cos(math.pi * left)) / 2)
 
     def refit(self, step: int, steps: int) -> "Schedule":
-        """The schedule of a run that turns out to have so many steps, the same up to this one."""
+        """The schedule of a run that turns out to have so many steps, the same at this one."""
         if step < self.warmup:
             return replace(self, steps=steps)
         return replace(self, steps=steps, fitted=step, share=self._left(step))
