@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from regard import kernels
 from regard.layers.linear import MOST, Linear, linear
@@ -77,9 +78,15 @@ def test_which_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
     with torch.no_grad():
+        torch.func.vmap(lambda row: layer(row))(x)
+        torch.func.vmap(lambda weight: linear(x, weight))(torch.randn(3, OUTPUTS, INPUTS))
+        graph = make_fx(lambda x: layer(x))(x)
+        torch.testing.assert_close(graph(x + 1), layer(x + 1))
+        assert linear(x, layer.weight, torch.ones(1)).shape == (5, OUTPUTS)  # a bias that broadcasts
+        with pytest.raises(RuntimeError, match="device"):
+            Linear(INPUTS, OUTPUTS, device="meta")(x)
         layer.double()(x.double())
-        torch.func.vmap(lambda row: layer(row))(x.double())
-    assert len(calls) == 4
+    assert len(calls) == 8
 
 
 def test_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from regard.layers.linear import linear
+
 HALF = math.sqrt(0.5)  # times the sum of two terms: the sum then varies as much as each of them
 
 
@@ -41,7 +43,7 @@ class WeightNormLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) to (..., outputs)."""
         scale = self.gain / torch.linalg.vector_norm(self.direction, dim=1, keepdim=True)
-        return functional.linear(x, self.direction * scale, self.bias)
+        return linear(x, self.direction * scale, self.bias)
 
 
 @final

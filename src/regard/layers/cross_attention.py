@@ -15,6 +15,7 @@ from regard.layers.attention_config import AttentionConfig
 from regard.layers.attention_module import AttentionModule
 from regard.layers.attention_settings import LearnedValue, current, keep
 from regard.layers.learned import Learned, LearnedAdditive
+from regard.layers.linear import Linear
 
 
 @final
@@ -65,8 +66,8 @@ class CrossAttention(AttentionModule):
             )
         self.query_dim, self.key_dim, self.align_dim = query_dim, key_dim, align_dim
         head_dim = query_dim if align_dim is None else align_dim
-        self.query_proj = None if align_dim is None else nn.Linear(query_dim, align_dim)
-        self.key_proj = None if align_dim is None else nn.Linear(key_dim, align_dim, bias=False)
+        self.query_proj = None if align_dim is None else Linear(query_dim, align_dim)
+        self.key_proj = None if align_dim is None else Linear(key_dim, align_dim, bias=False)
         self.score = keep("CrossAttention", "score", score, Score, 1, head_dim)
         self.normalizer = keep("CrossAttention", "normalizer", normalizer, Normalizer, 1, head_dim)
         self.pattern = keep("CrossAttention", "pattern", pattern, Pattern, 1, head_dim)

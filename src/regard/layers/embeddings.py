@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from regard.layers.linear import linear
+
 
 @final
 class Embeddings(nn.Module):
@@ -45,9 +47,7 @@ class Embeddings(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """The logits (..., N) from features (..., D)."""
-        return functional.linear(
-            features, self._target if self.output_weight is None else self.output_weight, self.output_bias
-        )
+        return linear(features, self._target if self.output_weight is None else self.output_weight, self.output_bias)
 
     @property
     def _target(self) -> Tensor:

@@ -68,17 +68,27 @@ def _kernel() -> Any:
 
 
 def _is_few(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether these are a few rows of float32 in inference on the CPU, and go together."""
+    """Whether these are a few rows of float32 on the CPU that go together, and nobody looks on or changes them."""
     return (
         type(x) is Tensor
-        and not torch.jit.is_tracing()  # which records sizes as tensors
+        and not torch.jit.is_tracing()  # which makes tensors of sizes
+        and _is_plain(weight)
+        and weight.dim() == 2
+        and x.dim() > 0
+        and x.shape[-1] == weight.shape[1]
         and 0 < x.numel() <= MOST * weight.shape[1]
         and x.is_cpu
-        and x.dtype is weight.dtype is torch.float32
-        and x.shape[-1] == weight.shape[1]
+        and x.dtype is torch.float32
+        and x.layout is torch.strided
         and weight.stride(1) == 1
-        and (bias is None or (bias.dtype is torch.float32 and bias.stride(0) == 1))
+        and (bias is None or (_is_plain(bias) and bias.shape == weight.shape[:1] and bias.stride(0) == 1))
         and not torch._C._is_any_autocast_enabled()
+        and not torch._C._len_torch_dispatch_stack()
         and forward_ad._current_level < 0
-        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        and torch._C._functorch.maybe_current_level() is None
     )
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether it is a tensor or parameter of float32 that lies in the CPU's memory."""
+    return type(x) in (nn.Parameter, Tensor) and x.is_cpu and x.dtype is torch.float32 and x.layout is torch.strided

@@ -10,6 +10,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from regard.layers.linear import Linear
+
 Layers = list[tuple[Tensor, Tensor]]  # of each layer: outputs and cells
 
 
@@ -51,10 +53,10 @@ class GRU(nn.Module):
     def __init__(self, input_dim: int, hidden_dim: int, *, context_dim: int | None = None) -> None:
         super().__init__()
         self.hidden_dim = hidden_dim
-        self.input_proj = nn.Linear(input_dim, 3 * hidden_dim)  # rows: z, r, candidate
-        self.context_proj = None if context_dim is None else nn.Linear(context_dim, 3 * hidden_dim, bias=False)
-        self.gate_proj = nn.Linear(hidden_dim, 2 * hidden_dim, bias=False)
-        self.state_proj = nn.Linear(hidden_dim, hidden_dim, bias=False)
+        self.input_proj = Linear(input_dim, 3 * hidden_dim)  # rows: z, r, candidate
+        self.context_proj = None if context_dim is None else Linear(context_dim, 3 * hidden_dim, bias=False)
+        self.gate_proj = Linear(hidden_dim, 2 * hidden_dim, bias=False)
+        self.state_proj = Linear(hidden_dim, hidden_dim, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -123,8 +125,8 @@ class LSTM(nn.Module):
         super().__init__()
         self.hidden_dim, self.dropout = hidden_dim, dropout
         sizes = [input_dim] + [hidden_dim] * (layers - 1)
-        self.input_projs = nn.ModuleList(nn.Linear(size, 4 * hidden_dim) for size in sizes)  # rows: i, f, o, new
-        self.state_projs = nn.ModuleList(nn.Linear(hidden_dim, 4 * hidden_dim, bias=False) for _ in sizes)
+        self.input_projs = nn.ModuleList(Linear(size, 4 * hidden_dim) for size in sizes)  # rows: i, f, o, new
+        self.state_projs = nn.ModuleList(Linear(hidden_dim, 4 * hidden_dim, bias=False) for _ in sizes)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

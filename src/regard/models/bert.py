@@ -10,12 +10,12 @@ from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from regard.attention.check import check_integer, show
 from regard.attention.pattern import Pattern
 from regard.errors import ConfigError, nearest
 from regard.layers.dropout import Dropout
+from regard.layers.linear import Linear, linear
 from regard.layers.transformer_layer import ACTIVATIONS, EncoderLayer
 from regard.models.check import TokenId, check_fields
 from regard.models.text_encoder import TextEncoder
@@ -136,7 +136,7 @@ class MaskedWordHead(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.activation = config.head_activation
-        self.dense = nn.Linear(config.embed_dim, config.embed_dim)
+        self.dense = Linear(config.embed_dim, config.embed_dim)
         self.norm = nn.LayerNorm(config.embed_dim, config.norm_eps)
         self.weight = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, config.embed_dim))
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
@@ -154,7 +154,7 @@ class MaskedWordHead(nn.Module):
             (..., N).
         """
         x = self.norm(ACTIVATIONS[self.activation](self.dense(hidden)))
-        return functional.linear(x, embedding if self.weight is None else self.weight, self.bias)
+        return linear(x, embedding if self.weight is None else self.weight, self.bias)
 
 
 @final
@@ -197,7 +197,7 @@ class Bert(TextEncoder):
             for _ in range(config.num_layers)
         )
         self.head = MaskedWordHead(config) if config.masked_words else None
-        self.pooler = nn.Linear(size, size) if config.pooler else None
+        self.pooler = Linear(size, size) if config.pooler else None
         for embedding in (self.embedding, self.position_embedding, self.type_embedding):
             if embedding is not None:
                 nn.init.normal_(embedding.weight, std=INITIAL)

@@ -16,7 +16,7 @@ from regard.attention.score import Dot
 from regard.errors import ConfigError, UnsupportedError, nearest
 from regard.layers.causal_layer import CausalLayer
 from regard.layers.dropout import Dropout
-from regard.layers.linear import linear
+from regard.layers.linear import Linear, linear
 from regard.layers.multi_head_attention import MultiHeadAttention
 from regard.layers.positions import LearnedPositions
 from regard.layers.transformer_layer import FeedForward
@@ -167,7 +167,7 @@ class GPT(LanguageModel):
         self.dropout = Dropout(config.embedding_dropout)
         self.layers = nn.ModuleList(self._layer(i) for i in range(config.layers))
         self.norm = nn.LayerNorm(config.embed_dim, config.norm_eps)
-        self.output = None if config.tie_output else nn.Linear(config.embed_dim, config.vocabulary.size, bias=False)
+        self.output = None if config.tie_output else Linear(config.embed_dim, config.vocabulary.size, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -14,7 +14,7 @@ from regard.attention.check import is_integer
 from regard.attention.pattern import Causal, Pattern, SlidingWindow
 from regard.errors import ConfigError, nearest
 from regard.layers.causal_layer import CausalLayer
-from regard.layers.linear import linear
+from regard.layers.linear import Linear, linear
 from regard.layers.multi_head_attention import MultiHeadAttention
 from regard.layers.positions import Rotary
 from regard.layers.rotary_scaling import RotaryScaling
@@ -153,7 +153,7 @@ class Llama(LanguageModel):
         self.embedding = nn.Embedding(config.vocabulary.size, config.embed_dim)
         self.layers = nn.ModuleList(self._layer(i) for i in range(config.layers))
         self.norm = nn.RMSNorm(config.embed_dim, config.norm_eps)
-        self.output = None if config.tie_output else nn.Linear(config.embed_dim, config.vocabulary.size, bias=False)
+        self.output = None if config.tie_output else Linear(config.embed_dim, config.vocabulary.size, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from regard.attention.normalizer import Normalizer, Softmax
 from regard.attention.pattern import Pattern
@@ -20,6 +20,7 @@ from regard.layers.cross_attention import CrossAttention
 from regard.layers.dropout import Dropout
 from regard.layers.embeddings import Embeddings
 from regard.layers.learned import Learned, LearnedAdditive, LearnedBilinear, LearnedLocation
+from regard.layers.linear import Linear
 from regard.layers.recurrent import LSTM, last
 from regard.models.check import check_fields
 from regard.models.hypotheses import Hypotheses
@@ -117,9 +118,9 @@ class Luong(Seq2Seq):
             "location": LearnedLocation(config.max_length),
         }
         self.cross_attention = CrossAttention.chosen(hidden, hidden, config.attention, score=scores[config.score])
-        self.center_proj = nn.Linear(hidden, hidden, bias=False) if config.window == "local-p" else None  # W_p
-        self.center_vector = nn.Linear(hidden, 1, bias=False) if config.window == "local-p" else None  # v_p
-        self.attentional = nn.Linear(2 * hidden, embed)  # W_c
+        self.center_proj = Linear(hidden, hidden, bias=False) if config.window == "local-p" else None  # W_p
+        self.center_vector = Linear(hidden, 1, bias=False) if config.window == "local-p" else None  # v_p
+        self.attentional = Linear(2 * hidden, embed)  # W_c
 
     def encode(self, source: Tensor) -> Memory:
         lengths = self.lengths(source)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from regard.attention.pattern import Pattern
 from regard.errors import ConfigError
@@ -17,6 +17,7 @@ from regard.layers.cross_attention import CrossAttention
 from regard.layers.dropout import Dropout
 from regard.layers.embeddings import Embeddings
 from regard.layers.learned import LearnedAdditive
+from regard.layers.linear import Linear
 from regard.layers.recurrent import GRU, last, reverse
 from regard.models.check import check_fields
 from regard.models.hypotheses import Hypotheses
@@ -100,15 +101,15 @@ class RNN(Seq2Seq):
         )
         self.encoder = GRU(embed, hidden)
         self.backward_encoder = GRU(embed, hidden) if attends else None
-        self.first_proj = nn.Linear(hidden, hidden)
-        self.context_proj = None if attends else nn.Linear(hidden, hidden)
+        self.first_proj = Linear(hidden, hidden)
+        self.context_proj = None if attends else Linear(hidden, hidden)
         self.cross_attention: CrossAttention | None = None
         if attends:
             self.cross_attention = CrossAttention.chosen(
                 hidden, context, config.attention, score=LearnedAdditive(), align_dim=config.align_dim
             )
         self.cell = GRU(embed, hidden, context_dim=context)
-        self.readout = nn.Linear(hidden + embed + context, 2 * embed)  # U_o, V_o and C_o side by side
+        self.readout = Linear(hidden + embed + context, 2 * embed)  # U_o, V_o and C_o side by side
         self.dropout = Dropout(config.dropout)
 
     def encode(self, source: Tensor) -> Memory:

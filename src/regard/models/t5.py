@@ -19,7 +19,7 @@ from regard.errors import ConfigError, nearest
 from regard.layers.attention_settings import LearnedValue
 from regard.layers.dropout import Dropout
 from regard.layers.learned import LearnedRelativeBias
-from regard.layers.linear import linear
+from regard.layers.linear import Linear, linear
 from regard.layers.transformer_layer import DecoderLayer, EncoderLayer, FeedForward, GatedFeedForward
 from regard.models.check import check_fields
 from regard.models.seq2seq import Memory, Seq2Seq, State, Vocabulary
@@ -172,7 +172,7 @@ class T5(Seq2Seq):
         )
         self.encoder_norm, self.decoder_norm = self._norm(), self._norm()
         self.dropout = Dropout(config.dropout)
-        self.output = None if config.tie_output else nn.Linear(config.embed_dim, config.vocabulary.size, bias=False)
+        self.output = None if config.tie_output else Linear(config.embed_dim, config.vocabulary.size, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
