@@ -6,7 +6,7 @@ the small model is a trained run's (`--run`), or random as well.
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +83,11 @@ def same(found: Tokens, expected: Tokens) -> float:
 
 def measure(
     name: str, model: Transformer, sources: Tokens, given: Any, folder: Path, *, limit: int, repeats: int
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """The cases of a model."""
     peer = marian(model).eval()
     (converted := folder / name.split(",")[0]).mkdir()
     fast = ctranslate(peer, converted, given.threads)
-    cases = []
     for batch in (32, 1):
         some = sources if batch > 1 else sources[:: max(1, len(sources) // (2 if given.quick else 16))]
         for title, search in SEARCHES.items():
@@ -122,22 +121,14 @@ def measure(
                 "where_the_time_goes": where(ours),
             }
             what = f"{name}, {title}, batch {batch}"
-            cases.append(
-                {
-                    "case": f"decoding, {what}, against transformers",
-                    "unit": "x its rate",
-                    "value": ratio(timed, "transformers", "regard"),
-                    "bar": BARS[batch],
-                    "at_least": True,
-                    **shared,
-                }
-            )
+            value = ratio(timed, "transformers", "regard")
+            case = {"case": f"decoding, {what}, against transformers", "value": value, "bar": BARS[batch]}
+            yield {**case, "unit": "x its rate", "at_least": True, **shared}
             if batch > 1:
                 bar = 1.0 if name.startswith("base") else None
                 value = ratio(timed, "CTranslate2", "regard")
                 case = f"decoding, {what}, against CTranslate2"
-                cases.append({"case": case, "unit": "x its rate", "value": value, "bar": bar, "at_least": True})
-    return cases
+                yield {"case": case, "unit": "x its rate", "value": value, "bar": bar, "at_least": True}
 
 
 def where(run: Callable[[], None]) -> dict[str, float]:
@@ -153,7 +144,7 @@ def main() -> None:
     parser.add_argument("--run", help="folder of a trained small model")
     parser.add_argument("--sentences", type=int, default=64)
     parser.add_argument("--length", type=int, default=32, help="tokens that a model with random weights writes")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     given = read(parser)
     count = 6 if given.quick else given.sentences
     limit = 6 if given.quick else given.length
@@ -170,13 +161,13 @@ def main() -> None:
         sources = tokenizer.encode_batch(sentences)
         base = endless("base", vocabulary(tokenizer), quick=given.quick)
         title, longest = ("small, trained", 200) if given.run else ("small, random weights", limit)
-        cases = [
-            *measure(title, small, sources, given, folder, limit=longest, repeats=given.repeats),
-            *measure("base, random weights", base, sources, given, folder, limit=limit, repeats=given.repeats),
-        ]
-    for case in cases:
-        case["data"] = files.name
-    write("decoding", cases, quick=given.quick)
+        models = ((title, small, longest), ("base, random weights", base, limit))
+        cases = (
+            {**case, "data": files.name}
+            for name, model, most in models
+            for case in measure(name, model, sources, given, folder, limit=most, repeats=given.repeats)
+        )
+        write("decoding", cases, quick=given.quick)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -213,30 +213,34 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     given = read(parser)
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
-    models, kills, steps = (["transformer"], 3, 60) if given.quick else (given.models, given.kills, given.steps)
-    cases = []
+    if given.quick:
+        given.models, given.kills, given.steps = ["transformer"], 3, 60
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pairs = folder / "pairs.tsv"
         rows = texts(corpus(given, folder).train, ROWS)
         pairs.write_text("".join(f"{source}\t{target}\n" for source, target in rows), encoding="utf-8")
-        for model in models:
-            run = Run(model, pairs, steps, given.threads, 10 if given.quick else None)
-            seconds = run.finish(folder / model)
-            expected = outcome(folder / model)
-            found = killed(run, folder, expected, seconds, kills=kills)
-            print(f"{model:<12} {seconds:6.1f} s  {found}", flush=True)
-            case = f"tensors and losses that differ after {sum(found['kills'].values())} kills, {model}"
-            shared = {"unit": "tensors or losses", "bar": 0, "steps": steps, "seconds_unkilled": round(seconds, 1)}
-            cases.append({"case": case, **found, **shared, "threads": given.threads})
-            if model == models[0]:
-                told = damaged(run, folder, expected)
-                for what, end in told.items():
-                    print(f"  {what}: {end}", flush=True)
-                bad = sum(end not in ("same weights", "clear error") for end in told.values())
-                case = "damaged files and full disks that end otherwise than with the same weights or a clear error"
-                cases.append({"case": case, "unit": f"of {len(told)}", "value": bad, "bar": 0, "ends": told})
-    write("kill", cases, quick=given.quick)
+        write(
+            "kill",
+            (case for model in given.models for case in cases_of(model, given, pairs, folder)),
+            quick=given.quick,
+        )
+
+
+def cases_of(model: str, given: Any, pairs: Path, folder: Path) -> Iterator[dict[str, Any]]:
+    """An architecture's kills; and, of the first one, what becomes of damaged files."""
+    run = Run(model, pairs, given.steps, given.threads, 10 if given.quick else None)
+    seconds = run.finish(folder / model)
+    expected = outcome(folder / model)
+    found = killed(run, folder, expected, seconds, kills=given.kills)
+    case = f"tensors and losses that differ after {sum(found['kills'].values())} kills, {model}"
+    shared = {"unit": "tensors or losses", "bar": 0, "steps": given.steps, "seconds_unkilled": round(seconds, 1)}
+    yield {"case": case, **found, **shared, "threads": given.threads}
+    if model == given.models[0]:
+        told = damaged(run, folder, expected)
+        bad = sum(end not in ("same weights", "clear error") for end in told.values())
+        case = "damaged files and full disks that end otherwise than with the same weights or a clear error"
+        yield {"case": case, "unit": f"of {len(told)}", "value": bad, "bar": 0, "ends": told}
 
 
 if __name__ == "__main__":

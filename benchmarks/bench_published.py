@@ -45,7 +45,6 @@ def ids(vocabulary: int, *shape: int) -> Tensor:
 def case(what: str, runs: Runs, bar: float, repeats: int, **told: Any) -> dict[str, Any]:
     """One race, theirs against ours."""
     before, after = race(*runs, repeats)
-    print(f"{what}: {gain(before, after)}", flush=True)
     times = {"transformers": spread(before), "regard": spread(after)}
     return {
         "case": f"{what}: transformers / regard", "unit": "times", "value": gain(before, after), "bar": bar,
@@ -151,18 +150,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="try the script out, in less than a minute")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="all cores by default")
-    parser.add_argument("--only", nargs="+", choices=(*PARTS,), default=list(PARTS))
     parser.add_argument("--repeats", type=int, default=11)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     if given.quick:
         given.repeats = 2
     with torch.no_grad():
-        cases = [one for part in given.only for one in PARTS[part](given)]
-    write("published", cases, quick=given.quick)
+        write("published", (case for part in (bert, gpt, training) for case in part(given)), quick=given.quick)
 
-
-PARTS = {"bert": bert, "gpt": gpt, "training": training}
 
 if __name__ == "__main__":
     main()

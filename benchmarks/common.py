@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,20 +73,15 @@ def fresh(script: str, *arguments: str) -> dict[str, Any]:
     return result
 
 
-def write(name: str, cases: list[dict[str, Any]], *, quick: bool = False) -> None:
+def write(name: str, cases: Iterable[dict[str, Any]], *, quick: bool = False) -> None:
     """Write a result file, and print its cases; a bar that is missed ends the process with an error.
 
     Args:
-        name: of the file in `results`.
+        name: of the file in `results`, which is written anew after each case: what was measured before Ctrl-C stays.
         cases: each with "case", "value", "unit" and "bar": the most that the value may be, or with "at_least" true the
             least; None for a figure that has no bar.
         quick: whether this was a trial of the script: nothing is written, and no bar is held to.
     """
-    for case in cases:
-        print(json.dumps(case))
-    if quick:
-        print("quick: a trial of the script; nothing is written, and its figures mean nothing")
-        return
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     where = {
         "commit": commit.stdout.strip(),
@@ -95,9 +90,17 @@ def write(name: str, cases: list[dict[str, Any]], *, quick: bool = False) -> Non
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({**where, "cases": cases}, indent=2) + "\n")
-    missed = [case["case"] for case in cases if not _met(case)]
+    found: list[dict[str, Any]] = []
+    for case in cases:
+        print(json.dumps(case), flush=True)
+        found.append(case)
+        if not quick:
+            RESULTS.mkdir(exist_ok=True)
+            (RESULTS / f"{name}.json").write_text(json.dumps({**where, "cases": found}, indent=2) + "\n")
+    if quick:
+        print("quick: a trial of the script; nothing is written, and its figures mean nothing")
+        return
+    missed = [case["case"] for case in found if not _met(case)]
     if missed:
         raise SystemExit(f"missed: {', '.join(missed)}")
 

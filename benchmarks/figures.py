@@ -1,6 +1,7 @@
 """Writes the tables of figures in README and docs from the committed results: `python benchmarks/figures.py`."""
 
 import json
+import string
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,27 @@ START, END = "<!-- figures -->", "<!-- end figures -->"
 
 KERNELS = "docs/kernels.md"  # has the results of its own benchmark, README all others
 PAGES = ("README.md", KERNELS)
+LETTERS = string.ascii_lowercase  # of the machines, in the last column
 
 
 def table(page: str) -> str:
     """The table of a page, a row for each case of each result file."""
-    lines = ["| question | measured | bar | unit |", "| --- | --- | --- | --- |"]
-    places = set()
-    for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
-        if (path.stem == "kernels") != (page == KERNELS):
-            continue
-        result = json.loads(path.read_text())
-        places.add(f"{result['processor']}, {result['cores']} cores, torch {result['torch']}")
-        lines += [f"| {c['case']} | {c['value']:g} | {_bar(c)} | {c['unit']} |" for c in result["cases"]]
-    return "\n".join([f"Measured on {'; '.join(sorted(places))}; `make bench` measures again.", "", *lines])
+    results = [
+        json.loads(path.read_text())
+        for path in sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+        if (path.stem == "kernels") == (page == KERNELS)
+    ]
+    places = sorted({_place(result) for result in results})
+    lines = ["| question | measured | bar | unit | on |", "| --- | --- | --- | --- | --- |"]
+    for result in results:
+        letter = LETTERS[places.index(_place(result))]
+        lines += [f"| {c['case']} | {c['value']:g} | {_bar(c)} | {c['unit']} | {letter} |" for c in result["cases"]]
+    told = "; ".join(f"{letter}: {place}" for letter, place in zip(LETTERS, places, strict=False))
+    return "\n".join([f"Measured on {told}; `make bench` measures again.", "", *lines])
+
+
+def _place(result: dict[str, Any]) -> str:
+    return f"{result['processor']}, {result['cores']} cores, torch {result['torch']}"
 
 
 def _bar(case: dict[str, Any]) -> str:
