@@ -26,7 +26,7 @@ run = status=0; for name in $(1); do echo "$$name"; $(BIN)/python benchmarks/ben
 	exit $$status
 
 .DEFAULT_GOAL := test
-.PHONY: kernels demo test check learn contract bench bench-translator sanitize wheel clean
+.PHONY: kernels demo test check learn contract fuzz bench bench-translator sanitize wheel clean
 comma := ,
 
 # Builds without isolation, so that the build backend too has the tested version. The last is a real checkpoint for a test,
@@ -57,6 +57,10 @@ learn: $(KERNELS)
 # The full product of backends, scores, normalizers, patterns and biases; `make test` takes a sample of it.
 contract: $(KERNELS)
 	$(PYTEST) tests/contract --full
+
+# Random shapes, strides, values and patterns, other ones each time.
+fuzz: $(KERNELS)
+	REGARD_FUZZ=2000 $(PYTEST) tests/attention/test_attend_properties.py
 
 check: $(KERNELS)
 	$(BIN)/ruff format --check .

@@ -1,4 +1,9 @@
-"""The operator over random shapes, strides and values: the tiled computation equals the dense one in float64."""
+"""The operator over random shapes, strides and values: what goes by tiles equals the dense one in float64.
+
+`make fuzz` tries many more of them, other ones each time.
+"""
+
+import os
 
 import pytest
 import torch
@@ -13,14 +18,15 @@ from regard.attention.normalizer import Normalizer
 from regard.attention.score import Score
 from tests.attention.strategies import patterns
 
-BOUND = 1e-10  # float64, sums of at most 40 terms of size about 1; entmax's threshold is found to about 1e-15
+EXAMPLES = int(os.environ.get("REGARD_FUZZ", "0"))
+BOUND = 1e-10  # float64, sums of at most 97 terms of size about 1; entmax's threshold is found to about 1e-15
 
 
 @st.composite
 def inputs(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
     """Query, key and value with strides of many kinds."""
     batch, groups, group = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 3))
-    length, keys = draw(st.sampled_from([1, 2, 5, 13, 40])), draw(st.sampled_from([1, 3, 8, 29, 40]))
+    length, keys = draw(st.sampled_from([1, 2, 5, 13, 40, 58])), draw(st.sampled_from([1, 3, 8, 29, 40, 97]))
     dims, values = draw(st.sampled_from([1, 3, 8])), draw(st.sampled_from([1, 2, 5]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
 
@@ -104,14 +110,15 @@ def biases(draw: st.DrawFn, batch: int, heads: int, queries: int, keys: int) -> 
     )
 
 
+@pytest.mark.parametrize("backend", ["chunked", "native"])
 @settings(
-    max_examples=50,
+    max_examples=EXAMPLES or 50,
     deadline=None,
-    derandomize=True,
+    derandomize=not EXAMPLES,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 )
 @given(st.data())
-def test_chunked_is_reference(monkeypatch: pytest.MonkeyPatch, data: st.DataObject) -> None:
+def test_it_is_the_reference(backend: str, monkeypatch: pytest.MonkeyPatch, data: st.DataObject) -> None:
     query, key, value = data.draw(inputs(), "inputs")
     batch, heads, queries, dims = query.shape
     keys = key.shape[2]
@@ -139,10 +146,19 @@ def test_chunked_is_reference(monkeypatch: pytest.MonkeyPatch, data: st.DataObje
 
     expected, expected_seen = rg.attend(query, key, value, **spec.arguments(), **options, backend="reference")
     monkeypatch.setattr(tiling, "TILE", tile * batch * heads)
-    output, seen = rg.attend(query, key, value, **spec.arguments(), **options, backend="chunked")
+    output, seen = rg.attend(query, key, value, **spec.arguments(), **options, backend=backend)
 
     close(output, expected)
     assert torch.isfinite(output).all()
+    leaves = [x.detach().requires_grad_() for x in (query, key, value)]
+    incoming, found = numbers(3, *output.shape), []
+    for name in (backend, "reference"):
+        again, _ = rg.attend(*leaves, **spec.arguments(), **options, backend=name)
+        found.append(torch.autograd.grad(again, leaves, incoming, materialize_grads=True))
+    # With alpha above 2 they grow without bound towards the threshold.
+    bound = 1e-6 if isinstance(spec.normalizer, rg.Entmax) else BOUND
+    for mine, right in zip(*found, strict=True):
+        close(mine, right, bound)
     for name in (
         "expected_key",
         "key_variance",
@@ -162,7 +178,7 @@ def test_chunked_is_reference(monkeypatch: pytest.MonkeyPatch, data: st.DataObje
     close(torch.where(named, seen.weights.gather(-1, column), 0.0), seen.top_weights)
 
 
-def close(x: Tensor, expected: Tensor) -> None:
+def close(x: Tensor, expected: Tensor, bound: float = BOUND) -> None:
     torch.testing.assert_close(
-        x, expected, rtol=BOUND, atol=BOUND * max(1.0, float(expected.nan_to_num(0, 0, 0).abs().max()))
+        x, expected, rtol=bound, atol=bound * max(1.0, float(expected.nan_to_num(0, 0, 0).abs().max()))
     )

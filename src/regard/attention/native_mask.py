@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from regard.attention.call import Call
-from regard.attention.pattern import And, Causal, Full, Pattern, SlidingWindow, positions
+from regard.attention.pattern import And, Causal, Dilated, Full, Pattern, SlidingWindow, positions
 from regard.attention.sequence_pattern import Documents, KeyLengths
 from regard.attention.value import holds_tensors, restrict
 
 SIDE = 64  # rows and columns of a tile of the kernels
 EMPTY, FULL = -1, -2
 NO_BOUND = 2**63 - 1
+LEAST = 16  # rows and columns of a part, at least: one vector of the widest
 
 
 class NativeMask(NamedTuple):
@@ -34,15 +35,61 @@ class NativeMask(NamedTuple):
     bits: Tensor | None = None  # (tiles, SIDE columns): a word of SIDE rows
 
 
+class Part(NamedTuple):
+    """Rows and columns of a call that make an attention by themselves, and its mask."""
+
+    rows: slice
+    columns: slice
+    mask: NativeMask
+
+
+ALL = slice(None)
+
+
+def native_parts(call: Call) -> list[Part]:
+    """The pattern of a call: with one mask, or cut into attentions that have nothing to do with each other.
+
+    In a dilated window, positions that leave the same rest see each other alone, in a plain window.
+    """
+    spec, rows, columns = call.spec, call.query.shape[2], call.key.shape[2]
+    parts = list(_conjuncts(spec.pattern))
+    dilated = [part for part in parts if isinstance(part, Dilated) and part.dilation > 1]
+    # A bias, a prior and dropout go by the numbers of rows and columns in the whole.
+    plain = spec.bias is None and not spec.dropout and getattr(spec.normalizer, "prior", None) is None
+    banded = all(isinstance(part, Full | Causal | SlidingWindow) for part in parts if part not in dilated)
+    if len(dilated) != 1 or not plain or not banded or isinstance(call.query_start, Tensor):
+        return [Part(ALL, ALL, native_mask(call))]
+    dilation = dilated[0].dilation
+    if LEAST * dilation > min(rows, columns):
+        return [Part(ALL, ALL, native_mask(call))]
+    least, most = _band(dilated[0], 1)
+    for part in parts:
+        if isinstance(part, Causal | SlidingWindow):
+            low, high = _band(part, dilation)
+            least, most = max(least, low), min(most, high)
+    found = []
+    for row in range(dilation):
+        column = (row + call.query_start - call.key_start) % dilation
+        start = (row + call.query_start - call.key_start - column) // dilation
+        found.append(Part(slice(row, None, dilation), slice(column, None, dilation), NativeMask(least, most, start)))
+    return found
+
+
+def _band(part: Causal | SlidingWindow | Dilated, step: int) -> tuple[int, int]:
+    """The least and the greatest distance from a query to a key, in steps."""
+    if isinstance(part, Causal):
+        return -NO_BOUND, 0
+    least = -NO_BOUND if part.left is None else -(part.left // step)
+    return least, NO_BOUND if part.right is None else part.right // step
+
+
 def native_mask(call: Call) -> NativeMask:
     """The pattern of a call."""
     least, most, lengths, ids, rest = -NO_BOUND, NO_BOUND, list[Tensor](), list[Documents](), list[Pattern]()
     for part in _conjuncts(call.spec.pattern):
-        if isinstance(part, Causal):
-            most = min(most, 0)
-        elif isinstance(part, SlidingWindow):
-            least = least if part.left is None else max(least, -part.left)
-            most = most if part.right is None else min(most, part.right)
+        if isinstance(part, Causal | SlidingWindow):
+            low, high = _band(part, 1)
+            least, most = max(least, low), min(most, high)
         elif isinstance(part, KeyLengths):
             lengths.append(part.lengths)
         elif isinstance(part, Documents) and not ids:

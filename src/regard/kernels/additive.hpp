@@ -14,7 +14,7 @@ REGARD_INLINE Vec<T> activated(Vec<T> x) {
     } else {  // 1 / (1 + e^-x), and tanh(x) = 2 / (1 + e^-2x) - 1
         constexpr bool tangent = KIND == Activation::tanh;
         const Vec<T> power = x * T(tangent ? -2 * LOG2E : -LOG2E);
-        const Vec<T> share = T(1) / (T(1) + power_of_two(power > T(126) ? all(T(126)) : power));
+        const Vec<T> share = reciprocal<T>(T(1) + power_of_two(smaller<T>(all(T(125)), power)));
         return tangent ? share * T(2) - T(1) : share;
     }
 }
@@ -26,44 +26,112 @@ REGARD_INLINE Vec<T> steepness(Vec<T> y) {
     return KIND == Activation::tanh ? T(1) - y * y : y * (T(1) - y);
 }
 
+// The same of N vectors, in place.
+template <typename T, Activation KIND, int N>
+REGARD_INLINE void activate(Vec<T>* x) {
+    if constexpr (KIND == Activation::relu) {
+        for (int i = 0; i < N; ++i) x[i] = activated<T, KIND>(x[i]);
+    } else {
+        constexpr bool tangent = KIND == Activation::tanh;
+#pragma GCC unroll 8
+        for (int i = 0; i < N; ++i) x[i] = smaller<T>(all(T(125)), x[i] * T(tangent ? -2 * LOG2E : -LOG2E));
+        powers_of_two<N>(x);
+#pragma GCC unroll 8
+        for (int i = 0; i < N; ++i) x[i] = reciprocal<T>(x[i] + T(1));
+#pragma GCC unroll 8
+        for (int i = 0; i < N; ++i) x[i] = tangent ? x[i] * T(2) - T(1) : x[i];
+    }
+}
+
+// Scores of some keys and vectors of rows.
+template <typename T, Activation KIND, int KEYS, int VECTORS>
+static inline void additive_tile(const Problem& p, const T* vector, const Rows<T>& keys, int64_t first, const T* queries,
+                                 T* scores) {
+    constexpr int W = LANES<T>, N = KEYS * VECTORS;
+    Vec<T> sum[N] = {};
+    const T* key = keys.data + first * keys.row;
+    for (int64_t e = 0; e < p.dim; ++e) {
+        Vec<T> x[N];
+#pragma GCC unroll 8
+        for (int k = 0; k < KEYS; ++k)
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; ++v)
+                x[k * VECTORS + v] = load(queries + e * SIDE + v * W) + key[k * keys.row + e * keys.column];
+        activate<T, KIND, N>(x);
+#pragma GCC unroll 8
+        for (int i = 0; i < N; ++i) sum[i] += vector[e] * x[i];
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < KEYS; ++k)
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; ++v) store(scores + (first + k) * SIDE + v * W, sum[k * VECTORS + v]);
+}
+
+template <typename T, Activation KIND, int VECTORS>
+static void additive_columns(const Problem& p, const T* vector, int64_t count, const Rows<T>& keys, const T* queries,
+                             T* scores) {
+    constexpr int KEYS = CHAINS / VECTORS;
+    int64_t i = 0;
+    for (; i + KEYS <= count; i += KEYS) additive_tile<T, KIND, KEYS, VECTORS>(p, vector, keys, i, queries, scores);
+    for (; i < count; ++i) additive_tile<T, KIND, 1, VECTORS>(p, vector, keys, i, queries, scores);
+}
+
 // Scores (count x padded rows) of queries (features x SIDE) and keys.
 template <typename T, Activation KIND>
 static void additive_scores(const Problem& p, const Block& block, int64_t count, const Rows<T>& keys, const T* queries,
                             T* scores) {
     constexpr int W = LANES<T>;
     const T* vector = static_cast<const T*>(p.vector) + block.h * p.dim;
-    for (int64_t i = 0; i < count; ++i) {
-        const T* key = keys.data + i * keys.row;
-        for (int64_t r = 0; r < block.padded; r += W) {
-            Vec<T> sum[2] = {};  // two chains, so that an addition does not wait for the one before
-            for (int64_t e = 0; e < p.dim; ++e)
-                sum[e & 1] += vector[e] * activated<T, KIND>(load(queries + e * SIDE + r) + key[e * keys.column]);
-            store(scores + i * SIDE + r, sum[0] + sum[1]);
-        }
-    }
+    int64_t r = 0;
+    for (; r + 4 * W <= block.padded; r += 4 * W)
+        additive_columns<T, KIND, 4>(p, vector, count, keys, queries + r, scores + r);
+    for (; r < block.padded; r += W) additive_columns<T, KIND, 1>(p, vector, count, keys, queries + r, scores + r);
 }
 
 // Adds what the gradients of a panel's scores give: to queries (features x SIDE), keys (a row each), and the vector.
 template <typename T, Activation KIND>
 static void additive_gradients(const Problem& p, const Block& block, int64_t count, const Rows<T>& keys, const T* queries,
                                const T* gradient, T* query_sum, T* key_sum, int64_t key_row, T* vector_sum) {
-    constexpr int W = LANES<T>;
+    constexpr int W = LANES<T>, VECTORS = CHAINS / 2;  // of two keys
     const T* vector = static_cast<const T*>(p.vector) + block.h * p.dim;
     T parts[SIDE * W], turned[W * W];  // of each key's sum, a vector each
     for (int64_t e = 0; e < p.dim; ++e) {
         Vec<T> of_vector{};
-        for (int64_t i = 0; i < count; ++i) {
-            const T key = keys.data[i * keys.row + e * keys.column];
-            Vec<T> of_key{};
-            for (int64_t r = 0; r < block.padded; r += W) {
-                const Vec<T> y = activated<T, KIND>(load(queries + e * SIDE + r) + key);
-                const Vec<T> g = load(gradient + i * SIDE + r), part = g * vector[e] * steepness<T, KIND>(y);
-                of_vector += g * y, of_key += part;
-                store(query_sum + e * SIDE + r, load(query_sum + e * SIDE + r) + part);
-            }
-            store(parts + i * W, of_key);
+        auto add = [&]<int KEYS, int N>(int64_t i, int64_t r, Vec<T>* of_key) {
+            Vec<T> x[KEYS * N], sum[N];
+#pragma GCC unroll 8
+            for (int n = 0; n < N; ++n) sum[n] = load(query_sum + e * SIDE + r + n * W);
+#pragma GCC unroll 8
+            for (int k = 0; k < KEYS; ++k)
+#pragma GCC unroll 8
+                for (int n = 0; n < N; ++n)
+                    x[k * N + n] = load(queries + e * SIDE + r + n * W) + keys.data[(i + k) * keys.row + e * keys.column];
+            activate<T, KIND, KEYS * N>(x);
+#pragma GCC unroll 8
+            for (int k = 0; k < KEYS; ++k)
+#pragma GCC unroll 8
+                for (int n = 0; n < N; ++n) {
+                    const Vec<T> y = x[k * N + n], g = load(gradient + (i + k) * SIDE + r + n * W);
+                    const Vec<T> part = g * vector[e] * steepness<T, KIND>(y);
+                    of_vector += g * y, of_key[k] += part, sum[n] += part;
+                }
+#pragma GCC unroll 8
+            for (int n = 0; n < N; ++n) store(query_sum + e * SIDE + r + n * W, sum[n]);
+        };
+        int64_t i = 0;
+        for (; i + 2 <= count; i += 2) {
+            Vec<T> of_key[2] = {};
+            int64_t r = 0;
+            for (; r + VECTORS * W <= block.padded; r += VECTORS * W) add.template operator()<2, VECTORS>(i, r, of_key);
+            for (; r < block.padded; r += W) add.template operator()<2, 1>(i, r, of_key);
+            store(parts + i * W, of_key[0]), store(parts + (i + 1) * W, of_key[1]);
         }
-        for (int64_t i = 0; i < count; i += W) {  // the sums of as many keys at once as a vector holds
+        for (; i < count; ++i) {
+            Vec<T> of_key[1] = {};
+            for (int64_t r = 0; r < block.padded; r += W) add.template operator()<1, 1>(i, r, of_key);
+            store(parts + i * W, of_key[0]);
+        }
+        for (i = 0; i < count; i += W) {  // the sums of as many keys at once as a vector holds
             transpose_square(parts + i * W, W, turned, W);
             Vec<T> sum = load(turned);
             for (int j = 1; j < W; ++j) sum += load(turned + j * W);

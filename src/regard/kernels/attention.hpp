@@ -42,7 +42,7 @@ static void few_of(const Problem& p) {
     const int threads = heads * p.columns * (p.dim + p.value_dim) < (1 << 16) ? 1 : p.threads;
     shared_out(p.batch * p.groups * pieces, 1, threads,
                [&](int64_t i) { few_of_piece<In, T>(p, parts, pieces, i, scratch); });
-    for (int64_t i = 0; i < heads; ++i) few_merged<In, T>(p, parts, pieces, i / p.heads, i % p.heads);
+    for (int64_t i = 0; pieces > 1 && i < heads; ++i) few_merged<In, T>(p, parts, pieces, i / p.heads, i % p.heads);
 }
 
 template <typename In, typename T, typename Kind = Products<In, T>>

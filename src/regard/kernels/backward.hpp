@@ -17,19 +17,18 @@ struct Rebuilt {
 template <typename In, typename T>
 static void rebuild(const Problem& p, const Gradients& grad, const Block& block, const T* incoming, int64_t row,
                     Rebuilt<T>& found) {
-    const int64_t at = (block.b * p.heads + block.h) * p.rows + block.first;
-    const T* statistic = static_cast<const T*>(p.statistic) + 2 * at;
-    const T* more = grad.level ? static_cast<const T*>(grad.level) + at : nullptr;
+    const T* statistic = p.statistic.at<T>(block.b, block.h) + block.first * p.statistic.row;
+    const T* more = grad.level.data ? grad.level.at<T>(block.b, block.h) + block.first * grad.level.row : nullptr;
     const In* output = p.output.at<In>(block.b, block.h) + block.first * p.output.row;
     for (int64_t r = 0; r < SIDE; ++r) {
         found.shift[r] = found.delta[r] = 0, found.level[r] = T(INFINITE);
         found.of_level[r] = 0;
-        if (r >= block.count || statistic[2 * r + 1] == T(-INFINITE)) continue;
-        found.of_level[r] = more ? more[r] : T(0);
+        if (r >= block.count || statistic[r * p.statistic.row + 1] == T(-INFINITE)) continue;
+        found.of_level[r] = more ? more[r * grad.level.row] : T(0);
         T sum = 0;
         for (int64_t c = 0; c < p.value_dim; ++c)
             sum += incoming[r * row + c] * wide<T>(output[r * p.output.row + c * p.output.column]);
-        found.shift[r] = statistic[2 * r], found.level[r] = statistic[2 * r + 1];
+        found.shift[r] = statistic[r * p.statistic.row], found.level[r] = statistic[r * p.statistic.row + 1];
         found.delta[r] = sum - found.of_level[r];
     }
 }
@@ -72,9 +71,17 @@ static void reweigh(const Problem& p, const Block& block, const Panel& panel, co
     } else {
         for (int64_t r = 0; r < block.padded; r += W) {
             const Vec<T> shift = load(row.shift + r), level = load(row.level + r);
-            for (int64_t i = 0; i < count; ++i)
-                store(scores + i * SIDE + r,
-                      power_of_two((load(scores + i * SIDE + r) - shift - level) * T(LOG2E)));
+            Vec<T> x[CHAINS];
+            int64_t i = 0;
+            for (; i + CHAINS <= count; i += CHAINS) {
+#pragma GCC unroll 8
+                for (int j = 0; j < CHAINS; ++j) x[j] = (load(scores + (i + j) * SIDE + r) - shift - level) * T(LOG2E);
+                powers_of_two<CHAINS>(x);
+#pragma GCC unroll 8
+                for (int j = 0; j < CHAINS; ++j) store(scores + (i + j) * SIDE + r, x[j]);
+            }
+            for (; i < count; ++i)
+                store(scores + i * SIDE + r, power_of_two((load(scores + i * SIDE + r) - shift - level) * T(LOG2E)));
         }
     }
     hide(block, panel, T(0), scores);

@@ -1,4 +1,4 @@
-// attend's arguments, as `regard.attention.backends.native` gives them, to a Problem.
+// attend's arguments, as `regard.attention.backends.native` gives them, to a Problem; and those of a linear map.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
@@ -47,7 +47,7 @@ Mask mask(const MaskArguments& x) {
 
 #define REGARD_PROBLEM                                                                                              \
     int type, const std::array<int64_t, 7>&sizes, const Strided &query, const Strided &key, const Strided &value,   \
-        const Strided &output, Address statistic, double scale, double softcap, Address vector, int activation, int normalizer, Address parameters, \
+        const Strided &output, const Strided &statistic, double scale, double softcap, Address vector, int activation, int normalizer, Address parameters, \
         const MaskArguments &seen, const Strided &dense, const Strided &by_distance, const Strided &center,         \
         Address sigmas, int64_t shift, double dropout, int64_t seed, int threads, nb::handle
 #define REGARD_PASSED                                                                                            \
@@ -55,7 +55,7 @@ Mask mask(const MaskArguments& x) {
         center, sigmas, shift, dropout, seed, threads
 
 Problem problem(int type, const std::array<int64_t, 7>& sizes, const Strided& query, const Strided& key,
-                const Strided& value, const Strided& output, Address statistic, double scale, double softcap,
+                const Strided& value, const Strided& output, const Strided& statistic, double scale, double softcap,
                 Address vector, int activation, int normalizer, Address parameters, const MaskArguments& seen, const Strided& dense,
                 const Strided& by_distance, const Strided& center, Address sigmas, int64_t shift, double dropout,
                 int64_t seed, int threads) {
@@ -64,7 +64,7 @@ Problem problem(int type, const std::array<int64_t, 7>& sizes, const Strided& qu
     p.batch = sizes[0], p.heads = sizes[1], p.groups = sizes[2], p.rows = sizes[3], p.columns = sizes[4];
     p.dim = sizes[5], p.value_dim = sizes[6];
     p.query = view(query), p.key = view(key), p.value = view(value), p.output = view(output);
-    p.statistic = at(statistic);
+    p.statistic = view(statistic);
     p.scale = scale, p.softcap = softcap;
     p.vector = at(vector), p.activation = Activation(activation);
     p.normalizer = Normalizer(normalizer);
@@ -100,12 +100,12 @@ NB_MODULE(_native, module) {
         nb::gil_scoped_release unlocked;
         table().forward(p);
     });
-    module.def("backward", [](REGARD_PROBLEM, const Strided& d_output, Address d_level, const Strided& d_query,
+    module.def("backward", [](REGARD_PROBLEM, const Strided& d_output, const Strided& d_level, const Strided& d_query,
                               const Strided& d_key, const Strided& d_value, const Strided& d_dense,
                               const Strided& d_by_distance, Address d_vector, Address d_parameters, Address d_center, Address d_sigma) {
         const Problem p = problem(REGARD_PASSED);
         Gradients g;
-        g.output = view(d_output), g.level = at(d_level);
+        g.output = view(d_output), g.level = view(d_level);
         g.query = view(d_query), g.key = view(d_key), g.value = view(d_value);
         g.dense = view(d_dense), g.by_distance = view(d_by_distance);
         (p.normalizer == Normalizer::entmax ? g.alphas : g.offsets) = at(d_parameters);

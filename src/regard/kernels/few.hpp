@@ -45,23 +45,32 @@ static Piece<T> piece_at(T* parts, const Problem& p, int64_t pieces, int64_t b, 
     return {at, at + 1, at + 2};
 }
 
+// The dot products of each query with each of `count` keys, LANES keys at a time, so that their sums over lanes are found
+// together.
 template <typename In, typename T, int R>
 static void few_scores(const Problem& p, const T* queries, const In* keys, int64_t count, T* scores) {
     constexpr int W = LANES<T>;
     const int64_t whole = p.dim / W * W;
-    for (int64_t i = 0; i < count; ++i) {
-        const In* __restrict key = keys + i * p.key.row;
-        Vec<T> sum[R] = {};
-        for (int64_t e = 0; e < whole; e += W) {
-            const Vec<T> k = load_wide<T>(key + e);
-            for (int r = 0; r < R; ++r) sum[r] += k * load(queries + r * p.dim + e);
-        }
+    for (int64_t i = 0; i < count; i += W)
         for (int r = 0; r < R; ++r) {
-            T x = total<T>(sum[r]);
-            for (int64_t e = whole; e < p.dim; ++e) x += wide<T>(key[e]) * queries[r * p.dim + e];
-            scores[r * CUT + i] = x;
+            const T* query = queries + r * p.dim;
+            Vec<T> sum[W];
+#pragma GCC unroll 16
+            for (int j = 0; j < W; ++j) sum[j] = Vec<T>{};
+            const In* key[W];
+            for (int64_t j = 0; j < W; ++j) key[j] = keys + least(i + j, count - 1) * p.key.row;  // the last again for none
+            for (int64_t e = 0; e < whole; e += W) {
+                const Vec<T> q = load(query + e);
+#pragma GCC unroll 16
+                for (int j = 0; j < W; ++j) sum[j] += load_wide<T>(key[j] + e) * q;
+            }
+            Vec<T> found = totals<T>(sum);
+            for (int64_t e = whole; e < p.dim; ++e)
+                for (int j = 0; j < W; ++j) found[j] += wide<T>(key[j][e]) * query[e];
+            T* to = scores + r * CUT + i;
+            if (i + W <= count) store(to, found);
+            else for (int64_t j = 0; i + j < count; ++j) to[j] = found[j];
         }
-    }
 }
 
 template <typename In, typename T, int R>
@@ -171,8 +180,8 @@ static void few_merged(const Problem& p, T* parts, int64_t pieces, int64_t b, in
         }
         copy_out(whole.output, 0, 1, p.value_dim, sum > 0 ? 1 / sum : T(0),
                  p.output.at<In>(b, h) + l * p.output.row, 0, p.output.column);
-        if (p.statistic) {
-            T* to = static_cast<T*>(p.statistic) + ((b * p.heads + h) * p.rows + l) * 2;
+        if (p.statistic.data) {
+            T* to = p.statistic.at<T>(b, h) + l * p.statistic.row;
             to[0] = sum > 0 ? top : T(0);
             to[1] = sum > 0 ? T(::log(double(sum))) : T(-INFINITE);
         }
@@ -181,13 +190,15 @@ static void few_merged(const Problem& p, T* parts, int64_t pieces, int64_t b, in
 
 template <typename In, typename T>
 static void few_of_piece(const Problem& p, T* parts, int64_t pieces, int64_t i, Scratch& scratch) {
-    const int64_t b = i / pieces / p.groups, g = i / pieces % p.groups, piece = i % pieces;
-    switch (p.rows * (p.heads / p.groups)) {
-        case 1: return few_piece<In, T, 1>(p, parts, pieces, b, g, piece, scratch);
-        case 2: return few_piece<In, T, 2>(p, parts, pieces, b, g, piece, scratch);
-        case 3: return few_piece<In, T, 3>(p, parts, pieces, b, g, piece, scratch);
-        default: return few_piece<In, T, 4>(p, parts, pieces, b, g, piece, scratch);
+    const int64_t b = i / pieces / p.groups, g = i / pieces % p.groups, piece = i % pieces, share = p.heads / p.groups;
+    switch (p.rows * share) {
+        case 1: few_piece<In, T, 1>(p, parts, pieces, b, g, piece, scratch); break;
+        case 2: few_piece<In, T, 2>(p, parts, pieces, b, g, piece, scratch); break;
+        case 3: few_piece<In, T, 3>(p, parts, pieces, b, g, piece, scratch); break;
+        default: few_piece<In, T, 4>(p, parts, pieces, b, g, piece, scratch);
     }
+    if (pieces == 1)  // nothing to wait for
+        for (int64_t h = g * share; h < (g + 1) * share; ++h) few_merged<In, T>(p, parts, pieces, b, h);
 }
 
 }  // namespace regard::REGARD_ISA

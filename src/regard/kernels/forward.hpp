@@ -53,12 +53,19 @@ static bool exponentials(const Block& block, int64_t count, T* scores, Running<T
         const Vec<T> top = found > before + T(HEADROOM) ? found : before;
         // A row that has seen nothing yet is shifted by nothing.
         const Vec<T> shift = top == T(-INFINITE) ? all(T(0)) : top;
-        Vec<T> sum{};
-        for (i = 0; i < count; ++i) {
-            const Vec<T> x = power_of_two((load(scores + i * SIDE + r) - shift) * T(LOG2E));
-            store(scores + i * SIDE + r, x);
-            sum += x;
+        Vec<T> sums[4] = {}, x[CHAINS];
+        for (i = 0; i + CHAINS <= count; i += CHAINS) {
+#pragma GCC unroll 8
+            for (int j = 0; j < CHAINS; ++j) x[j] = (load(scores + (i + j) * SIDE + r) - shift) * T(LOG2E);
+            powers_of_two<CHAINS>(x);
+#pragma GCC unroll 8
+            for (int j = 0; j < CHAINS; ++j) store(scores + (i + j) * SIDE + r, x[j]), sums[j & 3] += x[j];
         }
+        for (; i < count; ++i) {
+            x[0] = power_of_two((load(scores + i * SIDE + r) - shift) * T(LOG2E));
+            store(scores + i * SIDE + r, x[0]), sums[i & 3] += x[0];
+        }
+        const Vec<T> sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
         const Vec<T> factor = power_of_two((before - shift) * T(LOG2E));
         faded |= any(before != top);
         store(fade + r, factor);
@@ -74,7 +81,7 @@ static void sigmoids(const Block& block, int64_t count, T offset, T* scores) {
     for (int64_t r = 0; r < block.padded; r += LANES<T>)
         for (int64_t i = 0; i < count; ++i) {
             const Vec<T> x = (load(scores + i * SIDE + r) + offset) * T(-LOG2E);
-            store(scores + i * SIDE + r, 1 / (1 + power_of_two(x > T(126) ? all(T(126)) : x)));
+            store(scores + i * SIDE + r, reciprocal<T>(1 + power_of_two(smaller<T>(all(T(125)), x))));
         }
 }
 
@@ -154,15 +161,16 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
     transpose(output, SIDE, p.value_dim, block.padded, rows, value_row);
     copy_out(rows, value_row, block.count, p.value_dim, T(1),
              p.output.at<In>(block.b, block.h) + block.first * p.output.row, p.output.row, p.output.column);
-    if (p.statistic) {  // the largest score, and the logarithm of the sum relative to it
-        T* to = static_cast<T*>(p.statistic) + ((block.b * p.heads + block.h) * p.rows + block.first) * 2;
+    if (p.statistic.data) {  // the largest score, and the logarithm of the sum relative to it
+        T* to = p.statistic.at<T>(block.b, block.h) + block.first * p.statistic.row;
         for (int64_t r = 0; r < block.count; ++r) {
             const bool some = softmax ? run.total[r] > 0 : seen >> r & 1;
-            to[2 * r] = some && !sigmoid ? run.top[r] : T(0);
-            to[2 * r + 1] = !some     ? T(-INFINITE)
-                            : sigmoid ? T(0)
-                            : softmax ? T(::log(double(run.total[r])))
-                                      : run.total[r];
+            to[0] = some && !sigmoid ? run.top[r] : T(0);
+            to[1] = !some     ? T(-INFINITE)
+                    : sigmoid ? T(0)
+                    : softmax ? T(::log(double(run.total[r])))
+                              : run.total[r];
+            to += p.statistic.row;
         }
     }
 }

@@ -2,8 +2,6 @@
 // features, and a sum's lanes are added at its end; so each number is the same whatever rows stand beside it.
 #pragma once
 
-#include <utility>
-
 #include "memory.hpp"
 #include "parallel.hpp"
 
@@ -17,29 +15,6 @@ constexpr int DOT_ROWS = 2;
 constexpr int DOT_OUTPUTS = 4;
 constexpr int64_t DOT_DEPTH = 1024;   // features at a time: some rows of both sides stay in the first-level cache
 constexpr int64_t DOT_CHUNK = 32;     // outputs that a thread takes at once: their weights stay in its second-level cache
-
-// Lane i of the result is the sum of a's lanes whose bit `step` agrees with that of i, or b's where it is set.
-template <int STEP, size_t... I>
-REGARD_INLINE Vec<float> folded(Vec<float> a, Vec<float> b, std::index_sequence<I...>) {
-    constexpr int W = LANES<float>;
-    const Ints<float> own = {int(I & STEP ? W + I : I)...}, other = {int(I & STEP ? W + I - STEP : I + STEP)...};
-    return __builtin_shuffle(a, b, own) + __builtin_shuffle(a, b, other);
-}
-
-// Sums of the lanes of LANES vectors, in order, by halves.
-template <int STEP = 1>
-REGARD_INLINE Vec<float> sums_of_lanes(const Vec<float>* x) {
-    constexpr int W = LANES<float>;
-    if constexpr (STEP == W) {
-        return *x;
-    } else {
-        // x holds W / STEP vectors for this step: fold them two by two.
-        Vec<float> half[W / STEP / 2];
-#pragma GCC unroll 16
-        for (int i = 0; i < W / STEP / 2; ++i) half[i] = folded<STEP>(x[2 * i], x[2 * i + 1], std::make_index_sequence<W>());
-        return sums_of_lanes<2 * STEP>(half);
-    }
-}
 
 // Adds the products of M rows and N rows of weights to y.
 template <int M, int N>
@@ -80,7 +55,7 @@ static inline void dot_tile(int64_t depth, const float* __restrict x, int64_t x_
     }
     float found[ALL];
 #pragma GCC unroll 8
-    for (int i = 0; i < ALL; i += W) store(found + i, sums_of_lanes(sum + i));
+    for (int i = 0; i < ALL; i += W) store(found + i, totals<float>(sum + i));
     for (int m = 0; m < M; ++m)
         for (int n = 0; n < N; ++n) y[m * y_row + n] += found[m * N + n];
 }

@@ -90,15 +90,6 @@ static void fill(T* to, int64_t count, T x) {
     for (int64_t i = 0; i < count; ++i) to[i] = x;
 }
 
-template <int... I>
-struct Places {};
-template <int N, int... I>
-struct Counting : Counting<N - 1, N - 1, I...> {};
-template <int... I>
-struct Counting<0, I...> {
-    typedef Places<I...> type;
-};
-
 // a0 b0 a1 b1 ... from the lower halves of two vectors, or from the upper ones.
 template <typename T, int FROM, int... I>
 REGARD_INLINE Vec<T> interleave(Vec<T> a, Vec<T> b, Places<I...>) {

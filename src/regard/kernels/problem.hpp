@@ -58,7 +58,7 @@ struct Problem {
     View query, key, value, output;
     // (B, H, L, 2), float or double: the largest score of a row, or one near it, and its level: the logarithm of the sum
     // of exponentials relative to it, or entmax's threshold; -inf where the row sees nothing.
-    void* statistic = nullptr;
+    View statistic;
     double scale = 1;
     double softcap = 0;            // 0: none
     const void* vector = nullptr;  // (H, E), float or double: additive scores, not products
@@ -77,7 +77,7 @@ struct Problem {
 // Backward: what comes in and what is wanted besides.
 struct Gradients {
     View output;  // incoming, as Problem::output, which holds the forward pass's result
-    const void* level = nullptr;  // incoming, of each row's level, (B, H, L), or null
+    View level;   // incoming, of each row's level, (B, H, L); may be missing
     View query, key, value;             // to be written, in the inputs' type
     // Float or double, zeros at first; null where not wanted.
     View dense;             // of the bias, (B, H, L, S), strides 0 in L and S where it is broadcast

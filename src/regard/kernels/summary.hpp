@@ -72,10 +72,10 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
     products.take_queries(block, query, nullptr);
     const Gauss<T> gauss = gauss_of<T>(p, block);
     Rebuilt<T> rebuilt;
-    const T* statistic = static_cast<const T*>(p.statistic) + (plane * p.rows + block.first) * 2;
     for (int64_t r = 0; r < SIDE; ++r) {
-        const bool some = r < block.count && statistic[2 * r + 1] != T(-INFINITE);
-        rebuilt.shift[r] = some ? statistic[2 * r] : T(0), rebuilt.level[r] = some ? statistic[2 * r + 1] : T(INFINITE);
+        const T* of_row = p.statistic.at<T>(block.b, block.h) + (block.first + least(r, block.count - 1)) * p.statistic.row;
+        const bool some = r < block.count && of_row[1] != T(-INFINITE);
+        rebuilt.shift[r] = some ? of_row[0] : T(0), rebuilt.level[r] = some ? of_row[1] : T(INFINITE);
     }
     T* grid = wanted.grid ? static_cast<T*>(wanted.grid) + plane * wanted.query_bins * wanted.key_bins : nullptr;
     Vec<T> entropy[VECTORS] = {};

@@ -164,7 +164,10 @@ static void add_bias(const Problem& p, const Block& block, const Panel& panel, T
         const int64_t column = panel.start + i;
         if (diagonals.data) {
             const T* __restrict added = diagonals.at<T>(block.b, block.h) + (block.first - column + p.columns - 1);
-            for (int64_t r = 0; r < block.count; ++r) s[r] += added[r];
+            if (block.count == SIDE)
+                for (int64_t r = 0; r < SIDE; r += LANES<T>) store(s + r, load(s + r) + load(added + r));
+            else
+                for (int64_t r = 0; r < block.count; ++r) s[r] += added[r];
         }
         if (dense.data) {
             const T* __restrict added = dense.at<T>(block.b, block.h) + block.first * dense.row + column * dense.column;

@@ -75,6 +75,29 @@ REGARD_INLINE Vec<T> larger(Vec<T> a, Vec<T> b) {  // `b` where one of them is N
     return a > b ? a : b;
 }
 
+template <typename T>
+REGARD_INLINE Vec<T> smaller(Vec<T> a, Vec<T> b) {  // `b` where one of them is NaN
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) return (Vec<T>)_mm256_min_ps((__m256)a, (__m256)b);
+#endif
+    return a < b ? a : b;
+}
+
+// 1 / x of a normal number below 2^126. Where a vector's division takes 16 cycles: from an estimate of 14 bits, by a step
+// of Newton's method, which leaves an error of a rounding or so.
+template <typename T>
+REGARD_INLINE Vec<T> reciprocal(Vec<T> x) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) {
+        const Vec<T> y = (Vec<T>)_mm512_rcp14_ps((__m512)x);
+        return y + y * (T(1) - x * y);
+    }
+#endif
+    return T(1) / x;
+}
+
 // Whether any bit is set in any lane.
 template <typename I>
 REGARD_INLINE bool any(I x) {
@@ -99,6 +122,37 @@ REGARD_INLINE T total(Vec<T> x) {
     for (int half = LANES<T> / 2; half > 0; half /= 2)
         for (int i = 0; i < half; ++i) part[i] += part[i + half];
     return part[0];
+}
+
+template <int... I>
+struct Places {};
+template <int N, int... I>
+struct Counting : Counting<N - 1, N - 1, I...> {};
+template <int... I>
+struct Counting<0, I...> {
+    typedef Places<I...> type;
+};
+
+// Lane i of the result is b's where the bit `STEP` of i is set, else a's: the sum of the lanes that differ in this bit.
+template <typename T, int STEP, int... I>
+REGARD_INLINE Vec<T> folded(Vec<T> a, Vec<T> b, Places<I...>) {
+    constexpr int W = LANES<T>;
+    return __builtin_shufflevector(a, b, (I & STEP ? W + I : I)...) +
+           __builtin_shufflevector(a, b, (I & STEP ? W + I - STEP : I + STEP)...);
+}
+
+// The sums of the lanes of LANES vectors, in order; each by the same tree, whatever the others are.
+template <typename T, int STEP = 1>
+REGARD_INLINE Vec<T> totals(const Vec<T>* x) {
+    constexpr int W = LANES<T>;
+    if constexpr (STEP == W) {
+        return *x;
+    } else {
+        Vec<T> half[W / STEP / 2];
+#pragma GCC unroll 16
+        for (int i = 0; i < W / STEP / 2; ++i) half[i] = folded<T, STEP>(x[2 * i], x[2 * i + 1], typename Counting<W>::type());
+        return totals<T, 2 * STEP>(half);
+    }
 }
 
 // All bits set in the lanes whose bit is set.

@@ -16,7 +16,7 @@ from regard.attention.backends.protocol import Cost
 from regard.attention.bias import Bias, TensorBias
 from regard.attention.call import Call
 from regard.attention.in_graph import EAGER, run_in_graph
-from regard.attention.native_mask import SIDE, NativeMask, native_mask
+from regard.attention.native_mask import ALL, SIDE, NativeMask, Part, native_mask, native_parts
 from regard.attention.normalizer import Entmax, Normalizer, Sigmoid, Softmax, Sparsemax, Statistic, finite
 from regard.attention.pattern import Full
 from regard.attention.prior import Gaussian
@@ -34,6 +34,7 @@ MOST_BIAS = 1 << 26  # numbers of a bias's gradient, which is kept for each head
 View = tuple[int, int, int, int, int]  # address and strides
 NOTHING: View = (0, 0, 0, 0, 0)
 ALL_SEEN = NativeMask()
+WHOLE = [Part(ALL, ALL, ALL_SEEN)]
 # What follows the scale in the arguments of a plain call: softcap, vector ..., mask, biases, prior, dropout and seed.
 PLAIN_VALUES = (0.0, 0, 0, 0, 0, (*ALL_SEEN[:3], *(0,) * 10), NOTHING, NOTHING, NOTHING, 0, 0, 0.0, 0)
 
@@ -88,7 +89,7 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
     if any_dual(inputs) or torch._C._functorch.maybe_current_level() is not None:
         return compute(call)
     if call.spec is PLAIN and call.summary is None and not (torch.is_grad_enabled() and _any_grad(inputs)):
-        return _forward(call, ALL_SEEN, None), None
+        return _forward(call, WHOLE, None), None
     output, seen = compute(_with_products(call), _core, _summaries)
     return output.to(call.query.dtype), seen
 
@@ -127,22 +128,22 @@ def _core(call: Call) -> tuple[Tensor, Statistic]:
     return output, Statistic(statistic[..., :1], level)
 
 
-def _computed(call: Call) -> tuple[Tensor, Tensor, Tensor, NativeMask]:
-    """Output, the statistic (B, H, L, 2) of each row, its level by itself, and the mask.
+def _computed(call: Call) -> tuple[Tensor, Tensor, Tensor, list[Part]]:
+    """Output, the statistic (B, H, L, 2) of each row, its level by itself, and the parts with their masks.
 
     The kernels mark a row that sees nothing by a level of -inf, which only softmax's formula can take.
     """
-    mask = native_mask(call)
+    parts = native_parts(call)
     statistic = torch.empty(*call.query.shape[:3], 2, dtype=call.dtype)
-    output = _forward(call, mask, statistic)
+    output = _forward(call, parts, statistic)
     level = statistic[..., 1:].clone()
-    return output, statistic, level if isinstance(call.spec.normalizer, Softmax) else finite(level), mask
+    return output, statistic, level if isinstance(call.spec.normalizer, Softmax) else finite(level), parts
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        output, statistic, level, ctx.mask = _computed(call)
+        output, statistic, level, ctx.parts = _computed(call)
         ctx.call = call._replace(query=None, key=None, value=None)  # type: ignore[arg-type]
         ctx.mark_non_differentiable(statistic)
         ctx.set_materialize_grads(False)
@@ -165,7 +166,7 @@ class _Attention(torch.autograd.Function):
             return (None, *(next(found) if needed else None for needed in ctx.needs_input_grad[1:]))
         if d_output is None:
             d_output = torch.zeros_like(output)
-        return (None, *_backward(call, ctx.mask, output, statistic, d_output, d_level, ctx.needs_input_grad[1:]))
+        return (None, *_backward(call, ctx.parts, output, statistic, d_output, d_level, ctx.needs_input_grad[1:]))
 
 
 def _summaries(call: Call, summary: Summary, row: Statistic) -> Seen:
@@ -201,15 +202,29 @@ def _summaries(call: Call, summary: Summary, row: Statistic) -> Seen:
     return found
 
 
-def _forward(call: Call, mask: NativeMask, statistic: Tensor | None) -> Tensor:
+def _forward(call: Call, parts: list[Part], statistic: Tensor | None) -> Tensor:
     output = torch.empty((*call.query.shape[:3], call.value.shape[3]), dtype=call.query.dtype)
-    kernels.module().forward(*_problem(call, mask, output, statistic))
+    for part in parts:
+        kernels.module().forward(*_problem(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part)))
     return output
+
+
+def _of(call: Call, part: Part) -> Call:
+    """The call of a part alone."""
+    if part.rows is ALL:
+        return call
+    key, value = (x[:, :, part.columns] for x in (call.key, call.value))
+    return call._replace(query=call.query[:, :, part.rows], key=key, value=value)
+
+
+def _rows(x: Any, part: Part) -> Any:
+    """A part's rows of a tensor (B, H, L, ...); None of None."""
+    return x if x is None or part.rows is ALL else x[:, :, part.rows]
 
 
 def _backward(
     call: Call,
-    mask: NativeMask,
+    parts: list[Part],
     output: Tensor,
     statistic: Tensor,
     d_output: Tensor,
@@ -238,14 +253,19 @@ def _backward(
             d_parameter = torch.zeros(batch, heads, dtype=dtype)
         else:
             d_center, d_sigma = (torch.zeros(batch, heads, rows, dtype=dtype) for _ in range(2))
-    d_level = None if d_level is None else d_level.to(dtype).contiguous()
-    kernels.module().backward(
-        *_problem(call, mask, output, statistic),
-        _view(d_output), _address(d_level), _view(d_query), _view(d_key), _view(d_value),
+    d_level = None if d_level is None else d_level.to(dtype)
+    of_bias_and_values = (
         NOTHING if d_dense is None else _spread_view(d_dense, rows, columns),
         NOTHING if d_distance is None else (d_distance.data_ptr(), *d_distance.stride()[:2], 0, 1),
         _address(d_vector), _address(d_parameter), _address(d_center), _address(d_sigma),
     )  # fmt: skip
+    for part in parts:
+        of_keys = (_view(x if part.rows is ALL else x[:, :, part.columns]) for x in (d_key, d_value))
+        kernels.module().backward(
+            *_problem(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part)),
+            _view(_rows(d_output, part)), _view(_rows(d_level, part)), _view(_rows(d_query, part)), *of_keys,
+            *of_bias_and_values,
+        )  # fmt: skip
     yield from (d_query, d_key, d_value)
     yield from (None if d_vector is None else _summed(d_vector, leaf.tensor) for leaf in spec.score.held)
     if d_parameter is not None:
@@ -281,7 +301,7 @@ def _problem(call: Call, mask: NativeMask, output: Tensor, statistic: Tensor | N
     (batch, heads, rows, dim), (_, groups, columns, value_dim) = call.query.shape, call.value.shape
     of_call = (
         CODES[call.query.dtype], (batch, heads, groups, rows, columns, dim, value_dim),
-        _view(call.query), _view(call.key), _view(call.value), _view(output), _address(statistic),
+        _view(call.query), _view(call.key), _view(call.value), _view(output), _view(statistic),
     )  # fmt: skip
     if spec is PLAIN and mask is ALL_SEEN:  # for a small call the rest takes longer than the kernel
         return (*of_call, dim**-0.5, *PLAIN_VALUES, torch.get_num_threads(), (statistic,))
@@ -353,7 +373,9 @@ def _seen(call: Call) -> tuple[Tensor, Tensor]:
     return queries, keys
 
 
-def _view(x: Tensor) -> View:
+def _view(x: Tensor | None) -> View:
+    if x is None:
+        return NOTHING
     b, h, r, c = x.stride()
     return x.data_ptr(), b, h, r, c
 
