@@ -68,16 +68,15 @@ def beam(
     done_sentences: list[Tensor] = []
     done_over: list[Ended] = []
     for length in range(1, int(limits.max()) + 1):
-        divisor = float(length**search.length_penalty)
-        logits = model.project(model.step(tokens, state)).float()
-        totals, parents, tokens = continuations(logits, scores, 2 * size, never=model.vocabulary.never)
+        likelihoods = model.vocabulary.allowed(model.project(model.step(tokens, state)).float().log_softmax(2))
+        totals, parents, tokens = continuations(likelihoods, scores, 2 * size)
         check_scores(totals[:, 0], length - 1)
         behind = last.gather(1, parents)
         ends = model.vocabulary.ends(tokens)
 
         if bool(ends.any()):
             ended = totals[:, :size].masked_fill(~ends[:, :size], -torch.inf)
-            over.add(ended / divisor, behind[:, :size], finished=True)
+            over.add(ended / _divisor(search, length), behind[:, :size], finished=True)
             scores, going = totals.masked_fill(ends, -torch.inf).topk(size, 1)
             parents, tokens, behind = (x.gather(1, going) for x in (parents, tokens, behind))
         else:
@@ -88,19 +87,9 @@ def beam(
         if search.early_stopping:
             done = over.scores[:, -1] > -torch.inf
         else:
-            done = ~(scores[:, 0] / divisor > over.scores[:, -1])
-        if search.forced_eos and length >= shortest - 1:
-            # A step further each of them would be followed by `eos`, at no cost.
-            closed = limits - 1 <= length
-            certain = scores.masked_fill((done | ~closed)[:, None], -torch.inf)
-            over.add(certain / float((length + 1) ** search.length_penalty), last, finished=True)
-            done = done | closed
-        elif length >= shortest:
-            closed = limits <= length
-            # As those that end with eos: only what is among the first `size` continuations.
-            cut = scores.masked_fill((going >= size) | ~closed[:, None], -torch.inf)
-            over.add(cut / divisor, last, finished=False)
-            done = done | closed
+            done = ~(scores[:, 0] / _divisor(search, length) > over.scores[:, -1])
+        if length >= (shortest - 1 if search.forced_eos else shortest):
+            done = _closed(over, search, length, limits, done, scores, going, last)
         if bool(done.any()):
             done_sentences.append(sentences[done])
             done_over.append(over.take(done))
@@ -114,38 +103,64 @@ def beam(
             )
         if not torch.equal(parents, same.expand_as(parents)):
             state.reorder(parents)
+    return _hypotheses(torch.cat(done_sentences), done_over, links, search.n_best)
 
-    order = torch.cat(done_sentences).argsort()
+
+def _divisor(search: Beam, length: int) -> float:
+    """What the sum of a hypothesis of so many tokens is divided by."""
+    return float(length**search.length_penalty)
+
+
+def _closed(
+    over: Ended,
+    search: Beam,
+    length: int,
+    limits: Tensor,
+    done: Tensor,
+    scores: Tensor,
+    going: Tensor,
+    last: Tensor,
+) -> Tensor:
+    """Take in what reaches the greatest length of its sentence; which sentences are done now, (B,)."""
+    if search.forced_eos:
+        # A step further each of them would be followed by `eos`, at no cost.
+        closed = limits - 1 <= length
+        certain = scores.masked_fill((done | ~closed)[:, None], -torch.inf)
+        over.add(certain / _divisor(search, length + 1), last, finished=True)
+    else:
+        closed = limits <= length
+        # As those that end with eos: only what is among the first `size` continuations.
+        cut = scores.masked_fill((going >= search.size) | ~closed[:, None], -torch.inf)
+        over.add(cut / _divisor(search, length), last, finished=False)
+    return done | closed
+
+
+def _hypotheses(sentences: Tensor, ended: Sequence[Ended], links: Links, count: int) -> list[list[Hypothesis]]:
+    """The best of each sentence, in the order of the sentences, of what ended in the order of `sentences`."""
+    order = sentences.argsort()
     scores, last, finished = (
-        torch.cat([getattr(x, name) for x in done_over])[order, : search.n_best]
-        for name in ("scores", "links", "finished")
+        torch.cat([getattr(x, name) for x in ended])[order, :count] for name in ("scores", "links", "finished")
     )
     targets = links.read(last.flatten().tolist())
     found = list(map(Hypothesis, targets, scores.flatten().tolist(), finished.flatten().tolist()))
-    each = range(0, len(found), search.n_best)
-    return [[one for one in found[i : i + search.n_best] if one.score > -torch.inf] for i in each]
+    each = range(0, len(found), count)
+    return [[one for one in found[i : i + count] if one.score > -torch.inf] for i in each]
 
 
-def continuations(
-    logits: Tensor, scores: Tensor, count: int, never: Sequence[int] = ()
-) -> tuple[Tensor, Tensor, Tensor]:
+def continuations(likelihoods: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The best next tokens of all hypotheses of a sentence.
 
     Args:
-        logits: (B, K, N).
+        likelihoods: (B, K, N), log-probabilities of the next token; -inf for one that may not come. They are changed.
         scores: (B, K), sums of log-probabilities so far.
         count: how many to find. Where there are fewer, the others have a score of -inf.
-        never: tokens that are not looked at.
 
     Returns:
         Sums (B, count) that include the token, best first; the hypotheses (B, count) that they go on from; and the
         tokens (B, count).
     """
-    totals = logits.log_softmax(2).add_(scores[:, :, None])
-    if never:
-        totals[..., list(never)] = -torch.inf
-    totals = totals.flatten(1)
-    size, there = logits.shape[2], totals.shape[1]
+    totals = likelihoods.add_(scores[:, :, None]).flatten(1)
+    size, there = likelihoods.shape[2], totals.shape[1]
     best, found = top(totals, min(count, there))
     if there < count:
         best = functional.pad(best, (0, count - there), value=-torch.inf)

@@ -1,6 +1,6 @@
 """One hypothesis a sentence, which goes on with the token that is chosen at each step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -22,11 +22,6 @@ OVER = -1  # what a watch is told of a sentence that has ended by itself
 def most_probable(logits: Tensor, step: int, sentences: Tensor) -> Tensor:
     """The greedy choice."""
     return top(logits, 1)[1][:, 0]
-
-
-def without(logits: Tensor, never: Sequence[int]) -> Tensor:
-    """The logits (B', N) with -inf for some tokens."""
-    return logits.index_fill(1, torch.tensor(never, device=logits.device), -torch.inf) if never else logits
 
 
 def follow(
@@ -60,7 +55,7 @@ def follow(
     ended: list[tuple[Tensor, ...]] = []
     for step in range(int(limits.max())):
         logits = model.project(model.step(tokens[:, None], state))[:, 0].float()
-        tokens = choose(without(logits, model.vocabulary.never), step, sentences)
+        tokens = choose(model.vocabulary.allowed(logits), step, sentences)
         scores = scores + logits.log_softmax(1).gather(1, tokens[:, None])[:, 0]
         finished = model.vocabulary.ends(tokens)
         done = finished if step + 1 < shortest else finished | (limits <= step + 1)

@@ -7,6 +7,7 @@ from torch import nn
 
 from regard.data.published_tokenizer import PublishedTokenizer
 from regard.data.tokenizer import Tokenizer
+from regard.errors import DataError
 from regard.lens.alignment import END, Alignment, kind_of, merged
 from regard.lens.record import Recording, record
 from regard.models.language_model import LanguageModel
@@ -80,7 +81,11 @@ def look_within(
 
     Raises:
         ConfigError: a model without attention.
+        DataError: no tokens, or more than the model has positions.
     """
+    longest = module.longest
+    if not ids or (longest is not None and len(ids) > longest):
+        raise DataError(f"text has {len(ids)} tokens; expected 1 to {longest}: see one or a few sentences")
     seen = _recorded(module, list(ids))
     words = tokenizer.words(ids)
     ranges = [pieces for _, pieces in words]

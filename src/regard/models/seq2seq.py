@@ -46,6 +46,12 @@ class Vocabulary:
         several = {"more_eos": list(self.more_eos), "never": list(self.never)}
         return {**plain, **{name: tokens for name, tokens in several.items() if tokens}}
 
+    def allowed(self, scores: Tensor) -> Tensor:
+        """Scores (..., N) with -inf for the tokens that no target has."""
+        if not self.never:
+            return scores
+        return scores.index_fill(-1, torch.tensor(self.never, device=scores.device), -torch.inf)
+
     def ends(self, tokens: Tensor) -> Tensor:
         """Which of the tokens end a text: booleans of their shape."""
         found = tokens == self.eos

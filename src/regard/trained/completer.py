@@ -83,9 +83,6 @@ class Completer:
         self._check_tokenizer()
         check_texts([text])
         [ids] = prompts_of(self.tokenizer, [text])
-        longest = self.module.longest
-        if not ids or (longest is not None and len(ids) > longest):
-            raise DataError(f"text has {len(ids)} tokens; expected 1 to {longest}: see one or a few sentences")
         return look_within(self.module, self.tokenizer, ids)
 
     def _check_tokenizer(self) -> None:
