@@ -6,32 +6,13 @@
 
 namespace regard::REGARD_ISA {
 
-// The activations have an error of a rounding of 1, not of their own value: they are summed over the features.
-template <typename T, Activation KIND>
-REGARD_INLINE Vec<T> activated(Vec<T> x) {
-    if constexpr (KIND == Activation::relu) {
-        return x < T(0) ? Vec<T>{} : x;
-    } else {  // 1 / (1 + e^-x), and tanh(x) = 2 / (1 + e^-2x) - 1
-        constexpr bool tangent = KIND == Activation::tanh;
-        const Vec<T> power = x * T(tangent ? -2 * LOG2E : -LOG2E);
-        const Vec<T> share = reciprocal<T>(T(1) + power_of_two(smaller<T>(all(T(125)), power)));
-        return tangent ? share * T(2) - T(1) : share;
-    }
-}
-
-// The derivative, from the value.
-template <typename T, Activation KIND>
-REGARD_INLINE Vec<T> steepness(Vec<T> y) {
-    if constexpr (KIND == Activation::relu) return y > T(0) ? all(T(1)) : Vec<T>{};
-    return KIND == Activation::tanh ? T(1) - y * y : y * (T(1) - y);
-}
-
-// The same of N vectors, in place.
+// The activation of N vectors, in place. It has an error of a rounding of 1, not of its own value: it is summed over the
+// features.
 template <typename T, Activation KIND, int N>
 REGARD_INLINE void activate(Vec<T>* x) {
     if constexpr (KIND == Activation::relu) {
-        for (int i = 0; i < N; ++i) x[i] = activated<T, KIND>(x[i]);
-    } else {
+        for (int i = 0; i < N; ++i) x[i] = x[i] < T(0) ? Vec<T>{} : x[i];
+    } else {  // 1 / (1 + e^-x), and tanh(x) = 2 / (1 + e^-2x) - 1
         constexpr bool tangent = KIND == Activation::tanh;
 #pragma GCC unroll 8
         for (int i = 0; i < N; ++i) x[i] = smaller<T>(all(T(125)), x[i] * T(tangent ? -2 * LOG2E : -LOG2E));
@@ -41,6 +22,13 @@ REGARD_INLINE void activate(Vec<T>* x) {
 #pragma GCC unroll 8
         for (int i = 0; i < N; ++i) x[i] = tangent ? x[i] * T(2) - T(1) : x[i];
     }
+}
+
+// The derivative, from the value.
+template <typename T, Activation KIND>
+REGARD_INLINE Vec<T> steepness(Vec<T> y) {
+    if constexpr (KIND == Activation::relu) return y > T(0) ? all(T(1)) : Vec<T>{};
+    return KIND == Activation::tanh ? T(1) - y * y : y * (T(1) - y);
 }
 
 // Scores of some keys and vectors of rows.

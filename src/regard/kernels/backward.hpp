@@ -71,17 +71,8 @@ static void reweigh(const Problem& p, const Block& block, const Panel& panel, co
     } else {
         for (int64_t r = 0; r < block.padded; r += W) {
             const Vec<T> shift = load(row.shift + r), level = load(row.level + r);
-            Vec<T> x[CHAINS];
-            int64_t i = 0;
-            for (; i + CHAINS <= count; i += CHAINS) {
-#pragma GCC unroll 8
-                for (int j = 0; j < CHAINS; ++j) x[j] = (load(scores + (i + j) * SIDE + r) - shift - level) * T(LOG2E);
-                powers_of_two<CHAINS>(x);
-#pragma GCC unroll 8
-                for (int j = 0; j < CHAINS; ++j) store(scores + (i + j) * SIDE + r, x[j]);
-            }
-            for (; i < count; ++i)
-                store(scores + i * SIDE + r, power_of_two((load(scores + i * SIDE + r) - shift - level) * T(LOG2E)));
+            powers_of_columns(
+                count, scores + r, [&](Vec<T> score) { return (score - shift - level) * T(LOG2E); }, [](int64_t, Vec<T>) {});
         }
     }
     hide(block, panel, T(0), scores);

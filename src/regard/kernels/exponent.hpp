@@ -9,63 +9,50 @@ namespace regard::REGARD_ISA {
 
 constexpr double LOG2E = 1.4426950408889634, LN2 = 0.6931471805599453;
 
-// 2^x for x <= 127, exactly 0 below -126 and exactly 1 at 0; NaN stays NaN. The polynomial is twice the minimax one of degree
-// 6 on [-1/2, 1/2], relative error 2e-9; the rest is rounding. Twice, and a power less: so no result is denormal, and what
-// is multiplied by weights next does not stop for each of them.
-REGARD_INLINE Vec<float> power_of_two(Vec<float> x) {
-    x = larger<float>(all(-126.0f), x);
-    const Vec<float> shifted = x + 12582912.0f;  // 1.5 * 2^23: the lowest bits are x, rounded to the nearest
-    const Vec<float> f = x - (shifted - 12582912.0f);
-    Vec<float> y = all(2 * 1.54614446986e-4f);
-    y = y * f + 2 * 1.34004281776e-3f;
-    y = y * f + 2 * 9.61805667852e-3f;
-    y = y * f + 2 * 5.55032722667e-2f;
-    y = y * f + 2 * 2.40226509223e-1f;
-    y = y * f + 2 * 6.93147206703e-1f;
-    y = y * f + 2.0f;
-    const Ints<float> exponent = ((Ints<float>)shifted + (126 - 0x4b400000)) << 23;
-    return y * (Vec<float>)exponent;
-}
-
 #if defined(__AVX512F__)
 constexpr int CHAINS = 8;  // computations side by side: the latency of an operation times two of them a cycle
 #else
 constexpr int CHAINS = 4;
 #endif
 
-// 2^x of N vectors, in place, step by step for all of them: one after the other, each would wait for itself, since the
-// processor looks ahead over the instructions of three or four vectors only.
+// 2^x of N vectors, in place, for x <= 127; exactly 0 below -126 and exactly 1 at 0; NaN stays NaN. Step by step for all of
+// them: one after the other, each would wait for itself, since the processor looks ahead over a few vectors only.
+// The polynomial is twice the minimax one of degree 6 on [-1/2, 1/2], relative error 2e-9; the rest is rounding. Twice, and
+// a power less: so no result is denormal, which would slow down what it is multiplied with.
 template <int N>
 REGARD_INLINE void powers_of_two(Vec<float>* x) {
-    static const float factors[6] = {2 * 1.34004281776e-3f, 2 * 9.61805667852e-3f, 2 * 5.55032722667e-2f,
+    static const float factors[7] = {2 * 1.54614446986e-4f, 2 * 1.34004281776e-3f, 2 * 9.61805667852e-3f, 2 * 5.55032722667e-2f,
                                      2 * 2.40226509223e-1f, 2 * 6.93147206703e-1f, 2.0f};
+    constexpr float SHIFT = 12582912.0f;  // 1.5 * 2^23: the lowest bits of a sum with it are x, rounded to the nearest
     Vec<float> shifted[N], y[N];
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) x[i] = larger<float>(all(-126.0f), x[i]);
 #pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) shifted[i] = x[i] + 12582912.0f;
+    for (int i = 0; i < N; ++i) shifted[i] = x[i] + SHIFT;
 #pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) x[i] -= shifted[i] - 12582912.0f;
-#pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) y[i] = all(2 * 1.54614446986e-4f);
+    for (int i = 0; i < N; ++i) x[i] -= shifted[i] - SHIFT, y[i] = all(factors[0]);
 #pragma GCC unroll 6
-    for (int k = 0; k < 6; ++k)
+    for (int k = 1; k < 7; ++k)
 #pragma GCC unroll 8
         for (int i = 0; i < N; ++i) y[i] = y[i] * x[i] + factors[k];
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) x[i] = y[i] * (Vec<float>)(((Ints<float>)shifted[i] + (126 - 0x4b400000)) << 23);
 }
 
-REGARD_INLINE Vec<double> power_of_two(Vec<double> x) {
-    for (int i = 0; i < LANES<double>; ++i) x[i] = exp2(x[i]);
-    return x;
-}
-
 template <int N>
 REGARD_INLINE void powers_of_two(Vec<double>* x) {
-    for (int i = 0; i < N; ++i) x[i] = power_of_two(x[i]);
+    for (int i = 0; i < N; ++i)
+        for (int lane = 0; lane < LANES<double>; ++lane) x[i][lane] = exp2(x[i][lane]);
 }
 
+REGARD_INLINE Vec<float> power_of_two(Vec<float> x) {
+    powers_of_two<1>(&x);
+    return x;
+}
+REGARD_INLINE Vec<double> power_of_two(Vec<double> x) {
+    powers_of_two<1>(&x);
+    return x;
+}
 REGARD_INLINE float power_of_two(float x) { return power_of_two(all(x))[0]; }
 REGARD_INLINE double power_of_two(double x) { return exp2(x); }
 

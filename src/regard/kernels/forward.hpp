@@ -53,18 +53,10 @@ static bool exponentials(const Block& block, int64_t count, T* scores, Running<T
         const Vec<T> top = found > before + T(HEADROOM) ? found : before;
         // A row that has seen nothing yet is shifted by nothing.
         const Vec<T> shift = top == T(-INFINITE) ? all(T(0)) : top;
-        Vec<T> sums[4] = {}, x[CHAINS];
-        for (i = 0; i + CHAINS <= count; i += CHAINS) {
-#pragma GCC unroll 8
-            for (int j = 0; j < CHAINS; ++j) x[j] = (load(scores + (i + j) * SIDE + r) - shift) * T(LOG2E);
-            powers_of_two<CHAINS>(x);
-#pragma GCC unroll 8
-            for (int j = 0; j < CHAINS; ++j) store(scores + (i + j) * SIDE + r, x[j]), sums[j & 3] += x[j];
-        }
-        for (; i < count; ++i) {
-            x[0] = power_of_two((load(scores + i * SIDE + r) - shift) * T(LOG2E));
-            store(scores + i * SIDE + r, x[0]), sums[i & 3] += x[0];
-        }
+        Vec<T> sums[4] = {};
+        powers_of_columns(
+            count, scores + r, [&](Vec<T> score) { return (score - shift) * T(LOG2E); },
+            [&](int64_t column, Vec<T> x) { sums[column & 3] += x; });
         const Vec<T> sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
         const Vec<T> factor = power_of_two((before - shift) * T(LOG2E));
         faded |= any(before != top);

@@ -193,4 +193,22 @@ static void hide(const Block& block, const Panel& panel, T other, T* x) {
         }
 }
 
+// Columns of scores to 2^exponent(score), in place, a vector of rows each; `use` gets each with its number.
+template <typename T, typename Exponent, typename Use>
+REGARD_INLINE void powers_of_columns(int64_t count, T* scores, const Exponent& exponent, const Use& use) {
+    Vec<T> x[CHAINS];
+    int64_t i = 0;
+    for (; i + CHAINS <= count; i += CHAINS) {
+#pragma GCC unroll 8
+        for (int j = 0; j < CHAINS; ++j) x[j] = exponent(load(scores + (i + j) * SIDE));
+        powers_of_two<CHAINS>(x);
+#pragma GCC unroll 8
+        for (int j = 0; j < CHAINS; ++j) store(scores + (i + j) * SIDE, x[j]), use(i + j, x[j]);
+    }
+    for (; i < count; ++i) {
+        x[0] = power_of_two(exponent(load(scores + i * SIDE)));
+        store(scores + i * SIDE, x[0]), use(i, x[0]);
+    }
+}
+
 }  // namespace regard::REGARD_ISA
