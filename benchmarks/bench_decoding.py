@@ -132,7 +132,7 @@ def measure(
 
 
 def where(run: Callable[[], None]) -> dict[str, float]:
-    """Shares of the time, Python's among them."""
+    """Shares of the time, that of the rest among them."""
     start = time.perf_counter()
     run()
     seconds = time.perf_counter() - start

@@ -17,6 +17,7 @@ CALLERS = (
     ("attention", ("scaled_dot_product",)),
 )
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear", "mkldnn", "onednn")
+REST = "Python and regard's own kernels"  # which PyTorch's profiler does not see
 SIZES = (1024, 2048)  # of the matrices that the machine's rate is taken from; the best counts
 
 
@@ -44,7 +45,7 @@ def step_operations(step: Callable[[], int], *, steps: int) -> float:
 
 
 def step_profile(step: Callable[[], int], *, steps: int) -> dict[str, float]:
-    """Shares of the time of some steps; "Python" is what passes outside of any operation.
+    """Shares of the time of some steps; REST is what passes outside of any operation of PyTorch.
 
     The profiler itself takes time, which is taken out by setting the operations' time against that of steps without it.
     """
@@ -58,10 +59,10 @@ def step_profile(step: Callable[[], int], *, steps: int) -> dict[str, float]:
 
 
 def shares(spent: Mapping[str, float], seconds: float) -> dict[str, float]:
-    """Shares of the whole, and what is left of it for Python; operations that were slowed down are scaled back."""
+    """Shares of the whole, and what is left of it; operations that were slowed down are scaled back."""
     whole = max(seconds, sum(spent.values()))
     found = {name: round(x / whole, 4) for name, x in sorted(spent.items(), key=lambda item: -item[1])}
-    return {**found, "Python": round(max(0.0, 1 - sum(spent.values()) / whole), 4)}
+    return {**found, REST: round(max(0.0, 1 - sum(spent.values()) / whole), 4)}
 
 
 def operation_seconds(run: Callable[[], Any]) -> dict[str, float]:

@@ -64,7 +64,7 @@ def tokens():
     return source, target
 
 
-def compare(ours, theirs, source, target, side, tolerance, exact=None):
+def check_parity(ours, theirs, source, target, side, tolerance, exact=None):
     """Logits and states at places without padding, and the gradients of all parameters.
 
     With an exact model, whose gradients are the truth, ours may be as far from it as the tolerance, or twice as far as
@@ -126,14 +126,14 @@ def gradients_by_their_names(ours):
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("changes", VARIANTS)
 def test_float64(changes, side, tokens, full_norms):
-    compare(*pair(torch.float64, **changes), *tokens, side, 1e-10)
+    check_parity(*pair(torch.float64, **changes), *tokens, side, 1e-10)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("changes", VARIANTS)
 def test_float32(changes, side, tokens):
     ours, theirs = pair(torch.float32, **changes)
-    compare(ours, theirs, *tokens, side, 1e-5, exact=copy.deepcopy(ours).double())
+    check_parity(ours, theirs, *tokens, side, 1e-5, exact=copy.deepcopy(ours).double())
 
 
 @pytest.mark.parametrize("changes", VARIANTS)

@@ -1,7 +1,7 @@
 """Linear maps that are quick for a few rows, too, as decoding has them.
 
-MKL cuts a product by the sizes of its result, and comes to half its rate or less where there are 2 to 100 rows. The
-kernel reads the weight once, where it lies, and gives a row the same numbers whatever rows stand beside it.
+MKL, which PyTorch calls, is slow where there are a few rows; docs/log.md has figures. The kernel reads the weight once,
+where it lies, and gives a row the same numbers whatever rows stand beside it.
 """
 
 from functools import lru_cache
