@@ -80,9 +80,10 @@ bench-translator: $(KERNELS)
 # The kernels with address and undefined-behavior sanitizers, under the contract and their own tests.
 sanitize: $(KERNELS)
 	$(call build,build/sanitize,build/sanitize,-DREGARD_SANITIZE=address$(comma)undefined)
-	REGARD_NATIVE=$$(ls $(abspath build/sanitize)/_native*.so) LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so) \
+	REGARD_NATIVE=$$(ls $(abspath build/sanitize)/_native*.so) LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -q tests/kernels tests/contract -k 'native or test_kernels'
+		$(BIN)/python -m pytest -q tests/kernels tests/contract tests/attention/test_native_mask.py tests/layers/test_linear.py \
+		-k 'native or test_kernels or test_linear'
 
 wheel: $(KERNELS)
 	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
