@@ -1,9 +1,9 @@
-"""The architectures of issue 3 at matched parameters, and how the benchmarks train them."""
+"""Architectures at matched parameters, and how the benchmarks train them."""
 
 import json
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from regard.models.transformer import SIZES
 from regard.train.loop import Order, Progress, Trainer, make_optimizer
 from regard.train.options import TrainOptions
 from regard.train.schedule import Schedule
-from regard.train.setup import pick_precision
+from regard.train.setup import pick_device, pick_precision
 
+POST_NORM = "Transformer, post-norm"
 TOLERANCE = 0.05  # of the Transformer's parameters
 # The model, what it is besides its sizes, and the size that is set so that the parameters match.
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -28,9 +29,11 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], str]] = {
     "Luong, local-m": ("luong", {"score": "dot", "window": "local-m"}, "hidden_dim"),
     "Luong, local-p": ("luong", {"score": "general", "window": "local-p"}, "hidden_dim"),
     "ConvS2S": ("convs2s", {}, "hidden_dim"),
-    "Transformer": ("transformer", {}, ""),
+    "Transformer": ("transformer", {"norm": "pre"}, ""),
+    POST_NORM: ("transformer", {"norm": "post"}, ""),
 }
-DROPOUT, RATE, WARMUP = 0.1, 1e-3, 0.05  # the same for all; the warm-up is a share of the tokens
+RATES = (1e-3, 3e-3)  # each architecture has its better one
+DROPOUT, WARMUP = 0.1, 0.05  # the same for all; the warm-up is a share of the tokens
 
 
 def parameters(module: nn.Module) -> int:
@@ -50,7 +53,7 @@ def matched(name: str, told: Vocabulary, size: str) -> tuple[Any, int]:
     target = _count("transformer", {"vocabulary": told, **SIZES[size]})
     plain = {"vocabulary": told, "dropout": DROPOUT, "embed_dim": width, **settings}
     if not free:
-        return config_from_plain(model, {**plain, **SIZES[size], "dropout": DROPOUT}), target
+        return config_from_plain(model, {**plain, **SIZES[size]}), target
     if model == "rnn":
         plain["align_dim"] = width
 
@@ -73,8 +76,23 @@ def _count(model: str, plain: dict[str, Any]) -> int:
         return parameters(build(config_from_plain(model, plain)))
 
 
+def begun(config: Any, *, seed: int, batch_tokens: int, device: torch.device) -> Trainer:
+    """What trains a new model on a device."""
+    options = TrainOptions(files=("-",), batch_tokens=batch_tokens, seed=seed)
+    torch.manual_seed(seed)
+    module: Seq2Seq = build(config).to(device)
+    return Trainer(module, make_optimizer(module, options), options, precision=pick_precision("auto", device))
+
+
 def train(
-    config: Any, store: PairStore, *, tokens: int, seed: int, batch_tokens: int = 2048
+    config: Any,
+    store: PairStore,
+    *,
+    tokens: int,
+    seed: int,
+    rate: float,
+    batch_tokens: int = 2048,
+    device: str = "cpu",
 ) -> tuple[Trainer, dict[str, Any]]:
     """Train a model on so many target tokens.
 
@@ -83,20 +101,18 @@ def train(
         store: the pairs.
         tokens: target tokens, end marks counted; the last batch may go a little beyond.
         seed: of the weights, the order and dropout.
+        rate: the highest learning rate.
         batch_tokens: of a batch, padding counted.
+        device: to train on.
 
     Returns:
         The trainer, and what was measured.
     """
-    options = TrainOptions(files=("-",), batch_tokens=batch_tokens, seed=seed)
-    torch.manual_seed(seed)
-    module: Seq2Seq = build(config)
-    precision = pick_precision("auto", torch.device("cpu"))
-    trainer = Trainer(module, make_optimizer(module, options), options, precision=precision)
-    order, progress = Order(store, options), Progress()
+    trainer = begun(config, seed=seed, batch_tokens=batch_tokens, device=pick_device(device))
+    order, progress = Order(store, trainer.options), Progress()
     mean = order.tokens(order.batches(0)) / len(order.batches(0))
     steps = math.ceil(tokens / mean)
-    schedule = Schedule(kind="linear", peak=RATE, warmup=max(1, round(WARMUP * steps)), steps=steps)
+    schedule = Schedule(kind="linear", peak=rate, warmup=max(1, round(WARMUP * steps)), steps=steps)
     start, said = time.perf_counter(), time.perf_counter()
     while progress.tokens < tokens:
         batches = order.next(progress)
@@ -108,7 +124,8 @@ def train(
             print(f"  {progress.tokens:,} of {tokens:,} tokens, {progress.tokens / (said - start):,.0f}/s", flush=True)
     seconds = time.perf_counter() - start
     measured = {"tokens": progress.tokens, "steps": progress.step, "tokens_a_second": progress.tokens / seconds}
-    return trainer, {**measured, "precision": str(precision).removeprefix("torch.")}
+    where = torch.cuda.get_device_name() if trainer.device.type == "cuda" else "processor"
+    return trainer, {**measured, "precision": str(trainer.precision).removeprefix("torch."), "device": where}
 
 
 class Runs:
@@ -129,10 +146,27 @@ class Runs:
         lines = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
         return [line for line in lines if line["setting"] == self.setting]
 
-    def missing(self, wanted: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-        """The names and seeds that there are no results of."""
-        there = {(line["name"], line["seed"]) for line in self.found()}
-        return [one for one in wanted if one not in there]
+    def missing(
+        self, names: Iterable[str], seeds: Iterable[int], rates: Sequence[float] = RATES
+    ) -> Iterator[tuple[str, int, float]]:
+        """What there are no results of, one after another: name, seed and learning rate.
+
+        The first seed is trained at every rate, the others at the one that was best for it.
+        """
+        names = list(names)
+        for i, seed in enumerate(seeds):
+            for name in names:
+                for rate in rates if i == 0 else (self.best_rate(name),):
+                    if not any((x["name"], x["seed"], x["rate"]) == (name, seed, rate) for x in self.found()):
+                        yield name, seed, rate
+
+    def best_rate(self, name: str) -> float:
+        """The learning rate with which an architecture learned most."""
+        return float(min((x for x in self.found() if x["name"] == name), key=lambda x: x["held_out_loss"])["rate"])
+
+    def best(self, name: str) -> list[dict[str, Any]]:
+        """An architecture's runs at that rate."""
+        return [x for x in self.found() if x["name"] == name and x["rate"] == self.best_rate(name)]
 
     def add(self, name: str, seed: int, **measured: Any) -> None:
         """Keep a result."""

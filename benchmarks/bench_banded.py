@@ -57,7 +57,7 @@ def batches(ids: Tensor) -> Iterator[Tensor]:
     windows = ids[: len(ids) // (WINDOW + 1) * (WINDOW + 1)].view(-1, WINDOW + 1)
     for epoch in itertools.count():
         order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(epoch))
-        yield from (windows[some] for some in order.split(BATCH) if len(some) == BATCH)
+        yield from (windows[some.to(ids.device)] for some in order.split(BATCH) if len(some) == BATCH)
 
 
 def train(made: LanguageModel, ids: Tensor, steps: int) -> float:
@@ -126,15 +126,17 @@ def cache_bytes(made: GPT, length: int) -> int:
 def losses(models: dict[str, GPT], folder: Path, given: argparse.Namespace, tokenizer: Tokenizer) -> dict[str, Any]:
     """Both trained on equal tokens."""
     files = corpus(given, folder)
-    ids, others = stream(files.train, tokenizer), stream(files.valid, tokenizer)
+    ids, others = (stream(file, tokenizer).to(given.device) for file in (files.train, files.valid))
     found: dict[str, float] = {}
     seconds: dict[str, float] = {}
     samples: dict[str, str] = {}
     for name, made in models.items():
+        made.to(given.device)
         seconds[name] = round(train(made, ids, given.steps), 1)
         found[name] = round(held_out(made, others), 4)
         [sample] = complete(made, tokenizer, [PROMPT], search=Greedy(), max_new_tokens=32)
         samples[name] = str(sample)
+        made.cpu()
     return {
         "case": f"held-out loss after {given.steps * BATCH * WINDOW:,} tokens of text: banded - dense",
         "unit": "nats a token",

@@ -39,6 +39,7 @@ def options(question: str | None) -> argparse.ArgumentParser:
         help="folder of train.tsv.gz, valid.tsv.gz and test.tsv.gz; else $REGARD_PAIRS; else pairs made here",
     )
     parser.add_argument("--threads", type=int, help="of all who take part; all cores by default")
+    parser.add_argument("--device", default="cpu", help="where what is only learned, and not timed, is trained")
     parser.add_argument("--quick", action="store_true", help="try the script out, in less than a minute")
     return parser
 

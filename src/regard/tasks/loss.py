@@ -14,6 +14,7 @@ from regard.data.batches import IGNORED, Batch
 from regard.models.seq2seq import Seq2Seq
 
 CHUNK = 1 << 21  # logits at once: 8 MB in float32
+GPU_CHUNK = 1 << 26  # likewise, where few large operations are faster
 
 
 class Loss(NamedTuple):
@@ -89,19 +90,21 @@ def learn(module: Seq2Seq, batch: Batch, smoothing: float, tokens: int) -> Loss:
     section 5.4.
     """
     features, targets = _counted(module, batch)
-    cut = features.detach().requires_grad_()
-    smoothed = plain = cut.new_zeros((), dtype=torch.float32)
-    for chunk, target in _chunks(module, cut, targets):
+    smoothed = plain = features.new_zeros((), dtype=torch.float32)
+    gradients = []
+    for chunk, target in _chunks(module, features.detach(), targets):
+        chunk.requires_grad_()
         more, more_plain = _SmoothedCrossEntropy.apply(module.project(chunk), target, smoothing)
         (more / tokens).backward()
+        gradients.append(chunk.grad)
         smoothed, plain = smoothed + more.detach(), plain + more_plain
-    features.backward(cut.grad)
+    features.backward(torch.cat(gradients))
     return Loss(smoothed, plain, batch.tokens)
 
 
 def _chunks(module: Seq2Seq, features: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The features and targets of tokens, some at a time: (n, F) and (n,)."""
-    rows = max(1, CHUNK // module.vocabulary.size)
+    rows = max(1, (CHUNK if features.device.type == "cpu" else GPU_CHUNK) // module.vocabulary.size)
     return zip(features.split(rows), target.split(rows), strict=True)
 
 

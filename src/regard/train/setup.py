@@ -95,7 +95,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device={name!r} is no device; give cpu, cuda, cuda:0 or mps") from error
-    if device.type == "cuda":
+    if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)  # where collectives of objects go
     return device
 
