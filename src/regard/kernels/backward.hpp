@@ -71,8 +71,9 @@ static void reweigh(const Problem& p, const Block& block, const Panel& panel, co
     } else {
         for (int64_t r = 0; r < block.padded; r += W) {
             const Vec<T> shift = load(row.shift + r), level = load(row.level + r);
+            const Span seen = panel.seen[r / HALF];
             powers_of_columns(
-                count, scores + r, [&](Vec<T> score) { return (score - shift - level) * T(LOG2E); }, [](int64_t, Vec<T>) {});
+                seen.stop - seen.start, scores + seen.start * SIDE + r, [&](Vec<T> score) { return (score - shift - level) * T(LOG2E); }, [](int64_t, Vec<T>, Vec<T>) {});
         }
     }
     hide(block, panel, T(0), scores);
@@ -174,7 +175,8 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 products.take_values(b, g, panel);
                 T *s = scores + place * SIDE, *y = gradient + place * SIDE;
                 score(p, block, panel, products, s, p.softcap != 0 ? capped + place * SIDE : nullptr);
-                products.of_weights(block, panel.stop - panel.start, y);
+                products.of_weights(block, panel, y);
+                if (whole_rows(p)) hide(block, panel, T(0), y);  // sums over all columns come next
                 reweigh(p, block, panel, rebuilt, s);
                 if (any_factor(p))
                     through_factors(p, block, panel, gauss, s, y, mixed + place * SIDE, grad.center ? center : nullptr,
@@ -188,7 +190,7 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 hide(block, panel, T(0), y);
                 add_to_bias(p, grad, block, panel, y);
                 if (p.softcap != 0) uncap(block, panel, capped + place * SIDE, y);
-                products.of_values(block, count, s, value_sum + panel.start * value_row, value_row);
+                products.of_values(block, panel, s, value_sum + panel.start * value_row, value_row);
                 if constexpr (!Kind::PAIRS)
                     if (p.vector) {
                         T* vector = grad.vector ? static_cast<T*>(grad.vector) + (b * p.heads + h) * p.dim : nullptr;
@@ -197,8 +199,8 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                         return;
                     }
                 products.rescale(count, y);
-                products.of_keys(block, count, y, key_sum + panel.start * row, row);
-                products.of_queries(block, count, y, query_sum);
+                products.of_keys(block, panel, y, key_sum + panel.start * row, row);
+                products.of_queries(block, panel, y, query_sum);
             };
             RowSums<T> sums;
             int64_t place = 0;

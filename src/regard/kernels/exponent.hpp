@@ -83,26 +83,34 @@ REGARD_INLINE Vec<double> logarithm(Vec<double> x) {
     return x;
 }
 
-REGARD_INLINE Vec<double> hyperbolic_tangent(Vec<double> x) {
-    for (int i = 0; i < LANES<double>; ++i) x[i] = tanh(x[i]);
-    return x;
+// tanh of N vectors, in place, step by step like the powers. The polynomial is the minimax one of (tanh x / x - 1) / x^2 on
+// x < 5/8, error 4e-8; beyond, from e = 2^(-2 |x| log2 e): (1 - e) / (1 + e), which cancels near 0.
+template <int N>
+REGARD_INLINE void hyperbolic_tangents(Vec<float>* x) {
+    static const float factors[5] = {-0.006096714166f, 0.020997179f, -0.05385090958f, 0.1333276974f, -0.3333332894f};
+    Vec<float> e[N], y[N], s[N];
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) e[i] = (x[i] < 0.0f ? -x[i] : x[i]) * float(-2 * LOG2E);
+    powers_of_two<N>(e);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) e[i] = (1.0f - e[i]) * reciprocal<float>(1.0f + e[i]);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) s[i] = x[i] * x[i], y[i] = all(factors[0]);
+#pragma GCC unroll 4
+    for (int k = 1; k < 5; ++k)
+#pragma GCC unroll 8
+        for (int i = 0; i < N; ++i) y[i] = y[i] * s[i] + factors[k];
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) {
+        const Vec<float> far = x[i] < 0.0f ? -e[i] : e[i];
+        x[i] = s[i] < 0.625f * 0.625f ? x[i] + x[i] * (s[i] * y[i]) : far;
+    }
 }
 
-// The polynomial is the minimax one of (tanh x / x - 1) / x^2 on x < 5/8, error 4e-8; beyond,
-// from e = 2^(-2 |x| log2 e): (1 - e) / (1 + e), which cancels near 0.
-REGARD_INLINE Vec<float> hyperbolic_tangent(Vec<float> x) {
-    const Vec<float> size = x < 0.0f ? -x : x;
-    const Vec<float> e = power_of_two(size * float(-2 * LOG2E));
-    const Vec<float> far = (1.0f - e) * reciprocal<float>(1.0f + e);
-    const Vec<float> s = x * x;
-    Vec<float> y = all(-0.006096714166f);
-    y = y * s + 0.020997179f;
-    y = y * s - 0.05385090958f;
-    y = y * s + 0.1333276974f;
-    y = y * s - 0.3333332894f;
-    const Vec<float> near = size + size * s * y;
-    const Vec<float> found = size < 0.625f ? near : far;
-    return x < 0.0f ? -found : found;
+template <int N>
+REGARD_INLINE void hyperbolic_tangents(Vec<double>* x) {
+    for (int i = 0; i < N; ++i)
+        for (int lane = 0; lane < LANES<double>; ++lane) x[i][lane] = tanh(x[i][lane]);
 }
 
 }  // namespace regard::REGARD_ISA

@@ -13,17 +13,22 @@ template <typename Kind, typename T>
 static void score(const Problem& p, const Block& block, const Panel& panel, const Kind& products, T* scores, T* capped) {
     constexpr int W = LANES<T>;
     const int64_t count = panel.stop - panel.start;
-    if (!p.vector) products.scores(block, count, scores);
+    if (!p.vector) products.scores(block, panel, scores);
     if constexpr (!Kind::PAIRS)
         if (p.vector) additive(p, block, count, products.key, products.query, scores);
     if (p.softcap != 0) {
         const T inverse = T(1 / p.softcap), cap = T(p.softcap);
-        for (int64_t i = 0; i < count; ++i)
-            for (int64_t r = 0; r < block.padded; r += W) {
-                const Vec<T> t = hyperbolic_tangent(load(scores + i * SIDE + r) * inverse);
-                if (capped) store(capped + i * SIDE + r, t);
-                store(scores + i * SIDE + r, t * cap);
-            }
+        for (int64_t r = 0; r < block.padded; r += W)
+            by_chains(count, scores + r, [&]<int N>(Count<N>, int64_t column, Vec<T>* x) {
+#pragma GCC unroll 8
+                for (int j = 0; j < N; ++j) x[j] *= inverse;
+                hyperbolic_tangents<N>(x);
+#pragma GCC unroll 8
+                for (int j = 0; j < N; ++j) {
+                    if (capped) store(capped + (column + j) * SIDE + r, x[j]);
+                    x[j] *= cap;
+                }
+            });
     }
     add_bias(p, block, panel, scores);
 }
@@ -39,24 +44,27 @@ constexpr double HEADROOM = 8;
 
 // Scores to exponentials, in place; what was summed before is scaled by `fade` from now on. True if any fade is not 1.
 template <typename T>
-static bool exponentials(const Block& block, int64_t count, T* scores, Running<T>& run, T* fade) {
+static bool exponentials(const Block& block, const Panel& panel, T* scores, Running<T>& run, T* fade) {
     constexpr int W = LANES<T>;
     bool faded = false;
     for (int64_t r = 0; r < block.padded; r += W) {
         const Vec<T> before = load(run.top + r);
         Vec<T> high[4] = {before, before, before, before};  // chains, so that a maximum does not wait for the one before
-        int64_t i = 0;
-        for (; i + 4 <= count; i += 4)
+        const Span seen = panel.seen[r / HALF];
+        int64_t i = seen.start;
+        for (; i + 4 <= seen.stop; i += 4)
             for (int j = 0; j < 4; ++j) high[j] = larger<T>(high[j], load(scores + (i + j) * SIDE + r));
-        for (; i < count; ++i) high[0] = larger<T>(high[0], load(scores + i * SIDE + r));
+        for (; i < seen.stop; ++i) high[0] = larger<T>(high[0], load(scores + i * SIDE + r));
         const Vec<T> found = larger<T>(larger<T>(high[0], high[1]), larger<T>(high[2], high[3]));
         const Vec<T> top = found > before + T(HEADROOM) ? found : before;
         // A row that has seen nothing yet is shifted by nothing.
         const Vec<T> shift = top == T(-INFINITE) ? all(T(0)) : top;
         Vec<T> sums[4] = {};
         powers_of_columns(
-            count, scores + r, [&](Vec<T> score) { return (score - shift) * T(LOG2E); },
-            [&](int64_t column, Vec<T> x) { sums[column & 3] += x; });
+            seen.stop - seen.start, scores + seen.start * SIDE + r, [&](Vec<T> score) { return (score - shift) * T(LOG2E); },
+            [&](int64_t column, Vec<T> x, Vec<T>) { sums[column & 3] += x; });
+        for (i = 0; i < seen.start; ++i) store(scores + i * SIDE + r, Vec<T>{});
+        for (i = seen.stop; i < panel.stop - panel.start; ++i) store(scores + i * SIDE + r, Vec<T>{});
         const Vec<T> sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
         const Vec<T> factor = power_of_two((before - shift) * T(LOG2E));
         faded |= any(before != top);
@@ -113,7 +121,7 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
     auto mix_panel = [&](T* weights) {
         if (any_factor(p)) weigh(p, block, panel, gauss, weights);
         products.take_values(block.b, g, panel);
-        products.mix(block, panel.stop - panel.start, weights, output);
+        products.mix(block, panel, weights, output);
     };
     for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
         look(p, block, reach, at, panel);
@@ -124,7 +132,7 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
         columns += count;
         if (sigmoid) sigmoids(block, count, offset_of<T>(p, block.h), scores);
         hide(block, panel, sigmoid ? T(0) : T(-INFINITE), here);
-        if (softmax && exponentials(block, count, scores, run, fade))
+        if (softmax && exponentials(block, panel, scores, run, fade))
             for (int64_t v = 0; v < p.value_dim; ++v)
                 for (int64_t r = 0; r < block.padded; r += W)
                     store(output + v * SIDE + r, load(output + v * SIDE + r) * load(fade + r));

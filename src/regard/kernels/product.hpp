@@ -11,7 +11,7 @@ static inline void register_tile(int64_t depth, const T* __restrict a, int64_t r
                                  const T* __restrict b, int64_t b_row, T* __restrict c, int64_t c_row) {
     constexpr int W = LANES<T>;
     Vec<T> sum[M][N];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) sum[m][n] = ADD ? load(c + m * c_row + n * W) : Vec<T>{};
@@ -19,14 +19,14 @@ static inline void register_tile(int64_t depth, const T* __restrict a, int64_t r
         Vec<T> right[N];
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) right[n] = load(b + k * b_row + n * W);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (int m = 0; m < M; ++m) {
             const Vec<T> left = all(a[m * row + k * column]);
 #pragma GCC unroll 8
             for (int n = 0; n < N; ++n) sum[m][n] += left * right[n];
         }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) store(c + m * c_row + n * W, sum[m][n]);
@@ -35,7 +35,10 @@ static inline void register_tile(int64_t depth, const T* __restrict a, int64_t r
 template <typename T, int N, bool ADD>
 static inline void rows_of_tiles(int64_t rows, int64_t depth, const T* a, int64_t row, int64_t column, const T* b,
                                  int64_t b_row, T* c, int64_t c_row) {
+    constexpr int TALLER = N < WIDE && WIDE >= 2 ? 2 * TALL : TALL;  // where few columns leave registers
     int64_t m = 0;
+    for (; m + TALLER <= rows; m += TALLER)
+        register_tile<T, TALLER, N, ADD>(depth, a + m * row, row, column, b, b_row, c + m * c_row, c_row);
     for (; m + TALL <= rows; m += TALL)
         register_tile<T, TALL, N, ADD>(depth, a + m * row, row, column, b, b_row, c + m * c_row, c_row);
     a += m * row, c += m * c_row;
@@ -58,6 +61,8 @@ static void product(int64_t rows, int64_t columns, int64_t depth, const T* a, in
     int64_t n = 0;
     for (; n + WIDE * W <= columns; n += WIDE * W)
         rows_of_tiles<T, WIDE, ADD>(rows, depth, a, row, column, b + n, b_row, c + n, c_row);
+    if constexpr (WIDE > 2)
+        for (; n + 2 * W <= columns; n += 2 * W) rows_of_tiles<T, 2, ADD>(rows, depth, a, row, column, b + n, b_row, c + n, c_row);
     for (; n < columns; n += W) rows_of_tiles<T, 1, ADD>(rows, depth, a, row, column, b + n, b_row, c + n, c_row);
 }
 

@@ -30,26 +30,45 @@ struct Products {
         value = rows_of<In>(p.value, b, g, panel, p.value_dim, value_room);
     }
 
-    // Scores (count x padded rows) = K Q^T, and so the gradients of the weights, V dO^T.
-    void scores(const Block& block, int64_t count, T* to) const {
-        product<T, false>(count, block.padded, p.dim, key.data, key.row, key.column, query, SIDE, to, SIDE);
-    }
-    void of_weights(const Block& block, int64_t count, T* to) const {
-        product<T, false>(count, block.padded, p.value_dim, value.data, value.row, value.column, incoming, SIDE, to, SIDE);
+    // Scores (columns x padded rows) = K Q^T, and so the gradients of the weights, V dO^T: where half of the rows see
+    // nothing, they stay as they are, and below nothing of them is read.
+    void scores(const Block& block, const Panel& panel, T* to) const { by_depth(block, panel, key, p.dim, query, to); }
+    void of_weights(const Block& block, const Panel& panel, T* to) const {
+        by_depth(block, panel, value, p.value_dim, incoming, to);
     }
     // O^T += V^T P^T, and so the gradients of the queries, K^T dS^T.
-    void mix(const Block& block, int64_t count, const T* weights, T* to) const {
-        product<T, true>(p.value_dim, block.padded, count, value.data, value.column, value.row, weights, SIDE, to, SIDE);
+    void mix(const Block& block, const Panel& panel, const T* weights, T* to) const {
+        by_columns(block, panel, value, p.value_dim, weights, to);
     }
-    void of_queries(const Block& block, int64_t count, const T* gradient, T* to) const {
-        product<T, true>(p.dim, block.padded, count, key.data, key.column, key.row, gradient, SIDE, to, SIDE);
+    void of_queries(const Block& block, const Panel& panel, const T* gradient, T* to) const {
+        by_columns(block, panel, key, p.dim, gradient, to);
     }
     // The gradients of values += P^T dO, and of keys += dS^T Q, in rows.
-    void of_values(const Block& block, int64_t count, const T* weights, T* to, int64_t row) const {
-        product<T, true>(count, row, block.count, weights, SIDE, 1, incoming_rows, row, to, row);
+    void of_values(const Block& block, const Panel& panel, const T* weights, T* to, int64_t row) const {
+        by_rows(block, panel, weights, incoming_rows, to, row);
     }
-    void of_keys(const Block& block, int64_t count, const T* gradient, T* to, int64_t row) const {
-        product<T, true>(count, row, block.count, gradient, SIDE, 1, query_rows, row, to, row);
+    void of_keys(const Block& block, const Panel& panel, const T* gradient, T* to, int64_t row) const {
+        by_rows(block, panel, gradient, query_rows, to, row);
+    }
+
+   private:
+    static void by_depth(const Block& block, const Panel& panel, const Rows<T>& left, int64_t depth, const T* right, T* to) {
+        for_rows(block, panel, [&](int64_t r, int64_t rows, Span seen) {
+            product<T, false>(seen.stop - seen.start, rows, depth, left.data + seen.start * left.row, left.row, left.column,
+                              right + r, SIDE, to + seen.start * SIDE + r, SIDE);
+        });
+    }
+    static void by_columns(const Block& block, const Panel& panel, const Rows<T>& left, int64_t width, const T* right, T* to) {
+        for_rows(block, panel, [&](int64_t r, int64_t rows, Span seen) {
+            product<T, true>(width, rows, seen.stop - seen.start, left.data + seen.start * left.row, left.column, left.row,
+                             right + seen.start * SIDE + r, SIDE, to + r, SIDE);
+        });
+    }
+    static void by_rows(const Block& block, const Panel& panel, const T* left, const T* right, T* to, int64_t row) {
+        for_columns(block, panel, [&](int64_t i, int64_t columns, Span seen) {
+            product<T, true>(columns, row, seen.stop - seen.start, left + i * SIDE + seen.start, SIDE, 1,
+                             right + seen.start * row, row, to + i * row, row);
+        });
     }
 };
 
@@ -104,39 +123,48 @@ struct PairProducts {
         value = halves_of(p.value, b, g, panel, p.value_dim, value_room);
     }
 
-    void scores(const Block& block, int64_t count, float* to) const {
-        product_of_pairs<false>(round_up(count, GROUP), block.padded, dim, key.data, key.row, query, 2 * SIDE, to, SIDE);
-        rescale(count, to);
+    void scores(const Block& block, const Panel& panel, float* to) const {
+        by_depth(block, panel, key, dim, query, to);
+        rescale(panel.stop - panel.start, to);
     }
-    void of_weights(const Block& block, int64_t count, float* to) const {
-        product_of_pairs<false>(round_up(count, GROUP), block.padded, value_dim, value.data, value.row, incoming, 2 * SIDE,
-                                to, SIDE);
+    void of_weights(const Block& block, const Panel& panel, float* to) const {
+        by_depth(block, panel, value, value_dim, incoming, to);
     }
     // What is given to these two is no more there afterwards.
-    void mix(const Block& block, int64_t count, float* weights, float* to) const {
-        by_columns(block, value, p.value_dim, count, weights, to);
+    void mix(const Block& block, const Panel& panel, float* weights, float* to) const {
+        by_columns(block, panel, value, p.value_dim, weights, to);
     }
-    void of_queries(const Block& block, int64_t count, float* gradient, float* to) const {
-        by_columns(block, key, p.dim, count, gradient, to);
+    void of_queries(const Block& block, const Panel& panel, float* gradient, float* to) const {
+        by_columns(block, panel, key, p.dim, gradient, to);
     }
-    void of_values(const Block& block, int64_t count, const float* weights, float* to, int64_t row) const {
-        by_rows(block, count, weights, incoming_rows, 2 * value_dim, to, row);
+    void of_values(const Block& block, const Panel& panel, const float* weights, float* to, int64_t row) const {
+        by_rows(block, panel, weights, incoming_rows, 2 * value_dim, to, row);
     }
-    void of_keys(const Block& block, int64_t count, const float* gradient, float* to, int64_t row) const {
-        by_rows(block, count, gradient, query_rows, 2 * dim, to, row);
+    void of_keys(const Block& block, const Panel& panel, const float* gradient, float* to, int64_t row) const {
+        by_rows(block, panel, gradient, query_rows, 2 * dim, to, row);
     }
 
    private:
-    void by_columns(const Block& block, const Rows<Bfloat>& rows, int64_t width, int64_t count, float* with,
+    static void by_depth(const Block& block, const Panel& panel, const Rows<Bfloat>& left, int64_t depth, const Bfloat* right,
+                         float* to) {
+        for_rows(block, panel, [&](int64_t r, int64_t rows, Span seen) {
+            const int64_t first = seen.start / GROUP * GROUP;
+            product_of_pairs<false>(round_up(seen.stop - first, GROUP), rows, depth, left.data + first * left.row, left.row,
+                                    right + 2 * r, 2 * SIDE, to + first * SIDE + r, SIDE);
+        });
+    }
+    void by_columns(const Block& block, const Panel& panel, const Rows<Bfloat>& rows, int64_t width, float* with,
                     float* to) const {
+        const int64_t count = panel.stop - panel.start;
         Bfloat* right = reinterpret_cast<Bfloat*>(with);
         pairs_of(with, SIDE, count, block.padded, right, 2 * SIDE);
         turned(rows, count, width, left);
         product_of_pairs<true>(round_up(width, GROUP), block.padded, round_up(count, DEPTH), left, SIDE, right, 2 * SIDE, to,
                                SIDE);
     }
-    void by_rows(const Block& block, int64_t count, const float* from, const Bfloat* pairs, int64_t pairs_row, float* to,
+    void by_rows(const Block& block, const Panel& panel, const float* from, const Bfloat* pairs, int64_t pairs_row, float* to,
                  int64_t row) const {
+        const int64_t count = panel.stop - panel.start;
         halves_of(from, count, block.padded, left);
         product_of_pairs<true>(round_up(count, GROUP), row, round_up(block.padded, DEPTH), left, SIDE, pairs, pairs_row, to,
                                row);

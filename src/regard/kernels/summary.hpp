@@ -28,17 +28,22 @@ template <typename T>
 struct Moments {
     Vec<T> mass{}, mean{}, spread{};
 
+    static Vec<T> joined(const Vec<T>* x) { return (x[0] + x[1]) + (x[2] + x[3]); }
+
     void add(const T* weights, int64_t count, T position) {
-        Vec<T> m{}, first{}, second{};
-        for (int64_t i = 0; i < count; ++i) {
-            const Vec<T> w = load(weights + i * SIDE);
-            m += w, first += w * T(i);
-        }
-        const Vec<T> here = m > T(0) ? first / m : Vec<T>{};
-        for (int64_t i = 0; i < count; ++i) {
-            const Vec<T> off = T(i) - here;
-            second += load(weights + i * SIDE) * off * off;
-        }
+        Vec<T> masses[4] = {}, firsts[4] = {}, seconds[4] = {};  // chains, so that a sum does not wait for the one before
+        for (int64_t i = 0; i < count; i += 4)
+            for (int64_t j = 0; j < least(4, count - i); ++j) {
+                const Vec<T> w = load(weights + (i + j) * SIDE);
+                masses[j] += w, firsts[j] += w * T(i + j);
+            }
+        const Vec<T> m = joined(masses), first = joined(firsts), here = m > T(0) ? first / m : Vec<T>{};
+        for (int64_t i = 0; i < count; i += 4)
+            for (int64_t j = 0; j < least(4, count - i); ++j) {
+                const Vec<T> off = T(i + j) - here;
+                seconds[j] += load(weights + (i + j) * SIDE) * off * off;
+            }
+        const Vec<T> second = joined(seconds);
         const Vec<T> all_mass = mass + m, step = here + position - mean;
         const Vec<T> share = all_mass > T(0) ? m / all_mass : Vec<T>{};
         spread += second + step * step * mass * share;
@@ -58,12 +63,11 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
     constexpr int W = LANES<T>, VECTORS = SIDE / W;
     const int64_t g = block.h / (p.heads / p.groups), row = round_up(p.dim, W), k = wanted.top_k;
     const int64_t plane = block.b * p.heads + block.h;
-    scratch.reserve((sizeof(T) * size_t(SIDE * (2 * row + 2 * SIDE + k + 4)) + 8 * size_t(SIDE * k)) +
+    scratch.reserve((sizeof(T) * size_t(SIDE * (2 * row + SIDE + k + 4)) + 8 * size_t(SIDE * k)) +
                     Products<In, T>::bytes(p) + 8192);
     T* rows = scratch.take<T>(SIDE * row);
     T* query = scratch.take<T>(SIDE * row);
     T* weights = scratch.take<T>(SIDE * SIDE);
-    T* turned = scratch.take<T>(SIDE * SIDE);
     Products<In, T> products(p, scratch);
     Largest<T> largest{k, scratch.take<T>(SIDE * k), scratch.take<int64_t>(SIDE * k)};
     fill(largest.weights, SIDE * k, T(0));
@@ -80,6 +84,8 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
     T* grid = wanted.grid ? static_cast<T*>(wanted.grid) + plane * wanted.query_bins * wanted.key_bins : nullptr;
     Vec<T> entropy[VECTORS] = {};
     Moments<T> moments[VECTORS];
+    // Softmax's weights come with their logarithms.
+    const bool fused = wanted.entropy && p.normalizer == Normalizer::softmax && !p.prior.sigmas;
     const Reach reach = reach_of(p, block);
     Panel panel;
     for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
@@ -88,7 +94,19 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
         const int64_t count = panel.stop - panel.start;
         products.take_keys(block.b, g, panel);
         score(p, block, panel, products, weights, (T*)nullptr);
-        reweigh(p, block, panel, rebuilt, weights);
+        if (fused) {
+            hide(block, panel, T(-INFINITE), weights);
+            for (int64_t r = 0; r < block.padded; r += W) {
+                const Vec<T> shift = load(rebuilt.shift + r), level = load(rebuilt.level + r);
+                Vec<T> parts[4] = {};
+                powers_of_columns(
+                    count, weights + r, [&](Vec<T> score) { return (score - shift - level) * T(LOG2E); },
+                    [&](int64_t i, Vec<T> w, Vec<T> log) { parts[i & 3] += w > T(0) ? w * log : Vec<T>{}; });
+                entropy[r / W] -= Moments<T>::joined(parts) * T(LN2);
+            }
+        } else {
+            reweigh(p, block, panel, rebuilt, weights);
+        }
         if (p.prior.sigmas) {
             T prior[SIDE], keep[SIDE];
             for (int64_t i = 0; i < count; ++i) {
@@ -98,7 +116,7 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
         }
         for (int64_t i = 0; i < count; ++i)  // queries that are none
             for (int64_t r = block.count; r < block.padded; ++r) weights[i * SIDE + r] = 0;
-        if (wanted.entropy)
+        if (wanted.entropy && !fused)
             for (int64_t r = 0; r < block.padded; r += W)
                 for (int64_t i = 0; i < count; ++i) {
                     const Vec<T> w = load(weights + i * SIDE + r);
@@ -109,10 +127,13 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
                 moments[r / W].add(weights + r, count, T(panel.start + wanted.key_start));
         if (wanted.key_mass) {
             T* to = static_cast<T*>(wanted.key_mass) + plane * p.columns + panel.start;
-            for (int64_t i = 0; i < count; ++i) {
-                Vec<T> sum{};
-                for (int64_t r = 0; r < block.padded; r += W) sum += load(weights + i * SIDE + r);
-                to[i] += total<T>(sum);
+            for (int64_t i = 0; i < count; i += W) {
+                Vec<T> sums[W] = {};
+                for (int64_t j = 0; j < least(W, count - i); ++j)
+                    for (int64_t r = 0; r < block.padded; r += W) sums[j] += load(weights + (i + j) * SIDE + r);
+                T found[W];
+                store(found, totals<T>(sums));
+                for (int64_t j = 0; j < least(W, count - i); ++j) to[i + j] += found[j];
             }
         }
         for (int64_t i = 0; k > 0 && i < count; ++i)
@@ -135,10 +156,8 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
                 }
             }
         if (wanted.weights) {
-            transpose(weights, SIDE, count, block.padded, turned, SIDE);
-            copy_out(turned, SIDE, block.count, count, T(1),
-                     static_cast<T*>(wanted.weights) + (plane * p.rows + block.first) * p.columns + panel.start, p.columns,
-                     int64_t(1));
+            T* to = static_cast<T*>(wanted.weights) + (plane * p.rows + block.first) * p.columns + panel.start;
+            transpose(weights, SIDE, count, block.count, to, p.columns);
         }
     }
     const int64_t first = plane * p.rows + block.first;

@@ -8,7 +8,11 @@
 
 namespace regard::REGARD_ISA {
 
-constexpr int64_t SIDE = 64;  // queries of a block, keys of a panel: the bits of a word
+constexpr int64_t SIDE = 64;   // queries of a block, keys of a panel: the bits of a word
+constexpr int64_t HALF = SIDE / 2;  // queries whose columns are found together: fewer fill no register tile
+template <int N>
+struct Count {};  // a number that the compiler knows
+
 constexpr float INFINITE = __builtin_inff();
 
 // The columns that some row of a block may see, panel by panel.
@@ -19,11 +23,17 @@ struct Reach {
 
 enum class Sight { empty, mixed, full };
 
+struct Span {
+    int64_t start, stop;
+    bool operator==(const Span&) const = default;
+};
+
 struct Panel {
     int64_t start = 0, stop = 0;  // columns
     Sight sight = Sight::empty;
     bool holes = false;  // some column between them is seen by nobody
     uint64_t rows[SIDE];  // that see each column, if mixed
+    Span seen[SIDE / HALF];  // columns, from `start` on, that some row of a half sees, and what lies between them
 };
 
 struct Block {
@@ -64,6 +74,46 @@ static Reach reach_of(const Problem& p, const Block& block) {
     return found;
 }
 
+// What each half of the rows sees of a panel.
+static void find_seen(Panel& panel) {
+    const int64_t count = panel.stop - panel.start;
+    for (int64_t half = 0; half < SIDE / HALF; ++half) {
+        Span& seen = panel.seen[half] = {0, count};
+        if (panel.sight == Sight::full) continue;
+        const uint64_t rows = ones(half * HALF, (half + 1) * HALF);
+        while (seen.stop > 0 && !(panel.rows[seen.stop - 1] & rows)) --seen.stop;
+        while (seen.start < seen.stop && !(panel.rows[seen.start] & rows)) ++seen.start;
+    }
+}
+
+// Runs `use(row, rows, columns)` for the halves of a block's rows, or for all of them if they see the same columns.
+template <typename Use>
+REGARD_INLINE void for_rows(const Block& block, const Panel& panel, const Use& use) {
+    const Span *seen = panel.seen, all_columns = seen[0];
+    if (block.padded <= HALF || all_columns == seen[1]) {
+        if (all_columns.start < all_columns.stop) use(int64_t(0), block.padded, all_columns);
+        return;
+    }
+    for (int64_t half = 0; half < 2; ++half)
+        if (seen[half].start < seen[half].stop)
+            use(half * HALF, half == 0 ? HALF : block.padded - HALF, seen[half]);
+}
+
+// Runs `use(column, columns, rows)` for neighboring columns of a panel and the rows that see some of them.
+template <typename Use>
+REGARD_INLINE void for_columns(const Block& block, const Panel& panel, const Use& use) {
+    constexpr int64_t TOGETHER = 2 * TALL;
+    const int64_t count = panel.stop - panel.start;
+    const Span everyone{0, block.count};
+    if (panel.sight == Sight::full) return use(int64_t(0), count, everyone);
+    for (int64_t i = 0; i < count; i += TOGETHER) {
+        const int64_t columns = least(TOGETHER, count - i);
+        uint64_t some = 0;
+        for (int64_t j = i; j < i + columns; ++j) some |= panel.rows[j];
+        if (some) use(i, columns, Span{__builtin_ctzll(some), SIDE - __builtin_clzll(some)});
+    }
+}
+
 // Which rows of the block see which columns of the panel that begins at `at`.
 static void look(const Problem& p, const Block& block, const Reach& reach, int64_t at, Panel& panel) {
     const Mask& mask = p.mask;
@@ -79,6 +129,7 @@ static void look(const Problem& p, const Block& block, const Reach& reach, int64
     const bool banded = panel.start - (block.first + block.count - 1) < low || panel.stop - 1 - block.first > high;
     if (!banded && tile == Mask::FULL && !mask.query_ids) {
         panel.sight = Sight::full;
+        find_seen(panel);
         return;
     }
     const uint64_t everyone = ones(0, block.count);
@@ -117,6 +168,7 @@ static void look(const Problem& p, const Block& block, const Reach& reach, int64
         for (int64_t i = 0; i < panel.stop - panel.start; ++i) panel.holes |= panel.rows[i] == 0;
     }
     panel.sight = every == everyone ? Sight::full : Sight::mixed;
+    find_seen(panel);
 }
 
 // Rows of keys or values as T: where they lie if they can be read there, else a copy without what nobody sees.
@@ -193,22 +245,34 @@ static void hide(const Block& block, const Panel& panel, T other, T* x) {
         }
 }
 
-// Columns of scores to 2^exponent(score), in place, a vector of rows each; `use` gets each with its number.
-template <typename T, typename Exponent, typename Use>
-REGARD_INLINE void powers_of_columns(int64_t count, T* scores, const Exponent& exponent, const Use& use) {
+// `work` on columns of scores, vectors of as many rows as it likes: CHAINS at a time, so that none waits for another. It is
+// called with their number, which the compiler knows, the first column, and the vectors.
+template <typename T, typename Work>
+REGARD_INLINE void by_chains(int64_t count, T* scores, const Work& work) {
     Vec<T> x[CHAINS];
     int64_t i = 0;
-    for (; i + CHAINS <= count; i += CHAINS) {
+    auto some = [&]<int N>(Count<N> number) {
 #pragma GCC unroll 8
-        for (int j = 0; j < CHAINS; ++j) x[j] = exponent(load(scores + (i + j) * SIDE));
-        powers_of_two<CHAINS>(x);
+        for (int j = 0; j < N; ++j) x[j] = load(scores + (i + j) * SIDE);
+        work(number, i, x);
 #pragma GCC unroll 8
-        for (int j = 0; j < CHAINS; ++j) store(scores + (i + j) * SIDE, x[j]), use(i + j, x[j]);
-    }
-    for (; i < count; ++i) {
-        x[0] = power_of_two(exponent(load(scores + i * SIDE)));
-        store(scores + i * SIDE, x[0]), use(i, x[0]);
-    }
+        for (int j = 0; j < N; ++j) store(scores + (i + j) * SIDE, x[j]);
+    };
+    for (; i + CHAINS <= count; i += CHAINS) some(Count<CHAINS>());
+    for (; i < count; ++i) some(Count<1>());
+}
+
+// Columns of scores to 2^exponent(score), in place, a vector of rows each; `use` gets each with its number and exponent.
+template <typename T, typename Exponent, typename Use>
+REGARD_INLINE void powers_of_columns(int64_t count, T* scores, const Exponent& exponent, const Use& use) {
+    by_chains(count, scores, [&]<int N>(Count<N>, int64_t column, Vec<T>* x) {
+        Vec<T> exponents[N];
+#pragma GCC unroll 8
+        for (int j = 0; j < N; ++j) exponents[j] = x[j] = exponent(x[j]);
+        powers_of_two<N>(x);
+#pragma GCC unroll 8
+        for (int j = 0; j < N; ++j) use(column + j, x[j], exponents[j]);
+    });
 }
 
 }  // namespace regard::REGARD_ISA

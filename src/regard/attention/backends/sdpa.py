@@ -1,10 +1,12 @@
 """PyTorch's own fused kernels, where they mean exactly the same."""
 
+from contextlib import nullcontext
 from typing import final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from regard.attention.backends.protocol import Cost
 from regard.attention.call import Call
@@ -16,6 +18,9 @@ from regard.attention.summary import Seen
 from regard.attention.tile_sum import any_dual
 
 HARMLESS = 1e10  # times what is seen, far from the largest float32
+# Under a mask on a GPU, all but cuDNN's kernel: of rows whose scores lie far below 0 its gradient is NaN in PyTorch 2.11
+# (pytorch/pytorch#196678).
+MASKING = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @final
@@ -75,9 +80,10 @@ class SDPA:
             mask = spec.bias.bias(query_BL, key_S, query.dtype)
             if visible is not None:
                 mask = torch.where(visible, mask, -torch.inf)
-        output = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped
-        )
+        with sdpa_kernel(MASKING) if query.is_cuda else nullcontext():
+            output = functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped
+            )
         return output if sees is None else torch.where(sees, output, 0), None
 
 
