@@ -19,6 +19,7 @@ from regard.train.options import TrainOptions
 from regard.train.schedule import Schedule
 from regard.train.setup import pick_device, pick_precision
 
+SHORT_WARMUP = "Transformer, short warm-up"
 POST_NORM = "Transformer, post-norm"
 TOLERANCE = 0.05  # of the Transformer's parameters
 # The model, what it is besides its sizes, and the size that is set so that the parameters match.
@@ -30,10 +31,12 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], str]] = {
     "Luong, local-p": ("luong", {"score": "general", "window": "local-p"}, "hidden_dim"),
     "ConvS2S": ("convs2s", {}, "hidden_dim"),
     "Transformer": ("transformer", {"norm": "pre"}, ""),
+    SHORT_WARMUP: ("transformer", {"norm": "pre"}, ""),
     POST_NORM: ("transformer", {"norm": "post"}, ""),
 }
 RATES = (1e-3, 3e-3)  # each architecture has its better one
-DROPOUT, WARMUP = 0.1, 0.05  # the same for all; the warm-up is a share of the tokens
+DROPOUT = 0.1
+WARMUP, LONG_WARMUP = 0.05, 0.3  # shares of the tokens: of all, and of the Transformer
 
 
 def parameters(module: nn.Module) -> int:
@@ -91,6 +94,7 @@ def train(
     tokens: int,
     seed: int,
     rate: float,
+    warmup: float = WARMUP,
     batch_tokens: int = 2048,
     device: str = "cpu",
 ) -> tuple[Trainer, dict[str, Any]]:
@@ -102,6 +106,7 @@ def train(
         tokens: target tokens, end marks counted; the last batch may go a little beyond.
         seed: of the weights, the order and dropout.
         rate: the highest learning rate.
+        warmup: the share of the tokens until it is reached.
         batch_tokens: of a batch, padding counted.
         device: to train on.
 
@@ -112,7 +117,7 @@ def train(
     order, progress = Order(store, trainer.options), Progress()
     mean = order.tokens(order.batches(0)) / len(order.batches(0))
     steps = math.ceil(tokens / mean)
-    schedule = Schedule(kind="linear", peak=rate, warmup=max(1, round(WARMUP * steps)), steps=steps)
+    schedule = Schedule(kind="linear", peak=rate, warmup=max(1, round(warmup * steps)), steps=steps)
     start, said = time.perf_counter(), time.perf_counter()
     while progress.tokens < tokens:
         batches = order.next(progress)

@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from architectures import ARCHITECTURES, DROPOUT, TOLERANCE, Runs, begun, matched, parameters, train
+from architectures import (
+    ARCHITECTURES,
+    DROPOUT,
+    LONG_WARMUP,
+    TOLERANCE,
+    WARMUP,
+    Runs,
+    begun,
+    matched,
+    parameters,
+    train,
+)
 from common import RESULTS, write
 from translation import VOCABULARY, corpus, options, prepared, read, spread_of, vocabulary
 
@@ -28,6 +39,7 @@ def learn(runs: Runs, data: Prepared, given: Any, name: str, seed: int, rate: fl
     config, target = matched(name, vocabulary(data.tokenizer), given.size)
     print(f"{name}, seed {seed}, learning rate {rate}", flush=True)
     settings = {"tokens": given.tokens, "seed": seed, "rate": rate, "batch_tokens": batch(given)}
+    settings["warmup"] = LONG_WARMUP if name == "Transformer" else WARMUP
     trainer, measured = train(config, data.train, **settings, device=given.device)
     loss = trainer.evaluate(data.valid)
     told = {"perplexity": math.exp(loss), "held_out_loss": loss, "parameters": parameters(trainer.module)}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from architectures import ARCHITECTURES, DROPOUT, POST_NORM, Runs, matched, parameters, train
+from architectures import ARCHITECTURES, DROPOUT, POST_NORM, SHORT_WARMUP, Runs, matched, parameters, train
 from common import RESULTS, write
 from translation import options, read, vocabulary
 
@@ -54,7 +54,10 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1_500_000, help="target tokens of a run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument(
-        "--models", nargs="+", choices=ARCHITECTURES, default=[x for x in ARCHITECTURES if x != POST_NORM]
+        "--models",
+        nargs="+",
+        choices=ARCHITECTURES,
+        default=[x for x in ARCHITECTURES if x not in (POST_NORM, SHORT_WARMUP)],
     )
     parser.add_argument("--size", default="tiny", help="of the Transformer that the others match")
     parser.add_argument("--rows", type=int, default=80_000, help="to train on")

@@ -13,7 +13,7 @@ import torch
 from common import write
 
 from regard.data.rows import read_pairs
-from regard.tasks.evaluate import Evaluation, evaluate, score
+from regard.tasks.evaluate import Evaluation, score
 from regard.trained import folder as folders
 from regard.trained.load import load
 from regard.trained.translator import SHIPPED
@@ -64,7 +64,7 @@ def main() -> None:
 
     translator = load()
     test = list(read_pairs([f"{said.pairs}/test.tsv.gz"]))
-    found = evaluate(translator.module, translator.tokenizer, test, longest=translator.longest)
+    found = translator.evaluate(test)
     known = four_grams(pair.source for pair in read_pairs([f"{said.pairs}/train.tsv.gz"]))
     new = [i for i, pair in enumerate(test) if share(pair.source, known) < LITTLE]
     parts = rows_of(found, [test[i].target for i in new], [found.translations[i].text for i in new])

@@ -33,6 +33,18 @@ def test_where_it_is_cut(text: str, longest: int, expected: list[tuple[str, str]
     assert split(text, longest, words) == [Piece(*each) for each in expected]
 
 
+def test_sentences_stay_together_up_to_the_usual_length_and_whole_up_to_the_longest() -> None:
+    text = "One two. Three. Four five six seven. Eight, nine ten eleven twelve thirteen."
+    assert [piece.text for piece in split(text, 5, words, usual=3)] == [
+        "One two. Three.",
+        "Four five six seven.",
+        "Eight,",
+        "nine ten eleven twelve thirteen.",
+    ]
+    assert [piece.text for piece in split(text, 99, words, usual=13)] == [text]
+    assert split(text, 5, words, usual=99) == split(text, 5, words)
+
+
 def test_scripts_without_spaces() -> None:
     assert [piece.text for piece in split("你好世界。再见世界。谢谢", 20, characters)] == [
         "你好世界。",

@@ -37,6 +37,15 @@ def test_long_text_is_split_where_training_ended() -> None:
     assert len(whole.pieces) == 1
 
 
+def test_text_of_more_than_usual_length_is_split_at_sentence_ends_only() -> None:
+    text = " ".join(SENTENCES)
+    made = translator(max_tokens=10_000, usual_tokens=24)
+    found = made.translate([text], search=Greedy())[0]
+    assert len(found.pieces) > 1
+    assert all(piece.text in SENTENCES for piece in found.pieces)
+    made.see(text, search=Greedy())  # is seen whole
+
+
 def test_seeing_the_models_own_words_and_given_ones() -> None:
     made = translator()
     own = made.see(SENTENCES[0], search=Greedy())

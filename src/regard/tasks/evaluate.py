@@ -57,6 +57,7 @@ def evaluate(
     *,
     search: Search = Beam(),
     longest: int = 256,
+    usual: int | None = None,
     batch_size: int = 32,
 ) -> Evaluation:
     """Translate the sources of pairs, and compare with their targets.
@@ -66,7 +67,7 @@ def evaluate(
         tokenizer: what it was trained with.
         pairs: sources and references.
         search: how the target is looked for.
-        longest: tokens that the model reads well; longer sources are split.
+        longest, usual: beyond how many tokens sources are split; as for `translate`.
         batch_size: sentences that run together.
 
     Returns:
@@ -80,7 +81,8 @@ def evaluate(
         raise DataError("no pairs to evaluate; give a file with at least one row")
     sources, references = [row[0] for row in rows], [row[1] for row in rows]
     start = time.perf_counter()
-    translations = translate(module, tokenizer, sources, search=search, longest=longest, batch_size=batch_size)
+    lengths = {"longest": longest, "usual": usual}
+    translations = translate(module, tokenizer, sources, search=search, **lengths, batch_size=batch_size)
     seconds = time.perf_counter() - start
     texts = [translation.text for translation in translations]
     best = [translation.candidates[0] for translation in translations]

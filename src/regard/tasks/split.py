@@ -1,6 +1,6 @@
 """Text that is too long for a model, in pieces that are not.
 
-A piece holds as many sentences as fit. A sentence that alone is too long is cut after a comma, semicolon or colon, else
+A piece holds as many sentences as fit, or as are usual. A sentence that alone is too long is cut after a comma, semicolon or colon, else
 between words, else anywhere. What stood between two pieces is kept beside them, so that the pieces can be joined
 again as they were.
 """
@@ -28,12 +28,13 @@ class Piece(NamedTuple):
     gap: str = ""
 
 
-def split(text: str, longest: int, count: Count) -> list[Piece]:
+def split(text: str, longest: int, count: Count, usual: int | None = None) -> list[Piece]:
     """The pieces of a text, each short enough.
 
     Args:
         text: any text.
         longest: tokens that a piece may have, >= 1.
+        usual: tokens that a piece of several sentences may have, >= 1; None for `longest`.
         count: the numbers of tokens of texts.
 
     Returns:
@@ -42,17 +43,18 @@ def split(text: str, longest: int, count: Count) -> list[Piece]:
     >>> split("One two. Three four. Five.", 4, lambda texts: [len(text.split()) for text in texts])
     [Piece(text='One two. Three four.', gap=' '), Piece(text='Five.', gap='')]
     """
-    return _split(Piece(text), longest, count, CUTS)
+    return _split(Piece(text), min(usual or longest, longest), longest, count, CUTS)
 
 
-def _split(piece: Piece, longest: int, count: Count, cuts: Sequence[re.Pattern[str]]) -> list[Piece]:
-    if count([piece.text])[0] <= longest:
+def _split(piece: Piece, most: int, longest: int, count: Count, cuts: Sequence[re.Pattern[str]]) -> list[Piece]:
+    """`most` tokens for what the first of the cuts leaves together, `longest` for what the others do."""
+    if count([piece.text])[0] <= most:
         return [piece]
     if not cuts:
         return _anywhere(piece, max(1, longest // TOKENS_PER_CHARACTER))
     parts = _cut(piece, cuts[0])
-    packed = _pack(parts, count([part.text for part in parts]), longest)
-    return [short for part in packed for short in _split(part, longest, count, cuts[1:])]
+    packed = _pack(parts, count([part.text for part in parts]), most)
+    return [short for part in packed for short in _split(part, longest, longest, count, cuts[1:])]
 
 
 def _cut(piece: Piece, cut: re.Pattern[str]) -> list[Piece]:

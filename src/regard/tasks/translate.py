@@ -50,6 +50,7 @@ def translate(
     *,
     search: Search = Beam(),
     longest: int = 256,
+    usual: int | None = None,
     max_length: int | None = None,
     prefix: str = "",
     batch_size: int = 32,
@@ -63,6 +64,7 @@ def translate(
         search: how the target is looked for: `Beam`, `Greedy` or `Sample`.
         longest: tokens that the model reads well, the end mark included; a longer text is split at sentence ends,
             and the translations of its pieces are joined as the pieces were.
+        usual: tokens of a text that is not split at sentence ends, the end mark included; None for `longest`.
         max_length: tokens of a target at most, `eos` among them; None for twice as many as its source has, and 16 more.
         prefix: what the model reads before each piece, such as "translate English to German: ".
         batch_size: sentences that run together.
@@ -75,7 +77,8 @@ def translate(
     """
     check_texts(texts)
     room = longest - 1 - (len(tokenizer.encode(prefix)) if prefix else 0)
-    pieces = [split(text, max(1, room), lambda some: count(tokenizer, some)) for text in texts]
+    few = None if usual is None else max(1, usual - longest + room)
+    pieces = [split(text, max(1, room), lambda some: count(tokenizer, some), few) for text in texts]
     said = [piece.text.strip() for some in pieces for piece in some]
     sources = tokenizer.encode_batch([prefix + text for text in said if text])
     found = iter(generate(module, sources, search=search, max_length=max_length, batch_size=batch_size))

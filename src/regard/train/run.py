@@ -19,6 +19,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import torch
 
 from regard.data.prepare import Prepared, prepare
@@ -45,6 +46,7 @@ LEAST_BETWEEN = 50  # steps between evaluations, likewise
 EVALUATION_SHARE = 0.1  # of the minutes, at most, for which there may be fewer
 EPOCHS = 10  # if nothing is said of the run's length
 MEASURED_STEPS = 12
+SENTENCES = 48  # tokens of a text that may stay whole whatever the training's had
 SPARE = 0.97  # share of the minutes that the plan fills
 PEAK, FINE_TUNING_PEAK = 1e-3, 2e-4
 # What may differ when a run is started again.
@@ -341,12 +343,18 @@ class _Run:
         ):  # fmt: skip
             self.report.say(f"  {name}: {text}")
 
+    def _usual(self) -> int:
+        """What nine of ten sources have at most, end mark included: a longer text is translated sentence by sentence."""
+        lengths = np.asarray(self.data.train.source_lengths)
+        return min(max(SENTENCES, int(np.percentile(lengths, 90)) + 1), self.options.max_tokens)
+
     def _keep(self, trainer: Trainer, progress: Progress) -> None:
         """Write the model as `regard.load` reads it."""
         if not self.group.leads:
             return
         told = {
-            "options": self.plain, "max_tokens": self.options.max_tokens, "data": self.data.counts,
+            "options": self.plain, "max_tokens": self.options.max_tokens, "usual_tokens": self._usual(),
+            "data": self.data.counts,
             "step": progress.step, "tokens": progress.tokens, "minutes": round(progress.seconds / 60, 1),
             "valid_loss": progress.best_loss, "threads": torch.get_num_threads(), "torch": torch.__version__,
         }  # fmt: skip

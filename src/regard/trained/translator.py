@@ -38,10 +38,18 @@ class Translator:
     @property
     def longest(self) -> int:
         """Tokens of the longest source that the model was trained on, the end mark included."""
-        training = self.config.get("training")
-        trained = training.get("max_tokens") if isinstance(training, dict) else None
-        longest = trained if is_integer(trained) and trained > 0 else MAX_TOKENS
+        longest = self._trained("max_tokens") or MAX_TOKENS
         return longest if self.module.longest is None else min(longest, self.module.longest)
+
+    @property
+    def usual(self) -> int:
+        """Tokens beyond which a text is split at sentence ends: what most sources of the training had, or `longest`."""
+        return min(self._trained("usual_tokens") or self.longest, self.longest)
+
+    def _trained(self, name: str) -> int | None:
+        training = self.config.get("training")
+        found = training.get(name) if isinstance(training, dict) else None
+        return found if is_integer(found) and found > 0 else None
 
     def wish(self, task: str | None = None) -> Wish | None:
         """How a published checkpoint wants its targets looked for, None for a model of regard's own.
@@ -88,8 +96,8 @@ class Translator:
             ConfigError: a task that the checkpoint does not name.
             UnsupportedError: no search, where the checkpoint asks for what regard does not do.
         """
-        how = self._how(search, prefix, task)
-        return translate(self.module, self.tokenizer, texts, **how, longest=self.longest, batch_size=batch_size)
+        how = self._how(search, prefix, task) | {"longest": self.longest, "usual": self.usual}
+        return translate(self.module, self.tokenizer, texts, **how, batch_size=batch_size)
 
     def _how(self, search: Search | None, prefix: str | None, task: str | None) -> dict[str, Any]:
         """The search, the prefix and the greatest length: what is said here, or by the checkpoint."""
@@ -130,7 +138,8 @@ class Translator:
         if not plain.strip() or tokens >= self.longest:
             raise DataError(f"text has {tokens} tokens; expected 1 to {self.longest - 1}: see one or a few sentences")
         if target is None:
-            [chosen] = self.translate([plain], search=search, prefix=prefix, task=task)[0].candidates[0].tokens
+            how = self._how(search, prefix, task) | {"longest": self.longest}
+            [chosen] = translate(self.module, self.tokenizer, [plain], **how)[0].candidates[0].tokens
         else:
             check_texts([target])
             of_targets = {"target": True} if isinstance(self.tokenizer, SentencePieceTokenizer) else {}
@@ -166,7 +175,8 @@ class Translator:
         Raises:
             DataError: no pairs.
         """
-        return evaluate(self.module, self.tokenizer, pairs, search=search, longest=self.longest, batch_size=batch_size)
+        lengths = {"longest": self.longest, "usual": self.usual}
+        return evaluate(self.module, self.tokenizer, pairs, search=search, **lengths, batch_size=batch_size)
 
     def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
         """Write it as a folder that `regard.load` reads.
