@@ -35,7 +35,7 @@ from attention_race import (
     sdpa,
     slower,
 )
-from common import Peak, fresh, write
+from common import RESULTS, Peak, commit, fresh, write
 from torch import Tensor
 
 import regard as rg
@@ -352,7 +352,9 @@ GROUPS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="try the script out, on tiny sizes")
-    parser.add_argument("--only", metavar="WORD", default="", help="the cases whose name holds it; nothing is written")
+    parser.add_argument(
+        "--only", metavar="WORD", default="", help="the cases whose name holds it; they replace what is written of them"
+    )
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     given = parser.parse_args()
     shrink = SHRINK if given.quick else 1
@@ -371,12 +373,19 @@ def measure_all(cases: list[Case], given: argparse.Namespace) -> None:
         except Wrong as error:
             wrong.append(f"{case.name}: {error}")
             print(f"wrong: {wrong[-1]}", file=sys.stderr, flush=True)
-    if not (given.only or wrong):
-        write("kernels", found, quick=given.quick)
+    if not wrong:
+        write("kernels", replaced(found) if given.only and not given.quick else found, quick=given.quick)
         return
     for line in found:
         print(json.dumps(line))
     raise SystemExit("\n".join(["wrong answers, nothing is written:", *wrong]) if wrong else 0)
+
+
+def replaced(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All cases that are written, those of them that were measured again with the commit that they are of now."""
+    written = json.loads((RESULTS / "kernels.json").read_text())["cases"]
+    again = {case["case"]: {**case, "commit": commit()} for case in found}
+    return [again.get(case["case"], case) for case in written]
 
 
 if __name__ == "__main__":

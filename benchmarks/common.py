@@ -82,9 +82,8 @@ def write(name: str, cases: Iterable[dict[str, Any]], *, quick: bool = False) ->
             least; None for a figure that has no bar.
         quick: whether this was a trial of the script: nothing is written, and no bar is held to.
     """
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     where = {
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "processor": _processor(),
         "cores": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -103,6 +102,12 @@ def write(name: str, cases: Iterable[dict[str, Any]], *, quick: bool = False) ->
     missed = [case["case"] for case in found if not _met(case)]
     if missed:
         raise SystemExit(f"missed: {', '.join(missed)}")
+
+
+def commit() -> str:
+    """The state of the source."""
+    told = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return told.stdout.strip()
 
 
 def _met(case: dict[str, Any]) -> bool:

@@ -15,18 +15,19 @@ struct Count {};  // a number that the compiler knows
 
 constexpr float INFINITE = __builtin_inff();
 
-// The columns that some row of a block may see, panel by panel.
-struct Reach {
-    int64_t start, stop;  // columns
-    const int32_t* tiles;  // of the block, one a panel, or null
-};
-
-enum class Sight { empty, mixed, full };
-
 struct Span {
     int64_t start, stop;
     bool operator==(const Span&) const = default;
 };
+
+// The columns that some row of a block may see, panel by panel.
+struct Reach {
+    int64_t start, stop;  // columns
+    const int32_t* tiles;  // of the block, one a panel, or null
+    Span ids;              // the least and the largest of the rows' ids, if they have any
+};
+
+enum class Sight { empty, mixed, full };
 
 struct Panel {
     int64_t start = 0, stop = 0;  // columns
@@ -60,10 +61,17 @@ REGARD_INLINE int64_t moved(int64_t x, int64_t by) {  // without wrapping at the
     return found;
 }
 
+static Span ends_of(const int64_t* x, int64_t count) {  // the least and the largest
+    Span found{INT64_MAX, INT64_MIN};
+    for (int64_t i = 0; i < count; ++i)
+        found.start = x[i] < found.start ? x[i] : found.start, found.stop = x[i] > found.stop ? x[i] : found.stop;
+    return found;
+}
+
 static Reach reach_of(const Problem& p, const Block& block) {
     const Mask& mask = p.mask;
     const int64_t start = mask.starts ? mask.starts[block.b] : mask.start;
-    Reach found{0, p.columns, nullptr};
+    Reach found{0, p.columns, nullptr, {0, 0}};
     if (mask.lengths) found.stop = most(0, least(found.stop, mask.lengths[block.b]));
     found.start = most(found.start, moved(moved(mask.least, start), block.first));
     found.stop = least(found.stop, moved(moved(mask.most, start), block.first + block.count));
@@ -71,6 +79,8 @@ static Reach reach_of(const Problem& p, const Block& block) {
         const int64_t panels = (p.columns + SIDE - 1) / SIDE;
         found.tiles = mask.tiles + block.b * mask.tiles_batch + block.h * mask.tiles_head + block.first / SIDE * panels;
     }
+    if (mask.query_ids)
+        found.ids = ends_of(mask.query_ids + block.b * mask.query_ids_batch + block.first, block.count);
     return found;
 }
 
@@ -127,14 +137,22 @@ static void look(const Problem& p, const Block& block, const Reach& reach, int64
     const int64_t start = mask.starts ? mask.starts[block.b] : mask.start;
     const int64_t low = moved(mask.least, start), high = moved(mask.most, start);
     const bool banded = panel.start - (block.first + block.count - 1) < low || panel.stop - 1 - block.first > high;
-    if (!banded && tile == Mask::FULL && !mask.query_ids) {
+    const int64_t* query_ids = mask.query_ids ? mask.query_ids + block.b * mask.query_ids_batch + block.first : nullptr;
+    const int64_t* key_ids = mask.key_ids ? mask.key_ids + block.b * mask.key_ids_batch : nullptr;
+    if (query_ids) {
+        const Span ids = ends_of(key_ids + panel.start, panel.stop - panel.start);
+        if (ids.stop < reach.ids.start || ids.start > reach.ids.stop) {
+            panel.sight = Sight::empty;
+            return;
+        }
+        if (ids == reach.ids && ids.start == ids.stop) query_ids = nullptr;  // all the same
+    }
+    if (!banded && tile == Mask::FULL && !query_ids) {
         panel.sight = Sight::full;
         find_seen(panel);
         return;
     }
     const uint64_t everyone = ones(0, block.count);
-    const int64_t* query_ids = mask.query_ids ? mask.query_ids + block.b * mask.query_ids_batch + block.first : nullptr;
-    const int64_t* key_ids = mask.key_ids ? mask.key_ids + block.b * mask.key_ids_batch : nullptr;
     uint64_t some = 0, every = everyone, same = 0;
     int64_t first = SIDE, last = 0, last_id = 0;
     bool known = false;
