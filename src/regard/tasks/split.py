@@ -1,8 +1,8 @@
 """Text that is too long for a model, in pieces that are not.
 
-A piece holds as many sentences as fit, or as are usual. A sentence that alone is too long is cut after a comma, semicolon or colon, else
-between words, else anywhere. What stood between two pieces is kept beside them, so that the pieces can be joined
-again as they were.
+A piece holds as many sentences as fit, or as are usual. A sentence that alone is too long is cut after a comma,
+semicolon or colon, else between words, else anywhere. What stood between two pieces is kept beside them, so that the
+pieces can be joined again as they were.
 """
 
 import re

@@ -344,7 +344,7 @@ class _Run:
             self.report.say(f"  {name}: {text}")
 
     def _usual(self) -> int:
-        """What nine of ten sources have at most, end mark included: a longer text is translated sentence by sentence."""
+        """Tokens that nine of ten sources have at most: a longer text is translated sentence by sentence."""
         lengths = np.asarray(self.data.train.source_lengths)
         return min(max(SENTENCES, int(np.percentile(lengths, 90)) + 1), self.options.max_tokens)
 

@@ -18,8 +18,8 @@ from regard.attention.summary import Seen
 from regard.attention.tile_sum import any_dual
 
 HARMLESS = 1e10  # times what is seen, far from the largest float32
-# Under a mask on a GPU, all but cuDNN's kernel: of rows whose scores lie far below 0 its gradient is NaN in PyTorch 2.11
-# (pytorch/pytorch#196678).
+# Under a mask on a GPU, all but cuDNN's kernel: its gradient is NaN for rows whose scores lie far below 0, in PyTorch
+# 2.11 (pytorch/pytorch#196678).
 MASKING = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
