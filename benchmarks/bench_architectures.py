@@ -31,7 +31,7 @@ from translation import VOCABULARY, corpus, options, prepared, read, spread_of, 
 from regard.data.prepare import Prepared
 from regard.train.loop import Order
 
-TURNS, STEPS = 7, 8  # of the speed: how often each architecture trains, and on how many batches
+TURNS, STEPS = 5, 4  # of the speed: how often each architecture trains, and on how many batches
 
 
 def learn(runs: Runs, data: Prepared, given: Any, name: str, seed: int, rate: float) -> None:
