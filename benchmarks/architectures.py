@@ -173,6 +173,12 @@ class Runs:
         """An architecture's runs at that rate."""
         return [x for x in self.found() if x["name"] == name and x["rate"] == self.best_rate(name)]
 
+    def perplexities(self, name: str) -> dict[str, list[float]]:
+        """An architecture's runs by learning rate."""
+        runs = [x for x in self.found() if x["name"] == name]
+        rates = sorted({x["rate"] for x in runs})
+        return {str(rate): [x["perplexity"] for x in runs if x["rate"] == rate] for rate in rates}
+
     def add(self, name: str, seed: int, **measured: Any) -> None:
         """Keep a result."""
         self.path.parent.mkdir(exist_ok=True)

@@ -31,7 +31,7 @@ from translation import VOCABULARY, corpus, options, prepared, read, spread_of, 
 from regard.data.prepare import Prepared
 from regard.train.loop import Order
 
-TURNS, STEPS = 5, 4  # of the speed: how often each architecture trains, and on how many batches
+TURNS, STEPS = 3, 4  # of the speed: how often each architecture trains, and on how many batches
 
 
 def learn(runs: Runs, data: Prepared, given: Any, name: str, seed: int, rate: float) -> None:
@@ -93,7 +93,7 @@ def cases_of(runs: Runs, rates: dict[str, list[float]], told: dict[str, Any]) ->
                 "value": value,
                 "spread": perplexities,
                 "learning_rate": best[0]["rate"],
-                "by_rate": {run["rate"]: run["perplexity"] for run in runs.found() if run["name"] == name},
+                "by_rate": runs.perplexities(name),
                 "devices": sorted({run["device"] for run in best}),
                 **shared,
             }
