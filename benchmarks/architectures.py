@@ -88,25 +88,25 @@ def begun(config: Any, *, seed: int, batch_tokens: int, device: torch.device) ->
 
 
 def train(
+    name: str,
     config: Any,
     store: PairStore,
     *,
     tokens: int,
     seed: int,
     rate: float,
-    warmup: float = WARMUP,
     batch_tokens: int = 2048,
     device: str = "cpu",
 ) -> tuple[Trainer, dict[str, Any]]:
     """Train a model on so many target tokens.
 
     Args:
+        name: of the architecture.
         config: of the model.
         store: the pairs.
         tokens: target tokens, end marks counted; the last batch may go a little beyond.
         seed: of the weights, the order and dropout.
         rate: the highest learning rate.
-        warmup: the share of the tokens until it is reached.
         batch_tokens: of a batch, padding counted.
         device: to train on.
 
@@ -114,6 +114,7 @@ def train(
         The trainer, and what was measured.
     """
     trainer = begun(config, seed=seed, batch_tokens=batch_tokens, device=pick_device(device))
+    warmup = LONG_WARMUP if name == "Transformer" else WARMUP
     order, progress = Order(store, trainer.options), Progress()
     mean = order.tokens(order.batches(0)) / len(order.batches(0))
     steps = math.ceil(tokens / mean)

@@ -16,9 +16,7 @@ import torch
 from architectures import (
     ARCHITECTURES,
     DROPOUT,
-    LONG_WARMUP,
     TOLERANCE,
-    WARMUP,
     Runs,
     begun,
     matched,
@@ -39,8 +37,7 @@ def learn(runs: Runs, data: Prepared, given: Any, name: str, seed: int, rate: fl
     config, target = matched(name, vocabulary(data.tokenizer), given.size)
     print(f"{name}, seed {seed}, learning rate {rate}", flush=True)
     settings = {"tokens": given.tokens, "seed": seed, "rate": rate, "batch_tokens": batch(given)}
-    settings["warmup"] = LONG_WARMUP if name == "Transformer" else WARMUP
-    trainer, measured = train(config, data.train, **settings, device=given.device)
+    trainer, measured = train(name, config, data.train, **settings, device=given.device)
     loss = trainer.evaluate(data.valid)
     told = {"perplexity": math.exp(loss), "held_out_loss": loss, "parameters": parameters(trainer.module)}
     sizes = {n: x for n, x in vars(config).items() if isinstance(x, int | str) and not isinstance(x, bool)}
@@ -83,18 +80,18 @@ def cases_of(runs: Runs, rates: dict[str, list[float]], told: dict[str, Any]) ->
         if not best:
             continue
         perplexities = spread([run["perplexity"] for run in best])
+        devices = sorted({run["device"] for run in best})
         shared = {"bar": None, "parameters": best[0]["parameters"], "sizes": best[0]["sizes"], **told}
         what = f"{name}, {told['tokens']:,} target tokens, {told['data']}"
         value = round(perplexities["mean"], 3)
         cases.append(
             {
-                "case": f"held-out perplexity, {what}",
+                "case": f"held-out perplexity, {what}, learned on {' and '.join(devices)}",
                 "unit": "perplexity",
                 "value": value,
                 "spread": perplexities,
                 "learning_rate": best[0]["rate"],
                 "by_rate": runs.perplexities(name),
-                "devices": sorted({run["device"] for run in best}),
                 **shared,
             }
         )

@@ -35,7 +35,7 @@ from attention_race import (
     sdpa,
     slower,
 )
-from common import RESULTS, Peak, commit, fresh, write
+from common import RESULTS, Peak, commit, fresh, processor, write
 from torch import Tensor
 
 import regard as rg
@@ -383,9 +383,11 @@ def measure_all(cases: list[Case], given: argparse.Namespace) -> None:
 
 def replaced(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """All cases that are written, those of them that were measured again with the commit that they are of now."""
-    written = json.loads((RESULTS / "kernels.json").read_text())["cases"]
+    file = json.loads((RESULTS / "kernels.json").read_text())
+    if file["processor"] != processor():
+        raise SystemExit(f"kernels.json is of {file['processor']}, this is {processor()}: measure all cases")
     again = {case["case"]: {**case, "commit": commit()} for case in found}
-    return [again.get(case["case"], case) for case in written]
+    return [again.get(case["case"], {"commit": file["commit"], **case}) for case in file["cases"]]
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def main() -> None:
             config, _ = matched(model, vocabulary(pairs.tokenizer), given.size)
             print(f"{model}, seed {seed}, learning rate {rate}", flush=True)
             settings = {"tokens": given.tokens, "seed": seed, "rate": rate}
-            trainer, measured = train(config, pairs.train, **settings, device=given.device)
+            trainer, measured = train(model, config, pairs.train, **settings, device=given.device)
             loss = trainer.evaluate(pairs.valid)
             scores = {
                 str(n): right(trainer.module, pairs.tokenizer, list(concatenated(n, "test", given.tests)))

@@ -84,7 +84,7 @@ def write(name: str, cases: Iterable[dict[str, Any]], *, quick: bool = False) ->
     """
     where = {
         "commit": commit(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -117,6 +117,7 @@ def _met(case: dict[str, Any]) -> bool:
     return bool(value >= bar if case.get("at_least") else value <= bar)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's."""
     info = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     return next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.processor())

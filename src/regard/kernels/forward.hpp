@@ -63,6 +63,7 @@ static bool exponentials(const Block& block, const Panel& panel, T* scores, Runn
         powers_of_columns(
             seen.stop - seen.start, scores + seen.start * SIDE + r, [&](Vec<T> score) { return (score - shift) * T(LOG2E); },
             [&](int64_t column, Vec<T> x, Vec<T>) { sums[column & 3] += x; });
+        // Products of pairs read these, too.
         for (i = 0; i < seen.start; ++i) store(scores + i * SIDE + r, Vec<T>{});
         for (i = seen.stop; i < panel.stop - panel.start; ++i) store(scores + i * SIDE + r, Vec<T>{});
         const Vec<T> sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);

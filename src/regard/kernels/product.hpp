@@ -35,7 +35,7 @@ static inline void register_tile(int64_t depth, const T* __restrict a, int64_t r
 template <typename T, int N, bool ADD>
 static inline void rows_of_tiles(int64_t rows, int64_t depth, const T* a, int64_t row, int64_t column, const T* b,
                                  int64_t b_row, T* c, int64_t c_row) {
-    constexpr int TALLER = N < WIDE && WIDE >= 2 ? 2 * TALL : TALL;  // where few columns leave registers
+    constexpr int TALLER = N < WIDE ? 2 * TALL : TALL;  // where few columns leave registers
     int64_t m = 0;
     for (; m + TALLER <= rows; m += TALLER)
         register_tile<T, TALLER, N, ADD>(depth, a + m * row, row, column, b, b_row, c + m * c_row, c_row);

@@ -34,8 +34,8 @@ def split(text: str, longest: int, count: Count, usual: int | None = None) -> li
     Args:
         text: any text.
         longest: tokens that a piece may have, >= 1.
-        usual: tokens that a piece of several sentences may have, >= 1; None for `longest`.
         count: the numbers of tokens of texts.
+        usual: tokens that a piece of several sentences may have, >= 1; None for `longest`.
 
     Returns:
         At least one piece; texts and gaps joined are the text.

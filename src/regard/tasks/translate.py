@@ -76,9 +76,9 @@ def translate(
         DataError: something else than a list of texts, or a text that is not valid Unicode.
     """
     check_texts(texts)
-    room = longest - 1 - (len(tokenizer.encode(prefix)) if prefix else 0)
-    few = None if usual is None else max(1, usual - longest + room)
-    pieces = [split(text, max(1, room), lambda some: count(tokenizer, some), few) for text in texts]
+    taken = 1 + (len(tokenizer.encode(prefix)) if prefix else 0)
+    most, few = max(1, longest - taken), None if usual is None else max(1, usual - taken)
+    pieces = [split(text, most, lambda some: count(tokenizer, some), few) for text in texts]
     said = [piece.text.strip() for some in pieces for piece in some]
     sources = tokenizer.encode_batch([prefix + text for text in said if text])
     found = iter(generate(module, sources, search=search, max_length=max_length, batch_size=batch_size))
