@@ -35,7 +35,7 @@ from attention_race import (
     sdpa,
     slower,
 )
-from common import RESULTS, Peak, commit, fresh, processor, write
+from common import Peak, fresh, replaced, write
 from torch import Tensor
 
 import regard as rg
@@ -374,20 +374,11 @@ def measure_all(cases: list[Case], given: argparse.Namespace) -> None:
             wrong.append(f"{case.name}: {error}")
             print(f"wrong: {wrong[-1]}", file=sys.stderr, flush=True)
     if not wrong:
-        write("kernels", replaced(found) if given.only and not given.quick else found, quick=given.quick)
+        write("kernels", replaced("kernels", found) if given.only and not given.quick else found, quick=given.quick)
         return
     for line in found:
         print(json.dumps(line))
     raise SystemExit("\n".join(["wrong answers, nothing is written:", *wrong]) if wrong else 0)
-
-
-def replaced(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All cases that are written, those of them that were measured again with the commit that they are of now."""
-    file = json.loads((RESULTS / "kernels.json").read_text())
-    if file["processor"] != processor():
-        raise SystemExit(f"kernels.json is of {file['processor']}, this is {processor()}: measure all cases")
-    again = {case["case"]: {**case, "commit": commit()} for case in found}
-    return [again.get(case["case"], {"commit": file["commit"], **case}) for case in file["cases"]]
 
 
 if __name__ == "__main__":

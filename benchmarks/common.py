@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,22 @@ def write(name: str, cases: Iterable[dict[str, Any]], *, quick: bool = False) ->
     missed = [case["case"] for case in found if not _met(case)]
     if missed:
         raise SystemExit(f"missed: {', '.join(missed)}")
+
+
+def replaced(name: str, found: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """All cases of a result file: those found now, each with the commit that it is of, and the others that are written.
+
+    Raises:
+        SystemExit: what is written was measured on another processor.
+    """
+    path = RESULTS / f"{name}.json"
+    file = json.loads(path.read_text()) if path.exists() else {"processor": processor(), "cases": []}
+    if file["processor"] != processor():
+        raise SystemExit(f"{path.name} is of {file['processor']}, this is {processor()}: measure all cases")
+    again = {case["case"]: {**case, "commit": commit()} for case in found}
+    for case in file["cases"]:
+        yield again.pop(case["case"], {"commit": file["commit"], **case})
+    yield from again.values()
 
 
 def commit() -> str:

@@ -195,3 +195,28 @@ def test_overwriting_nothing_kept() -> None:
     cache = rg.KeyValueCache()
     cache.overwrite(torch.tensor([0]), torch.tensor([1]))
     assert cache.length == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("lookback", [None, 40])
+def test_many_sequences_move_as_few_do(lookback: int | None, dtype: torch.dtype) -> None:
+    """Large copies go by the kernel: after each of some steps, what is kept is what was appended."""
+    cache, kept = rg.KeyValueCache(lookback), torch.empty(90, 3, 0, 64, dtype=dtype)
+    for step in range(5):
+        new = torch.randn(len(kept), 20 if step == 0 else 1, 3, 64).to(dtype).transpose(1, 2)  # as projections give it
+        cache.append(new, -new)
+        kept = torch.cat([kept, new], 2)
+        rows, others = torch.randperm(len(kept))[:60].view(2, 30)
+        cache.overwrite(rows, others, first=len(kept) - step)
+        kept[rows] = kept[others]
+        kept = kept[: len(kept) - step]
+        seen = kept if lookback is None else kept[:, :, -lookback:]
+        assert torch.equal(cache.kept[0], seen)
+        assert torch.equal(cache.kept[1], -seen)
+
+
+def test_rows_that_are_not_there_are_not_read() -> None:
+    cache = rg.KeyValueCache()
+    cache.append(torch.zeros(90, 3, 20, 64), torch.zeros(90, 3, 20, 64))
+    with pytest.raises(IndexError):
+        cache.overwrite(torch.arange(30), torch.arange(70, 100))

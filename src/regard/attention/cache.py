@@ -1,18 +1,19 @@
 """Keys and values kept between decoding steps, so that each step computes its own only."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import final
 
 import torch
 from torch import Tensor
 
+from regard import kernels
 from regard.attention.check import check_integer, is_dense, show
 from regard.attention.pattern import Pattern
 from regard.errors import ConfigError, ShapeError
 
 SLACK = 64  # positions that a buffer has to spare at least, so that it is not moved at every step
-PIECE = 8  # sequences that are copied at a time: what stands between reading and writing stays in the processor's cache
+SMALL = 1 << 12  # numbers that PyTorch copies as soon as the kernel
 
 
 @final
@@ -110,23 +111,47 @@ class KeyValueCache:
             ShapeError: shapes, dtypes or devices that differ from each other or from what is kept.
         """
         self._check(key, value)
-        new = key.shape[2]
+        keys, values, key_start = self.room(key.shape, value.shape, key)
+        first = keys.shape[2] - key.shape[2]
+        with torch.inference_mode(False), torch.no_grad():
+            _copy(keys[:, :, first:], key)
+            _copy(values[:, :, first:], value)
+            self._shrink()
+        return keys, values, key_start
+
+    def room(self, key: Sequence[int], value: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor, int]:
+        """What `append` gives, with the last N positions yet to be written, by the caller: nothing is looked at.
+
+        Args:
+            key: B, G, N and E, that go with what is kept.
+            value: B, G, N and V.
+            like: a tensor of their dtype and device.
+
+        Returns:
+            As `append`.
+        """
+        new = key[2]
         kept = self._stop if self._lookback is None else min(self._stop, self._lookback)
         # An ordinary tensor can be written in any mode; one made under torch.inference_mode only there.
         with torch.inference_mode(False), torch.no_grad():
             if self._key is None or self._value is None or self._stop + new > self._key.shape[2]:
-                self._key = self._moved(self._key, key, kept)
-                self._value = self._moved(self._value, value, kept)
+                self._key = self._moved(self._key, key, like, kept)
+                self._value = self._moved(self._value, value, like, kept)
                 self._stop = kept
             stop = self._stop + new
-            self._key[:, :, self._stop : stop] = key
-            self._value[:, :, self._stop : stop] = value
             keys, values = (x[:, :, self._stop - kept : stop] for x in (self._key, self._value))
             self._stop = stop
             self._length += new
-            if self._lookback is not None and self._key.shape[2] > _rolling_room(self._lookback):
-                self._shrink(self._lookback)
         return keys, values, self._length - new - kept
+
+    def holds(self, sizes: tuple[int, int, int], like: Tensor, *, some: bool = False) -> bool:
+        """Whether new keys and values, (B, G, E) like a tensor, go with what is kept; and, if asked, there is any."""
+        if self._key is None or self._value is None:
+            return not some
+        return all(
+            (*x.shape[:2], x.shape[3]) == sizes and x.dtype is like.dtype and x.device == like.device
+            for x in (self._key, self._value)
+        )
 
     @property
     def kept(self) -> tuple[Tensor, Tensor, int]:
@@ -210,10 +235,9 @@ class KeyValueCache:
             return
         with torch.inference_mode(False), torch.no_grad():
             seen = slice(0 if self._lookback is None else max(0, self._stop - self._lookback), self._stop)
+            rows, others = rows.long().contiguous(), others.long().contiguous()
             for buffer in (self._key, self._value):
-                filled = buffer[:, :, seen]
-                for some, their in zip(rows.split(PIECE), others.split(PIECE), strict=True):
-                    filled.index_copy_(0, some, filled.index_select(0, their))
+                _copy(buffer[:, :, seen], buffer[:, :, seen], rows, others)
             self._key, self._value = self._key[:first], self._value[:first]
 
     def _selected(self, buffer: Tensor, rows: Tensor) -> Tensor:
@@ -222,28 +246,29 @@ class KeyValueCache:
         chosen[:, :, : self._stop] = buffer[:, :, : self._stop].index_select(0, rows)
         return chosen
 
-    def _moved(self, buffer: Tensor | None, new: Tensor, kept: int) -> Tensor:
+    def _moved(self, buffer: Tensor | None, new: Sequence[int], like: Tensor, kept: int) -> Tensor:
         """A larger or emptier buffer that starts with what is kept. What was given out stays as it is."""
-        needed = kept + new.shape[2]
+        needed = kept + new[2]
         if self._lookback is not None:
             room = max(needed, _rolling_room(self._lookback))
         elif buffer is None:
             room = max(needed + SLACK, self._capacity)
         else:
             room = max(needed, 2 * buffer.shape[2])
-        moved = torch.empty(*new.shape[:2], room, new.shape[3], dtype=new.dtype, device=new.device)
+        moved = torch.empty(*new[:2], room, new[3], dtype=like.dtype, device=like.device)
         if buffer is not None:
             moved[:, :, :kept] = buffer[:, :, self._stop - kept : self._stop]
         return moved
 
-    def _shrink(self, lookback: int) -> None:
+    def _shrink(self) -> None:
         """Leave the large buffer of a long prompt for one of the window's size."""
-        if self._key is None or self._value is None:
+        if self._lookback is None or self._key is None or self._value is None:
             return
-        kept = min(lookback, self._stop)
-        empty = (x[:, :, :0] for x in (self._key, self._value))
-        self._key, self._value = (self._moved(x, e, kept) for x, e in zip((self._key, self._value), empty, strict=True))
-        self._stop = kept
+        if self._key.shape[2] <= _rolling_room(self._lookback):
+            return
+        kept = min(self._lookback, self._stop)
+        key, value = (self._moved(x, (*x.shape[:2], 0, x.shape[3]), x, kept) for x in (self._key, self._value))
+        self._key, self._value, self._stop = key, value, kept
 
     def _check(self, key: Tensor, value: Tensor) -> None:
         """Raise unless these go together and with what is kept."""
@@ -278,6 +303,25 @@ class KeyValueCache:
                     f"KeyValueCache.append: {name} is {new.dtype} on {new.device}, but what is kept {held.dtype} on "
                     f"{held.device}; they must agree, so keep to one autocast setting and device"
                 )
+
+
+def _copy(to: Tensor, source: Tensor, rows: Tensor | None = None, others: Tensor | None = None) -> None:
+    """Write `source` (B, G, N, E) into `to`: its sequences `others` in the place of `rows`; None for all of them."""
+    count, sizes = len(to) if rows is None else len(rows), to.shape[1:]
+    runs = all(x.stride(3) == 1 and (sizes[1] == 1 or x.stride(2) == sizes[2]) for x in (to, source))
+    small = count * sizes[0] * sizes[1] * sizes[2] < SMALL
+    if small or not runs or not to.is_cpu or to.dtype is not source.dtype or kernels.missing() is not None:
+        if rows is None or others is None:
+            to.copy_(source)
+        else:
+            to.index_copy_(0, rows, source.index_select(0, others))
+        return
+    size = to.element_size()
+    of_to, of_source = ((x.data_ptr(), x.stride(0) * size, x.stride(1) * size) for x in (to, source))
+    kernels.module().copy_runs(
+        of_to, 0 if rows is None else rows.data_ptr(), of_source, 0 if others is None else others.data_ptr(),
+        len(to), count, sizes[0], sizes[1] * sizes[2] * size, torch.get_num_threads(),
+    )  # fmt: skip
 
 
 def _rolling_room(lookback: int) -> int:

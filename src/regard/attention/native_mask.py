@@ -52,7 +52,7 @@ def native_parts(call: Call) -> list[Part]:
     In a dilated window, positions that leave the same rest see each other alone, in a plain window.
     """
     spec, rows, columns = call.spec, call.query.shape[2], call.key.shape[2]
-    parts = list(_conjuncts(spec.pattern))
+    parts = list(conjuncts(spec.pattern))
     dilated = [part for part in parts if isinstance(part, Dilated) and part.dilation > 1]
     # A bias, a prior and dropout go by the numbers of rows and columns in the whole.
     plain = spec.bias is None and not spec.dropout and getattr(spec.normalizer, "prior", None) is None
@@ -86,7 +86,7 @@ def _band(part: Causal | SlidingWindow | Dilated, step: int) -> tuple[int, int]:
 def native_mask(call: Call) -> NativeMask:
     """The pattern of a call."""
     least, most, lengths, ids, rest = -NO_BOUND, NO_BOUND, list[Tensor](), list[Documents](), list[Pattern]()
-    for part in _conjuncts(call.spec.pattern):
+    for part in conjuncts(call.spec.pattern):
         if isinstance(part, Causal | SlidingWindow):
             low, high = _band(part, 1)
             least, most = max(least, low), min(most, high)
@@ -117,11 +117,11 @@ def native_mask(call: Call) -> NativeMask:
     return mask
 
 
-def _conjuncts(pattern: Pattern) -> Iterator[Pattern]:
+def conjuncts(pattern: Pattern) -> Iterator[Pattern]:
     """The patterns that are joined by &."""
     if isinstance(pattern, And):
-        yield from _conjuncts(pattern.left)
-        yield from _conjuncts(pattern.right)
+        yield from conjuncts(pattern.left)
+        yield from conjuncts(pattern.right)
     else:
         yield pattern
 

@@ -1,4 +1,4 @@
-// attend's arguments, as `regard.attention.backends.native` gives them, to a Problem; and those of a linear map.
+// attend's arguments, as `regard.attention.backends.native` gives them, to a Problem; and those of linear maps, steps and copies.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
@@ -8,6 +8,7 @@
 #include <array>
 #include <tuple>
 
+#include "copy.hpp"
 #include "dispatch.hpp"
 #include "parallel.hpp"
 #include "problem.hpp"
@@ -22,6 +23,9 @@ using Strided = std::tuple<Address, int64_t, int64_t, int64_t, int64_t>;
 using MaskArguments = std::tuple<int64_t, int64_t, int64_t, Address, Address, Address, int64_t, Address, int64_t, Address,
                                  int64_t, int64_t, Address>;
 
+using NormArguments = std::tuple<Address, Address, double, bool>;
+using WeightsArguments = std::tuple<int64_t, int64_t, Address, int64_t, Address>;
+
 template <typename T = void>
 T* at(Address address) {
     return reinterpret_cast<T*>(address);
@@ -30,6 +34,16 @@ T* at(Address address) {
 View view(const Strided& x) {
     const auto& [address, b, h, r, c] = x;
     return {at(address), b, h, r, c};
+}
+
+Norm norm_of(const NormArguments& x) {
+    const auto& [gain, shift, eps, before] = x;
+    return {at<float>(gain), at<float>(shift), eps, before};
+}
+
+Weights weights(const WeightsArguments& x) {
+    const auto& [outputs, depth, weight, row, bias] = x;
+    return {outputs, depth, at<float>(weight), row, at<float>(bias)};
 }
 
 Mask mask(const MaskArguments& x) {
@@ -130,9 +144,43 @@ NB_MODULE(_native, module) {
     });
     module.def("linear", [](int64_t rows, int64_t outputs, int64_t depth, Address x, int64_t x_row, Address weight,
                             int64_t weight_row, Address bias, Address y, int threads) {
-        const LinearMap map{rows, outputs, depth, at<float>(x), x_row, at<float>(weight), weight_row, at<float>(bias),
-                            at<float>(y), threads};
+        const Weights of{outputs, depth, at<float>(weight), weight_row, at<float>(bias)};
+        const LinearMap map{of, rows, at<float>(x), x_row, at<float>(y)};
         nb::gil_scoped_release unlocked;
-        table().linear(map);
+        table().linear(&map, 1, threads);
     });
+    module.def("copy_runs", [](const std::array<int64_t, 3>& to, Address targets, const std::array<int64_t, 3>& from, Address sources,
+                               int64_t batch, int64_t count, int64_t heads, int64_t bytes, int threads) {
+        for (const int64_t* chosen : {at<int64_t>(targets), at<int64_t>(sources)})
+            for (int64_t i = 0; chosen && i < count; ++i)
+                if (chosen[i] < 0 || chosen[i] >= batch) throw nb::index_error("sequences that a cache does not hold");
+        const auto runs = [](const std::array<int64_t, 3>& x) { return Runs{at<char>(Address(x[0])), x[1], x[2]}; };
+        nb::gil_scoped_release unlocked;
+        copy_runs(runs(to), at<int64_t>(targets), runs(from), at<int64_t>(sources), count, heads, bytes, threads);
+    });
+    // What they point to must outlive them.
+    nb::class_<AttentionPart>(module, "AttentionPart")
+        .def("__init__", [](AttentionPart* made, const NormArguments& norm, const WeightsArguments& query,
+                            const WeightsArguments& key, const WeightsArguments& value, const WeightsArguments& output) {
+            new (made) AttentionPart{norm_of(norm), weights(query), weights(key), weights(value), weights(output)};
+        })
+        .def("step", [](const AttentionPart& part, Address x, const std::array<int64_t, 7>& sizes, const Strided& key,
+                        const Strided& value, double scale, Address lengths, int threads) {
+            Problem p;
+            p.batch = sizes[0], p.heads = sizes[1], p.groups = sizes[2], p.rows = sizes[3], p.columns = sizes[4];
+            p.dim = sizes[5], p.value_dim = sizes[6];
+            p.key = view(key), p.value = view(value);
+            p.scale = scale, p.mask.lengths = at<int64_t>(lengths), p.threads = threads;
+            nb::gil_scoped_release unlocked;
+            table().attention_part(part, at<float>(x), p);
+        });
+    nb::class_<FeedForwardPart>(module, "FeedForwardPart")
+        .def("__init__", [](FeedForwardPart* made, const NormArguments& norm, const WeightsArguments& expand,
+                            const WeightsArguments& contract, int unit) {
+            new (made) FeedForwardPart{norm_of(norm), weights(expand), weights(contract), Unit(unit)};
+        })
+        .def("step", [](const FeedForwardPart& part, Address x, int64_t rows, int threads) {
+            nb::gil_scoped_release unlocked;
+            table().feed_forward_part(part, rows, at<float>(x), threads);
+        });
 }

@@ -1,7 +1,6 @@
 // Compiled once for each instruction set, with its own flags and -DREGARD_ISA=<name>. Everything included is static or in
 // the namespace of that name: a function that two instruction sets share by name would be linked for one of them only.
-#include "attention.hpp"
-#include "linear.hpp"
+#include "step.hpp"
 #include "table.hpp"
 
 #define REGARD_TEXT_OF(x) #x
@@ -10,6 +9,6 @@
 namespace regard::REGARD_ISA {
 
 extern const Table table;
-const Table table{REGARD_TEXT(REGARD_ISA), forward, backward, summarize, seen, linear};
+const Table table{REGARD_TEXT(REGARD_ISA), forward, backward, summarize, seen, linear, attention_part, feed_forward_part};
 
 }  // namespace regard::REGARD_ISA

@@ -1,7 +1,8 @@
-// A linear map of a few rows, x W^T + b, as decoding has them: W is read once, where it lies. Both sides are read along the
+// Linear maps of a few rows, x W^T + b, as decoding has them: W is read once, where it lies. Both sides are read along the
 // features, and a sum's lanes are added at its end; so each number is the same whatever rows stand beside it.
 #pragma once
 
+#include "exponent.hpp"
 #include "memory.hpp"
 #include "parallel.hpp"
 
@@ -75,56 +76,109 @@ static void dot_rows(int64_t rows, int64_t depth, const float* x, int64_t x_row,
     }
 }
 
+template <typename Function>
+static void each_vector(float* y, int64_t count, const Function& function) {
+    constexpr int W = LANES<float>;
+    int64_t i = 0;
+    for (; i + W <= count; i += W) store(y + i, function(load(y + i)));
+    if (i == count) return;
+    float rest[W] = {};
+    std::memcpy(rest, y + i, size_t(count - i) * sizeof(float));
+    store(rest, function(load(rest)));
+    std::memcpy(y + i, rest, size_t(count - i) * sizeof(float));
+}
+
+static void apply(Unit unit, float* y, int64_t count) {
+    switch (unit) {
+        case Unit::none: return;
+        case Unit::relu:
+            return each_vector(y, count, [](Vec<float> x) { return x < 0.0f ? Vec<float>{} : x; });  // NaN stays
+        case Unit::swish:
+            return each_vector(y, count, [](Vec<float> x) {
+                return x * reciprocal<float>(1.0f + power_of_two(smaller<float>(all(125.0f), x * float(-LOG2E))));
+            });
+        case Unit::gelu_tanh:
+            return each_vector(y, count, [](Vec<float> x) {
+                constexpr float FACTOR = 0.7978845608028654f;  // the root of 2 / pi
+                Vec<float> inner = FACTOR * (x + 0.044715f * (x * x * x));
+                hyperbolic_tangents<1>(&inner);
+                return 0.5f * x * (1.0f + inner);
+            });
+    }
+}
+
 // Some outputs, from `first` to before `last`; meanwhile the weights of `next` outputs come into the second-level cache.
-static void linear_chunk(const LinearMap& map, int64_t first, int64_t last, const float* next, int64_t next_rows) {
+static void linear_chunk(const LinearMap& map, int64_t first, int64_t last, const Weights* next, int64_t next_first,
+                         int64_t next_rows) {
     constexpr int64_t LINE = 16;  // floats
-    const int64_t lines = (map.depth + LINE - 1) / LINE, tiles = (map.rows + DOT_ROWS - 1) / DOT_ROWS;
-    const int64_t steps = tiles * ((last - first + DOT_OUTPUTS - 1) / DOT_OUTPUTS) * ((map.depth + DOT_DEPTH - 1) / DOT_DEPTH);
+    const Weights& w = map.of;
+    const int64_t lines = next ? (next->depth + LINE - 1) / LINE : 1, tiles = (map.rows + DOT_ROWS - 1) / DOT_ROWS;
+    const int64_t steps = tiles * ((last - first + DOT_OUTPUTS - 1) / DOT_OUTPUTS) * ((w.depth + DOT_DEPTH - 1) / DOT_DEPTH);
     const int64_t share = (next_rows * lines + steps - 1) / steps;
     int64_t row = 0, line = 0;
     auto fetch = [&] {
         for (int64_t i = 0; i < share && row < next_rows; ++i) {
-            __builtin_prefetch(next + row * map.weight_row + line * LINE, 0, 2);
+            __builtin_prefetch(next->weight + (next_first + row) * next->row + line * LINE, 0, 2);
             if (++line == lines) line = 0, ++row;
         }
     };
-    for (int64_t m = 0; m < map.rows; ++m)
-        for (int64_t n = first; n < last; ++n) map.y[m * map.outputs + n] = map.bias ? map.bias[n] : 0.0f;
-    for (int64_t k = 0; k < map.depth; k += DOT_DEPTH)
+    for (int64_t m = 0; m < map.rows; ++m) {
+        float* y = map.y + m * w.outputs;
+        const float* added = map.added ? map.added + m * w.outputs : nullptr;
+        for (int64_t n = first; n < last; ++n) y[n] = (w.bias ? w.bias[n] : 0.0f) + (added ? added[n] : 0.0f);
+    }
+    for (int64_t k = 0; k < w.depth; k += DOT_DEPTH)
         for (int64_t m = 0; m < map.rows; m += DOT_ROWS) {
-            const int64_t rows = least(DOT_ROWS, map.rows - m), depth = least(DOT_DEPTH, map.depth - k);
+            const int64_t rows = least(DOT_ROWS, map.rows - m), depth = least(DOT_DEPTH, w.depth - k);
             const float* x = map.x + m * map.x_row + k;
-            float* y = map.y + m * map.outputs;
+            float* y = map.y + m * w.outputs;
             int64_t n = first;
             for (; n + DOT_OUTPUTS <= last; n += DOT_OUTPUTS) {
                 fetch();
-                dot_rows<DOT_OUTPUTS>(rows, depth, x, map.x_row, map.weight + n * map.weight_row + k, map.weight_row, y + n,
-                                      map.outputs);
+                dot_rows<DOT_OUTPUTS>(rows, depth, x, map.x_row, w.weight + n * w.row + k, w.row, y + n, w.outputs);
             }
-            for (; n < last; ++n)
-                dot_rows<1>(rows, depth, x, map.x_row, map.weight + n * map.weight_row + k, map.weight_row, y + n, map.outputs);
+            for (; n < last; ++n) dot_rows<1>(rows, depth, x, map.x_row, w.weight + n * w.row + k, w.row, y + n, w.outputs);
         }
+    if (map.unit != Unit::none)
+        for (int64_t m = 0; m < map.rows; ++m) apply(map.unit, map.y + m * w.outputs + first, last - first);
 }
 
-// y (rows x outputs) = x (rows x depth) W^T + b; b may be null.
-static void linear(const LinearMap& map) {
+// Maps that don't wait for each other, at once.
+static void linear(const LinearMap* maps, int count, int threads) {
     struct Shared {
-        const LinearMap& map;
-        int64_t chunks, next;
-    } shared{map, (map.outputs + DOT_CHUNK - 1) / DOT_CHUNK, 0};
+        const LinearMap* maps;
+        int count;
+        int64_t next;
+    } shared{maps, count, 0};
+    int64_t products = 0, chunks = 0;
+    for (int i = 0; i < count; ++i) {
+        products += maps[i].rows * maps[i].of.depth * maps[i].of.outputs;
+        chunks += (maps[i].of.outputs + DOT_CHUNK - 1) / DOT_CHUNK;
+    }
     // Waking another thread pays for some tens of thousands of products.
-    const int threads = map.rows * map.depth * map.outputs < (1 << 17) ? 1 : int(least(map.threads, shared.chunks));
+    threads = products < (1 << 17) ? 1 : int(least(threads, chunks));
     parallel(
         threads,
         [](void* data, int, int) {
             Shared& s = *static_cast<Shared*>(data);
-            const LinearMap& map = s.map;
-            auto take = [&] { return __atomic_fetch_add(&s.next, 1, __ATOMIC_RELAXED); };
-            auto end = [&](int64_t chunk) { return least((chunk + 1) * DOT_CHUNK, map.outputs); };
-            for (int64_t chunk = take(), next; chunk < s.chunks; chunk = next) {
-                next = take();  // a thread knows its next chunk before this one is done
-                const int64_t rows = next < s.chunks && map.rows > 1 ? end(next) - next * DOT_CHUNK : 0;
-                linear_chunk(map, chunk * DOT_CHUNK, end(chunk), map.weight + next * DOT_CHUNK * map.weight_row, rows);
+            struct Piece {
+                const LinearMap* map;  // null: there are no more
+                int64_t first, last;
+            };
+            auto take = [&] {
+                int64_t chunk = __atomic_fetch_add(&s.next, 1, __ATOMIC_RELAXED);
+                for (int i = 0; i < s.count; ++i) {
+                    const int64_t outputs = s.maps[i].of.outputs, chunks = (outputs + DOT_CHUNK - 1) / DOT_CHUNK;
+                    if (chunk < chunks)
+                        return Piece{s.maps + i, chunk * DOT_CHUNK, least((chunk + 1) * DOT_CHUNK, outputs)};
+                    chunk -= chunks;
+                }
+                return Piece{};
+            };
+            for (Piece piece = take(), next; piece.map; piece = next) {
+                next = take();  // a thread knows its next piece before this one is done
+                const int64_t rows = next.map && next.map->rows > 1 ? next.last - next.first : 0;
+                linear_chunk(*piece.map, piece.first, piece.last, next.map ? &next.map->of : nullptr, next.first, rows);
             }
         },
         &shared);

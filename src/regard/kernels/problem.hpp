@@ -102,16 +102,46 @@ struct Summary {
     int64_t key_start = 0;           // the first key's position
 };
 
-// y (rows x outputs) = x (rows x depth) W^T + b, of float32; strides between rows, in numbers.
+// What a linear map does to each of its outputs.
+enum class Unit : int { none = 0, relu = 1, swish = 2, gelu_tanh = 3 };
+
+// x W^T + b, of float32.
+struct Weights {
+    int64_t outputs = 0, depth = 0;
+    const float* weight = nullptr;  // null: there is no such map
+    int64_t row = 0;                // from one output to the next, in numbers
+    const float* bias = nullptr;    // or null
+};
+
+// y (rows x outputs) = unit(x (rows x depth) W^T + b + added); strides between rows, in numbers.
 struct LinearMap {
-    int64_t rows, outputs, depth;
-    const float* x;
-    int64_t x_row;
-    const float* weight;
-    int64_t weight_row;
-    const float* bias;  // or null
-    float* y;
-    int threads;
+    Weights of;
+    int64_t rows = 0;
+    const float* x = nullptr;
+    int64_t x_row = 0;
+    float* y = nullptr;
+    const float* added = nullptr;  // like y, and may be y; or null
+    Unit unit = Unit::none;
+};
+
+// A norm over the features of a row, before or after a part of a layer.
+struct Norm {
+    const float *gain = nullptr, *shift = nullptr;  // each may be null
+    double eps = 0;
+    bool before = false;
+};
+
+// A layer's attention with its projections, its norm and the sum with its input, for one token more.
+struct AttentionPart {
+    Norm norm;
+    Weights query, key, value, output;  // without key and value in attention to a memory, which stays as it is
+};
+
+// A layer's feed-forward network likewise.
+struct FeedForwardPart {
+    Norm norm;
+    Weights expand, contract;
+    Unit unit = Unit::none;
 };
 
 }  // namespace regard

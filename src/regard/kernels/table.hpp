@@ -11,7 +11,9 @@ struct Table {
     void (*backward)(const Problem&, const Gradients&);
     void (*summarize)(const Problem&, const Summary&);
     void (*seen)(const Problem&, bool* queries, bool* keys);
-    void (*linear)(const LinearMap&);
+    void (*linear)(const LinearMap*, int count, int threads);
+    void (*attention_part)(const AttentionPart&, float* x, const Problem&);
+    void (*feed_forward_part)(const FeedForwardPart&, int64_t rows, float* x, int threads);
 };
 
 }  // namespace regard

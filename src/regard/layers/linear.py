@@ -44,9 +44,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (..., outputs).
     """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not _is_few(x, weight, bias):
+    if not is_few(x, weight.shape[-1]) or not is_map(weight, bias) or weight.shape[-1] != x.shape[-1]:
         return functional.linear(x, weight, bias)
-    kernel = _kernel()
+    kernel = fast()
     if kernel is None:
         return functional.linear(x, weight, bias)
     outputs, inputs = weight.shape
@@ -54,7 +54,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if rows.stride(1) != 1:
         rows = rows.contiguous()
     found = x.new_empty(*x.shape[:-1], outputs)
-    kernel(
+    kernel.linear(
         len(rows), outputs, inputs, rows.data_ptr(), rows.stride(0), weight.data_ptr(), weight.stride(0),
         0 if bias is None else bias.data_ptr(), found.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
@@ -62,30 +62,37 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 @lru_cache(maxsize=1)
-def _kernel() -> Any:
-    """The kernel; None where there is none, or only the plainest, which nobody has raced."""
-    return None if kernels.missing() is not None or kernels.isa() == "baseline" else kernels.module().linear
+def fast() -> Any:
+    """The module of kernels; None where there is none, or only the plainest, which nobody has raced."""
+    return None if kernels.missing() is not None or kernels.isa() == "baseline" else kernels.module()
 
 
-def _is_few(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether these are a few rows of float32 on the CPU that go together, and nobody looks on or changes them."""
+def is_few(x: Tensor, features: int) -> bool:
+    """Whether these are a few rows of float32 on the CPU, and nobody looks on or changes them."""
     return (
-        type(x) is Tensor
+        not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and type(x) is Tensor
         and not torch.jit.is_tracing()  # which makes tensors of sizes
-        and _is_plain(weight)
-        and weight.dim() == 2
         and x.dim() > 0
-        and x.shape[-1] == weight.shape[1]
-        and 0 < x.numel() <= MOST * weight.shape[1]
+        and 0 < x.numel() <= MOST * features
         and x.is_cpu
         and x.dtype is torch.float32
         and x.layout is torch.strided
-        and weight.stride(1) == 1
-        and (bias is None or (_is_plain(bias) and bias.shape == weight.shape[:1] and bias.stride(0) == 1))
         and not torch._C._is_any_autocast_enabled()
         and not torch._C._len_torch_dispatch_stack()
         and forward_ad._current_level < 0
         and torch._C._functorch.maybe_current_level() is None
+    )
+
+
+def is_map(weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the kernel can read these: float32 that lies in the CPU's memory, rows without gaps."""
+    return (
+        _is_plain(weight)
+        and weight.dim() == 2
+        and weight.stride(1) == 1
+        and (bias is None or (_is_plain(bias) and bias.shape == weight.shape[:1] and bias.stride(0) == 1))
     )
 
 

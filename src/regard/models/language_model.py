@@ -17,6 +17,7 @@ from regard.attention.cache import KeyValueCache
 from regard.attention.check import is_integer
 from regard.attention.sequence_pattern import KeyLengths
 from regard.errors import CheckpointError
+from regard.layers.step import CausalStep, causal_step
 from regard.models.padding import check_texts
 from regard.models.seq2seq import State, Vocabulary
 
@@ -32,8 +33,8 @@ class LanguageModelOutput(NamedTuple):
 class PromptState(State):
     """Keys and values of the tokens so far, a cache a layer: of K hypotheses of each of B texts, all of one length."""
 
-    def __init__(self, past: list[KeyValueCache]) -> None:
-        self.past = past
+    def __init__(self, steps: list[CausalStep], past: list[KeyValueCache]) -> None:
+        self.steps, self.past = steps, past
         self.hypotheses = 1
         self.length = 0
         self._rows: Tensor | None = None  # to go on with: chosen at the next step, once for all changes
@@ -111,7 +112,8 @@ class LanguageModel(nn.Module, ABC):
         Returns:
             The state, one hypothesis a prompt.
         """
-        state = PromptState([KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in self.layers])
+        past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in self.layers]
+        state = PromptState([causal_step(layer) for layer in self.layers], past)
         if prompts.shape[1]:
             self._go_on(prompts, state)
         return state
@@ -124,8 +126,8 @@ class LanguageModel(nn.Module, ABC):
     def _go_on(self, tokens: Tensor, state: PromptState) -> Tensor:
         """The hidden vectors (rows, L, D) after more tokens of each row (rows, L)."""
         x = self.embed(tokens, state.length)
-        for layer, past in zip(self.layers, state.past, strict=True):
-            x = layer(x, past=past)
+        for step, past in zip(state.steps, state.past, strict=True):
+            x = step(x, past)
         state.length += tokens.shape[1]
         hidden: Tensor = self.norm(x)
         return hidden

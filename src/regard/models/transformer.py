@@ -18,6 +18,7 @@ from regard.layers.attention_config import AttentionConfig
 from regard.layers.dropout import Dropout
 from regard.layers.linear import linear
 from regard.layers.positions import LearnedPositions, SinusoidalPositions
+from regard.layers.step import DecoderStep, decoder_step
 from regard.layers.transformer_layer import DecoderLayer, EncoderLayer, Norm
 from regard.models.check import check_fields
 from regard.models.places import Places
@@ -114,9 +115,14 @@ class TransformerState(State):
     """Keys and values of the tokens so far, a cache a layer, and those of the source; both in the order of `places`."""
 
     def __init__(
-        self, past: list[KeyValueCache], memory: list[KeyValueCache], places: Places, pattern: Pattern
+        self,
+        steps: list[DecoderStep],
+        past: list[KeyValueCache],
+        memory: list[KeyValueCache],
+        places: Places,
+        pattern: Pattern,
     ) -> None:
-        self.past, self.memory, self.places = past, memory, places
+        self.steps, self.past, self.memory, self.places = steps, past, memory, places
         self.pattern = pattern  # which source positions are not padding
         self.length = 0
         self.positions = torch.empty(0)  # what some steps add to their tokens
@@ -201,13 +207,14 @@ class Transformer(Seq2Seq):
         past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in self.decoder]
         kept = [layer.remember(memory.states) for layer in self.decoder]
         places = Places(len(memory.states), memory.states.device)
-        return TransformerState(past, kept, places, memory.pattern)
+        steps = [decoder_step(layer) for layer in self.decoder]
+        return TransformerState(steps, past, kept, places, memory.pattern)
 
     def step(self, tokens: Tensor, state: TransformerState) -> Tensor:
         x = self._scaled(state.places.inward(tokens))
         x = self.dropout(x + self._position(state, x))
-        for layer, past, memory in zip(self.decoder, state.past, state.memory, strict=True):
-            x = layer.step(x, past, memory, state.pattern)
+        for step, past, memory in zip(state.steps, state.past, state.memory, strict=True):
+            x = step(x, past, memory, state.pattern)
         state.length += 1
         features: Tensor = self.decoder_norm(state.places.outward(x))
         return features

@@ -1,0 +1,223 @@
+"""The steps of decoding through layers, each part of a layer in one native call: norm, maps, attention and sum.
+
+For a few rows Python and PyTorch take longer to call a part's operations than the processor to compute them. What a
+call cannot be, a layer's own modules compute: other scores or norms, many rows, devices, hooks, gradients.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol, final
+
+import torch
+from torch import Tensor, nn
+
+from regard.attention.cache import KeyValueCache
+from regard.attention.native_mask import conjuncts
+from regard.attention.pattern import Causal, Full, Pattern, SlidingWindow
+from regard.attention.score import Dot
+from regard.attention.sequence_pattern import KeyLengths
+from regard.attention.spec import PLAIN
+from regard.layers.causal_layer import CausalLayer
+from regard.layers.linear import Linear, fast, is_few, is_map
+from regard.layers.multi_head_attention import MultiHeadAttention
+from regard.layers.transformer_layer import DecoderLayer, FeedForward
+
+UNITS = {"relu": 1, "swish": 2, "gelu-tanh": 3}  # activations that the kernels have, by their numbers there
+NO_WEIGHTS = (0, 0, 0, 0, 0)
+
+
+class DecoderStep(Protocol):
+    """What `DecoderLayer.step` does: see there."""
+
+    def __call__(self, x: Tensor, past: KeyValueCache, memory: KeyValueCache, pattern: Pattern) -> Tensor: ...
+
+
+def decoder_step(layer: DecoderLayer) -> DecoderStep:
+    """A layer's step, to be taken many times; its weights are those of now, unless they change in place.
+
+    Args:
+        layer: of a decoder, in evaluation mode.
+
+    Returns:
+        What gives the same as `layer.step`, and may write into x.
+    """
+    if not _is_usual(layer):
+        return layer.step
+    past = _attention(layer.around_self.norm, layer.around_self.first, layer.self_attention)
+    memory = _attention(layer.around_cross.norm, layer.around_cross.first, layer.cross_attention, memory=True)
+    around, network = layer.around_feed_forward, layer.feed_forward
+    feed_forward = _feed_forward(around.norm, around.first, network)
+    if past is None or memory is None or feed_forward is None:
+        return layer.step
+
+    def step(x: Tensor, kept: KeyValueCache, source: KeyValueCache, pattern: Pattern) -> Tensor:
+        lengths = pattern.lengths if isinstance(pattern, KeyLengths) else None
+        if layer.training or not (past.takes(x, kept) and memory.takes_memory(x, source, pattern)):
+            return layer.step(x, kept, source, pattern)
+        x = x.contiguous()
+        past.step(x, kept)
+        memory.read(x, source, lengths)
+        feed_forward.step(x)
+        return x
+
+    return step
+
+
+CausalStep = Callable[[Tensor, KeyValueCache], Tensor]
+
+
+def causal_step(layer: CausalLayer) -> CausalStep:
+    """A layer's call for one more position with its past, likewise.
+
+    Args:
+        layer: of a language model, in evaluation mode.
+
+    Returns:
+        What gives the same as `layer(x, past=past)` for x (B, 1, D), and may write into x.
+    """
+    past = feed_forward = None
+    if _is_usual(layer):
+        past = _attention(layer.attention_norm, True, layer.self_attention)
+        feed_forward = _feed_forward(layer.feed_forward_norm, True, layer.feed_forward)
+
+    def step(x: Tensor, kept: KeyValueCache) -> Tensor:
+        if past is None or feed_forward is None or layer.training or x.shape[1] != 1 or not past.takes(x, kept):
+            found: Tensor = layer(x, past=kept)
+            return found
+        x = x.contiguous()
+        past.step(x, kept)
+        feed_forward.step(x)
+        return x
+
+    return step
+
+
+@final
+class AttentionStep:
+    """Attention of one more token, with its norm and the sum with its input."""
+
+    def __init__(self, norm: nn.Module, before: bool, attention: MultiHeadAttention, *, memory: bool) -> None:
+        scale = attention.score.scale
+        self._scale = attention.head_dim**-0.5 if scale is None else float(scale)
+        self._heads, self._groups, self._dim = attention.num_heads, attention.num_kv_heads, attention.head_dim
+        self._size, self._lookback = attention.embed_dim, attention.pattern.lookback
+        query, key, value, output = map(_weights, _maps(attention))
+        if memory:
+            key = value = NO_WEIGHTS
+        self._part = fast().AttentionPart(_norm(norm, before=before), query, key, value, output)
+        self._kept = _tensors(norm, *_maps(attention))
+
+    def takes(self, x: Tensor, past: KeyValueCache) -> bool:
+        """Whether K hypotheses of each of B sentences, x (B, K, D), can go on from their past."""
+        sizes = (x.shape[0] * x.shape[1], self._groups, self._dim)
+        return is_few(x, self._size) and past.lookback == self._lookback and past.holds(sizes, x)
+
+    def step(self, x: Tensor, past: KeyValueCache) -> None:
+        """Go on with one more token of each, x (B, K, D), which changes in place; its keys and values are kept."""
+        batch = x.shape[0] * x.shape[1]
+        shape = (batch, self._groups, 1, self._dim)
+        keys, values, _ = past.room(shape, shape, x)
+        self._run(x, (batch, 1), keys, values, None)
+
+    def takes_memory(self, x: Tensor, memory: KeyValueCache, pattern: Pattern) -> bool:
+        """Whether K hypotheses of each of B sentences, x (B, K, D), can see what the pattern shows of their sources."""
+        if isinstance(pattern, KeyLengths):
+            lengths = pattern.lengths
+            if lengths.shape != x.shape[:1] or lengths.dtype is not torch.int64 or not lengths.is_contiguous():
+                return False
+        elif not isinstance(pattern, Full):
+            return False
+        return memory.lookback is None and memory.holds((x.shape[0], self._groups, self._dim), x, some=True)
+
+    def read(self, x: Tensor, memory: KeyValueCache, lengths: Tensor | None) -> None:
+        """What the hypotheses, x (B, K, D), find in the memory of B sources; in place."""
+        keys, values, _ = memory.kept
+        self._run(x, (x.shape[0], x.shape[1]), keys, values, lengths)
+
+    def _run(self, x: Tensor, batch: tuple[int, int], keys: Tensor, values: Tensor, lengths: Tensor | None) -> None:
+        self._part.step(
+            x.data_ptr(), (batch[0], self._heads, self._groups, batch[1], keys.shape[2], self._dim, self._dim),
+            (keys.data_ptr(), *keys.stride()), (values.data_ptr(), *values.stride()), self._scale,
+            0 if lengths is None else lengths.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+
+
+@final
+class FeedForwardStep:
+    """A feed-forward network of a few rows, with its norm and the sum with its input."""
+
+    def __init__(self, norm: nn.Module, before: bool, network: FeedForward) -> None:
+        maps = (network.expand, network.contract)
+        of_norm, unit = _norm(norm, before=before), UNITS[network.activation]
+        self._part = fast().FeedForwardPart(of_norm, *map(_weights, maps), unit)
+        self._kept = _tensors(norm, *maps)
+
+    def step(self, x: Tensor) -> None:
+        """The network at each of the rows of x (B, K, D), which change in place."""
+        self._part.step(x.data_ptr(), x.shape[0] * x.shape[1], torch.get_num_threads())
+
+
+def _attention(
+    norm: nn.Module, before: bool, attention: MultiHeadAttention, *, memory: bool = False
+) -> AttentionStep | None:
+    """The part of a layer; None if the kernels don't compute it."""
+    score = attention.score
+    plain = (
+        isinstance(score, Dot)
+        and not isinstance(score.scale, Tensor)
+        and score.softcap is None
+        and attention.normalizer is PLAIN.normalizer
+        and attention.position_bias is attention.positions is attention.query_norm is None
+        and attention.backend == "auto"
+    )
+    # The newest token sees all that is kept.
+    seen = Full if memory else Full | Causal | SlidingWindow
+    plain = plain and all(isinstance(part, seen) for part in conjuncts(attention.pattern))
+    if not (plain and _is_norm(norm) and all(map(_is_readable, _maps(attention)))):
+        return None
+    return AttentionStep(norm, before, attention, memory=memory)
+
+
+def _feed_forward(norm: nn.Module, before: bool, network: nn.Module) -> FeedForwardStep | None:
+    if not (isinstance(network, FeedForward) and network.activation in UNITS and _is_norm(norm)):
+        return None
+    if not (_is_readable(network.expand) and _is_readable(network.contract)):
+        return None
+    return FeedForwardStep(norm, before, network)
+
+
+def _is_usual(layer: nn.Module) -> bool:
+    """Whether there are kernels, and nobody looks into the layer's modules or has put something in their place."""
+    if fast() is None or layer.training:
+        return False
+    return not any(x._forward_hooks or x._forward_pre_hooks or "forward" in vars(x) for x in layer.modules())
+
+
+def _is_readable(one: nn.Module) -> bool:
+    return type(one) is Linear and is_map(one.weight, one.bias)
+
+
+def _is_norm(norm: nn.Module) -> bool:
+    """Whether it is the usual norm over one dimension, with a gain and a shift of float32 on the CPU."""
+    if type(norm) is not nn.LayerNorm or len(norm.normalized_shape) != 1 or norm.weight is None or norm.bias is None:
+        return False
+    return all(x.is_cpu and x.dtype is torch.float32 and x.is_contiguous() for x in (norm.weight, norm.bias))
+
+
+def _maps(attention: MultiHeadAttention) -> tuple[nn.Linear, ...]:
+    return attention.query_proj, attention.key_proj, attention.value_proj, attention.output_proj
+
+
+def _norm(norm: Any, *, before: bool) -> tuple[int, int, float, bool]:
+    """What the kernels are told of a norm."""
+    return norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps, before
+
+
+def _weights(one: nn.Linear) -> tuple[int, int, int, int, int]:
+    """What the kernels are told of a linear map."""
+    bias = 0 if one.bias is None else one.bias.data_ptr()
+    return one.out_features, one.in_features, one.weight.data_ptr(), one.weight.stride(0), bias
+
+
+def _tensors(*modules: nn.Module) -> list[Tensor]:
+    """What the kernels point to, kept for as long as they do."""
+    return [x for module in modules for x in module.parameters()]
