@@ -26,6 +26,7 @@ from regard.trained.load import load
 SEARCHES: dict[str, Search] = {"greedy": Greedy(), "beam 4": Beam(4)}
 BARS = {32: 2.0, 1: 1.3}  # against transformers, by batch
 TINY = {"embed_dim": 32, "hidden_dim": 64, "encoder_layers": 1, "decoder_layers": 1}
+REST = 0.5  # seconds: threads of CTranslate2's OpenMP spin for 0.2 after its work
 NEVER = -1e4  # the bias of a token that shall not be written
 
 Tokens = list[list[int]]
@@ -105,7 +106,7 @@ def measure(
                 found["CTranslate2"] = fast(some, **how)
 
             runs = {"regard": ours, "transformers": theirs, "CTranslate2": third}
-            timed = alternate(runs, 2 if given.quick else repeats)
+            timed = alternate(runs, 2 if given.quick else repeats, rest=REST)
             equal = {other: same(found[other], found["regard"]) for other in ("transformers", "CTranslate2")}
             if title == "greedy" and equal["transformers"] < 1:
                 raise SystemExit(

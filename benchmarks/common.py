@@ -16,14 +16,22 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def alternate(
-    runs: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
+    runs: dict[str, Callable[[], object]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+    *,
+    rest: float = 0.0,
 ) -> dict[str, dict[str, float]]:
-    """Time some functions in turn, after a run of each to warm up: median and quartiles in milliseconds."""
+    """Time some functions in turn, after a run of each to warm up: median and quartiles in milliseconds.
+
+    `rest`: seconds before each run, where threads of one library still spin for a while after its run.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
     for _ in range(repeats):
         for name, run in runs.items():
+            time.sleep(rest)
             start = clock()
             run()
             times[name].append(1e3 * (clock() - start))

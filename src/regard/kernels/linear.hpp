@@ -15,6 +15,7 @@ constexpr int DOT_ROWS = 2;
 #endif
 constexpr int DOT_OUTPUTS = 4;
 constexpr int64_t DOT_DEPTH = 1024;   // features at a time: some rows of both sides stay in the first-level cache
+constexpr int64_t DOT_BLOCK = 2 * DOT_ROWS;  // rows that read some weights while these are in the first-level cache
 constexpr int64_t DOT_CHUNK = 32;     // outputs that a thread takes at once: their weights stay in its second-level cache
 
 // Adds the products of M rows and N rows of weights to y.
@@ -128,16 +129,19 @@ static void linear_chunk(const LinearMap& map, int64_t first, int64_t last, cons
         for (int64_t n = first; n < last; ++n) y[n] = (w.bias ? w.bias[n] : 0.0f) + (added ? added[n] : 0.0f);
     }
     for (int64_t k = 0; k < w.depth; k += DOT_DEPTH)
-        for (int64_t m = 0; m < map.rows; m += DOT_ROWS) {
-            const int64_t rows = least(DOT_ROWS, map.rows - m), depth = least(DOT_DEPTH, w.depth - k);
-            const float* x = map.x + m * map.x_row + k;
-            float* y = map.y + m * w.outputs;
-            int64_t n = first;
-            for (; n + DOT_OUTPUTS <= last; n += DOT_OUTPUTS) {
-                fetch();
-                dot_rows<DOT_OUTPUTS>(rows, depth, x, map.x_row, w.weight + n * w.row + k, w.row, y + n, w.outputs);
+        for (int64_t block = 0; block < map.rows; block += DOT_BLOCK) {
+            const int64_t depth = least(DOT_DEPTH, w.depth - k), end = least(block + DOT_BLOCK, map.rows);
+            for (int64_t n = first; n < last;) {
+                const float* weight = w.weight + n * w.row + k;
+                const bool whole = n + DOT_OUTPUTS <= last;
+                for (int64_t m = block; m < end; m += DOT_ROWS) {
+                    const float* x = map.x + m * map.x_row + k;
+                    float* y = map.y + m * w.outputs + n;
+                    if (whole) fetch(), dot_rows<DOT_OUTPUTS>(end - m, depth, x, map.x_row, weight, w.row, y, w.outputs);
+                    else dot_rows<1>(end - m, depth, x, map.x_row, weight, w.row, y, w.outputs);
+                }
+                n += whole ? DOT_OUTPUTS : 1;
             }
-            for (; n < last; ++n) dot_rows<1>(rows, depth, x, map.x_row, w.weight + n * w.row + k, w.row, y + n, w.outputs);
         }
     if (map.unit != Unit::none)
         for (int64_t m = 0; m < map.rows; ++m) apply(map.unit, map.y + m * w.outputs + first, last - first);
