@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from bench_accelerate import gain, race
-from common import spread, worst, write
+from common import replaced, spread, worst, write
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, PreTrainedModel
@@ -146,17 +146,23 @@ def training(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield case(title, (ways[name], ways["regard"]), bar, given.repeats, **told)
 
 
+PARTS = {"bert": bert, "gpt": gpt, "training": training}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="try the script out, in less than a minute")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="all cores by default")
     parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--only", choices=PARTS, help="a part's cases; they replace what is written of them")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     if given.quick:
         given.repeats = 2
     with torch.no_grad():
-        write("published", (case for part in (bert, gpt, training) for case in part(given)), quick=given.quick)
+        parts = PARTS.values() if given.only is None else (PARTS[given.only],)
+        found = (case for part in parts for case in part(given))
+        write("published", replaced("published", found) if given.only and not given.quick else found, quick=given.quick)
 
 
 if __name__ == "__main__":

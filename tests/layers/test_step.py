@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import regard as rg
 from regard import kernels
 from regard.layers.linear import MOST
 from regard.layers.step import causal_step, decoder_step
@@ -154,6 +155,15 @@ def test_what_the_kernels_do_not_compute_is_left_to_the_layer() -> None:
         assert decoder_step(layer) == layer.step
         for other in (transformer().double(), transformer(activation="gelu")):
             assert all(decoder_step(one) == one.step for one in other.decoder)
+
+
+@needs_kernels
+@torch.inference_mode()
+def test_an_accelerated_layer_that_keeps_its_precision_is_as_usual() -> None:
+    expected, model = written(gpt(), 3, 20, native=False), rg.accelerate(gpt())
+    torch.testing.assert_close(written(model, 3, 20, native=True), expected, rtol=0, atol=2e-5)
+    layer = rg.accelerate(transformer(), dtype=torch.bfloat16).decoder[0]
+    assert decoder_step(layer) == layer.step
 
 
 @needs_kernels

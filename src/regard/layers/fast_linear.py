@@ -68,6 +68,11 @@ class FastLinear(nn.Linear):
     _dtype: torch.dtype | None
     _plain: type[nn.Linear]  # what it was
 
+    @property
+    def same(self) -> bool:
+        """Whether it is the map of its weight in the weight's own dtype."""
+        return self._dtype in (None, self.weight.dtype)
+
     def forward(self, input: Tensor) -> Tensor:  # the name that nn.Linear has
         """The map.
 

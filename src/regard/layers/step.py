@@ -17,6 +17,7 @@ from regard.attention.score import Dot
 from regard.attention.sequence_pattern import KeyLengths
 from regard.attention.spec import PLAIN
 from regard.layers.causal_layer import CausalLayer
+from regard.layers.fast_linear import FastLinear
 from regard.layers.linear import Linear, fast, is_few, is_map
 from regard.layers.multi_head_attention import MultiHeadAttention
 from regard.layers.transformer_layer import DecoderLayer, FeedForward
@@ -193,7 +194,7 @@ def _is_usual(layer: nn.Module) -> bool:
 
 
 def _is_readable(one: nn.Module) -> bool:
-    return type(one) is Linear and is_map(one.weight, one.bias)
+    return (type(one) is Linear or (type(one) is FastLinear and one.same)) and is_map(one.weight, one.bias)
 
 
 def _is_norm(norm: nn.Module) -> bool:
