@@ -149,6 +149,7 @@ NB_MODULE(_native, module) {
         nb::gil_scoped_release unlocked;
         table().linear(&map, 1, threads);
     });
+    module.def("ask_for_large_pages", [](Address data, int64_t bytes) { ask_for_large_pages(at(data), bytes); });
     module.def("copy_runs", [](const std::array<int64_t, 3>& to, Address targets, const std::array<int64_t, 3>& from, Address sources,
                                int64_t batch, int64_t count, int64_t heads, int64_t bytes, int threads) {
         for (const int64_t* chosen : {at<int64_t>(targets), at<int64_t>(sources)})

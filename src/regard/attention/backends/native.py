@@ -31,6 +31,7 @@ CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3
 ACTIVATIONS = ("tanh", "relu", "sigmoid")
 NORMALIZERS = {Softmax: 0, Sigmoid: 1, Entmax: 2, Sparsemax: 2}
 MOST_BIAS = 1 << 26  # numbers of a bias's gradient, which is kept for each head and sequence before it is added up
+FRESH = 1 << 25  # bytes from which on glibc asks the system for each allocation
 View = tuple[int, int, int, int, int]  # address and strides
 NOTHING: View = (0, 0, 0, 0, 0)
 ALL_SEEN = NativeMask()
@@ -177,7 +178,7 @@ def _summaries(call: Call, summary: Summary, row: Statistic) -> Seen:
     (batch, heads, rows, _), columns = call.query.shape, call.key.shape[2]
 
     def room(wanted: bool, *sizes: int, dtype: torch.dtype = call.dtype) -> Tensor | None:
-        return torch.zeros(batch, heads, *sizes, dtype=dtype) if wanted else None
+        return _empty(batch, heads, *sizes, dtype=dtype).zero_() if wanted else None
 
     k, grid = summary.top_k, summary.grid or (0, 0)
     found = Seen(
@@ -203,10 +204,18 @@ def _summaries(call: Call, summary: Summary, row: Statistic) -> Seen:
 
 
 def _forward(call: Call, parts: list[Part], statistic: Tensor | None) -> Tensor:
-    output = torch.empty((*call.query.shape[:3], call.value.shape[3]), dtype=call.query.dtype)
+    output = _empty(*call.query.shape[:3], call.value.shape[3], dtype=call.query.dtype)
     for part in parts:
         kernels.module().forward(*_problem(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part)))
     return output
+
+
+def _empty(*sizes: int, dtype: torch.dtype) -> Tensor:
+    """A new tensor, in large pages where its memory comes fresh from the system."""
+    made = torch.empty(sizes, dtype=dtype)
+    if made.nbytes >= FRESH:
+        kernels.module().ask_for_large_pages(made.data_ptr(), made.nbytes)
+    return made
 
 
 def _of(call: Call, part: Part) -> Call:
@@ -234,7 +243,7 @@ def _backward(
     """The gradients of query, key, value and what the values hold, in the order of `spec.held`."""
     spec, dtype = call.spec, call.dtype
     (batch, heads, rows, _), columns = call.query.shape, call.key.shape[2]
-    d_query, d_key, d_value = (torch.empty(x.shape, dtype=x.dtype) for x in (call.query, call.key, call.value))
+    d_query, d_key, d_value = (_empty(*x.shape, dtype=x.dtype) for x in (call.query, call.key, call.value))
     normalizer, bias = spec.normalizer, spec.bias
     counts = [0 if part is None else len(part.held) for part in (spec.score, normalizer, spec.pattern, bias)]
     at = 3 + counts[0]
