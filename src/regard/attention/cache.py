@@ -310,7 +310,8 @@ def _copy(to: Tensor, source: Tensor, rows: Tensor | None = None, others: Tensor
     count, sizes = len(to) if rows is None else len(rows), to.shape[1:]
     runs = all(x.stride(3) == 1 and (sizes[1] == 1 or x.stride(2) == sizes[2]) for x in (to, source))
     small = count * sizes[0] * sizes[1] * sizes[2] < SMALL
-    if small or not runs or not to.is_cpu or to.dtype is not source.dtype or kernels.missing() is not None:
+    seen = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or type(source) is not Tensor
+    if small or seen or not runs or not to.is_cpu or to.dtype is not source.dtype or kernels.missing() is not None:
         if rows is None or others is None:
             to.copy_(source)
         else:
