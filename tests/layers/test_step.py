@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import regard as rg
 from regard import kernels
+from regard.layers.attention_config import AttentionConfig
 from regard.layers.linear import MOST
 from regard.layers.step import causal_step, decoder_step
 from regard.models.gpt import GPT, GPTConfig
@@ -141,7 +142,7 @@ def test_a_row_does_not_depend_on_those_beside_it() -> None:
 
 @needs_kernels
 def test_what_the_kernels_do_not_compute_is_left_to_the_layer() -> None:
-    """Other scores, norms and maps, hooks, training, gradients, many rows, other dtypes: never a wrong answer."""
+    """Hooks, training, other maps, dtypes, activations, scores, normalizers, patterns and biases."""
     layer = transformer().decoder[0]
     with torch.inference_mode():
         assert decoder_step(layer) != layer.step
@@ -153,7 +154,14 @@ def test_what_the_kernels_do_not_compute_is_left_to_the_layer() -> None:
         layer.eval()
         layer.feed_forward.expand = nn.Linear(24, 37)
         assert decoder_step(layer) == layer.step
-        for other in (transformer().double(), transformer(activation="gelu")):
+        for other in (
+            transformer().double(),
+            transformer(activation="gelu"),
+            transformer(attention=AttentionConfig(score=rg.Cosine(3.0))),
+            transformer(attention=AttentionConfig(normalizer=rg.Entmax(1.5))),
+            transformer(attention=AttentionConfig(pattern=rg.Dilated(left=4, right=0, dilation=2))),
+            transformer(attention=AttentionConfig(position_bias=rg.ALiBiSlopes())),
+        ):
             assert all(decoder_step(one) == one.step for one in other.decoder)
 
 
@@ -184,19 +192,25 @@ def test_gradients_and_many_rows_go_by_the_layer() -> None:
 
 @needs_kernels
 @torch.inference_mode()
-def test_a_layer_changes_its_mode_or_its_input_on_the_way() -> None:
+def test_dropout_begins_on_the_way() -> None:
     model = gpt()
-    state = model.start(torch.tensor([[5, 6]]))
-    model.step(torch.tensor([[7]]), state)
-    model.train()  # dropout from here on: two runs differ
-    again = [model.step(torch.tensor([[8]]), state) for _ in range(2)]
-    assert not torch.equal(*again)
-    model.eval()
-    bent = causal_step(model.layers[0])
-    x = torch.randn(24, 1, 1).transpose(0, 2)[:, :, ::1]
-    past = state.past[0]
+    found = []
+    for _ in range(2):
+        state = model.eval().start(torch.tensor([[5, 6]]))
+        model.train()
+        found.append(model.step(torch.tensor([[7]]), state))
+    assert not torch.equal(*found)
+
+
+@needs_kernels
+@torch.inference_mode()
+def test_an_input_with_strides_of_its_own() -> None:
+    model = gpt()
+    past = model.start(torch.tensor([[5, 6], [7, 8]])).past[0]
+    x = torch.randn(24, 1, 2).transpose(0, 2)
+    assert not x.is_contiguous()
     expected = model.layers[0](x, past=_copy(past))
-    torch.testing.assert_close(bent(x, past), expected, rtol=0, atol=2e-5)
+    torch.testing.assert_close(causal_step(model.layers[0])(x, past), expected, rtol=0, atol=2e-5)
 
 
 def _copy(past: Any) -> Any:

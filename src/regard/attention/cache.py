@@ -10,6 +10,7 @@ from torch import Tensor
 from regard import kernels
 from regard.attention.check import check_integer, is_dense, show
 from regard.attention.pattern import Pattern
+from regard.attention.watched import watched
 from regard.errors import ConfigError, ShapeError
 
 SLACK = 64  # positions that a buffer has to spare at least, so that it is not moved at every step
@@ -144,12 +145,10 @@ class KeyValueCache:
             self._length += new
         return keys, values, self._length - new - kept
 
-    def holds(self, sizes: tuple[int, int, int], like: Tensor, *, some: bool = False) -> bool:
-        """Whether new keys and values, (B, G, E) like a tensor, go with what is kept; and, if asked, there is any."""
-        if self._key is None or self._value is None:
-            return not some
+    def goes_with(self, sizes: tuple[int, int, int], like: Tensor) -> bool:
+        """Whether keys and values (B, G, E) of a tensor's dtype and device go with what is kept, if anything is."""
         return all(
-            (*x.shape[:2], x.shape[3]) == sizes and x.dtype is like.dtype and x.device == like.device
+            x is None or ((*x.shape[:2], x.shape[3]) == sizes and x.dtype is like.dtype and x.device == like.device)
             for x in (self._key, self._value)
         )
 
@@ -310,8 +309,8 @@ def _copy(to: Tensor, source: Tensor, rows: Tensor | None = None, others: Tensor
     count, sizes = len(to) if rows is None else len(rows), to.shape[1:]
     runs = all(x.stride(3) == 1 and (sizes[1] == 1 or x.stride(2) == sizes[2]) for x in (to, source))
     small = count * sizes[0] * sizes[1] * sizes[2] < SMALL
-    seen = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or type(source) is not Tensor
-    if small or seen or not runs or not to.is_cpu or to.dtype is not source.dtype or kernels.missing() is not None:
+    alike = to.is_cpu and to.dtype is source.dtype and type(source) is Tensor
+    if small or not (runs and alike) or watched() or kernels.missing() is not None:
         if rows is None or others is None:
             to.copy_(source)
         else:

@@ -10,27 +10,6 @@ namespace regard::REGARD_ISA {
 
 static thread_local Scratch scratch;
 
-// Pieces that threads take one after the other, neighbors together: they share keys.
-template <typename Work>
-static void shared_out(int64_t pieces, int64_t together, int threads, const Work& work) {
-    struct Shared {
-        int64_t next, pieces, together;
-        const Work* work;
-    } shared{0, pieces, together, &work};
-    const int useful = int(least(threads, (pieces + together - 1) / together));
-    parallel(
-        useful,
-        [](void* data, int, int) {
-            Shared& s = *static_cast<Shared*>(data);
-            for (;;) {
-                const int64_t from = __atomic_fetch_add(&s.next, s.together, __ATOMIC_RELAXED);
-                if (from >= s.pieces) return;
-                for (int64_t i = from; i < least(from + s.together, s.pieces); ++i) (*s.work)(i);
-            }
-        },
-        &shared);
-}
-
 template <typename In, typename T>
 static void few_of(const Problem& p) {
     const int64_t pieces = (p.columns + CUT - 1) / CUT, heads = p.batch * p.heads;

@@ -32,28 +32,11 @@ static void ask_for_large_pages(void* data, int64_t bytes) {
 // For i < count and each head: of `from` the sequence sources[i] to the sequence targets[i] of `to`. Null stands for i itself.
 static void copy_runs(const Runs& to, const int64_t* targets, const Runs& from, const int64_t* sources, int64_t count, int64_t heads,
                       int64_t bytes, int threads) {
-    auto copy = [&](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i) {
-            const int64_t n = i / heads, h = i % heads, target = targets ? targets[n] : n, source = sources ? sources[n] : n;
-            std::memcpy(to.data + target * to.batch + h * to.head, from.data + source * from.batch + h * from.head, size_t(bytes));
-        }
-    };
     const int64_t runs = count * heads;
-    struct Shared {
-        decltype(copy)& work;
-        int64_t runs, next;
-    } shared{copy, runs, 0};
-    parallel(
-        runs * bytes < BYTES_FOR_THREADS ? 1 : threads,
-        [](void* data, int, int) {
-            Shared& s = *static_cast<Shared*>(data);
-            for (;;) {
-                const int64_t first = __atomic_fetch_add(&s.next, RUNS_TOGETHER, __ATOMIC_RELAXED);
-                if (first >= s.runs) return;
-                s.work(first, first + RUNS_TOGETHER < s.runs ? first + RUNS_TOGETHER : s.runs);
-            }
-        },
-        &shared);
+    shared_out(runs, RUNS_TOGETHER, runs * bytes < BYTES_FOR_THREADS ? 1 : threads, [&](int64_t i) {
+        const int64_t n = i / heads, h = i % heads, target = targets ? targets[n] : n, source = sources ? sources[n] : n;
+        std::memcpy(to.data + target * to.batch + h * to.head, from.data + source * from.batch + h * from.head, size_t(bytes));
+    });
 }
 
 }  // namespace regard

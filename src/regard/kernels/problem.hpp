@@ -126,7 +126,7 @@ struct LinearMap {
 
 // A norm over the features of a row, before or after a part of a layer.
 struct Norm {
-    const float *gain = nullptr, *shift = nullptr;  // each may be null
+    const float *gain = nullptr, *shift = nullptr;
     double eps = 0;
     bool before = false;
 };

@@ -25,30 +25,31 @@ static void normalize(const Norm& norm, int64_t rows, int64_t size, const float*
         const float variance = sum(x, [mean](Vec<float> v) { return (v - mean) * (v - mean); }) / float(size);
         const float factor = float(1 / __builtin_sqrt(double(variance) + norm.eps));
         for (int64_t i = 0; i < size; ++i)
-            y[i] = (x[i] - mean) * factor * (norm.gain ? norm.gain[i] : 1.0f) + (norm.shift ? norm.shift[i] : 0.0f);
+            y[i] = (x[i] - mean) * factor * norm.gain[i] + norm.shift[i];
     }
 }
 
 static thread_local Scratch step_scratch;
 
-// x (rows x size, contiguous) = what the layer makes of it by attention. `attention` says all but query and output, which
+// x (rows x size, contiguous) = what the layer makes of it by attention. `given` says all but query and output, which
 // lie in the kernel's own memory: B sequences with L rows each. New keys and values go to the last of their columns.
 static void attention_part(const AttentionPart& part, float* x, const Problem& given) {
     Problem p = given;
-    const int64_t rows = p.batch * p.rows, size = part.query.depth, wide_rows = part.query.outputs;
+    const int64_t rows = p.batch * p.rows, size = part.query.depth, queries = part.query.outputs;
     const bool news = part.key.weight != nullptr;
     const int64_t keys = news ? part.key.outputs : 0, values = news ? part.value.outputs : 0;
     const int64_t mixed = p.heads * p.value_dim;
-    step_scratch.reserve(sizeof(float) * size_t(rows * (size + wide_rows + keys + values + mixed)) + 5 * 64);
+    step_scratch.reserve(sizeof(float) * size_t(rows * (size + queries + keys + values + mixed)) + 5 * 64);
     float* normed = step_scratch.take<float>(rows * size);
-    float* query = step_scratch.take<float>(rows * wide_rows);
+    float* query = step_scratch.take<float>(rows * queries);
     float* key = step_scratch.take<float>(rows * keys);
     float* value = step_scratch.take<float>(rows * values);
     float* output = step_scratch.take<float>(rows * mixed);
 
     if (part.norm.before) normalize(part.norm, rows, size, x, normed);
     const float* from = part.norm.before ? normed : x;
-    const LinearMap maps[3] = {{part.query, rows, from, size, query}, {part.key, rows, from, size, key}, {part.value, rows, from, size, value}};
+    const LinearMap maps[3] = {
+        {part.query, rows, from, size, query}, {part.key, rows, from, size, key}, {part.value, rows, from, size, value}};
     linear(maps, news ? 3 : 1, p.threads);
     if (news)
         shared_out(p.batch, 8, rows * (keys + values) < (1 << 14) ? 1 : p.threads, [&](int64_t b) {
@@ -59,7 +60,7 @@ static void attention_part(const AttentionPart& part, float* x, const Problem& g
                             size_t(p.value_dim) * sizeof(float));
             }
         });
-    p.query = {query, p.rows * wide_rows, p.dim, wide_rows, 1};
+    p.query = {query, p.rows * queries, p.dim, queries, 1};
     p.output = {output, p.rows * mixed, p.value_dim, mixed, 1};
     forward(p);
     const LinearMap last{part.output, rows, output, mixed, x, x};

@@ -9,10 +9,10 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn import functional
 
 from regard import kernels
+from regard.attention.watched import watched
 
 MOST = 128  # rows for which the kernel was faster or nearly as fast, with 256 to 2,048 inputs and 256 to 8,000 outputs
 
@@ -71,31 +71,27 @@ def is_few(x: Tensor, features: int) -> bool:
     """Whether these are a few rows of float32 on the CPU, and nobody looks on or changes them."""
     return (
         not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
+        and not watched()
         and type(x) is Tensor
-        and not torch.jit.is_tracing()  # which makes tensors of sizes
         and x.dim() > 0
         and 0 < x.numel() <= MOST * features
         and x.is_cpu
         and x.dtype is torch.float32
         and x.layout is torch.strided
         and not torch._C._is_any_autocast_enabled()
-        and not torch._C._len_torch_dispatch_stack()
-        and forward_ad._current_level < 0
-        and torch._C._functorch.maybe_current_level() is None
     )
 
 
 def is_map(weight: Tensor, bias: Tensor | None) -> bool:
     """Whether the kernel can read these: float32 that lies in the CPU's memory, rows without gaps."""
     return (
-        _is_plain(weight)
+        is_plain(weight)
         and weight.dim() == 2
         and weight.stride(1) == 1
-        and (bias is None or (_is_plain(bias) and bias.shape == weight.shape[:1] and bias.stride(0) == 1))
+        and (bias is None or (is_plain(bias) and bias.shape == weight.shape[:1] and bias.stride(0) == 1))
     )
 
 
-def _is_plain(x: Tensor) -> bool:
+def is_plain(x: Tensor) -> bool:
     """Whether it is a tensor or parameter of float32 that lies in the CPU's memory."""
     return type(x) in (nn.Parameter, Tensor) and x.is_cpu and x.dtype is torch.float32 and x.layout is torch.strided

@@ -18,7 +18,7 @@ from regard.attention.sequence_pattern import KeyLengths
 from regard.attention.spec import PLAIN
 from regard.layers.causal_layer import CausalLayer
 from regard.layers.fast_linear import FastLinear
-from regard.layers.linear import Linear, fast, is_few, is_map
+from regard.layers.linear import Linear, fast, is_few, is_map, is_plain
 from regard.layers.multi_head_attention import MultiHeadAttention
 from regard.layers.transformer_layer import DecoderLayer, FeedForward
 
@@ -51,12 +51,11 @@ def decoder_step(layer: DecoderLayer) -> DecoderStep:
         return layer.step
 
     def step(x: Tensor, kept: KeyValueCache, source: KeyValueCache, pattern: Pattern) -> Tensor:
-        lengths = pattern.lengths if isinstance(pattern, KeyLengths) else None
         if layer.training or not (past.takes(x, kept) and memory.takes_memory(x, source, pattern)):
             return layer.step(x, kept, source, pattern)
         x = x.contiguous()
         past.step(x, kept)
-        memory.read(x, source, lengths)
+        memory.read(x, source, pattern)
         feed_forward.step(x)
         return x
 
@@ -110,7 +109,7 @@ class AttentionStep:
     def takes(self, x: Tensor, past: KeyValueCache) -> bool:
         """Whether K hypotheses of each of B sentences, x (B, K, D), can go on from their past."""
         sizes = (x.shape[0] * x.shape[1], self._groups, self._dim)
-        return is_few(x, self._size) and past.lookback == self._lookback and past.holds(sizes, x)
+        return is_few(x, self._size) and past.lookback == self._lookback and past.goes_with(sizes, x)
 
     def step(self, x: Tensor, past: KeyValueCache) -> None:
         """Go on with one more token of each, x (B, K, D), which changes in place; its keys and values are kept."""
@@ -127,11 +126,13 @@ class AttentionStep:
                 return False
         elif not isinstance(pattern, Full):
             return False
-        return memory.lookback is None and memory.holds((x.shape[0], self._groups, self._dim), x, some=True)
+        some = memory.lookback is None and memory.length > 0
+        return some and memory.goes_with((x.shape[0], self._groups, self._dim), x)
 
-    def read(self, x: Tensor, memory: KeyValueCache, lengths: Tensor | None) -> None:
-        """What the hypotheses, x (B, K, D), find in the memory of B sources; in place."""
+    def read(self, x: Tensor, memory: KeyValueCache, pattern: Pattern) -> None:
+        """What the hypotheses, x (B, K, D), find in what the pattern shows of B sources; in place."""
         keys, values, _ = memory.kept
+        lengths = pattern.lengths if isinstance(pattern, KeyLengths) else None
         self._run(x, (x.shape[0], x.shape[1]), keys, values, lengths)
 
     def _run(self, x: Tensor, batch: tuple[int, int], keys: Tensor, values: Tensor, lengths: Tensor | None) -> None:
@@ -201,7 +202,7 @@ def _is_norm(norm: nn.Module) -> bool:
     """Whether it is the usual norm over one dimension, with a gain and a shift of float32 on the CPU."""
     if type(norm) is not nn.LayerNorm or len(norm.normalized_shape) != 1 or norm.weight is None or norm.bias is None:
         return False
-    return all(x.is_cpu and x.dtype is torch.float32 and x.is_contiguous() for x in (norm.weight, norm.bias))
+    return all(is_plain(x) and x.is_contiguous() for x in (norm.weight, norm.bias))
 
 
 def _maps(attention: MultiHeadAttention) -> tuple[nn.Linear, ...]:
