@@ -55,3 +55,14 @@ def test_half_inputs() -> None:
         _, truth = rg.attend(query, query, query, summary=rg.Summary(entropy=True, key_mass=True), backend="reference")
     torch.testing.assert_close(seen.entropy, truth.entropy, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(seen.key_mass, truth.key_mass, rtol=1e-3, atol=1e-3)
+
+
+def test_a_row_whose_weights_are_all_tiny() -> None:
+    """Sigmoid's weights down to 1e-43 in float64: their mean position is a ratio of them."""
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 1, 2, 20, 4, dtype=torch.float64)
+    given = {"normalizer": rg.Sigmoid(-95.0), "summary": rg.Summary(expected_key=True, weights=True)}
+    expected, found = (rg.attend(query, key, value, **given, backend=name)[1] for name in ("reference", "native"))
+    assert 0 < expected.weights.max() < 1e-38
+    torch.testing.assert_close(found.expected_key, expected.expected_key, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.weights, expected.weights, rtol=1e-12, atol=0)

@@ -15,7 +15,7 @@ REGARD_INLINE void activate(Vec<T>* x) {
     } else {  // 1 / (1 + e^-x), and tanh(x) = 2 / (1 + e^-2x) - 1
         constexpr bool tangent = KIND == Activation::tanh;
 #pragma GCC unroll 8
-        for (int i = 0; i < N; ++i) x[i] = smaller<T>(all(T(125)), x[i] * T(tangent ? -2 * LOG2E : -LOG2E));
+        for (int i = 0; i < N; ++i) x[i] = smaller<T>(all(HIGHEST<T>), x[i] * T(tangent ? -2 * LOG2E : -LOG2E));
         powers_of_two<N>(x);
 #pragma GCC unroll 8
         for (int i = 0; i < N; ++i) x[i] = reciprocal<T>(x[i] + T(1));

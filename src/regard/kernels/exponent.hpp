@@ -39,6 +39,10 @@ REGARD_INLINE void powers_of_two(Vec<float>* x) {
     for (int i = 0; i < N; ++i) x[i] = y[i] * (Vec<float>)(((Ints<float>)shifted[i] + (126 - 0x4b400000)) << 23);
 }
 
+// 1 / (1 + 2^x) is a normal number up to here.
+template <typename T>
+constexpr T HIGHEST = sizeof(T) == 8 ? T(1022) : T(125);
+
 template <int N>
 REGARD_INLINE void powers_of_two(Vec<double>* x) {
     for (int i = 0; i < N; ++i)

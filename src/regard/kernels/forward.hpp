@@ -82,7 +82,7 @@ static void sigmoids(const Block& block, int64_t count, T offset, T* scores) {
     for (int64_t r = 0; r < block.padded; r += LANES<T>)
         for (int64_t i = 0; i < count; ++i) {
             const Vec<T> x = (load(scores + i * SIDE + r) + offset) * T(-LOG2E);
-            store(scores + i * SIDE + r, reciprocal<T>(1 + power_of_two(smaller<T>(all(T(125)), x))));
+            store(scores + i * SIDE + r, reciprocal<T>(1 + power_of_two(smaller<T>(all(HIGHEST<T>), x))));
         }
 }
 

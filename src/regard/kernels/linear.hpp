@@ -96,7 +96,7 @@ static void apply(Unit unit, float* y, int64_t count) {
             return each_vector(y, count, [](Vec<float> x) { return x < 0.0f ? Vec<float>{} : x; });  // NaN stays
         case Unit::swish:
             return each_vector(y, count, [](Vec<float> x) {
-                return x * reciprocal<float>(1.0f + power_of_two(smaller<float>(all(125.0f), x * float(-LOG2E))));
+                return x * reciprocal<float>(1.0f + power_of_two(smaller<float>(all(HIGHEST<float>), x * float(-LOG2E))));
             });
         case Unit::gelu_tanh:
             return each_vector(y, count, [](Vec<float> x) {
