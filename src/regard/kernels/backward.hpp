@@ -169,15 +169,26 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
             const Gauss<T> gauss = gauss_of<T>(p, block);
             T center[SIDE] = {}, sigma[SIDE] = {};
             const Reach reach = reach_of(p, block);
-            // Scores, weights and their gradients of the panel, at a place of the strip.
+            const Support<T>* support = nullptr;  // of the weights, where they are made from whole rows
+            bool few = false;                     // rows weigh more than a few columns: none
+            // Scores and weights of the panel, at a place of the strip.
             auto weigh_panel = [&](int64_t place) {
                 products.take_keys(b, g, panel);
+                T* s = scores + place * SIDE;
+                score(p, block, panel, products, s, p.softcap != 0 ? capped + place * SIDE : nullptr);
+                reweigh(p, block, panel, rebuilt, s);
+            };
+            // The gradients of the weights.
+            auto differentiate_weights = [&](int64_t place) {
                 products.take_values(b, g, panel);
                 T *s = scores + place * SIDE, *y = gradient + place * SIDE;
-                score(p, block, panel, products, s, p.softcap != 0 ? capped + place * SIDE : nullptr);
-                products.of_weights(block, panel, y);
-                if (whole_rows(p)) hide(block, panel, T(0), y);  // sums over all columns come next
-                reweigh(p, block, panel, rebuilt, s);
+                if (!few) products.of_weights(block, panel, y);
+                if (whole_rows(p) && !few) hide(block, panel, T(0), y);  // sums over all columns come next
+                if constexpr (!Kind::PAIRS)
+                    if (support) {
+                        const Nonzeros places(block, panel, s, support->scarce());
+                        dots(places, products.value, (const T*)incoming_by_row, value_row, p.value_dim, y);
+                    }
                 if (any_factor(p))
                     through_factors(p, block, panel, gauss, s, y, mixed + place * SIDE, grad.center ? center : nullptr,
                                     sigma);
@@ -190,60 +201,77 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 hide(block, panel, T(0), y);
                 add_to_bias(p, grad, block, panel, y);
                 if (p.softcap != 0) uncap(block, panel, capped + place * SIDE, y);
-                products.of_values(block, panel, s, value_sum + panel.start * value_row, value_row);
+                T *of_keys = key_sum + panel.start * row, *of_values = value_sum + panel.start * value_row;
+                if constexpr (!Kind::PAIRS) {
+                    if (few) {
+                        const Nonzeros places(block, panel, scores + place * SIDE);
+                        for (int64_t n = 0; n < places.count; ++n) {
+                            const int64_t i = places.column(n), r = places.row(n);
+                            add_scaled(of_values + i * value_row, incoming_by_row + r * value_row, value_row, s[places.at[n]]);
+                            add_scaled(of_keys + i * row, queries_by_row + r * row, row, y[places.at[n]]);
+                        }
+                        return add_scarce(places, y, products.key, p.dim, results, row);
+                    }
+                }
+                products.of_values(block, panel, s, of_values, value_row);
                 if constexpr (!Kind::PAIRS)
                     if (p.vector) {
                         T* vector = grad.vector ? static_cast<T*>(grad.vector) + (b * p.heads + h) * p.dim : nullptr;
                         differentiate_additive<T>(p, block, count, products.key, (const T*)query, (const T*)y, query_sum,
-                                                  key_sum + panel.start * row, row, vector);
+                                                  of_keys, row, vector);
                         return;
                     }
                 products.rescale(count, y);
-                products.of_keys(block, panel, y, key_sum + panel.start * row, row);
+                products.of_keys(block, panel, y, of_keys, row);
                 products.of_queries(block, panel, y, query_sum);
             };
-            RowSums<T> sums;
-            int64_t place = 0;
-            for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
-                look(p, block, reach, at, panel);
-                if (panel.sight == Sight::empty) continue;
-                const int64_t count = panel.stop - panel.start;
-                weigh_panel(place);
-                if (!whole_rows(p)) {
-                    differentiate(p, block, panel, rebuilt, scores, gradient);
-                    add_panel(0);
-                } else {
-                    with_entmax<T>(p, h, [&](const auto& kind) {
-                        add_to_sums(block, count, kind, grad.alphas != nullptr, scores + place * SIDE,
-                                    gradient + place * SIDE, sums);
-                    });
-                    place += count;
-                }
-            }
-            if (whole_rows(p)) {
-                place = 0;
+            auto for_panels = [&](const auto& use) {  // `use(place)`, of those that some row sees
+                int64_t place = 0;
                 for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
                     look(p, block, reach, at, panel);
                     if (panel.sight == Sight::empty) continue;
-                    with_entmax<T>(p, h, [&](const auto& kind) {
-                        sparse_gradient(block, panel.stop - panel.start, kind, sums, rebuilt.of_level,
-                                        scores + place * SIDE, gradient + place * SIDE);
-                    });
-                    add_panel(place);
-                    place += panel.stop - panel.start;
+                    use(place);
+                    if (whole_rows(p)) place += panel.stop - panel.start;
                 }
-                if (grad.alphas)
-                    with_entmax<T>(p, h, [&](const auto& kind) {
+            };
+            if (!whole_rows(p)) {
+                for_panels([&](int64_t) {
+                    weigh_panel(0);
+                    differentiate_weights(0);
+                    differentiate(p, block, panel, rebuilt, scores, gradient);
+                    add_panel(0);
+                });
+            } else {
+                Support<T> counted;
+                for_panels([&](int64_t place) {
+                    weigh_panel(place);
+                    if (!Kind::PAIRS) counted.add(block, panel, scores + place * SIDE);
+                });
+                if (!Kind::PAIRS) support = &counted, few = !p.vector && (~counted.scarce() & ones(0, block.count)) == 0;
+                if (few) fill(results, SIDE * row, T(0));
+                with_entmax<T>(p, h, [&](const auto& kind) {
+                    RowSums<T> sums;
+                    for_panels([&](int64_t place) {
+                        differentiate_weights(place);
+                        add_to_sums(block, panel.stop - panel.start, kind, grad.alphas != nullptr, scores + place * SIDE,
+                                    gradient + place * SIDE, sums);
+                    });
+                    for_panels([&](int64_t place) {
+                        sparse_gradient(block, panel.stop - panel.start, kind, sums, rebuilt.of_level, scores + place * SIDE,
+                                        gradient + place * SIDE);
+                        add_panel(place);
+                    });
+                    if (grad.alphas)
                         static_cast<T*>(grad.alphas)[b * p.heads + h] +=
                             alpha_gradient(block, kind, sums, rebuilt.of_level, rebuilt.level);
-                    });
+                });
             }
             if (grad.center) {
                 const int64_t at = (b * p.heads + h) * p.rows + block.first;
                 copy_out(center, 0, 1, block.count, T(1), static_cast<T*>(grad.center) + at, 0, 1);
                 copy_out(sigma, 0, 1, block.count, T(1), static_cast<T*>(grad.sigma) + at, 0, 1);
             }
-            transpose(query_sum, SIDE, p.dim, block.padded, results, row);
+            if (!few) transpose(query_sum, SIDE, p.dim, block.padded, results, row);
             copy_out(results, row, block.count, p.dim, scale,
                      grad.query.at<In>(b, h) + block.first * grad.query.row, grad.query.row, grad.query.column);
         }

@@ -29,6 +29,12 @@ struct Entmax {
     __attribute__((always_inline)) Vec<T> derivative(Vec<T> q) const {  // but for the factor 1 / slope
         return power<T, KIND == ANY ? ANY : KIND - 1>(q, 1 / slope - 1);
     }
+    // What the norm of a sum of weights has too much, over its derivative but for that of the sum: sum - sum^(1 - slope).
+    __attribute__((always_inline)) Vec<T> excess(Vec<T> sum) const {
+        if constexpr (KIND == 1) return sum - T(1);
+        const Vec<T> norm = KIND == 2 ? square_root(sum) : power<T, ANY>(sum, slope);
+        return sum - sum / norm;
+    }
     __attribute__((always_inline)) Vec<T> derivative_of(Vec<T> weight) const {  // the same from the weight: w^(2 - alpha)
         if constexpr (KIND == 1) return power<T, 0>(weight, T(0));
         if constexpr (KIND == 2) return square_root(weight);
@@ -48,30 +54,29 @@ static void with_entmax(const Problem& p, int64_t h, const Body& body) {
 // The threshold of LANES rows of a strip (columns x SIDE), whose largest scores are `shift`.
 template <typename T, int KIND>
 static Vec<T> threshold(const T* scores, int64_t columns, Vec<T> shift, const Entmax<T, KIND>& kind) {
-    auto sum = [&](Vec<T> level, Vec<T>* steep) {
+    auto sum = [&](Vec<T> level, Vec<T>* steep) {  // of the weights, and of their derivatives but for the factor 1 / slope
         Vec<T> total{}, slope{};
         for (int64_t i = 0; i < columns; ++i) {
             const Vec<T> q = (load(scores + i * SIDE) - shift) * kind.slope - level;
             total += kind.weight(q);
             if (steep) slope += kind.derivative(q);
         }
-        if (steep) *steep = slope / kind.slope;
+        if (steep) *steep = slope;
         return total;
     };
     Vec<T> level = all(T(-1)), steep;  // the largest weight is 1: the sum is 1 or more
-    if constexpr (KIND != ANY) {
-        // The sum is convex in the level: Newton's steps from the left rise to the root, and end where they don't rise.
+    if (kind.slope <= T(1)) {
+        // Up to alpha = 2 the sum's power `slope`, a norm, is convex in the level, and nearly straight: Newton's steps from the left
+        // rise to the root, and end where they don't rise.
         for (int step = 0; step < 64; ++step) {
-            const Vec<T> total = sum(level, &steep), next = level + (total - T(1)) / steep;
+            const Vec<T> total = sum(level, &steep), next = level + kind.excess(total) / steep;
             const auto rises = next > level;
-            bool any = false;
-            for (int i = 0; i < LANES<T>; ++i) any |= rises[i] != 0;
             level = rises ? next : level;
-            if (!any) break;
+            if (!bits_of<T>(rises)) break;
         }
         return level;
     }
-    // By halves of the logarithm of the largest weight: for a large alpha the levels themselves lie too close to 0.
+    // Else by halves of the logarithm of the largest weight: for a large alpha the levels themselves lie too close to 0.
     const T width = T(::log2(double(columns)));
     Vec<T> high{}, low = all(-width);
     for (int step = 0; step < (sizeof(T) == 8 ? 52 : 26); ++step) {
@@ -82,7 +87,7 @@ static Vec<T> threshold(const T* scores, int64_t columns, Vec<T> shift, const En
     level = -power_of_two(high * kind.slope);
     for (int step = 0; step < 2; ++step) {
         const Vec<T> total = sum(level, &steep);
-        level = steep > T(0) ? level + (total - T(1)) / steep : level;
+        level = steep > T(0) ? level + (total - T(1)) * kind.slope / steep : level;
     }
     return level;
 }

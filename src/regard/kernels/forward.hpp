@@ -5,6 +5,7 @@
 #include "additive.hpp"
 #include "entmax.hpp"
 #include "factors.hpp"
+#include "support.hpp"
 
 namespace regard::REGARD_ISA {
 
@@ -86,8 +87,6 @@ static void sigmoids(const Block& block, int64_t count, T offset, T* scores) {
         }
 }
 
-REGARD_INLINE bool whole_rows(const Problem& p) { return p.normalizer == Normalizer::entmax; }
-
 template <typename In, typename T, typename Kind>
 static void forward_block(const Problem& p, const Block& block, Scratch& scratch) {
     constexpr int W = LANES<T>;
@@ -113,6 +112,7 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
     Panel panel;
     const Reach reach = reach_of(p, block);
     int64_t columns = 0;  // of the strip so far
+    bool few = false;     // weights that are not 0: `rows` takes the output, as rows
     auto score_panel = [&](T* to) {
         products.take_keys(block.b, g, panel);
         score(p, block, panel, products, to, (T*)nullptr);
@@ -122,6 +122,8 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
     auto mix_panel = [&](T* weights) {
         if (any_factor(p)) weigh(p, block, panel, gauss, weights);
         products.take_values(block.b, g, panel);
+        if constexpr (!Kind::PAIRS)
+            if (few) return add_scarce(Nonzeros(block, panel, weights), weights, products.value, p.value_dim, rows, value_row);
         products.mix(block, panel, weights, output);
     };
     for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
@@ -143,6 +145,8 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
         with_entmax<T>(p, block.h, [&](const auto& kind) {
             sparse_weights(block, columns, kind, scores, run.top, run.total);
         });
+        few = !Kind::PAIRS && support_size(block, columns, scores) * SCARCE <= columns * block.count;
+        if (few) fill(rows, SIDE * value_row, T(0));
         columns = 0;
         for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
             look(p, block, reach, at, panel);
@@ -152,14 +156,16 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
         }
     }
 
-    for (int64_t r = 0; r < block.padded; r += W) {
-        const Vec<T> sum = load(run.total + r);
-        store(fade + r, !softmax ? all(T(1)) : sum > T(0) ? 1 / sum : all(T(0)));
+    if (softmax) {
+        for (int64_t r = 0; r < block.padded; r += W) {
+            const Vec<T> sum = load(run.total + r);
+            store(fade + r, sum > T(0) ? 1 / sum : all(T(0)));
+        }
+        for (int64_t v = 0; v < p.value_dim; ++v)
+            for (int64_t r = 0; r < block.padded; r += W)
+                store(output + v * SIDE + r, load(output + v * SIDE + r) * load(fade + r));
     }
-    for (int64_t v = 0; v < p.value_dim; ++v)
-        for (int64_t r = 0; r < block.padded; r += W)
-            store(output + v * SIDE + r, load(output + v * SIDE + r) * load(fade + r));
-    transpose(output, SIDE, p.value_dim, block.padded, rows, value_row);
+    if (!few) transpose(output, SIDE, p.value_dim, block.padded, rows, value_row);
     copy_out(rows, value_row, block.count, p.value_dim, T(1),
              p.output.at<In>(block.b, block.h) + block.first * p.output.row, p.output.row, p.output.column);
     if (p.statistic.data) {  // the largest score, and the logarithm of the sum relative to it

@@ -25,9 +25,11 @@ struct Products {
 
     void take_queries(const Block&, const T* columns, const T* rows) { query = columns, query_rows = rows; }
     void take_incoming(const Block&, const T* columns, const T* rows) { incoming = columns, incoming_rows = rows; }
-    void take_keys(int64_t b, int64_t g, const Panel& panel) { key = rows_of<In>(p.key, b, g, panel, p.dim, key_room); }
+    void take_keys(int64_t b, int64_t g, const Panel& panel) {
+        key = rows_of<In>(p.key, b, g, panel, p.dim, whole_rows(p), key_room);
+    }
     void take_values(int64_t b, int64_t g, const Panel& panel) {
-        value = rows_of<In>(p.value, b, g, panel, p.value_dim, value_room);
+        value = rows_of<In>(p.value, b, g, panel, p.value_dim, whole_rows(p), value_room);
     }
 
     // Scores (columns x padded rows) = K Q^T, and so the gradients of the weights, V dO^T: where half of the rows see

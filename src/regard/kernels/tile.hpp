@@ -15,6 +15,9 @@ struct Count {};  // a number that the compiler knows
 
 constexpr float INFINITE = __builtin_inff();
 
+// Whether the weights of a row are made from all of its scores at once.
+REGARD_INLINE bool whole_rows(const Problem& p) { return p.normalizer == Normalizer::entmax; }
+
 struct Span {
     int64_t start, stop;
     bool operator==(const Span&) const = default;
@@ -196,12 +199,13 @@ struct Rows {
     int64_t row, column;
 };
 
+// `together`: a row's numbers must be neighbors.
 template <typename In, typename T>
-static Rows<T> rows_of(const View& from, int64_t b, int64_t g, const Panel& panel, int64_t width, T* buffer) {
+static Rows<T> rows_of(const View& from, int64_t b, int64_t g, const Panel& panel, int64_t width, bool together, T* buffer) {
     const In* source = from.at<In>(b, g) + panel.start * from.row;
     const int64_t count = panel.stop - panel.start;
     if constexpr (Same<In, T>::value) {
-        if (!panel.holes) return {source, from.row, from.column};
+        if (!panel.holes && (from.column == 1 || !together)) return {source, from.row, from.column};
     }
     copy_in(source, from.row, from.column, count, width, buffer, width);
     if (panel.holes)

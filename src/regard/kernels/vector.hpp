@@ -155,6 +155,22 @@ REGARD_INLINE Vec<T> totals(const Vec<T>* x) {
     }
 }
 
+// A bit for each lane, from lanes whose bits are all set or none.
+template <typename T>
+REGARD_INLINE uint64_t bits_of(Ints<T> x) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return _mm512_movepi32_mask((__m512i)x);
+    else return _mm512_movepi64_mask((__m512i)x);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) return uint64_t(_mm256_movemask_ps((__m256)x));
+    else return uint64_t(_mm256_movemask_pd((__m256d)x));
+#else
+    uint64_t found = 0;
+    for (int i = 0; i < LANES<T>; ++i) found |= uint64_t(x[i] & 1) << i;
+    return found;
+#endif
+}
+
 // All bits set in the lanes whose bit is set.
 template <typename T>
 REGARD_INLINE Ints<T> spread(uint64_t bits) {
