@@ -224,6 +224,14 @@ def entmax_cases(shrink: int) -> Iterator[Case]:
         for way, bar, aim in zip(WAYS, (None, 8.0), (None, 15.0), strict=True):
             backward = way != "forward"
             yield faster(f"{name}, 8 heads x 512 tokens, {way}: entmax", bar, aim, partial(make, normalizer, backward))
+    for name, normalizer in (
+        ("sparsemax", rg.Sparsemax()),
+        ("entmax-1.5", rg.Entmax(1.5)),
+        ("entmax-1.2", rg.Entmax(1.2)),
+    ):
+        for way in WAYS:
+            run = partial(against_own, way != "forward", (1, HEADS, 2048 // shrink, DIM), normalizer=normalizer)
+            yield slower(f"{name}, 2,048 tokens, {way}: own softmax", None, None, run)
 
 
 def peak_cases(shrink: int) -> Iterator[Case]:
