@@ -170,7 +170,7 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
             T center[SIDE] = {}, sigma[SIDE] = {};
             const Reach reach = reach_of(p, block);
             const Support<T>* support = nullptr;  // of the weights, where they are made from whole rows
-            bool few = false;                     // rows weigh more than a few columns: none
+            bool few = false;                     // columns are all that any row weighs
             // Scores and weights of the panel, at a place of the strip.
             auto weigh_panel = [&](int64_t place) {
                 products.take_keys(b, g, panel);

@@ -66,8 +66,8 @@ static Vec<T> threshold(const T* scores, int64_t columns, Vec<T> shift, const En
     };
     Vec<T> level = all(T(-1)), steep;  // the largest weight is 1: the sum is 1 or more
     if (kind.slope <= T(1)) {
-        // Up to alpha = 2 the sum's power `slope`, a norm, is convex in the level, and nearly straight: Newton's steps from the left
-        // rise to the root, and end where they don't rise.
+        // Up to alpha = 2 the sum's power `slope`, a norm, is convex in the level, and nearly straight: Newton's steps from
+        // the left rise to the root, and end where they don't rise.
         for (int step = 0; step < 64; ++step) {
             const Vec<T> total = sum(level, &steep), next = level + kind.excess(total) / steep;
             const auto rises = next > level;
