@@ -95,9 +95,7 @@ static void seen(const Problem& p, bool* queries, bool* keys) {
                 bool* of_rows = queries + (b * p.heads + h) * p.rows + block.first;
                 bool* of_columns = keys + (b * p.groups + h / (p.heads / p.groups)) * p.columns;
                 Panel panel;
-                for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
-                    look(p, block, reach, at, panel);
-                    if (panel.sight == Sight::empty) continue;
+                for_panels(p, block, reach, panel, [&] {
                     uint64_t some = 0;
                     for (int64_t c = panel.start; c < panel.stop; ++c) {
                         const uint64_t rows =
@@ -106,7 +104,7 @@ static void seen(const Problem& p, bool* queries, bool* keys) {
                         some |= rows;
                     }
                     for (int64_t r = 0; r < block.count; ++r) of_rows[r] |= some >> r & 1;
-                }
+                });
             }
 }
 

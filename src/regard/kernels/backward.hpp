@@ -129,10 +129,10 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
     const int64_t row = round_up(p.dim, W), value_row = round_up(p.value_dim, W), share = p.heads / p.groups;
     const int64_t columns = round_up(p.columns, SIDE), blocks = (p.rows + SIDE - 1) / SIDE;
     const int64_t wide = whole_rows(p) ? p.columns : SIDE;
-    const int64_t strips = 2 + (p.softcap != 0) + any_factor(p);
+    const int64_t strips = 2 + (p.softcap != 0) + any_factor(p), lists = whole_rows(p) && !Kind::PAIRS ? columns / SIDE : 0;
     scratch.reserve(sizeof(T) * size_t((columns + GROUP) * (row + value_row) +
                                        SIDE * (6 * (row + value_row) + strips * (wide + GROUP))) +
-                    Kind::bytes(p) + 8192);
+                    sizeof(Nonzeros) * size_t(lists) + Kind::bytes(p) + 8192);
     T* key_sum = scratch.take<T>((columns + GROUP) * row);
     T* value_sum = scratch.take<T>((columns + GROUP) * value_row);
     T* queries_by_row = scratch.take<T>(SIDE * row);
@@ -144,6 +144,7 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
     T* gradient = scratch.take<T>((wide + GROUP) * SIDE);
     T* capped = p.softcap != 0 ? scratch.take<T>(wide * SIDE) : nullptr;
     T* mixed = any_factor(p) ? scratch.take<T>(wide * SIDE) : nullptr;
+    Nonzeros* nonzeros = scratch.take<Nonzeros>(lists);  // of each panel
     Kind products(p, scratch);
     T* results = scratch.take<T>(SIDE * row);
     fill(key_sum, columns * row, T(0));
@@ -169,8 +170,8 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
             const Gauss<T> gauss = gauss_of<T>(p, block);
             T center[SIDE] = {}, sigma[SIDE] = {};
             const Reach reach = reach_of(p, block);
-            const Support<T>* support = nullptr;  // of the weights, where they are made from whole rows
-            bool few = false;                     // columns are all that any row weighs
+            uint64_t scarce = 0;  // rows that weigh few of the columns they see: only where weights are made from whole rows
+            bool few = false;     // columns are all that any row weighs
             // Scores and weights of the panel, at a place of the strip.
             auto weigh_panel = [&](int64_t place) {
                 products.take_keys(b, g, panel);
@@ -185,10 +186,9 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 if (!few) products.of_weights(block, panel, y);
                 if (whole_rows(p) && !few) hide(block, panel, T(0), y);  // sums over all columns come next
                 if constexpr (!Kind::PAIRS)
-                    if (support) {
-                        const Nonzeros places(block, panel, s, support->scarce());
-                        dots(places, products.value, (const T*)incoming_by_row, value_row, p.value_dim, y);
-                    }
+                    if (scarce)
+                        dots(nonzeros[panel.start / SIDE].find(block, panel, s, scarce), products.value,
+                             (const T*)incoming_by_row, value_row, p.value_dim, y);
                 if (any_factor(p))
                     through_factors(p, block, panel, gauss, s, y, mixed + place * SIDE, grad.center ? center : nullptr,
                                     sigma);
@@ -204,7 +204,7 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 T *of_keys = key_sum + panel.start * row, *of_values = value_sum + panel.start * value_row;
                 if constexpr (!Kind::PAIRS) {
                     if (few) {
-                        const Nonzeros places(block, panel, scores + place * SIDE);
+                        const Nonzeros& places = nonzeros[panel.start / SIDE];
                         for (int64_t n = 0; n < places.count; ++n) {
                             const int64_t i = places.column(n), r = places.row(n);
                             add_scaled(of_values + i * value_row, incoming_by_row + r * value_row, value_row, s[places.at[n]]);
@@ -225,17 +225,12 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 products.of_keys(block, panel, y, of_keys, row);
                 products.of_queries(block, panel, y, query_sum);
             };
-            auto for_panels = [&](const auto& use) {  // `use(place)`, of those that some row sees
+            auto for_strip = [&](const auto& use) {  // `use(place)`
                 int64_t place = 0;
-                for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
-                    look(p, block, reach, at, panel);
-                    if (panel.sight == Sight::empty) continue;
-                    use(place);
-                    if (whole_rows(p)) place += panel.stop - panel.start;
-                }
+                for_panels(p, block, reach, panel, [&] { use(place), place += panel.stop - panel.start; });
             };
             if (!whole_rows(p)) {
-                for_panels([&](int64_t) {
+                for_panels(p, block, reach, panel, [&] {
                     weigh_panel(0);
                     differentiate_weights(0);
                     differentiate(p, block, panel, rebuilt, scores, gradient);
@@ -243,20 +238,21 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 });
             } else {
                 Support<T> counted;
-                for_panels([&](int64_t place) {
+                for_strip([&](int64_t place) {
                     weigh_panel(place);
                     if (!Kind::PAIRS) counted.add(block, panel, scores + place * SIDE);
                 });
-                if (!Kind::PAIRS) support = &counted, few = !p.vector && (~counted.scarce() & ones(0, block.count)) == 0;
+                if (!Kind::PAIRS) scarce = counted.scarce() & ones(0, block.count);
+                few = !p.vector && scarce == ones(0, block.count);
                 if (few) fill(results, SIDE * row, T(0));
                 with_entmax<T>(p, h, [&](const auto& kind) {
                     RowSums<T> sums;
-                    for_panels([&](int64_t place) {
+                    for_strip([&](int64_t place) {
                         differentiate_weights(place);
                         add_to_sums(block, panel.stop - panel.start, kind, grad.alphas != nullptr, scores + place * SIDE,
                                     gradient + place * SIDE, sums);
                     });
-                    for_panels([&](int64_t place) {
+                    for_strip([&](int64_t place) {
                         sparse_gradient(block, panel.stop - panel.start, kind, sums, rebuilt.of_level, scores + place * SIDE,
                                         gradient + place * SIDE);
                         add_panel(place);

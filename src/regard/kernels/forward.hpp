@@ -113,6 +113,7 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
     const Reach reach = reach_of(p, block);
     int64_t columns = 0;  // of the strip so far
     bool few = false;     // weights that are not 0: `rows` takes the output, as rows
+    Nonzeros nonzeros;
     auto score_panel = [&](T* to) {
         products.take_keys(block.b, g, panel);
         score(p, block, panel, products, to, (T*)nullptr);
@@ -123,12 +124,10 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
         if (any_factor(p)) weigh(p, block, panel, gauss, weights);
         products.take_values(block.b, g, panel);
         if constexpr (!Kind::PAIRS)
-            if (few) return add_scarce(Nonzeros(block, panel, weights), weights, products.value, p.value_dim, rows, value_row);
+            if (few) return add_scarce(nonzeros.find(block, panel, weights), weights, products.value, p.value_dim, rows, value_row);
         products.mix(block, panel, weights, output);
     };
-    for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
-        look(p, block, reach, at, panel);
-        if (panel.sight == Sight::empty) continue;
+    for_panels(p, block, reach, panel, [&] {
         const int64_t count = panel.stop - panel.start;
         T* here = whole_rows(p) ? scores + columns * SIDE : scores;
         score_panel(here);
@@ -140,7 +139,7 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
                 for (int64_t r = 0; r < block.padded; r += W)
                     store(output + v * SIDE + r, load(output + v * SIDE + r) * load(fade + r));
         if (!whole_rows(p)) mix_panel(scores);
-    }
+    });
     if (whole_rows(p)) {
         with_entmax<T>(p, block.h, [&](const auto& kind) {
             sparse_weights(block, columns, kind, scores, run.top, run.total);
@@ -148,12 +147,10 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
         few = !Kind::PAIRS && support_size(block, columns, scores) * SCARCE <= columns * block.count;
         if (few) fill(rows, SIDE * value_row, T(0));
         columns = 0;
-        for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
-            look(p, block, reach, at, panel);
-            if (panel.sight == Sight::empty) continue;
+        for_panels(p, block, reach, panel, [&] {
             mix_panel(scores + columns * SIDE);
             columns += panel.stop - panel.start;
-        }
+        });
     }
 
     if (softmax) {

@@ -88,9 +88,7 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
     const bool fused = wanted.entropy && p.normalizer == Normalizer::softmax && !p.prior.sigmas;
     const Reach reach = reach_of(p, block);
     Panel panel;
-    for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
-        look(p, block, reach, at, panel);
-        if (panel.sight == Sight::empty) continue;
+    for_panels(p, block, reach, panel, [&] {
         const int64_t count = panel.stop - panel.start;
         products.take_keys(block.b, g, panel);
         score(p, block, panel, products, weights, (T*)nullptr);
@@ -159,7 +157,7 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
             T* to = static_cast<T*>(wanted.weights) + (plane * p.rows + block.first) * p.columns + panel.start;
             transpose(weights, SIDE, count, block.count, to, p.columns);
         }
-    }
+    });
     const int64_t first = plane * p.rows + block.first;
     for (int64_t r = 0; r < block.count; ++r) {
         if (wanted.entropy) static_cast<T*>(wanted.entropy)[first + r] = entropy[r / W][r % W];

@@ -26,14 +26,16 @@ static int64_t support_size(const Block& block, int64_t count, const T* columns)
 
 // Where a panel's numbers are not 0, column by column.
 struct Nonzeros {
-    int64_t count = 0;
+    int64_t count;
     uint16_t at[SIDE * SIDE];
 
     template <typename T>
-    Nonzeros(const Block& block, const Panel& panel, const T* columns, uint64_t rows = ~uint64_t(0)) {
+    const Nonzeros& find(const Block& block, const Panel& panel, const T* columns, uint64_t rows = ~uint64_t(0)) {
+        count = 0;
         for (int64_t i = 0; i < panel.stop - panel.start; ++i)
             for (uint64_t found = support_of(block, columns + i * SIDE) & rows; found; found &= found - 1)
                 at[count++] = uint16_t(i * SIDE + __builtin_ctzll(found));
+        return *this;
     }
     int64_t column(int64_t n) const { return at[n] / SIDE; }
     int64_t row(int64_t n) const { return at[n] % SIDE; }

@@ -192,6 +192,15 @@ static void look(const Problem& p, const Block& block, const Reach& reach, int64
     find_seen(panel);
 }
 
+// Runs `use()` for each panel of columns of which the block sees something, after it has been looked at.
+template <typename Use>
+REGARD_INLINE void for_panels(const Problem& p, const Block& block, const Reach& reach, Panel& panel, const Use& use) {
+    for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
+        look(p, block, reach, at, panel);
+        if (panel.sight != Sight::empty) use();
+    }
+}
+
 // Rows of keys or values as T: where they lie if they can be read there, else a copy without what nobody sees.
 template <typename T>
 struct Rows {
