@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from regard.decode.top import BLOCK, SHORT, top
+from regard.decode.top import BLOCK, FEW, SHORT, likeliest, top
+from regard.models.seq2seq import Vocabulary
 
 
 @pytest.mark.parametrize("size", [1, 7, BLOCK * SHORT - 1, BLOCK * SHORT, BLOCK * SHORT + 13, 8000, 58101])
@@ -30,3 +31,39 @@ def test_top_of_infinities() -> None:
     assert values.tolist() == [[0.0, -torch.inf, -torch.inf]]
     assert found[0, 0] == 77
     assert len(set(found[0].tolist())) == 3
+
+
+@pytest.mark.parametrize("size", [1, 7, 63, 64, 65, 8000])
+@pytest.mark.parametrize("count", [1, 8, FEW, FEW + 1])
+def test_likeliest(size: int, count: int) -> None:
+    x = 3 * torch.randn(5, size + 2, generator=torch.Generator().manual_seed(size))[:, 1:-1]
+    values, tokens = likeliest(x, Vocabulary(size=size), min(count, size))
+    expected = x.double().log_softmax(1).topk(min(count, size), 1)
+    assert values.double().allclose(expected.values, atol=1e-6)
+    assert tokens.equal(expected.indices)
+
+
+def test_likeliest_are_not_what_may_never_be() -> None:
+    x = torch.arange(300.0).expand(2, -1) / 50
+    values, tokens = likeliest(x, Vocabulary(size=300, never=(298, 299, 130)), 3)
+    assert tokens.tolist() == [[297, 296, 295]] * 2
+    assert values.allclose(x.log_softmax(1).gather(1, tokens), atol=1e-6)
+
+
+def test_likeliest_of_equals_are_different_tokens() -> None:
+    x = torch.zeros(1, 1000)
+    x[0, [3, 900]] = 1.0
+    values, tokens = likeliest(x, Vocabulary(size=1000), 50)
+    assert set(tokens[0, :2].tolist()) == {3, 900}
+    assert len(set(tokens[0].tolist())) == 50
+    assert values[0, 2:].unique().allclose(x.log_softmax(1)[0, :1], atol=1e-6)
+
+
+def test_likeliest_where_there_are_fewer_and_nan() -> None:
+    x = torch.full((3, 200), -torch.inf)
+    x[0, 77], x[1, 5], x[1, 9], x[2] = 4.0, 1.0, torch.nan, 0.0
+    x[2, 150] = torch.inf
+    values, tokens = likeliest(x, Vocabulary(size=200), 2)
+    assert values[0].tolist() == [0.0, -torch.inf]
+    assert tokens[0, 0] == 77
+    assert values[1:].isnan().all()

@@ -11,9 +11,9 @@ from torch.nn import functional
 from regard.decode.check import check_scores
 from regard.decode.links import START, Links
 from regard.decode.search import Beam, Hypothesis
-from regard.decode.top import top
+from regard.decode.top import likeliest
 from regard.models.language_model import LanguageModel
-from regard.models.seq2seq import Seq2Seq, State
+from regard.models.seq2seq import Seq2Seq, State, Vocabulary
 
 
 @final
@@ -68,8 +68,8 @@ def beam(
     done_sentences: list[Tensor] = []
     done_over: list[Ended] = []
     for length in range(1, int(limits.max()) + 1):
-        likelihoods = model.vocabulary.allowed(model.project(model.step(tokens, state)).float().log_softmax(2))
-        totals, parents, tokens = continuations(likelihoods, scores, 2 * size)
+        logits = model.project(model.step(tokens, state)).float()
+        totals, parents, tokens = continuations(logits, scores, 2 * size, model.vocabulary)
         check_scores(totals[:, 0], length - 1)
         behind = last.gather(1, parents)
         ends = model.vocabulary.ends(tokens)
@@ -147,22 +147,23 @@ def _hypotheses(sentences: Tensor, ended: Sequence[Ended], links: Links, count: 
     return [[one for one in found[i : i + count] if one.score > -torch.inf] for i in each]
 
 
-def continuations(likelihoods: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def continuations(logits: Tensor, scores: Tensor, count: int, vocabulary: Vocabulary) -> tuple[Tensor, Tensor, Tensor]:
     """The best next tokens of all hypotheses of a sentence.
 
     Args:
-        likelihoods: (B, K, N), log-probabilities of the next token; -inf for one that may not come. They are changed.
+        logits: (B, K, N), of the next token.
         scores: (B, K), sums of log-probabilities so far.
         count: how many to find. Where there are fewer, the others have a score of -inf.
+        vocabulary: which tokens may come.
 
     Returns:
         Sums (B, count) that include the token, best first; the hypotheses (B, count) that they go on from; and the
         tokens (B, count).
     """
-    totals = likelihoods.add_(scores[:, :, None]).flatten(1)
-    size, there = likelihoods.shape[2], totals.shape[1]
-    best, found = top(totals, min(count, there))
-    if there < count:
-        best = functional.pad(best, (0, count - there), value=-torch.inf)
-        found = functional.pad(found, (0, count - there))
-    return best, found // size, found % size
+    each = min(count, logits.shape[2])
+    likelihoods, tokens = (x.view(*scores.shape, each) for x in likeliest(logits.flatten(0, 1), vocabulary, each))
+    totals, tokens = (likelihoods + scores[:, :, None]).flatten(1), tokens.flatten(1)
+    if (missing := count - totals.shape[1]) > 0:
+        totals, tokens = functional.pad(totals, (0, missing), value=-torch.inf), functional.pad(tokens, (0, missing))
+    totals, found = totals.topk(count, 1)
+    return totals, (found // each).clamp_(max=scores.shape[1] - 1), tokens.gather(1, found)

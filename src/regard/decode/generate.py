@@ -15,9 +15,7 @@ from regard.decode.search import Beam, Greedy, Hypothesis, Sample, Search
 from regard.decode.single import OVER, Watch, follow, most_probable
 from regard.errors import ConfigError
 from regard.models.language_model import LanguageModel
-from regard.models.seq2seq import Memory, Seq2Seq, State, Vocabulary
-
-PADDING = 64  # tokens of padding that sources are read with together: a group more takes about as long as to read these
+from regard.models.seq2seq import Seq2Seq, State, Vocabulary
 
 
 def twice_as_long(source: int) -> int:
@@ -127,7 +125,8 @@ def begun(
     if isinstance(model, LanguageModel):
         prompts = torch.tensor([source or [model.vocabulary.bos] for source in sources], device=device)
         return model.start(prompts[:, :-1]), prompts[:, -1]
-    return model.start(read(model, sources, device)), torch.full((len(sources),), model.vocabulary.bos, device=device)
+    memory = model.encode(padded(sources, model.vocabulary).to(device))
+    return model.start(memory), torch.full((len(sources),), model.vocabulary.bos, device=device)
 
 
 def watching(numbers: list[int], on_token: Callable[[int, int | None], bool]) -> Watch:
@@ -139,20 +138,6 @@ def watching(numbers: list[int], on_token: Callable[[int, int | None], bool]) ->
         return torch.tensor(last, dtype=torch.bool, device=tokens.device)
 
     return watch
-
-
-def read(model: Seq2Seq, sources: Sequence[Sequence[int]], device: torch.device) -> Memory:
-    """The memory of sources, which stand in order of length, the longest first."""
-    if device.type != "cpu" or not model.reads_padding:
-        return model.encode(padded(sources, model.vocabulary).to(device))
-    groups, padding = [[sources[0]]], 0
-    for source in sources[1:]:
-        padding += len(groups[-1][0]) - len(source)
-        if padding > PADDING:
-            groups.append([])
-            padding = 0
-        groups[-1].append(source)
-    return Memory.joined([model.encode(padded(group, model.vocabulary)) for group in groups])
 
 
 def padded(sources: Sequence[Sequence[int]], vocabulary: Vocabulary) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from regard.attention.dropout import philox
 from regard.decode.search import Sample
 from regard.decode.top import top
+from regard.models.seq2seq import Vocabulary
 
 AHEAD = 64  # steps whose random numbers are made at once
 NUCLEUS = 256  # tokens that mostly hold the probability top_p; else the whole vocabulary is sorted
@@ -30,14 +31,15 @@ class Draw:
         self.search, self.seed, self.keys = search, seed, keys
         self.uniform = torch.empty(0)
 
-    def __call__(self, logits: Tensor, step: int, sentences: Tensor) -> Tensor:
-        """A token (B',) for each of the sentences (B',) that are left, from their logits (B', N) at a step."""
+    def __call__(self, logits: Tensor, vocabulary: Vocabulary, step: int, sentences: Tensor) -> tuple[Tensor, Tensor]:
+        """A token (B',) and its log-probability for each of the sentences (B',) that are left, from logits (B', N)."""
         if step % AHEAD == 0:
             steps = torch.arange(step, step + AHEAD, device=self.keys.device)
             low, high = self.keys[:, :1], self.keys[:, 1:]
             words = philox((low, high, steps, torch.zeros_like(steps)), self.seed)[0]
             self.uniform = (words >> 8).float() / 2**24  # (B, AHEAD), below 1 in float32 too
-        return draw(logits, self.search, self.uniform[sentences, step % AHEAD])
+        tokens = draw(vocabulary.allowed(logits), self.search, self.uniform[sentences, step % AHEAD])
+        return tokens, logits.log_softmax(1).gather(1, tokens[:, None])[:, 0]
 
 
 COLDEST = 1e-30  # a temperature that float32 tells from 0

@@ -8,20 +8,21 @@ from torch import Tensor
 from regard.decode.check import check_scores
 from regard.decode.links import START, Links
 from regard.decode.search import Hypothesis
-from regard.decode.top import top
+from regard.decode.top import likeliest
 from regard.models.language_model import LanguageModel
-from regard.models.seq2seq import Seq2Seq, State
+from regard.models.seq2seq import Seq2Seq, State, Vocabulary
 
-# (logits (B', N), step, sentences (B',)) -> tokens (B',)
-Choose = Callable[[Tensor, int, Tensor], Tensor]
+# (logits (B', N), vocabulary, step, sentences (B',)) -> tokens (B',) and their log-probabilities (B',)
+Choose = Callable[[Tensor, Vocabulary, int, Tensor], tuple[Tensor, Tensor]]
 # (sentences (B',), tokens (B',)) -> which of them end here, (B',)
 Watch = Callable[[Tensor, Tensor], Tensor]
 OVER = -1  # what a watch is told of a sentence that has ended by itself
 
 
-def most_probable(logits: Tensor, step: int, sentences: Tensor) -> Tensor:
+def most_probable(logits: Tensor, vocabulary: Vocabulary, step: int, sentences: Tensor) -> tuple[Tensor, Tensor]:
     """The greedy choice."""
-    return top(logits, 1)[1][:, 0]
+    values, tokens = likeliest(logits, vocabulary, 1)
+    return tokens[:, 0], values[:, 0]
 
 
 def follow(
@@ -39,7 +40,8 @@ def follow(
         state: of B sentences with one hypothesis each.
         tokens: (B,) what each goes on from.
         limits: (B,) tokens that a target may have at most, `eos` among them.
-        choose: the next tokens, from logits (B', N), the number of the step, and which sentences (B',) are left.
+        choose: the next tokens and their log-probabilities, from logits (B', N), the vocabulary, the number of the
+            step, and which sentences (B',) are left.
         watch: is told each step's tokens, OVER where a sentence ended with `eos`, and says which are the last.
 
     Returns:
@@ -55,8 +57,8 @@ def follow(
     ended: list[tuple[Tensor, ...]] = []
     for step in range(int(limits.max())):
         logits = model.project(model.step(tokens[:, None], state))[:, 0].float()
-        tokens = choose(model.vocabulary.allowed(logits), step, sentences)
-        scores = scores + logits.log_softmax(1).gather(1, tokens[:, None])[:, 0]
+        tokens, likelihoods = choose(logits, model.vocabulary, step, sentences)
+        scores = scores + likelihoods
         finished = model.vocabulary.ends(tokens)
         done = finished if step + 1 < shortest else finished | (limits <= step + 1)
         if watch is not None:

@@ -19,7 +19,8 @@ static void few_of(const Problem& p) {
     T* parts = kept.take<T>(int64_t(bytes / sizeof(T)));
     // Waking another thread pays for some tens of thousands of numbers.
     const int threads = heads * p.columns * (p.dim + p.value_dim) < (1 << 16) ? 1 : p.threads;
-    shared_out(p.batch * p.groups * pieces, 1, threads,
+    const int64_t count = p.batch * p.groups * pieces;
+    shared_out(count, pieces == 1 ? most(1, least(8, count / (4 * threads))) : 1, threads,
                [&](int64_t i) { few_of_piece<In, T>(p, parts, pieces, i, scratch); });
     for (int64_t i = 0; pieces > 1 && i < heads; ++i) few_merged<In, T>(p, parts, pieces, i / p.heads, i % p.heads);
 }

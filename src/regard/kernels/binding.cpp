@@ -149,6 +149,13 @@ NB_MODULE(_native, module) {
         nb::gil_scoped_release unlocked;
         table().linear(&map, 1, threads);
     });
+    module.def("likeliest", [](int64_t rows, int64_t size, Address logits, int64_t row, const std::vector<int64_t>& never,
+                               int64_t count, Address values, Address tokens, int threads) {
+        const Likeliest wanted{rows, size, at<float>(logits), row, never.data(), int64_t(never.size()), count,
+                               at<float>(values), at<int64_t>(tokens), threads};
+        nb::gil_scoped_release unlocked;
+        table().likeliest(wanted);
+    });
     module.def("ask_for_large_pages", [](Address data, int64_t bytes) { ask_for_large_pages(at(data), bytes); });
     module.def("copy_runs", [](const std::array<int64_t, 3>& to, Address targets, const std::array<int64_t, 3>& from, Address sources,
                                int64_t batch, int64_t count, int64_t heads, int64_t bytes, int threads) {

@@ -45,12 +45,29 @@ static Piece<T> piece_at(T* parts, const Problem& p, int64_t pieces, int64_t b, 
     return {at, at + 1, at + 2};
 }
 
+// What is read after the piece of a short sequence: keys while this one's keys are, values with its values.
+struct Coming {
+    Ahead keys, values;
+};
+
+template <typename In>
+static Coming coming(const Problem& p, int64_t plane) {
+    const int64_t b = plane / p.groups, g = plane % p.groups;
+    if (b >= p.batch) return {};
+    const int64_t count = p.mask.lengths ? most(0, least(p.columns, p.mask.lengths[b])) : p.columns;
+    auto rows = [&](const View& x, int64_t size) {
+        constexpr int64_t BYTES_OF = int64_t(sizeof(In));
+        return Ahead{x.at<In>(b, g), count, x.row * BYTES_OF, size * BYTES_OF};
+    };
+    return {rows(p.key, p.dim), rows(p.value, p.value_dim)};
+}
+
 // The dot products of each query with each of `count` keys, LANES keys at a time, so that their sums over lanes are found
 // together.
 template <typename In, typename T, int R>
-static void few_scores(const Problem& p, const T* queries, const In* keys, int64_t count, T* scores) {
+static void few_scores(const Problem& p, const T* queries, const In* keys, int64_t count, T* scores, Ahead ahead) {
     constexpr int W = LANES<T>;
-    const int64_t whole = p.dim / W * W;
+    const int64_t whole = p.dim / W * W, lines = ahead.lines() / (round_up(count, W) / W * R * most(1, p.dim / W)) + 1;
     for (int64_t i = 0; i < count; i += W)
         for (int r = 0; r < R; ++r) {
             const T* query = queries + r * p.dim;
@@ -60,6 +77,7 @@ static void few_scores(const Problem& p, const T* queries, const In* keys, int64
             const In* key[W];
             for (int64_t j = 0; j < W; ++j) key[j] = keys + least(i + j, count - 1) * p.key.row;  // the last again for none
             for (int64_t e = 0; e < whole; e += W) {
+                ahead.fetch(lines);
                 const Vec<T> q = load(query + e);
 #pragma GCC unroll 16
                 for (int j = 0; j < W; ++j) sum[j] += load_wide<T>(key[j] + e) * q;
@@ -74,8 +92,9 @@ static void few_scores(const Problem& p, const T* queries, const In* keys, int64
 }
 
 template <typename In, typename T, int R>
-static void few_values(const Problem& p, const T* weights, const In* values, int64_t count, T* const* outputs) {
+static void few_values(const Problem& p, const T* weights, const In* values, int64_t count, T* const* outputs, Ahead ahead) {
     constexpr int W = LANES<T>, N = 4;
+    const int64_t lines = ahead.lines() / (count * most(1, p.value_dim / (N * W))) + 1;
     auto some = [&](int64_t i) {  // what no query sees may hold anything
         bool found = false;
         for (int r = 0; r < R; ++r) found |= weights[r * CUT + i] != 0;
@@ -85,6 +104,7 @@ static void few_values(const Problem& p, const T* weights, const In* values, int
     for (; v + N * W <= p.value_dim; v += N * W) {
         Vec<T> sum[R][N] = {};
         for (int64_t i = 0; i < count; ++i) {
+            ahead.fetch(lines);
             if (!some(i)) continue;
             for (int n = 0; n < N; ++n) {
                 const Vec<T> x = load_wide<T>(values + i * p.value.row + v + n * W);
@@ -107,7 +127,7 @@ static void few_values(const Problem& p, const T* weights, const In* values, int
 
 template <typename In, typename T, int R>
 static void few_piece(const Problem& p, T* parts, int64_t pieces, int64_t b, int64_t g, int64_t piece,
-                      Scratch& scratch) {
+                      const Coming& next, Scratch& scratch) {
     constexpr int W = LANES<T>;
     const int64_t share = p.heads / p.groups, first = piece * CUT, last = least(first + CUT, p.columns);
     scratch.reserve(sizeof(T) * size_t(R * (p.dim + CUT + W)) + 4096);
@@ -128,7 +148,8 @@ static void few_piece(const Problem& p, T* parts, int64_t pieces, int64_t b, int
         begin = least(begin, most(first, reach.start)), end = most(end, least(last, reach.stop));
     }
     if (begin < end)
-        few_scores<In, T, R>(p, queries, p.key.at<In>(b, g) + begin * p.key.row, end - begin, scores + (begin - first));
+        few_scores<In, T, R>(p, queries, p.key.at<In>(b, g) + begin * p.key.row, end - begin, scores + (begin - first),
+                              next.keys);
     for (int64_t k = 0; k < share; ++k) {
         const Block block{b, g * share + k, 0, p.rows, W};
         const Reach reach = reach_of(p, block);
@@ -158,7 +179,7 @@ static void few_piece(const Problem& p, T* parts, int64_t pieces, int64_t b, int
         const Piece<T> found = piece_at(parts, p, pieces, b, g * share + r / p.rows, r % p.rows, piece);
         *found.top = top, *found.total = total<T>(sum);
     }
-    few_values<In, T, R>(p, scores, p.value.at<In>(b, g) + first * p.value.row, last - first, outputs);
+    few_values<In, T, R>(p, scores, p.value.at<In>(b, g) + first * p.value.row, last - first, outputs, next.values);
 }
 
 template <typename In, typename T>
@@ -191,11 +212,12 @@ static void few_merged(const Problem& p, T* parts, int64_t pieces, int64_t b, in
 template <typename In, typename T>
 static void few_of_piece(const Problem& p, T* parts, int64_t pieces, int64_t i, Scratch& scratch) {
     const int64_t b = i / pieces / p.groups, g = i / pieces % p.groups, piece = i % pieces, share = p.heads / p.groups;
+    const Coming next = pieces == 1 ? coming<In>(p, i + 1) : Coming{};
     switch (p.rows * share) {
-        case 1: few_piece<In, T, 1>(p, parts, pieces, b, g, piece, scratch); break;
-        case 2: few_piece<In, T, 2>(p, parts, pieces, b, g, piece, scratch); break;
-        case 3: few_piece<In, T, 3>(p, parts, pieces, b, g, piece, scratch); break;
-        default: few_piece<In, T, 4>(p, parts, pieces, b, g, piece, scratch);
+        case 1: few_piece<In, T, 1>(p, parts, pieces, b, g, piece, next, scratch); break;
+        case 2: few_piece<In, T, 2>(p, parts, pieces, b, g, piece, next, scratch); break;
+        case 3: few_piece<In, T, 3>(p, parts, pieces, b, g, piece, next, scratch); break;
+        default: few_piece<In, T, 4>(p, parts, pieces, b, g, piece, next, scratch);
     }
     if (pieces == 1)  // nothing to wait for
         for (int64_t h = g * share; h < (g + 1) * share; ++h) few_merged<In, T>(p, parts, pieces, b, h);

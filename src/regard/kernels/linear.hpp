@@ -18,10 +18,11 @@ constexpr int64_t DOT_DEPTH = 1024;   // features at a time: some rows of both s
 constexpr int64_t DOT_BLOCK = 2 * DOT_ROWS;  // rows that read some weights while these are in the first-level cache
 constexpr int64_t DOT_CHUNK = 32;     // outputs that a thread takes at once: their weights stay in its second-level cache
 
-// Adds the products of M rows and N rows of weights to y.
+// Adds the products of M rows and N rows of weights to y. For each vector along the depth, `lines` come from `ahead`: as
+// many at once would hold up what is read now.
 template <int M, int N>
 static inline void dot_tile(int64_t depth, const float* __restrict x, int64_t x_row, const float* __restrict w, int64_t w_row,
-                            float* __restrict y, int64_t y_row) {
+                            float* __restrict y, int64_t y_row, Ahead& ahead, int64_t lines) {
     constexpr int W = LANES<float>;
     constexpr int ALL = (M * N + W - 1) / W * W;
     Vec<float> sum[ALL];
@@ -29,6 +30,7 @@ static inline void dot_tile(int64_t depth, const float* __restrict x, int64_t x_
     for (int i = 0; i < ALL; ++i) sum[i] = Vec<float>{};
     const int64_t whole = depth / W * W;
     for (int64_t k = 0; k < whole; k += W) {
+        ahead.fetch(lines);
         Vec<float> right[N];
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) right[n] = load(w + n * w_row + k);
@@ -66,14 +68,14 @@ constexpr int at_most(int rows) { return rows < DOT_ROWS ? rows : DOT_ROWS; }
 
 template <int N>
 static void dot_rows(int64_t rows, int64_t depth, const float* x, int64_t x_row, const float* w, int64_t w_row, float* y,
-                     int64_t y_row) {
+                     int64_t y_row, Ahead& ahead, int64_t lines) {
     switch (rows) {
-        case 1: return dot_tile<1, N>(depth, x, x_row, w, w_row, y, y_row);
-        case 2: return dot_tile<2, N>(depth, x, x_row, w, w_row, y, y_row);
-        case 3: return dot_tile<at_most(3), N>(depth, x, x_row, w, w_row, y, y_row);
-        case 4: return dot_tile<at_most(4), N>(depth, x, x_row, w, w_row, y, y_row);
-        case 5: return dot_tile<at_most(5), N>(depth, x, x_row, w, w_row, y, y_row);
-        default: return dot_tile<DOT_ROWS, N>(depth, x, x_row, w, w_row, y, y_row);
+        case 1: return dot_tile<1, N>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
+        case 2: return dot_tile<2, N>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
+        case 3: return dot_tile<at_most(3), N>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
+        case 4: return dot_tile<at_most(4), N>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
+        case 5: return dot_tile<at_most(5), N>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
+        default: return dot_tile<DOT_ROWS, N>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
     }
 }
 
@@ -108,21 +110,17 @@ static void apply(Unit unit, float* y, int64_t count) {
     }
 }
 
-// Some outputs, from `first` to before `last`; meanwhile the weights of `next` outputs come into the second-level cache.
-static void linear_chunk(const LinearMap& map, int64_t first, int64_t last, const Weights* next, int64_t next_first,
-                         int64_t next_rows) {
-    constexpr int64_t LINE = 16;  // floats
+static Ahead weights_of(const Weights& w, int64_t first, int64_t last) {
+    return {w.weight + first * w.row, last - first, w.row * int64_t(sizeof(float)), w.depth * int64_t(sizeof(float))};
+}
+
+// Some outputs, from `first` to before `last`.
+static void linear_chunk(const LinearMap& map, int64_t first, int64_t last, Ahead ahead) {
     const Weights& w = map.of;
-    const int64_t lines = next ? (next->depth + LINE - 1) / LINE : 1, tiles = (map.rows + DOT_ROWS - 1) / DOT_ROWS;
+    const int64_t tiles = (map.rows + DOT_ROWS - 1) / DOT_ROWS;
     const int64_t steps = tiles * ((last - first + DOT_OUTPUTS - 1) / DOT_OUTPUTS) * ((w.depth + DOT_DEPTH - 1) / DOT_DEPTH);
-    const int64_t share = (next_rows * lines + steps - 1) / steps;
-    int64_t row = 0, line = 0;
-    auto fetch = [&] {
-        for (int64_t i = 0; i < share && row < next_rows; ++i) {
-            __builtin_prefetch(next->weight + (next_first + row) * next->row + line * LINE, 0, 2);
-            if (++line == lines) line = 0, ++row;
-        }
-    };
+    const int64_t vectors = most(1, least(DOT_DEPTH, w.depth) / LANES<float>);
+    const int64_t lines = (ahead.lines() + steps * vectors - 1) / (steps * vectors);
     for (int64_t m = 0; m < map.rows; ++m) {
         float* y = map.y + m * w.outputs;
         const float* added = map.added ? map.added + m * w.outputs : nullptr;
@@ -137,8 +135,9 @@ static void linear_chunk(const LinearMap& map, int64_t first, int64_t last, cons
                 for (int64_t m = block; m < end; m += DOT_ROWS) {
                     const float* x = map.x + m * map.x_row + k;
                     float* y = map.y + m * w.outputs + n;
-                    if (whole) fetch(), dot_rows<DOT_OUTPUTS>(end - m, depth, x, map.x_row, weight, w.row, y, w.outputs);
-                    else dot_rows<1>(end - m, depth, x, map.x_row, weight, w.row, y, w.outputs);
+                    if (whole)
+                        dot_rows<DOT_OUTPUTS>(end - m, depth, x, map.x_row, weight, w.row, y, w.outputs, ahead, lines);
+                    else dot_rows<1>(end - m, depth, x, map.x_row, weight, w.row, y, w.outputs, ahead, lines);
                 }
                 n += whole ? DOT_OUTPUTS : 1;
             }
@@ -181,8 +180,9 @@ static void linear(const LinearMap* maps, int count, int threads) {
             };
             for (Piece piece = take(), next; piece.map; piece = next) {
                 next = take();  // a thread knows its next piece before this one is done
-                const int64_t rows = next.map && next.map->rows > 1 ? next.last - next.first : 0;
-                linear_chunk(*piece.map, piece.first, piece.last, next.map ? &next.map->of : nullptr, next.first, rows);
+                Ahead ahead;
+                if (next.map && next.map->rows > 1) ahead = weights_of(next.map->of, next.first, next.last);
+                linear_chunk(*piece.map, piece.first, piece.last, ahead);
             }
         },
         &shared);

@@ -58,6 +58,24 @@ REGARD_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 REGARD_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 REGARD_INLINE int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
+// Rows that are read soon, brought into the second-level cache line by line, beside other work.
+class Ahead {
+public:
+    Ahead() = default;
+    Ahead(const void* data, int64_t rows, int64_t row, int64_t bytes)  // `row` bytes from one to the next
+        : at_(static_cast<const char*>(data)), end_(at_ + (row < 2 * bytes ? rows * row : 0)) {}  // nothing of scattered rows
+
+    int64_t lines() const { return (end_ - at_ + LINE - 1) / LINE; }
+
+    __attribute__((always_inline)) void fetch(int64_t lines) {
+        for (int64_t i = 0; i < lines && at_ < end_; ++i, at_ += LINE) __builtin_prefetch(at_, 0, 2);
+    }
+
+private:
+    static constexpr int64_t LINE = 64;
+    const char *at_ = nullptr, *end_ = nullptr;
+};
+
 // to (rows x columns, contiguous rows of `to_row`) = from, as T.
 template <typename In, typename T>
 static void copy_in(const In* from, int64_t row, int64_t column, int64_t rows, int64_t columns, T* to, int64_t to_row) {

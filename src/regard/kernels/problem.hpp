@@ -124,6 +124,18 @@ struct LinearMap {
     Unit unit = Unit::none;
 };
 
+// The most probable of `size` tokens by each of the rows of logits; how probable, as logarithms, and which: (rows, count).
+struct Likeliest {
+    int64_t rows = 0, size = 0;
+    const float* logits = nullptr;
+    int64_t row = 0;  // from one row to the next, in numbers
+    const int64_t* never = nullptr;  // tokens that are none of them
+    int64_t nevers = 0, count = 0;
+    float* values = nullptr;
+    int64_t* tokens = nullptr;
+    int threads = 1;
+};
+
 // A norm over the features of a row, before or after a part of a layer.
 struct Norm {
     const float *gain = nullptr, *shift = nullptr;

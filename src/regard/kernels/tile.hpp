@@ -13,8 +13,6 @@ constexpr int64_t HALF = SIDE / 2;  // queries whose columns are found together:
 template <int N>
 struct Count {};  // a number that the compiler knows
 
-constexpr float INFINITE = __builtin_inff();
-
 // Whether the weights of a row are made from all of its scores at once.
 REGARD_INLINE bool whole_rows(const Problem& p) { return p.normalizer == Normalizer::entmax; }
 

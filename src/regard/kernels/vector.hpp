@@ -24,6 +24,8 @@ constexpr int BYTES = 16;
 constexpr int TALL = 4, WIDE = 2;
 #endif
 
+constexpr float INFINITE = __builtin_inff();
+
 template <typename T>
 struct Types;
 template <>

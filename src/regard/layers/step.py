@@ -41,7 +41,7 @@ def decoder_step(layer: DecoderLayer) -> DecoderStep:
     Returns:
         What gives the same as `layer.step`, and may write into x.
     """
-    if not _is_usual(layer):
+    if not is_usual(layer):
         return layer.step
     past = _attention(layer.around_self.norm, layer.around_self.first, layer.self_attention)
     memory = _attention(layer.around_cross.norm, layer.around_cross.first, layer.cross_attention, memory=True)
@@ -75,7 +75,7 @@ def causal_step(layer: CausalLayer) -> CausalStep:
         What gives the same as `layer(x, past=past)` for x (B, 1, D), and may write into x.
     """
     past = feed_forward = None
-    if _is_usual(layer):
+    if is_usual(layer):
         past = _attention(layer.attention_norm, True, layer.self_attention)
         feed_forward = _feed_forward(layer.feed_forward_norm, True, layer.feed_forward)
 
@@ -187,11 +187,11 @@ def _feed_forward(norm: nn.Module, before: bool, network: nn.Module) -> FeedForw
     return FeedForwardStep(norm, before, network)
 
 
-def _is_usual(layer: nn.Module) -> bool:
-    """Whether there are kernels, and nobody looks into the layer's modules or has put something in their place."""
-    if fast() is None or layer.training:
+def is_usual(module: nn.Module) -> bool:
+    """Whether there are kernels, and nobody looks into the parts of a module or has put something in their place."""
+    if fast() is None or module.training:
         return False
-    return not any(x._forward_hooks or x._forward_pre_hooks or "forward" in vars(x) for x in layer.modules())
+    return not any(x._forward_hooks or x._forward_pre_hooks or "forward" in vars(x) for x in module.modules())
 
 
 def _is_readable(one: nn.Module) -> bool:

@@ -327,16 +327,24 @@ class DecoderLayer(nn.Module):
         x = self.around_cross(x, lambda x: self.cross_attention(x, nothing, cache=memory, pattern=pattern))
         return self.around_feed_forward(x, self.feed_forward)
 
-    def remember(self, memory: Tensor) -> KeyValueCache:
+    def remember(self, memory: Tensor, taken: Tensor | None = None) -> KeyValueCache:
         """The keys and values of the source for cross-attention.
 
         Args:
-            memory: the encoder's states, (B, S, D).
+            memory: the encoder's states, (B, S, D); those that are not padding, (1, N, D), if `taken` is given.
+            taken: (B, S), which places are not padding.
 
         Returns:
             A cache that holds them.
         """
-        cache = KeyValueCache(capacity=memory.shape[1])
+        cache = KeyValueCache(capacity=(memory if taken is None else taken).shape[1])
         with torch.no_grad():
-            cache.append(*self.cross_attention.keys_and_values(memory))
+            new = self.cross_attention.keys_and_values(memory)
+            if taken is None:
+                cache.append(*new)
+                return cache
+            of_key, of_value = ((len(taken), x.shape[1], taken.shape[1], x.shape[3]) for x in new)
+            *kept, _ = cache.room(of_key, of_value, new[0])
+            for to, x in zip(kept, new, strict=True):
+                to.transpose(1, 2)[taken] = x[0].transpose(0, 1)
         return cache

@@ -7,17 +7,17 @@ Layout: B sentences, S source tokens, T target tokens, K hypotheses of each sent
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from regard.attention.cache import KeyValueCache
 from regard.attention.pattern import Full, Pattern
 from regard.attention.sequence_pattern import KeyLengths
 from regard.errors import ShapeError
+from regard.layers.packing import Packing, packing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,18 +71,23 @@ class Memory(NamedTuple):
         """The memory of some of the sentences, (B',) indices."""
         return Memory(self.states[sentences], self.lengths[sentences], tuple(x[sentences] for x in self.extra))
 
-    @staticmethod
-    def joined(memories: Sequence["Memory"]) -> "Memory":
-        """One memory of all sentences, the longest first, of models that keep nothing extra."""
-        longest = memories[0].states.shape[1]
-        states = [functional.pad(x.states, (0, 0, 0, longest - x.states.shape[1])) for x in memories]
-        return Memory(torch.cat(states), torch.cat([x.lengths for x in memories]))
-
     @property
     def pattern(self) -> Pattern:
         """Which keys may be attended to: not the padding."""
         full = self.states.shape[1]
         return Full() if bool((self.lengths == full).all()) else KeyLengths(self.lengths)
+
+    def packing(self, module: nn.Module) -> Packing | None:
+        """How a module can compute with the states alone, and not with padding; see there."""
+        return packing(module, self.lengths, self.states.shape[1])
+
+    def remembered(self, decoder: nn.ModuleList) -> list[KeyValueCache]:
+        """What each of a decoder's layers keeps of the sources, for cross-attention."""
+        packing = self.packing(decoder)
+        if packing is None:
+            return [layer.remember(self.states) for layer in decoder]
+        states = packing.pack(self.states)
+        return [layer.remember(states, packing.taken) for layer in decoder]
 
 
 class Seq2SeqOutput(NamedTuple):
@@ -110,9 +115,6 @@ class Seq2Seq(nn.Module, ABC):
 
     config: Any  # the frozen dataclass that it was built from
     vocabulary: Vocabulary
-    # Whether padding takes `encode` as long as words do: sources are then read in groups of like length on the CPU, and
-    # joined by `Memory.joined`.
-    reads_padding = False
 
     @property
     def longest(self) -> int | None:

@@ -187,12 +187,15 @@ class T5(Seq2Seq):
             nn.init.normal_(parameter, std=(inputs * scale) ** -0.5)
 
     def encode(self, source: Tensor) -> Memory:
-        lengths = self.lengths(source)
-        x: Tensor = self.dropout(self.embedding(source))
-        pattern, bias = Memory(x, lengths).pattern, self._bias(self.encoder_bias)
+        memory = Memory(self.dropout(self.embedding(source)), self.lengths(source))
+        packing, bias = memory.packing(self.encoder), self._bias(self.encoder_bias)
+        x, pattern = memory.states, memory.pattern
+        if packing is not None:
+            x, pattern = packing.pack(x), packing.pattern
         for layer in self.encoder:
             x = layer(x, pattern, bias)
-        return Memory(self.dropout(self.encoder_norm(x)), lengths)
+        x = self.dropout(self.encoder_norm(x))
+        return Memory(x if packing is None else packing.unpack(x), memory.lengths)
 
     def decode(self, target: Tensor, memory: Memory) -> Tensor:
         x, pattern, bias = self.dropout(self.embedding(target)), memory.pattern, self._bias(self.decoder_bias)
@@ -208,7 +211,7 @@ class T5(Seq2Seq):
 
     def start(self, memory: Memory) -> T5State:
         past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in self.decoder]
-        kept = [layer.remember(memory.states) for layer in self.decoder]
+        kept = memory.remembered(self.decoder)
         return T5State(past, kept, memory.pattern)
 
     def step(self, tokens: Tensor, state: T5State) -> Tensor:

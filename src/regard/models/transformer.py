@@ -155,8 +155,6 @@ class Transformer(Seq2Seq):
     torch.Size([1, 4, 100])
     """
 
-    reads_padding = True
-
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config, self.vocabulary = config, config.vocabulary
@@ -186,12 +184,15 @@ class Transformer(Seq2Seq):
         return self.config.max_length if self.config.positions == "learned" else None
 
     def encode(self, source: Tensor) -> Memory:
-        lengths = self.lengths(source)
-        x = self._embed(source)
-        pattern = Memory(x, lengths).pattern
+        memory = Memory(self._embed(source), self.lengths(source))
+        packing = memory.packing(self.encoder) if self.config.attention == AttentionConfig() else None
+        x, pattern = memory.states, memory.pattern
+        if packing is not None:
+            x, pattern = packing.pack(x), packing.pattern
         for layer in self.encoder:
             x = layer(x, pattern)
-        return Memory(self.encoder_norm(x), lengths)
+        x = self.encoder_norm(x)
+        return Memory(x if packing is None else packing.unpack(x), memory.lengths)
 
     def decode(self, target: Tensor, memory: Memory) -> Tensor:
         x, pattern = self._embed(target), memory.pattern
@@ -205,7 +206,7 @@ class Transformer(Seq2Seq):
 
     def start(self, memory: Memory) -> TransformerState:
         past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in self.decoder]
-        kept = [layer.remember(memory.states) for layer in self.decoder]
+        kept = memory.remembered(self.decoder)
         places = Places(len(memory.states), memory.states.device)
         steps = [decoder_step(layer) for layer in self.decoder]
         return TransformerState(steps, past, kept, places, memory.pattern)

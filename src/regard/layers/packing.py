@@ -1,0 +1,54 @@
+"""Sequences of unequal lengths, one behind the other: as one sequence, in which nothing is padding."""
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from regard.attention.sequence_pattern import Documents
+from regard.attention.watched import watched
+from regard.layers.step import is_usual
+
+
+@final
+class Packing:
+    """Where sequences stand in the one that they are packed into.
+
+    What depends on positions within a sequence, or on differences of positions, stays as it is.
+
+    Args:
+        lengths: (B,), how long each is, of S places.
+        places: S.
+
+    Source: Krell et al. 2021, arXiv 2107.02027, section 3.2.
+    """
+
+    def __init__(self, lengths: Tensor, places: int) -> None:
+        self.taken = torch.arange(places) < lengths[:, None]  # (B, S): not padding
+        self._at = self.taken.flatten().nonzero()[:, 0]  # (N,)
+        self.pattern = Documents(self._at[None] // places)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """The places of sequences (B, S, D) that are taken, as (1, N, D)."""
+        return x.flatten(0, 1).index_select(0, self._at)[None]
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """Sequences (B, S, D) again, from (1, N, D); padding is 0."""
+        found = x.new_zeros(self.taken.numel(), x.shape[2]).index_copy_(0, self._at, x[0])
+        return found.view(*self.taken.shape, x.shape[2])
+
+
+def packing(module: nn.Module, lengths: Tensor, places: int) -> Packing | None:
+    """How a module's sequences are packed, where that saves time and nobody sees it.
+
+    Args:
+        module: what is computed of them.
+        lengths: (B,), how long each is, of S places.
+        places: S.
+
+    Returns:
+        None on other devices than the CPU, with gradients, where somebody looks on, or where nothing or all is padding.
+    """
+    if not lengths.is_cpu or torch.is_grad_enabled() or watched() or not is_usual(module):
+        return None
+    return None if bool((lengths == places).all() or not lengths.any()) else Packing(lengths, places)
