@@ -18,9 +18,9 @@ constexpr int64_t DOT_DEPTH = 1024;   // features at a time: some rows of both s
 constexpr int64_t DOT_BLOCK = 2 * DOT_ROWS;  // rows that read some weights while these are in the first-level cache
 constexpr int64_t DOT_CHUNK = 32;     // outputs that a thread takes at once: their weights stay in its second-level cache
 
-// Adds the products of M rows and N rows of weights to y. For each vector along the depth, `lines` come from `ahead`: as
-// many at once would hold up what is read now.
-template <int M, int N>
+// Adds the products of M rows and N rows of weights to y. With AHEAD, some lines come from `ahead` for each vector along the
+// depth: as many at once would hold up what is read now.
+template <int M, int N, bool AHEAD>
 static inline void dot_tile(int64_t depth, const float* __restrict x, int64_t x_row, const float* __restrict w, int64_t w_row,
                             float* __restrict y, int64_t y_row, Ahead& ahead, int64_t lines) {
     constexpr int W = LANES<float>;
@@ -30,7 +30,7 @@ static inline void dot_tile(int64_t depth, const float* __restrict x, int64_t x_
     for (int i = 0; i < ALL; ++i) sum[i] = Vec<float>{};
     const int64_t whole = depth / W * W;
     for (int64_t k = 0; k < whole; k += W) {
-        ahead.fetch(lines);
+        if constexpr (AHEAD) ahead.fetch(lines);
         Vec<float> right[N];
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) right[n] = load(w + n * w_row + k);
@@ -66,16 +66,16 @@ static inline void dot_tile(int64_t depth, const float* __restrict x, int64_t x_
 
 constexpr int at_most(int rows) { return rows < DOT_ROWS ? rows : DOT_ROWS; }
 
-template <int N>
+template <int N, bool AHEAD>
 static void dot_rows(int64_t rows, int64_t depth, const float* x, int64_t x_row, const float* w, int64_t w_row, float* y,
                      int64_t y_row, Ahead& ahead, int64_t lines) {
     switch (rows) {
-        case 1: return dot_tile<1, N>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
-        case 2: return dot_tile<2, N>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
-        case 3: return dot_tile<at_most(3), N>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
-        case 4: return dot_tile<at_most(4), N>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
-        case 5: return dot_tile<at_most(5), N>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
-        default: return dot_tile<DOT_ROWS, N>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
+        case 1: return dot_tile<1, N, AHEAD>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
+        case 2: return dot_tile<2, N, AHEAD>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
+        case 3: return dot_tile<at_most(3), N, AHEAD>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
+        case 4: return dot_tile<at_most(4), N, AHEAD>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
+        case 5: return dot_tile<at_most(5), N, AHEAD>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
+        default: return dot_tile<DOT_ROWS, N, AHEAD>(depth, x, x_row, w, w_row, y, y_row, ahead, lines);
     }
 }
 
@@ -120,7 +120,8 @@ static void linear_chunk(const LinearMap& map, int64_t first, int64_t last, Ahea
     const int64_t tiles = (map.rows + DOT_ROWS - 1) / DOT_ROWS;
     const int64_t steps = tiles * ((last - first + DOT_OUTPUTS - 1) / DOT_OUTPUTS) * ((w.depth + DOT_DEPTH - 1) / DOT_DEPTH);
     const int64_t vectors = most(1, least(DOT_DEPTH, w.depth) / LANES<float>);
-    const int64_t lines = (ahead.lines() + steps * vectors - 1) / (steps * vectors);
+    const int64_t share = (ahead.lines() + steps - 1) / steps, lines = (share + vectors - 1) / vectors;
+    const bool slowly = 4 * share > vectors;
     for (int64_t m = 0; m < map.rows; ++m) {
         float* y = map.y + m * w.outputs;
         const float* added = map.added ? map.added + m * w.outputs : nullptr;
@@ -135,9 +136,11 @@ static void linear_chunk(const LinearMap& map, int64_t first, int64_t last, Ahea
                 for (int64_t m = block; m < end; m += DOT_ROWS) {
                     const float* x = map.x + m * map.x_row + k;
                     float* y = map.y + m * w.outputs + n;
-                    if (whole)
-                        dot_rows<DOT_OUTPUTS>(end - m, depth, x, map.x_row, weight, w.row, y, w.outputs, ahead, lines);
-                    else dot_rows<1>(end - m, depth, x, map.x_row, weight, w.row, y, w.outputs, ahead, lines);
+                    if (!slowly) ahead.fetch(share);
+                    const auto rows = !whole   ? dot_rows<1, false>
+                                      : slowly ? dot_rows<DOT_OUTPUTS, true>
+                                               : dot_rows<DOT_OUTPUTS, false>;
+                    rows(end - m, depth, x, map.x_row, weight, w.row, y, w.outputs, ahead, lines);
                 }
                 n += whole ? DOT_OUTPUTS : 1;
             }
