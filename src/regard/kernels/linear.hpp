@@ -16,7 +16,9 @@ constexpr int DOT_ROWS = 2;
 constexpr int DOT_OUTPUTS = 4;
 constexpr int64_t DOT_DEPTH = 1024;   // features at a time: some rows of both sides stay in the first-level cache
 constexpr int64_t DOT_BLOCK = 2 * DOT_ROWS;  // rows that read some weights while these are in the first-level cache
-constexpr int64_t DOT_CHUNK = 32;     // outputs that a thread takes at once: their weights stay in its second-level cache
+
+// Outputs that a thread takes at once: their weights stay in its second-level cache, and it writes whole lines of each row.
+static int64_t chunk_of(const Weights& w) { return w.depth > DOT_DEPTH ? 16 : 32; }
 
 // Adds the products of M rows and N rows of weights to y. With AHEAD, some lines come from `ahead` for each vector along the
 // depth: as many at once would hold up what is read now.
@@ -149,6 +151,8 @@ static void linear_chunk(const LinearMap& map, int64_t first, int64_t last, Ahea
         for (int64_t m = 0; m < map.rows; ++m) apply(map.unit, map.y + m * w.outputs + first, last - first);
 }
 
+static int64_t chunks_of(const Weights& w) { return (w.outputs + chunk_of(w) - 1) / chunk_of(w); }
+
 // Maps that don't wait for each other, at once.
 static void linear(const LinearMap* maps, int count, int threads) {
     struct Shared {
@@ -159,7 +163,7 @@ static void linear(const LinearMap* maps, int count, int threads) {
     int64_t products = 0, chunks = 0;
     for (int i = 0; i < count; ++i) {
         products += maps[i].rows * maps[i].of.depth * maps[i].of.outputs;
-        chunks += (maps[i].of.outputs + DOT_CHUNK - 1) / DOT_CHUNK;
+        chunks += chunks_of(maps[i].of);
     }
     // Waking another thread pays for some tens of thousands of products.
     threads = products < (1 << 17) ? 1 : int(least(threads, chunks));
@@ -174,9 +178,9 @@ static void linear(const LinearMap* maps, int count, int threads) {
             auto take = [&] {
                 int64_t chunk = __atomic_fetch_add(&s.next, 1, __ATOMIC_RELAXED);
                 for (int i = 0; i < s.count; ++i) {
-                    const int64_t outputs = s.maps[i].of.outputs, chunks = (outputs + DOT_CHUNK - 1) / DOT_CHUNK;
-                    if (chunk < chunks)
-                        return Piece{s.maps + i, chunk * DOT_CHUNK, least((chunk + 1) * DOT_CHUNK, outputs)};
+                    const Weights& w = s.maps[i].of;
+                    const int64_t some = chunk_of(w), chunks = chunks_of(w);
+                    if (chunk < chunks) return Piece{s.maps + i, chunk * some, least((chunk + 1) * some, w.outputs)};
                     chunk -= chunks;
                 }
                 return Piece{};
