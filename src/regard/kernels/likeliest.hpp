@@ -69,7 +69,7 @@ static void likeliest_row(const Likeliest& wanted, const float* x, float* values
         next[b] = equal < end ? equal : b * LIKELY;
         if (equal == end) highest[b] = LikelyBlock(x, b * LIKELY, size).largest_below(best);
         bool never = false;
-        for (int64_t i = 0; i < wanted.nevers; ++i) never |= token == wanted.never[i];
+        for (int64_t i = 0; i < wanted.never_count; ++i) never |= token == wanted.never[i];
         if (!never) values[k] = (best - top) - level, tokens[k++] = token;
     }
 }

@@ -130,7 +130,7 @@ struct Likeliest {
     const float* logits = nullptr;
     int64_t row = 0;  // from one row to the next, in numbers
     const int64_t* never = nullptr;  // tokens that are none of them
-    int64_t nevers = 0, count = 0;
+    int64_t never_count = 0, count = 0;
     float* values = nullptr;
     int64_t* tokens = nullptr;
     int threads = 1;
