@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from regard.attention.cache import KeyValueCache
 from regard.attention.pattern import Full, Pattern
 from regard.attention.sequence_pattern import KeyLengths
 from regard.errors import ShapeError
@@ -80,14 +79,6 @@ class Memory(NamedTuple):
     def packing(self, module: nn.Module) -> Packing | None:
         """How a module can compute with the states alone, and not with padding; see there."""
         return packing(module, self.lengths, self.states.shape[1])
-
-    def remembered(self, decoder: nn.ModuleList) -> list[KeyValueCache]:
-        """What each of a decoder's layers keeps of the sources, for cross-attention."""
-        packing = self.packing(decoder)
-        if packing is None:
-            return [layer.remember(self.states) for layer in decoder]
-        states = packing.pack(self.states)
-        return [layer.remember(states, packing.taken) for layer in decoder]
 
 
 class Seq2SeqOutput(NamedTuple):

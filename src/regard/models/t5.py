@@ -7,14 +7,10 @@ arXiv 1910.10683, section 2.1; v1.1, with gated networks and an output of its ow
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
-import torch
 from torch import Tensor, nn
 
 from regard.attention.bias import Bias
-from regard.attention.cache import KeyValueCache
-from regard.attention.pattern import Pattern
 from regard.attention.score import Dot
-from regard.attention.sequence_pattern import KeyLengths
 from regard.errors import ConfigError, nearest
 from regard.layers.attention_settings import LearnedValue
 from regard.layers.dropout import Dropout
@@ -22,7 +18,8 @@ from regard.layers.learned import LearnedRelativeBias
 from regard.layers.linear import Linear, linear
 from regard.layers.transformer_layer import DecoderLayer, EncoderLayer, FeedForward, GatedFeedForward
 from regard.models.check import check_fields
-from regard.models.seq2seq import Memory, Seq2Seq, State, Vocabulary
+from regard.models.decoder_state import DecoderState
+from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
 
 
 def _size(embed_dim: int, num_heads: int, hidden_dim: int, layers: int, **more: Any) -> dict[str, Any]:
@@ -113,31 +110,6 @@ class T5Config:
 
 
 @final
-class T5State(State):
-    """Keys and values of the tokens so far, a cache a layer, and those of the source."""
-
-    def __init__(self, past: list[KeyValueCache], memory: list[KeyValueCache], pattern: Pattern) -> None:
-        self.past, self.memory = past, memory
-        self.pattern = pattern  # which source positions are not padding
-        self.hypotheses = 1
-
-    def reorder(self, parents: Tensor) -> None:
-        first = torch.arange(len(parents), device=parents.device)[:, None] * self.hypotheses
-        for cache in self.past:
-            cache.select((first + parents).flatten())
-        self.hypotheses = parents.shape[1]
-
-    def keep(self, sentences: Tensor) -> None:
-        within = torch.arange(self.hypotheses, device=sentences.device)
-        for cache in self.past:
-            cache.select((sentences[:, None] * self.hypotheses + within).flatten())
-        for cache in self.memory:
-            cache.select(sentences)
-        if isinstance(self.pattern, KeyLengths):
-            self.pattern = KeyLengths(self.pattern.lengths[sentences])
-
-
-@final
 class T5(Seq2Seq):
     """T5's encoder and decoder: no biases in linear maps, scores without a scale, norms by the root mean square.
 
@@ -209,16 +181,14 @@ class T5(Seq2Seq):
             features = features * self.config.embed_dim**-0.5
         return linear(features, self.embedding.weight if self.output is None else self.output.weight)
 
-    def start(self, memory: Memory) -> T5State:
-        past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in self.decoder]
-        kept = memory.remembered(self.decoder)
-        return T5State(past, kept, memory.pattern)
+    def start(self, memory: Memory) -> DecoderState:
+        return DecoderState(self.decoder, memory)
 
-    def step(self, tokens: Tensor, state: T5State) -> Tensor:
-        x, bias = self.dropout(self.embedding(tokens)), self._bias(self.decoder_bias)
+    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        x, bias = self.dropout(self.embedding(state.places.inward(tokens))), self._bias(self.decoder_bias)
         for layer, past, memory in zip(self.decoder, state.past, state.memory, strict=True):
             x = layer.step(x, past, memory, state.pattern, bias)
-        features: Tensor = self.dropout(self.decoder_norm(x))
+        features: Tensor = state.places.outward(self.dropout(self.decoder_norm(x)))
         return features
 
     def _layer(self) -> dict[str, Any]:

@@ -10,9 +10,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
-from regard.attention.cache import KeyValueCache
-from regard.attention.pattern import Full, Pattern
-from regard.attention.sequence_pattern import KeyLengths
+from regard.attention.pattern import Full
 from regard.errors import ConfigError, nearest
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.dropout import Dropout
@@ -21,8 +19,8 @@ from regard.layers.positions import LearnedPositions, SinusoidalPositions
 from regard.layers.step import DecoderStep, decoder_step
 from regard.layers.transformer_layer import DecoderLayer, EncoderLayer, Norm
 from regard.models.check import check_fields
-from regard.models.places import Places
-from regard.models.seq2seq import Memory, Seq2Seq, State, Vocabulary
+from regard.models.decoder_state import DecoderState
+from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
 
 # base and big: table 3 of the source.
 SIZES: dict[str, dict[str, Any]] = {
@@ -111,30 +109,14 @@ def size_settings(size: str) -> dict[str, Any]:
 
 
 @final
-class TransformerState(State):
-    """Keys and values of the tokens so far, a cache a layer, and those of the source; both in the order of `places`."""
+class TransformerState(DecoderState):
+    """What its decoder keeps, and how it goes on."""
 
-    def __init__(
-        self,
-        steps: list[DecoderStep],
-        past: list[KeyValueCache],
-        memory: list[KeyValueCache],
-        places: Places,
-        pattern: Pattern,
-    ) -> None:
-        self.steps, self.past, self.memory, self.places = steps, past, memory, places
-        self.pattern = pattern  # which source positions are not padding
+    def __init__(self, decoder: nn.ModuleList, memory: Memory) -> None:
+        super().__init__(decoder, memory)
+        self.steps: list[DecoderStep] = [decoder_step(layer) for layer in decoder]
         self.length = 0
         self.positions = torch.empty(0)  # what some steps add to their tokens
-
-    def reorder(self, parents: Tensor) -> None:
-        self.places.reorder(parents, self.past)
-
-    def keep(self, sentences: Tensor) -> None:
-        moves = self.places.keep(sentences, self.past, self.memory)
-        if isinstance(self.pattern, KeyLengths):
-            lengths = self.pattern.lengths
-            self.pattern = KeyLengths(lengths.index_copy(0, moves.targets, lengths[moves.sources])[: len(sentences)])
 
 
 @final
@@ -205,11 +187,7 @@ class Transformer(Seq2Seq):
         return linear(features, self.embedding.weight, self.output_bias)
 
     def start(self, memory: Memory) -> TransformerState:
-        past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in self.decoder]
-        kept = memory.remembered(self.decoder)
-        places = Places(len(memory.states), memory.states.device)
-        steps = [decoder_step(layer) for layer in self.decoder]
-        return TransformerState(steps, past, kept, places, memory.pattern)
+        return TransformerState(self.decoder, memory)
 
     def step(self, tokens: Tensor, state: TransformerState) -> Tensor:
         x = self._scaled(state.places.inward(tokens))

@@ -1,0 +1,34 @@
+"""What decoders of layers keep between steps: the Transformer's and T5's."""
+
+from torch import Tensor, nn
+
+from regard.attention.cache import KeyValueCache
+from regard.attention.sequence_pattern import KeyLengths
+from regard.models.places import Places
+from regard.models.seq2seq import Memory, State
+
+
+class DecoderState(State):
+    """Keys and values of the tokens so far, a cache a layer, and those of the source; both in the order of `places`.
+
+    Args:
+        decoder: its layers, each a `DecoderLayer`.
+        memory: of the sources.
+    """
+
+    def __init__(self, decoder: nn.ModuleList, memory: Memory) -> None:
+        self.past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in decoder]
+        packing = memory.packing(decoder)
+        states, taken = (memory.states, None) if packing is None else (packing.pack(memory.states), packing.taken)
+        self.memory: list[KeyValueCache] = [layer.remember(states, taken) for layer in decoder]
+        self.pattern = memory.pattern  # which source positions are not padding
+        self.places = Places(len(memory.states), memory.states.device)
+
+    def reorder(self, parents: Tensor) -> None:
+        self.places.reorder(parents, self.past)
+
+    def keep(self, sentences: Tensor) -> None:
+        moves = self.places.keep(sentences, self.past, self.memory)
+        if isinstance(self.pattern, KeyLengths):
+            lengths = self.pattern.lengths
+            self.pattern = KeyLengths(lengths.index_copy(0, moves.targets, lengths[moves.sources])[: len(sentences)])
