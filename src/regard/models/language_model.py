@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple, final
 
-import torch
 from torch import Tensor, nn
 
 from regard.attention.cache import KeyValueCache
@@ -19,6 +18,7 @@ from regard.attention.sequence_pattern import KeyLengths
 from regard.errors import CheckpointError
 from regard.layers.step import CausalStep, causal_step
 from regard.models.padding import check_texts
+from regard.models.places import Places
 from regard.models.seq2seq import State, Vocabulary
 
 
@@ -33,30 +33,17 @@ class LanguageModelOutput(NamedTuple):
 class PromptState(State):
     """Keys and values of the tokens so far, a cache a layer: of K hypotheses of each of B texts, all of one length."""
 
-    def __init__(self, steps: list[CausalStep], past: list[KeyValueCache]) -> None:
-        self.steps, self.past = steps, past
-        self.hypotheses = 1
+    def __init__(self, layers: nn.ModuleList, prompts: Tensor) -> None:
+        self.steps: list[CausalStep] = [causal_step(layer) for layer in layers]
+        self.past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in layers]
+        self.places = Places(len(prompts), prompts.device)
         self.length = 0
-        self._rows: Tensor | None = None  # to go on with: chosen at the next step, once for all changes
 
     def reorder(self, parents: Tensor) -> None:
-        first = torch.arange(len(parents), device=parents.device)[:, None] * self.hypotheses
-        self._select((first + parents).flatten())
-        self.hypotheses = parents.shape[1]
+        self.places.reorder(parents, self.past)
 
     def keep(self, sentences: Tensor) -> None:
-        within = torch.arange(self.hypotheses, device=sentences.device)
-        self._select((sentences[:, None] * self.hypotheses + within).flatten())
-
-    def settle(self) -> None:
-        """Make the past what `reorder` and `keep` said."""
-        if self._rows is not None:
-            for cache in self.past:
-                cache.select(self._rows)
-        self._rows = None
-
-    def _select(self, rows: Tensor) -> None:
-        self._rows = rows if self._rows is None else self._rows[rows]
+        self.places.keep(sentences, self.past)
 
 
 class LanguageModel(nn.Module, ABC):
@@ -112,16 +99,15 @@ class LanguageModel(nn.Module, ABC):
         Returns:
             The state, one hypothesis a prompt.
         """
-        past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in self.layers]
-        state = PromptState([causal_step(layer) for layer in self.layers], past)
+        state = PromptState(self.layers, prompts)
         if prompts.shape[1]:
             self._go_on(prompts, state)
         return state
 
     def step(self, tokens: Tensor, state: PromptState) -> Tensor:
         """The hidden vectors (B, K, D) after one more token of each hypothesis (B, K); the state moves on."""
-        state.settle()
-        return self._go_on(tokens.flatten()[:, None], state).view(*tokens.shape, -1)
+        found = self._go_on(state.places.inward(tokens).flatten()[:, None], state)
+        return state.places.outward(found.view(*tokens.shape, -1))
 
     def _go_on(self, tokens: Tensor, state: PromptState) -> Tensor:
         """The hidden vectors (rows, L, D) after more tokens of each row (rows, L)."""
