@@ -51,7 +51,7 @@ def right(model: Seq2Seq, tokenizer: Tokenizer, pairs: Sequence[DatePair]) -> fl
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--tokens", type=int, default=1_500_000, help="target tokens of a run")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[1_500_000], help="target tokens of a run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument(
         "--models",
@@ -65,31 +65,33 @@ def main() -> None:
     parser.add_argument("--learn", action="store_true", help="only make the runs that are missing")
     given = read(parser)
     if given.quick:
-        given.tokens, given.rows, given.tests = 1, 160, 4
+        given.tokens, given.rows, given.tests = [1], 160, 4
     lengths = TESTED[:2] if given.quick else TESTED
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pairs = data(folder, given.rows)
-        setting = {
-            "data": "dates", "tokens": given.tokens, "rows": given.rows, "size": given.size, "tests": given.tests,
-            "dropout": DROPOUT, "vocabulary": pairs.tokenizer.size,
-        }  # fmt: skip
-        runs = Runs((folder if given.quick else RESULTS) / "lengths.jsonl", setting)
-        for model, seed, rate in runs.missing(given.models, given.seeds, [RATE]):
-            config, _ = matched(model, vocabulary(pairs.tokenizer), given.size)
-            print(f"{model}, seed {seed}, learning rate {rate}", flush=True)
-            settings = {"tokens": given.tokens, "seed": seed, "rate": rate}
-            trainer, measured = train(model, config, pairs.train, **settings, device=given.device)
-            loss = trainer.evaluate(pairs.valid)
-            scores = {
-                str(n): right(trainer.module, pairs.tokenizer, list(concatenated(n, "test", given.tests)))
-                for n in lengths
-            }
-            told = {"right": scores, "parameters": parameters(trainer.module), "held_out_loss": loss, "rate": rate}
-            runs.add(model, seed, **told, **measured)
-            print(f"  {scores}", flush=True)
+        pairs, cases = data(folder, given.rows), []
+        for tokens in given.tokens:
+            setting = {
+                "data": "dates", "tokens": tokens, "rows": given.rows, "size": given.size, "tests": given.tests,
+                "dropout": DROPOUT, "vocabulary": pairs.tokenizer.size,
+            }  # fmt: skip
+            runs = Runs((folder if given.quick else RESULTS) / "lengths.jsonl", setting)
+            for model, seed, rate in runs.missing(given.models, given.seeds, [RATE]):
+                config, _ = matched(model, vocabulary(pairs.tokenizer), given.size)
+                print(f"{model}, seed {seed}, learning rate {rate}", flush=True)
+                settings = {"tokens": tokens, "seed": seed, "rate": rate}
+                trainer, measured = train(model, config, pairs.train, **settings, device=given.device)
+                loss = trainer.evaluate(pairs.valid)
+                scores = {
+                    str(n): right(trainer.module, pairs.tokenizer, list(concatenated(n, "test", given.tests)))
+                    for n in lengths
+                }
+                told = {"right": scores, "parameters": parameters(trainer.module), "held_out_loss": loss, "rate": rate}
+                runs.add(model, seed, **told, **measured)
+                print(f"  {scores}", flush=True)
+            cases += cases_of(runs, setting, str(lengths[-1] if given.quick else LONG))
         if not given.learn:
-            write("lengths", cases_of(runs, setting, str(lengths[-1] if given.quick else LONG)), quick=given.quick)
+            write("lengths", cases, quick=given.quick)
 
 
 def cases_of(kept: Runs, told: dict[str, Any], long: str) -> list[dict[str, Any]]:

@@ -1,8 +1,11 @@
 """The greatest entries, against torch.topk."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
+from regard import kernels
 from regard.decode.top import BLOCK, FEW, SHORT, likeliest, top
 from regard.models.seq2seq import Vocabulary
 
@@ -33,6 +36,20 @@ def test_top_of_infinities() -> None:
     assert len(set(found[0].tolist())) == 3
 
 
+@pytest.fixture(params=kernels.module().isas() if kernels.missing() is None else [None])
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each instruction set in turn, the plainest too; without kernels PyTorch's operations."""
+    if request.param is None:
+        yield
+        return
+    best = kernels.isa()
+    monkeypatch.setattr("regard.decode.top.fast", kernels.module)
+    kernels.module().choose(request.param)
+    yield
+    kernels.module().choose(best)
+
+
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("size", [1, 7, 63, 64, 65, 8000])
 @pytest.mark.parametrize("count", [1, 8, FEW, FEW + 1])
 def test_likeliest(size: int, count: int) -> None:
@@ -43,6 +60,7 @@ def test_likeliest(size: int, count: int) -> None:
     assert tokens.equal(expected.indices)
 
 
+@pytest.mark.usefixtures("isa")
 def test_likeliest_are_not_what_may_never_be() -> None:
     x = torch.arange(300.0).expand(2, -1) / 50
     values, tokens = likeliest(x, Vocabulary(size=300, never=(298, 299, 130)), 3)
@@ -50,6 +68,7 @@ def test_likeliest_are_not_what_may_never_be() -> None:
     assert values.allclose(x.log_softmax(1).gather(1, tokens), atol=1e-6)
 
 
+@pytest.mark.usefixtures("isa")
 def test_likeliest_of_equals_are_different_tokens() -> None:
     x = torch.zeros(1, 1000)
     x[0, [3, 900]] = 1.0
@@ -59,6 +78,7 @@ def test_likeliest_of_equals_are_different_tokens() -> None:
     assert values[0, 2:].unique().allclose(x.log_softmax(1)[0, :1], atol=1e-6)
 
 
+@pytest.mark.usefixtures("isa")
 def test_likeliest_where_there_are_fewer_and_nan() -> None:
     x = torch.full((3, 200), -torch.inf)
     x[0, 77], x[1, 5], x[1, 9], x[2] = 4.0, 1.0, torch.nan, 0.0
@@ -67,3 +87,18 @@ def test_likeliest_where_there_are_fewer_and_nan() -> None:
     assert values[0].tolist() == [0.0, -torch.inf]
     assert tokens[0, 0] == 77
     assert values[1:].isnan().all()
+
+
+def test_likeliest_of_a_vocabulary_that_mostly_may_never_be() -> None:
+    x = torch.arange(300.0)[None] / 50
+    values, tokens = likeliest(x, Vocabulary(size=300, never=tuple(range(5, 300))), 2)
+    assert tokens.tolist() == [[4, 3]]
+    assert values.allclose(x.log_softmax(1).gather(1, tokens), atol=1e-6)
+
+
+def test_likeliest_where_another_device_is_the_default() -> None:
+    x, words = torch.randn(2, 300), Vocabulary(size=300)
+    expected = likeliest(x, words, 3)
+    with torch.device("meta"):
+        found = likeliest(x, words, 3)
+    assert all(some.equal(others) for some, others in zip(found, expected, strict=True))

@@ -161,3 +161,34 @@ def test_bitwise_the_same(dtype: torch.dtype, length: int) -> None:
                     assert torch.equal(found, expected[b : b + 1])
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"pattern": rg.Causal() & rg.Documents(torch.tensor([[0, 0, 1, 1, 1]]))},
+        {"normalizer": rg.Entmax(1.5)},
+        {"normalizer": rg.Sigmoid(bias=-1.0)},
+        {"normalizer": rg.Softmax(sink=torch.tensor([0.5, 0.1])), "bias": rg.ALiBi(torch.tensor([0.5, 0.25]))},
+        {"normalizer": rg.Softmax(prior=rg.Gaussian(torch.tensor([0.0, 1, 2, 3, 4]), sigma=2.0)), "dropout": 0.3},
+        {"score": rg.Additive(torch.ones(2, 3))},
+        {"score": rg.Cosine(scale=2.0), "bias": rg.TensorBias(torch.ones(5, 5, requires_grad=True))},
+    ],
+    ids=lambda values: " ".join(map(str, values.values()))[:50],
+)
+def test_another_default_device_changes_nothing(values: dict[str, object]) -> None:
+    inputs = [torch.randn(2, 2, 5, 3, generator=torch.Generator().manual_seed(i)).requires_grad_() for i in range(3)]
+    incoming = torch.randn(2, 2, 5, 3, generator=torch.Generator().manual_seed(9))
+
+    def run() -> list[torch.Tensor]:
+        summary = rg.Summary(expected_key=True, key_mass=True)
+        output, seen = rg.attend(*inputs, backend="native", seed=4, summary=summary, **values)
+        with torch.no_grad():
+            plain = rg.attend(*inputs, backend="native", seed=4, **values)
+        return [output, seen.expected_key, seen.key_mass, plain, *torch.autograd.grad(output, inputs, incoming)]
+
+    expected = run()
+    with torch.device("meta"):  # a kernel that wrote to memory of another device would end the process
+        found = run()
+    for some, others in zip(found, expected, strict=True):
+        assert some.equal(others)

@@ -12,6 +12,7 @@ from regard.models.t5 import T5, T5Config
 from regard.models.transformer import Transformer, TransformerConfig
 
 WORDS = Vocabulary(size=50)
+ENTMAX = AttentionConfig.from_plain({"normalizer": {"kind": "entmax", "alpha": 1.5}})
 LENGTHS = torch.tensor([9, 4, 1, 70])
 needs_kernels = pytest.mark.skipif(
     kernels.missing() is not None or kernels.isa() == "baseline", reason="sources are packed where there are kernels"
@@ -42,7 +43,11 @@ def test_places() -> None:
 
 
 @needs_kernels
-@pytest.mark.parametrize("make", [transformer, lambda: transformer(norm="pre"), t5], ids=["post", "pre", "t5"])
+@pytest.mark.parametrize(
+    "make",
+    [transformer, lambda: transformer(norm="pre"), lambda: transformer(attention=ENTMAX), t5],
+    ids=["post", "pre", "entmax", "t5"],
+)
 def test_sources_are_packed_and_the_same(make, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
     model: Seq2Seq = make()
@@ -71,8 +76,41 @@ def test_only_where_nobody_sees_it() -> None:
         assert packing(model, full, 7) is None
         assert packing(model, none, 7) is None
         assert packing(model.train(), some, 7) is None
-        model.eval()[0].register_forward_hook(lambda *_: None)
+        handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+        assert packing(model.eval(), some, 7) is None
+        handle.remove()
+        assert packing(model, some, 7) is not None
+        model[0].register_forward_hook(lambda *_: None)
         assert packing(model, some, 7) is None
+
+
+@needs_kernels
+@pytest.mark.parametrize("make", [lambda: transformer(norm="pre"), t5], ids=["transformer", "t5"])
+def test_a_hook_anywhere_sees_sentences(make) -> None:  # type: ignore[no-untyped-def]
+    model, seen = make(), []
+    model.encoder_norm.register_forward_hook(lambda _, given, found: seen.append(found.shape))
+    with torch.no_grad():
+        model.encode(source())
+    assert seen == [(4, 70, 24)]
+
+
+@needs_kernels
+def test_a_backend_by_name_gets_the_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Packing, "pack", lambda *_: pytest.fail("packed"))
+    model = transformer()
+    model.encoder[1].self_attention.backend = "chunked"
+    with torch.no_grad():
+        model.encode(source())
+
+
+@needs_kernels
+def test_the_default_device_may_be_another() -> None:
+    model = transformer()
+    with torch.no_grad():
+        expected = model.encode(source()).states
+        tokens = source()
+        with torch.device("meta"):
+            assert model.encode(tokens).states.equal(expected)
 
 
 @needs_kernels

@@ -12,10 +12,11 @@ from regard import kernels
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.linear import MOST
 from regard.layers.step import causal_step, decoder_step
+from regard.models.decoder_state import DecoderState
 from regard.models.gpt import GPT, GPTConfig
 from regard.models.language_model import PromptState
 from regard.models.seq2seq import Vocabulary
-from regard.models.transformer import Transformer, TransformerConfig, TransformerState
+from regard.models.transformer import Transformer, TransformerConfig
 
 WORDS = Vocabulary(size=50)
 ISAS = kernels.module().isas() if kernels.missing() is None else []
@@ -69,7 +70,7 @@ def hypotheses(model: Transformer, count: int, steps: int, *, native: bool) -> T
     return torch.cat([x.flatten() for x in found])
 
 
-def set_steps(state: TransformerState | PromptState, model: Any, *, native: bool) -> None:
+def set_steps(state: DecoderState | PromptState, model: Any, *, native: bool) -> None:
     """Native steps, which must be there; or the layers' own."""
     if native:
         assert not any(hasattr(step, "__self__") for step in state.steps)

@@ -38,7 +38,7 @@ def compute(call: Call, core: "Core | None" = None, summaries: "Summaries | None
         call = call.with_spec(spec)
     output, row = (core or by_tiles)(call)
     if sink is not None:
-        output, row = _join_sink(output, row, torch.as_tensor(per_head(sink, call.dtype)))
+        output, row = _join_sink(output, row, torch.as_tensor(per_head(sink, call.dtype), device=call.query.device))
     seen = None if call.summary is None else (summaries or summaries_by_tiles)(call, call.summary, row)
     return output.to(call.query.dtype), seen
 

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from regard.attention.watched import watched
-from regard.layers.linear import fast
+from regard.layers.linear import fast, is_plain
 from regard.models.seq2seq import Vocabulary
 
 BLOCK = 16  # entries that are first known by their maximum alone
 SHORT = 128  # columns below which the detour is longer than the way
-FEW = 64  # tokens that the kernel looks for one by one
+FEW = 64  # tokens that the kernel looks for, or passes over, one by one
 
 
 def likeliest(logits: Tensor, vocabulary: Vocabulary, count: int) -> tuple[Tensor, Tensor]:
@@ -25,11 +25,11 @@ def likeliest(logits: Tensor, vocabulary: Vocabulary, count: int) -> tuple[Tenso
         and some tokens. NaN where a row has one.
     """
     rows, size = logits.shape
-    plain = logits.is_cpu and logits.dtype is torch.float32 and logits.stride(1) == 1 and not logits.requires_grad
+    plain = is_plain(logits) and logits.stride(1) == 1 and not logits.requires_grad and not watched()
     kernel = fast()
-    if kernel is None or not plain or count > FEW or watched():
+    if kernel is None or not plain or max(count, len(vocabulary.never)) > FEW:
         return top(vocabulary.allowed(logits.log_softmax(1)), count)
-    values, tokens = logits.new_empty(rows, count), torch.empty(rows, count, dtype=torch.int64)
+    values, tokens = logits.new_empty(rows, count), logits.new_empty(rows, count, dtype=torch.int64)
     kernel.likeliest(
         rows, size, logits.data_ptr(), logits.stride(0), vocabulary.never, count, values.data_ptr(), tokens.data_ptr(),
         torch.get_num_threads(),

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from regard.attention.sequence_pattern import Documents
 from regard.attention.watched import watched
+from regard.layers.multi_head_attention import MultiHeadAttention
 from regard.layers.step import is_usual
 
 
@@ -14,7 +15,8 @@ from regard.layers.step import is_usual
 class Packing:
     """Where sequences stand in the one that they are packed into.
 
-    What depends on positions within a sequence, or on differences of positions, stays as it is.
+    Differences of positions within a sequence stay as they are, positions themselves don't: what attention asks for
+    must not depend on these.
 
     Args:
         lengths: (B,), how long each is, of S places.
@@ -24,7 +26,7 @@ class Packing:
     """
 
     def __init__(self, lengths: Tensor, places: int) -> None:
-        self.taken = torch.arange(places) < lengths[:, None]  # (B, S): not padding
+        self.taken = torch.arange(places, device=lengths.device) < lengths[:, None]  # (B, S): not padding
         self._at = self.taken.flatten().nonzero()[:, 0]  # (N,)
         self.pattern = Documents(self._at[None] // places)
 
@@ -47,8 +49,11 @@ def packing(module: nn.Module, lengths: Tensor, places: int) -> Packing | None:
         places: S.
 
     Returns:
-        None on other devices than the CPU, with gradients, where somebody looks on, or where nothing or all is padding.
+        None on other devices than the CPU, with gradients, where somebody looks on, where nothing or all is padding, or
+        where attention asks for a backend by name, which may take time for what a pattern hides.
     """
     if not lengths.is_cpu or torch.is_grad_enabled() or watched() or not is_usual(module):
+        return None
+    if any(isinstance(part, MultiHeadAttention) and part.backend != "auto" for part in module.modules()):
         return None
     return None if bool((lengths == places).all() or not lengths.any()) else Packing(lengths, places)

@@ -9,6 +9,7 @@ from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 
 from regard.attention.cache import KeyValueCache
 from regard.attention.native_mask import conjuncts
@@ -190,6 +191,8 @@ def _feed_forward(norm: nn.Module, before: bool, network: nn.Module) -> FeedForw
 def is_usual(module: nn.Module) -> bool:
     """Whether there are kernels, and nobody looks into the parts of a module or has put something in their place."""
     if fast() is None or module.training:
+        return False
+    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return False
     return not any(x._forward_hooks or x._forward_pre_hooks or "forward" in vars(x) for x in module.modules())
 

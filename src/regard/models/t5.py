@@ -160,7 +160,7 @@ class T5(Seq2Seq):
 
     def encode(self, source: Tensor) -> Memory:
         memory = Memory(self.dropout(self.embedding(source)), self.lengths(source))
-        packing, bias = memory.packing(self.encoder), self._bias(self.encoder_bias)
+        packing, bias = memory.packing(self), self._bias(self.encoder_bias)
         x, pattern = memory.states, memory.pattern
         if packing is not None:
             x, pattern = packing.pack(x), packing.pattern

@@ -16,7 +16,6 @@ from regard.layers.attention_config import AttentionConfig
 from regard.layers.dropout import Dropout
 from regard.layers.linear import linear
 from regard.layers.positions import LearnedPositions, SinusoidalPositions
-from regard.layers.step import DecoderStep, decoder_step
 from regard.layers.transformer_layer import DecoderLayer, EncoderLayer, Norm
 from regard.models.check import check_fields
 from regard.models.decoder_state import DecoderState
@@ -109,17 +108,6 @@ def size_settings(size: str) -> dict[str, Any]:
 
 
 @final
-class TransformerState(DecoderState):
-    """What its decoder keeps, and how it goes on."""
-
-    def __init__(self, decoder: nn.ModuleList, memory: Memory) -> None:
-        super().__init__(decoder, memory)
-        self.steps: list[DecoderStep] = [decoder_step(layer) for layer in decoder]
-        self.length = 0
-        self.positions = torch.empty(0)  # what some steps add to their tokens
-
-
-@final
 class Transformer(Seq2Seq):
     """The Transformer of encoder and decoder, with one embedding for source, target and output (section 3.4).
 
@@ -166,8 +154,9 @@ class Transformer(Seq2Seq):
         return self.config.max_length if self.config.positions == "learned" else None
 
     def encode(self, source: Tensor) -> Memory:
-        memory = Memory(self._embed(source), self.lengths(source))
-        packing = memory.packing(self.encoder) if self.config.attention == AttentionConfig() else None
+        memory, choice = Memory(self._embed(source), self.lengths(source)), self.config.attention
+        of_places = not (choice.score is choice.pattern is choice.position_bias is None)  # what may ask for them
+        packing = None if of_places else memory.packing(self)
         x, pattern = memory.states, memory.pattern
         if packing is not None:
             x, pattern = packing.pack(x), packing.pattern
@@ -186,10 +175,10 @@ class Transformer(Seq2Seq):
     def project(self, features: Tensor) -> Tensor:
         return linear(features, self.embedding.weight, self.output_bias)
 
-    def start(self, memory: Memory) -> TransformerState:
-        return TransformerState(self.decoder, memory)
+    def start(self, memory: Memory) -> DecoderState:
+        return DecoderState(self.decoder, memory)
 
-    def step(self, tokens: Tensor, state: TransformerState) -> Tensor:
+    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         x = self._scaled(state.places.inward(tokens))
         x = self.dropout(x + self._position(state, x))
         for step, past, memory in zip(state.steps, state.past, state.memory, strict=True):
@@ -208,7 +197,7 @@ class Transformer(Seq2Seq):
         x: Tensor = self.embedding(tokens)
         return x * math.sqrt(self.config.embed_dim) if self.config.scale_embedding else x
 
-    def _position(self, state: TransformerState, x: Tensor) -> Tensor:
+    def _position(self, state: DecoderState, x: Tensor) -> Tensor:
         """What is added to the tokens (B, K, D) of a step, (D,): found for many steps at once."""
         at = state.length % AHEAD
         if at == 0:

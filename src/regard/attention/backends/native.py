@@ -27,6 +27,7 @@ from regard.attention.tile_sum import any_dual
 from regard.attention.tiled import by_tiles, compute, summaries_by_tiles
 from regard.attention.value import rebuild
 
+CPU = torch.device("cpu")  # whatever the default device is
 CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 ACTIVATIONS = ("tanh", "relu", "sigmoid")
 NORMALIZERS = {Softmax: 0, Sigmoid: 1, Entmax: 2, Sparsemax: 2}
@@ -135,7 +136,7 @@ def _computed(call: Call) -> tuple[Tensor, Tensor, Tensor, list[Part]]:
     The kernels mark a row that sees nothing by a level of -inf, which only softmax's formula can take.
     """
     parts = native_parts(call)
-    statistic = torch.empty(*call.query.shape[:3], 2, dtype=call.dtype)
+    statistic = torch.empty(*call.query.shape[:3], 2, dtype=call.dtype, device=CPU)
     output = _forward(call, parts, statistic)
     level = statistic[..., 1:].clone()
     return output, statistic, level if isinstance(call.spec.normalizer, Softmax) else finite(level), parts
@@ -212,7 +213,7 @@ def _forward(call: Call, parts: list[Part], statistic: Tensor | None) -> Tensor:
 
 def _empty(*sizes: int, dtype: torch.dtype) -> Tensor:
     """A new tensor, in large pages where its memory comes fresh from the system."""
-    made = torch.empty(sizes, dtype=dtype)
+    made = torch.empty(sizes, dtype=dtype, device=CPU)
     if made.nbytes >= FRESH:
         kernels.module().ask_for_large_pages(made.data_ptr(), made.nbytes)
     return made
@@ -250,18 +251,18 @@ def _backward(
     of_normalizer, of_bias = needed[at : at + counts[1]], needed[at + counts[1] + counts[2] :]
     d_vector = d_dense = d_distance = d_parameter = d_center = d_sigma = None
     if any(needed[3:at]):
-        d_vector = torch.zeros(batch, heads, call.query.shape[3], dtype=dtype)
+        d_vector = torch.zeros(batch, heads, call.query.shape[3], dtype=dtype, device=CPU)
     if any(of_bias):
         if isinstance(bias, TensorBias):
             shape = (1,) * (4 - bias.tensor.dim()) + tuple(bias.tensor.shape)
-            d_dense = torch.zeros(batch, heads, *shape[2:], dtype=dtype)
+            d_dense = torch.zeros(batch, heads, *shape[2:], dtype=dtype, device=CPU)
         else:
-            d_distance = torch.zeros(batch, heads, rows + columns - 1, dtype=dtype)
+            d_distance = torch.zeros(batch, heads, rows + columns - 1, dtype=dtype, device=CPU)
     if any(of_normalizer):
         if isinstance(normalizer, Sigmoid | Entmax):
-            d_parameter = torch.zeros(batch, heads, dtype=dtype)
+            d_parameter = torch.zeros(batch, heads, dtype=dtype, device=CPU)
         else:
-            d_center, d_sigma = (torch.zeros(batch, heads, rows, dtype=dtype) for _ in range(2))
+            d_center, d_sigma = (torch.zeros(batch, heads, rows, dtype=dtype, device=CPU) for _ in range(2))
     d_level = None if d_level is None else d_level.to(dtype)
     of_bias_and_values = (
         NOTHING if d_dense is None else _spread_view(d_dense, rows, columns),
@@ -325,10 +326,10 @@ def _problem(call: Call, mask: NativeMask, output: Tensor, statistic: Tensor | N
     kept: list[Tensor | None] = []
     parameter = _parameter(normalizer)
     if parameter is not None:
-        parameter = torch.as_tensor(parameter, dtype=dtype).expand(heads).contiguous()
+        parameter = torch.as_tensor(parameter, dtype=dtype, device=CPU).expand(heads).contiguous()
     if isinstance(normalizer, Softmax) and isinstance(normalizer.prior, Gaussian):
         center = normalizer.prior.center.to(dtype).expand(batch, heads, rows)
-        sigma = torch.as_tensor(normalizer.prior.sigma, dtype=dtype).expand(heads).contiguous()
+        sigma = torch.as_tensor(normalizer.prior.sigma, dtype=dtype, device=CPU).expand(heads).contiguous()
     if isinstance(bias, TensorBias):
         tensor = bias.tensor.to(dtype)
         dense = _spread_view(tensor, rows, columns)
@@ -363,9 +364,9 @@ def _parameter(normalizer: Normalizer) -> float | Tensor | None:
 def _by_distance(call: Call, bias: Bias) -> Tensor:
     """A bias by query row - key column + S - 1: (B or 1, H or 1, L + S - 1)."""
     rows, columns, start = call.query.shape[2], call.key.shape[2], call.query_start
-    first = start[:, None] if isinstance(start, Tensor) else torch.tensor([[start]])
+    first = start[:, None] if isinstance(start, Tensor) else torch.tensor([[start]], device=CPU)
     # row - column + S - 1 = i, so the key stands i - (S - 1) + query_start - key_start before the query
-    offset = (columns - 1 + call.key_start) - first - torch.arange(rows + columns - 1)
+    offset = (columns - 1 + call.key_start) - first - torch.arange(rows + columns - 1, device=CPU)
     return cast(Tensor, bias.by_offset(offset, call.dtype))  # a bias that has none is refused
 
 
@@ -374,8 +375,8 @@ def _seen(call: Call) -> tuple[Tensor, Tensor]:
     mask = native_mask(call)
     (batch, heads, rows, _), (_, groups, columns, _) = call.query.shape, call.key.shape
     queries, keys = (
-        torch.zeros(batch, heads, rows, 1, dtype=torch.bool),
-        torch.zeros(batch, groups, columns, 1, dtype=torch.bool),
+        torch.zeros(batch, heads, rows, 1, dtype=torch.bool, device=CPU),
+        torch.zeros(batch, groups, columns, 1, dtype=torch.bool, device=CPU),
     )
     problem = _problem(call._replace(spec=AttentionSpec(pattern=call.spec.pattern)), mask, call.query, None)
     kernels.module().seen(*problem, queries.data_ptr(), keys.data_ptr())
