@@ -71,6 +71,6 @@ CASES: list[Case] = [
         "generate-damaged-greedy",
         lambda: generate(damaged(), [[3]], search=Greedy(), max_length=3),
         CheckpointError,
-        "log-probabilities are nan at target token ",
+        "log-probabilities are nan at target token 0: its weights are damaged",
     ),
 ]

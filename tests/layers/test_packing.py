@@ -1,13 +1,16 @@
 """Sources without their padding are what they are with it."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from regard import kernels
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.packing import Packing, packing
-from regard.models.seq2seq import Seq2Seq, Vocabulary
+from regard.models.seq2seq import Vocabulary
 from regard.models.t5 import T5, T5Config
 from regard.models.transformer import Transformer, TransformerConfig
 
@@ -29,9 +32,22 @@ def t5() -> T5:
     return T5(T5Config(vocabulary=WORDS, encoder_layers=2, decoder_layers=2, **sizes)).eval()
 
 
-def source() -> torch.Tensor:
+def source() -> Tensor:
     drawn = torch.randint(3, WORDS.size, (len(LENGTHS), 70), generator=torch.Generator().manual_seed(1))
     return drawn.masked_fill(torch.arange(70) >= LENGTHS[:, None], WORDS.pad)
+
+
+@pytest.fixture
+def packed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of what has been packed so far."""
+    shapes, pack = [], Packing.pack
+
+    def told(self: Packing, x: Tensor) -> Tensor:
+        shapes.append(tuple(x.shape))
+        return pack(self, x)
+
+    monkeypatch.setattr(Packing, "pack", told)
+    return shapes
 
 
 def test_places() -> None:
@@ -48,20 +64,18 @@ def test_places() -> None:
     [transformer, lambda: transformer(norm="pre"), lambda: transformer(attention=ENTMAX), t5],
     ids=["post", "pre", "entmax", "t5"],
 )
-def test_sources_are_packed_and_the_same(make, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_sources_are_packed_and_the_same(make: Callable[[], Any], packed: list[tuple[int, ...]]) -> None:
     torch.manual_seed(0)
-    model: Seq2Seq = make()
-    packed, pack = [], Packing.pack
-    monkeypatch.setattr(Packing, "pack", lambda self, x: packed.append(x.shape) or pack(self, x))
+    model = make()
     with torch.no_grad():
         memory = model.encode(source())
-        caches = model.start(memory).memory  # type: ignore[attr-defined]
+        caches = model.start(memory).memory
     assert packed == [(4, 70, 24)] * 2
     whole = model.encode(source())
     assert len(packed) == 2  # gradients are wanted: nothing is packed
     there = torch.arange(70) < LENGTHS[:, None]
     assert memory.states[there].allclose(whole.states[there], atol=1e-5)
-    for cache, layer in zip(caches, model.decoder, strict=True):  # type: ignore[arg-type]
+    for cache, layer in zip(caches, model.decoder, strict=True):
         for found, expected in zip(cache.kept[:2], layer.cross_attention.keys_and_values(whole.states), strict=True):
             assert found.shape == expected.shape
             assert found.transpose(1, 2)[there].allclose(expected.transpose(1, 2)[there], atol=1e-5)
@@ -86,21 +100,12 @@ def test_only_where_nobody_sees_it() -> None:
 
 @needs_kernels
 @pytest.mark.parametrize("make", [lambda: transformer(norm="pre"), t5], ids=["transformer", "t5"])
-def test_a_hook_anywhere_sees_sentences(make) -> None:  # type: ignore[no-untyped-def]
+def test_a_hook_anywhere_sees_sentences(make: Callable[[], Any]) -> None:
     model, seen = make(), []
     model.encoder_norm.register_forward_hook(lambda _, given, found: seen.append(found.shape))
     with torch.no_grad():
         model.encode(source())
     assert seen == [(4, 70, 24)]
-
-
-@needs_kernels
-def test_a_backend_by_name_gets_the_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Packing, "pack", lambda *_: pytest.fail("packed"))
-    model = transformer()
-    model.encoder[1].self_attention.backend = "chunked"
-    with torch.no_grad():
-        model.encode(source())
 
 
 @needs_kernels
@@ -113,9 +118,27 @@ def test_the_default_device_may_be_another() -> None:
             assert model.encode(tokens).states.equal(expected)
 
 
+def by_name() -> Transformer:
+    """A layer's backend may take time for what a pattern hides."""
+    model = transformer()
+    model.encoder[1].self_attention.backend = "chunked"
+    return model
+
+
+def in_windows() -> Transformer:
+    """A pattern may ask where a token stands."""
+    window = {"kind": "sliding-window", "left": 3, "right": 3}
+    return transformer(attention=AttentionConfig.from_plain({"pattern": window}))
+
+
 @needs_kernels
-def test_attention_that_may_ask_where_a_token_stands_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Packing, "pack", lambda *_: pytest.fail("packed"))
-    choice = AttentionConfig.from_plain({"pattern": {"kind": "sliding-window", "left": 3, "right": 3}})
+@pytest.mark.parametrize("make", [by_name, in_windows])
+def test_other_attention_gets_the_sentences(make: Callable[[], Any], packed: list[tuple[int, ...]]) -> None:
     with torch.no_grad():
-        transformer(attention=choice).encode(source())
+        model, usual = make(), transformer()
+        states = model.encode(source()).states
+        assert not packed
+        usual.encode(source())
+        assert packed == [(4, 70, 24)]
+    there = torch.arange(70) < LENGTHS[:, None]
+    assert states[there].allclose(model.encode(source()).states[there], atol=1e-5)

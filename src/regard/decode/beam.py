@@ -163,7 +163,9 @@ def continuations(logits: Tensor, scores: Tensor, count: int, vocabulary: Vocabu
     each = min(count, logits.shape[2])
     likelihoods, tokens = (x.view(*scores.shape, each) for x in likeliest(logits.flatten(0, 1), vocabulary, each))
     totals, tokens = (likelihoods + scores[:, :, None]).flatten(1), tokens.flatten(1)
-    if (missing := count - totals.shape[1]) > 0:
-        totals, tokens = functional.pad(totals, (0, missing), value=-torch.inf), functional.pad(tokens, (0, missing))
-    totals, found = totals.topk(count, 1)
-    return totals, (found // each).clamp_(max=scores.shape[1] - 1), tokens.gather(1, found)
+    best, found = totals.topk(min(count, totals.shape[1]), 1)
+    parents, tokens = found // each, tokens.gather(1, found)
+    if (missing := count - best.shape[1]) > 0:
+        best = functional.pad(best, (0, missing), value=-torch.inf)
+        parents, tokens = (functional.pad(x, (0, missing)) for x in (parents, tokens))
+    return best, parents, tokens

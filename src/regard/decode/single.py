@@ -59,6 +59,7 @@ def follow(
         logits = model.project(model.step(tokens[:, None], state))[:, 0].float()
         tokens, likelihoods = choose(logits, model.vocabulary, step, sentences)
         scores = scores + likelihoods
+        check_scores(scores, step)
         finished = model.vocabulary.ends(tokens)
         done = finished if step + 1 < shortest else finished | (limits <= step + 1)
         if watch is not None:
@@ -66,7 +67,6 @@ def follow(
         before, last = last, links.add(tokens, last)
         if not bool(done.any()):
             continue
-        check_scores(scores, step)
         ends = torch.where(finished, before, last)
         ended.append(tuple(x[done] for x in (sentences, scores / (step + 1), ends, finished)))
         going = (~done).nonzero()[:, 0]

@@ -7,6 +7,7 @@ Layout: B sentences, S source tokens, T target tokens, K hypotheses of each sent
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -79,6 +80,12 @@ class Memory(NamedTuple):
     def packing(self, module: nn.Module) -> Packing | None:
         """How a module can compute with the states alone, and not with padding; see there."""
         return packing(module, self.lengths, self.states.shape[1])
+
+    def through(self, run: Callable[[Tensor, Pattern], Tensor], packing: Packing | None) -> "Memory":
+        """What `run(states, pattern)` makes of the states, (B, S, D) or, packed, (1, N, D)."""
+        if packing is None:
+            return Memory(run(self.states, self.pattern), self.lengths)
+        return Memory(packing.unpack(run(packing.pack(self.states), packing.pattern)), self.lengths)
 
 
 class Seq2SeqOutput(NamedTuple):

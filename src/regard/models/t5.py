@@ -10,6 +10,7 @@ from typing import Any, Literal, final
 from torch import Tensor, nn
 
 from regard.attention.bias import Bias
+from regard.attention.pattern import Pattern
 from regard.attention.score import Dot
 from regard.errors import ConfigError, nearest
 from regard.layers.attention_settings import LearnedValue
@@ -160,14 +161,7 @@ class T5(Seq2Seq):
 
     def encode(self, source: Tensor) -> Memory:
         memory = Memory(self.dropout(self.embedding(source)), self.lengths(source))
-        packing, bias = memory.packing(self), self._bias(self.encoder_bias)
-        x, pattern = memory.states, memory.pattern
-        if packing is not None:
-            x, pattern = packing.pack(x), packing.pattern
-        for layer in self.encoder:
-            x = layer(x, pattern, bias)
-        x = self.dropout(self.encoder_norm(x))
-        return Memory(x if packing is None else packing.unpack(x), memory.lengths)
+        return memory.through(self._encoded, memory.packing(self))
 
     def decode(self, target: Tensor, memory: Memory) -> Tensor:
         x, pattern, bias = self.dropout(self.embedding(target)), memory.pattern, self._bias(self.decoder_bias)
@@ -190,6 +184,14 @@ class T5(Seq2Seq):
             x = layer.step(x, past, memory, state.pattern, bias)
         features: Tensor = state.places.outward(self.dropout(self.decoder_norm(x)))
         return features
+
+    def _encoded(self, x: Tensor, pattern: Pattern) -> Tensor:
+        """The encoder's states of embedded tokens, of which each sees those of the pattern."""
+        bias = self._bias(self.encoder_bias)
+        for layer in self.encoder:
+            x = layer(x, pattern, bias)
+        states: Tensor = self.dropout(self.encoder_norm(x))
+        return states
 
     def _layer(self) -> dict[str, Any]:
         """The options of a layer."""

@@ -10,7 +10,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
-from regard.attention.pattern import Full
+from regard.attention.pattern import Full, Pattern
 from regard.errors import ConfigError, nearest
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.dropout import Dropout
@@ -155,15 +155,8 @@ class Transformer(Seq2Seq):
 
     def encode(self, source: Tensor) -> Memory:
         memory, choice = Memory(self._embed(source), self.lengths(source)), self.config.attention
-        of_places = not (choice.score is choice.pattern is choice.position_bias is None)  # what may ask for them
-        packing = None if of_places else memory.packing(self)
-        x, pattern = memory.states, memory.pattern
-        if packing is not None:
-            x, pattern = packing.pack(x), packing.pattern
-        for layer in self.encoder:
-            x = layer(x, pattern)
-        x = self.encoder_norm(x)
-        return Memory(x if packing is None else packing.unpack(x), memory.lengths)
+        plain = choice.score is choice.pattern is choice.position_bias is None  # others may ask where a token stands
+        return memory.through(self._encoded, memory.packing(self) if plain else None)
 
     def decode(self, target: Tensor, memory: Memory) -> Tensor:
         x, pattern = self._embed(target), memory.pattern
@@ -186,6 +179,13 @@ class Transformer(Seq2Seq):
         state.length += 1
         features: Tensor = self.decoder_norm(state.places.outward(x))
         return features
+
+    def _encoded(self, x: Tensor, pattern: Pattern) -> Tensor:
+        """The encoder's states of embedded tokens, of which each sees those of the pattern."""
+        for layer in self.encoder:
+            x = layer(x, pattern)
+        states: Tensor = self.encoder_norm(x)
+        return states
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Tokens (B, L) with their positions."""
