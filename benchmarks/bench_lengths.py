@@ -49,6 +49,21 @@ def right(model: Seq2Seq, tokenizer: Tokenizer, pairs: Sequence[DatePair]) -> fl
     return hits / total
 
 
+def learned(model: str, seed: int, rate: float, tokens: int, pairs: Prepared, given: Any) -> dict[str, Any]:
+    """An architecture's run: the share of right dates in rows of each length, and what it took."""
+    config, _ = matched(model, vocabulary(pairs.tokenizer), given.size)
+    print(f"{model}, seed {seed}, learning rate {rate}", flush=True)
+    trainer, measured = train(model, config, pairs.train, tokens=tokens, seed=seed, rate=rate, device=given.device)
+    loss = trainer.evaluate(pairs.valid)
+    scores = {
+        str(n): right(trainer.module, pairs.tokenizer, list(concatenated(n, "test", given.tests)))
+        for n in (TESTED[:2] if given.quick else TESTED)
+    }
+    print(f"  {scores}", flush=True)
+    told = {"right": scores, "parameters": parameters(trainer.module), "held_out_loss": loss, "rate": rate}
+    return {**told, **measured}
+
+
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1_500_000], help="target tokens of a run")
@@ -66,7 +81,6 @@ def main() -> None:
     given = read(parser)
     if given.quick:
         given.tokens, given.rows, given.tests = [1], 160, 4
-    lengths = TESTED[:2] if given.quick else TESTED
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pairs, cases = data(folder, given.rows), []
@@ -77,19 +91,8 @@ def main() -> None:
             }  # fmt: skip
             runs = Runs((folder if given.quick else RESULTS) / "lengths.jsonl", setting)
             for model, seed, rate in runs.missing(given.models, given.seeds, [RATE]):
-                config, _ = matched(model, vocabulary(pairs.tokenizer), given.size)
-                print(f"{model}, seed {seed}, learning rate {rate}", flush=True)
-                settings = {"tokens": tokens, "seed": seed, "rate": rate}
-                trainer, measured = train(model, config, pairs.train, **settings, device=given.device)
-                loss = trainer.evaluate(pairs.valid)
-                scores = {
-                    str(n): right(trainer.module, pairs.tokenizer, list(concatenated(n, "test", given.tests)))
-                    for n in lengths
-                }
-                told = {"right": scores, "parameters": parameters(trainer.module), "held_out_loss": loss, "rate": rate}
-                runs.add(model, seed, **told, **measured)
-                print(f"  {scores}", flush=True)
-            cases += cases_of(runs, setting, str(lengths[-1] if given.quick else LONG))
+                runs.add(model, seed, **learned(model, seed, rate, tokens, pairs, given))
+            cases += cases_of(runs, setting, str(TESTED[1] if given.quick else LONG))
         if not given.learn:
             write("lengths", cases, quick=given.quick)
 
