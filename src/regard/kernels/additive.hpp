@@ -2,7 +2,7 @@
 // number for each pair and feature is ever stored.
 #pragma once
 
-#include "products.hpp"
+#include "digit_products.hpp"
 
 namespace regard::REGARD_ISA {
 

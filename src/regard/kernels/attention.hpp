@@ -42,21 +42,36 @@ static void backward_of(const Problem& p, const Gradients& gradients) {
                [&](int64_t i) { backward_plane<In, T, Kind>(p, gradients, i / p.groups, i % p.groups, scratch); });
 }
 
-template <typename In, typename T>
+template <typename In, typename T, typename Kind = Products<In, T>>
 static void summarize_of(const Problem& p, const Summary& wanted) {
     // A head's blocks in order: they add to the same sums.
     shared_out(p.batch * p.heads, 1, p.threads, [&](int64_t plane) {
         for (int64_t index = 0; index < (p.rows + SIDE - 1) / SIDE; ++index)
-            summarize_block<In, T>(p, wanted, make_block<T>(p, plane / p.heads, plane % p.heads, index), scratch);
+            summarize_block<In, T, Kind>(p, wanted, make_block<T>(p, plane / p.heads, plane % p.heads, index), scratch);
     });
 }
 
 // Whether bf16 is multiplied two numbers at a time: not in additive scores, which are no products.
 static bool by_pairs(const Problem& p) { return p.type == Type::bf16 && !p.vector; }
 
+// Whether floats are multiplied by their digits: not where tiles of 64 along the depth are filled badly, or used little.
+static bool by_digits(const Problem& p) {
+    auto fills = [](int64_t width) { return 5 * width >= 4 * round_up(width, 64); };
+    return p.type == Type::f32 && !p.vector && fills(p.dim) && fills(p.value_dim) && least(p.rows, p.columns) >= 32;
+}
+
+static Problem as_new_call(const Problem& p) {
+    static uint64_t calls = 0;
+    Problem found = p;
+    found.call = __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED);
+    return found;
+}
+
 static void forward(const Problem& p) {
     if constexpr (HAS_PAIRS)
         if (by_pairs(p)) return forward_of<Bfloat, float, PairProducts>(p);
+    if constexpr (HAS_DIGITS)
+        if (by_digits(p)) return forward_of<float, float, DigitProducts>(as_new_call(p));
     switch (p.type) {
         case Type::f32: return forward_of<float, float>(p);
         case Type::f64: return forward_of<double, double>(p);
@@ -68,6 +83,8 @@ static void forward(const Problem& p) {
 static void backward(const Problem& p, const Gradients& gradients) {
     if constexpr (HAS_PAIRS)
         if (by_pairs(p)) return backward_of<Bfloat, float, PairProducts>(p, gradients);
+    if constexpr (HAS_DIGITS)
+        if (by_digits(p)) return backward_of<float, float, DigitProducts>(as_new_call(p), gradients);
     switch (p.type) {
         case Type::f32: return backward_of<float, float>(p, gradients);
         case Type::f64: return backward_of<double, double>(p, gradients);
@@ -77,6 +94,8 @@ static void backward(const Problem& p, const Gradients& gradients) {
 }
 
 static void summarize(const Problem& p, const Summary& wanted) {
+    if constexpr (HAS_DIGITS)
+        if (by_digits(p)) return summarize_of<float, float, DigitProducts>(as_new_call(p), wanted);
     switch (p.type) {
         case Type::f32: return summarize_of<float, float>(p, wanted);
         case Type::f64: return summarize_of<double, double>(p, wanted);

@@ -149,6 +149,19 @@ NB_MODULE(_native, module) {
         nb::gil_scoped_release unlocked;
         table().linear(&map, 1, threads);
     });
+    module.def("digits_bytes", [](int64_t outputs, int64_t depth) {  // that a weight's digits take; 0: there are none here
+        return table().digits_bytes ? table().digits_bytes(outputs, depth) : 0;
+    });
+    module.def("make_digits", [](int64_t outputs, int64_t depth, Address weight, int64_t weight_row, Address to, int threads) {
+        nb::gil_scoped_release unlocked;
+        return table().make_digits({outputs, depth, at<float>(weight), weight_row, nullptr}, at(to), threads);
+    });
+    module.def("digit_linear", [](int64_t rows, int64_t outputs, int64_t depth, Address x, int64_t x_row, Address digits, Address weight,
+                                  int64_t weight_row, Address bias, Address y, int threads) {
+        const Weights of{outputs, depth, at<float>(weight), weight_row, at<float>(bias)};
+        nb::gil_scoped_release unlocked;
+        return table().digit_linear({of, rows, at<float>(x), x_row, at<float>(y)}, at(digits), threads);
+    });
     module.def("likeliest", [](int64_t rows, int64_t size, Address logits, int64_t row, const std::vector<int64_t>& never,
                                int64_t count, Address values, Address tokens, int threads) {
         const Likeliest wanted{rows, size, at<float>(logits), row, never.data(), int64_t(never.size()), count,

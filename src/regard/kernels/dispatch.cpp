@@ -28,13 +28,13 @@ REGARD_DECLARE(avx512_bf16)
 #ifdef REGARD_WITH_amx
 REGARD_DECLARE(amx)
 
-// The processor has tiles of bf16, and the system lends this process the registers (Linux, arch_prctl).
+// The processor has tiles of bf16 and int8, and the system lends this process the registers (Linux, arch_prctl).
 static bool has_tiles() {
     unsigned a = 0, b = 0, c = 0, d = 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    constexpr unsigned BF16 = 1u << 22, TILE = 1u << 24;
+    constexpr unsigned VBMI = 1u << 1, BF16 = 1u << 22, TILE = 1u << 24, INT8 = 1u << 25;
     constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
-    return (d & BF16) && (d & TILE) && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+    return (c & VBMI) && (d & BF16) && (d & TILE) && (d & INT8) && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 #endif
 

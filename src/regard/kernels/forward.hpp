@@ -11,7 +11,7 @@ namespace regard::REGARD_ISA {
 
 // Scores of a panel (columns x padded rows), before the mask. `capped` receives the softcap's tanh, if it is wanted.
 template <typename Kind, typename T>
-static void score(const Problem& p, const Block& block, const Panel& panel, const Kind& products, T* scores, T* capped) {
+static void score(const Problem& p, const Block& block, const Panel& panel, Kind& products, T* scores, T* capped) {
     constexpr int W = LANES<T>;
     const int64_t count = panel.stop - panel.start;
     if (!p.vector) products.scores(block, panel, scores);

@@ -72,6 +72,7 @@ struct Problem {
     double dropout = 0;
     uint64_t seed = 0;
     int threads = 1;
+    uint64_t call = 0;  // by which threads know what they keep of it
 };
 
 // Backward: what comes in and what is wanted besides.

@@ -58,17 +58,17 @@ REGARD_INLINE int64_t bin_size(int64_t bin, int64_t bins, int64_t length) {
     return bin_start(bin + 1, bins, length) - bin_start(bin, bins, length);
 }
 
-template <typename In, typename T>
+template <typename In, typename T, typename Kind>
 static void summarize_block(const Problem& p, const Summary& wanted, const Block& block, Scratch& scratch) {
     constexpr int W = LANES<T>, VECTORS = SIDE / W;
     const int64_t g = block.h / (p.heads / p.groups), row = round_up(p.dim, W), k = wanted.top_k;
     const int64_t plane = block.b * p.heads + block.h;
-    scratch.reserve((sizeof(T) * size_t(SIDE * (2 * row + SIDE + k + 4)) + 8 * size_t(SIDE * k)) +
-                    Products<In, T>::bytes(p) + 8192);
+    scratch.reserve((sizeof(T) * size_t(SIDE * (2 * row + SIDE + GROUP + k + 4)) + 8 * size_t(SIDE * k)) +
+                    Kind::bytes(p) + 8192);
     T* rows = scratch.take<T>(SIDE * row);
     T* query = scratch.take<T>(SIDE * row);
-    T* weights = scratch.take<T>(SIDE * SIDE);
-    Products<In, T> products(p, scratch);
+    T* weights = scratch.take<T>((SIDE + GROUP) * SIDE);
+    Kind products(p, scratch);
     Largest<T> largest{k, scratch.take<T>(SIDE * k), scratch.take<int64_t>(SIDE * k)};
     fill(largest.weights, SIDE * k, T(0));
     fill(largest.where, SIDE * k, int64_t(-1));

@@ -1,13 +1,14 @@
-"""Linear maps on weights that oneDNN has laid out for itself once, at inference on the CPU, where that is faster.
+"""Linear maps on weights that are laid out once, at inference on the CPU, where that is faster.
 
-What it saves over `nn.Linear`: MKL's way of reading float32 weights, oneDNN's of laying out bfloat16 weights in each
-call, and the bias, which PyTorch copies to every row of the output before it multiplies. An activation in the same
-call saves nothing that can be measured, a ReLU a few percent, so none is.
+In float32 where the processor has tiles: as the digits that the kernels multiply (`kernels/digit_linear.hpp`). Else by
+oneDNN, which saves MKL's way of reading float32 weights, its own of laying out bfloat16 weights in each call, and the
+bias, which PyTorch copies to every row of the output before it multiplies. An activation in the same call saves nothing
+that can be measured, a ReLU a few percent, so none is.
 """
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, final
+from typing import Any, NamedTuple, TypeVar, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.autograd import forward_ad
 
 from regard.attention.check import show
 from regard.errors import ConfigError
-from regard.layers.linear import Linear, linear
+from regard.layers.linear import Linear, by_digits, digits_of, has_digits, is_map, linear
 
 LAYOUT_ROWS = 1024  # that oneDNN is asked for; for 1 to 4096 rows no other layout was faster
 TURNS, MOST_TURNS, SECONDS = 7, 50, 0.05  # of each way, when they race: what short ones fill; the best turn counts
@@ -37,11 +38,11 @@ class Shape(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """A weight in oneDNN's layout, and what it was made from."""
+    """A weight laid out for products, and what it was made from."""
 
     source: Tensor  # holds the memory, so that no other weight can have its address
     version: int
-    weight: Tensor
+    weight: Tensor  # as `digits_of` made it, or in oneDNN's layout
 
     def fits(self, weight: Tensor) -> bool:
         """Whether the weight is what it was."""
@@ -126,19 +127,24 @@ class FastLinear(nn.Linear):
         return dtype if forward_ad.unpack_dual(x).tangent is None else None
 
     def _packed(self, dtype: torch.dtype, *, keep: bool = True) -> Tensor:
-        """The weight in oneDNN's layout, made anew if the weight has changed."""
+        """The weight laid out for products, made anew if the weight has changed."""
         found = self._packs.get(dtype)
         if found is None or not found.fits(self.weight):
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
                 plain = self.weight.detach()
-                packed = torch.ops.mkldnn._reorder_linear_weight(plain.to(dtype).contiguous(), LAYOUT_ROWS)
+                digits = dtype == plain.dtype == torch.float32 and is_map(plain, None) and has_digits()
+                packed = digits_of(plain) if digits else None
+                if packed is None:
+                    packed = torch.ops.mkldnn._reorder_linear_weight(plain.to(dtype).contiguous(), LAYOUT_ROWS)
             found = Packed(plain, self.weight._version, packed)
             if keep:
                 self._packs[dtype] = found
         return found.weight
 
     def _multiply(self, x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(dtype)
+        bias = None if self.bias is None else self.bias.to(dtype).contiguous()
+        if weight.dtype == torch.uint8:
+            return cast(Tensor, by_digits(x.to(dtype), weight, self.weight, bias))
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(dtype), weight, bias, "none", [], "")
         return product
 
@@ -154,7 +160,7 @@ class FastLinear(nn.Linear):
 def accelerate(module: Anyones, *, dtype: torch.dtype | None = None) -> Anyones:
     """Make the linear maps of a module fast at inference on the CPU, in place.
 
-    Each `nn.Linear` gets a second copy of its weight in oneDNN's layout when it first runs in `torch.no_grad()` or
+    Each `nn.Linear` gets a second copy of its weight, laid out for products, when it first runs in `torch.no_grad()` or
     `torch.inference_mode()`, made again whenever the weight changes. Which way is faster for a shape, this or
     PyTorch's, is measured when the process first meets it and remembered; the two round differently, within the error
     of either. Parameters, names, `state_dict` and gradients stay as they are. Linear maps that are not exactly

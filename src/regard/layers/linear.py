@@ -1,7 +1,8 @@
-"""Linear maps that are quick for a few rows, too, as decoding has them.
+"""Linear maps that are quick for a few rows, too, as decoding has them, and for many where the processor has tiles.
 
-MKL, which PyTorch calls, is slow where there are a few rows; docs/log.md has figures. The kernel reads the weight once,
-where it lies, and gives a row the same numbers whatever rows stand beside it.
+MKL, which PyTorch calls, is slow where there are a few rows; docs/log.md has figures. That kernel reads the weight once,
+where it lies. For many rows, another makes digits of both sides, whose products tiles sum. Both give a row the same
+numbers whatever rows stand beside it.
 """
 
 from functools import lru_cache
@@ -14,7 +15,8 @@ from torch.nn import functional
 from regard import kernels
 from regard.attention.watched import watched
 
-MOST = 128  # rows for which the kernel was faster or nearly as fast, with 256 to 2,048 inputs and 256 to 8,000 outputs
+FEW = 128  # rows for which the kernel was faster or nearly as fast, with 256 to 2,048 inputs and 256 to 8,000 outputs
+MANY = 256  # rows from which on it pays to make digits of the weight in each call
 
 
 @final
@@ -44,21 +46,68 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (..., outputs).
     """
-    if not is_few(x, weight.shape[-1]) or not is_map(weight, bias) or weight.shape[-1] != x.shape[-1]:
+    features = weight.shape[-1]
+    if not is_ours(x) or not is_map(weight, bias) or features != x.shape[-1] or (kernel := fast()) is None:
         return functional.linear(x, weight, bias)
+    if x.numel() <= FEW * features:
+        rows, found = rows_of(x), x.new_empty(*x.shape[:-1], len(weight))
+        kernel.linear(
+            len(rows), *weight.shape, rows.data_ptr(), rows.stride(0), weight.data_ptr(), weight.stride(0),
+            0 if bias is None else bias.data_ptr(), found.data_ptr(), torch.get_num_threads(),
+        )  # fmt: skip
+        return found
+    if x.numel() >= MANY * features and has_digits() and (product := by_digits(x, None, weight, bias)) is not None:
+        return product
+    return functional.linear(x, weight, bias)
+
+
+def has_digits() -> bool:
+    """Whether products run by digits here: on processors with tiles of int8."""
     kernel = fast()
-    if kernel is None:
-        return functional.linear(x, weight, bias)
-    outputs, inputs = weight.shape
-    rows = x.reshape(-1, inputs)
-    if rows.stride(1) != 1:
-        rows = rows.contiguous()
-    found = x.new_empty(*x.shape[:-1], outputs)
-    kernel.linear(
-        len(rows), outputs, inputs, rows.data_ptr(), rows.stride(0), weight.data_ptr(), weight.stride(0),
-        0 if bias is None else bias.data_ptr(), found.data_ptr(), torch.get_num_threads(),
+    return kernel is not None and kernel.digits_bytes(1, 1) > 0
+
+
+def digits_of(weight: Tensor) -> Tensor | None:
+    """The digits of a weight, for `by_digits`.
+
+    Args:
+        weight: (outputs, inputs), float32, rows without gaps.
+
+    Returns:
+        Bytes in the kernel's own order; None if a number is not finite, and so has no digits.
+    """
+    kernel = fast()
+    found = torch.empty(kernel.digits_bytes(*weight.shape), dtype=torch.uint8, device="cpu")
+    threads = torch.get_num_threads()
+    made = kernel.make_digits(*weight.shape, weight.data_ptr(), weight.stride(0), found.data_ptr(), threads)
+    return found if made else None
+
+
+def by_digits(x: Tensor, digits: Tensor | None, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+    """The map as a product of digits: each side's rows rounded to 24 bits, for 256 features at a time.
+
+    Args:
+        x: (..., inputs).
+        digits: of the weight, from `digits_of`; None makes them for this call.
+        weight: (outputs, inputs).
+        bias: (outputs,), or None.
+
+    Returns:
+        (..., outputs); None if there are no digits of the weight, because some of it is not finite.
+    """
+    rows, found = rows_of(x), x.new_empty(*x.shape[:-1], len(weight))
+    done = fast().digit_linear(
+        len(rows), *weight.shape, rows.data_ptr(), rows.stride(0), 0 if digits is None else digits.data_ptr(),
+        weight.data_ptr(), weight.stride(0), 0 if bias is None else bias.data_ptr(), found.data_ptr(),
+        torch.get_num_threads(),
     )  # fmt: skip
-    return found
+    return found if done else None
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """x (..., inputs) as a matrix whose rows have no gaps."""
+    rows = x.reshape(-1, x.shape[-1])
+    return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
 @lru_cache(maxsize=1)
@@ -68,13 +117,18 @@ def fast() -> Any:
 
 
 def is_few(x: Tensor, features: int) -> bool:
-    """Whether these are a few rows of float32 on the CPU, and nobody looks on or changes them."""
+    """Whether the kernel of a few rows may take these."""
+    return x.numel() <= FEW * features and is_ours(x)
+
+
+def is_ours(x: Tensor) -> bool:
+    """Whether these are rows of float32 on the CPU, and nobody looks on or changes them."""
     return (
         not torch.is_grad_enabled()
         and not watched()
         and type(x) is Tensor
         and x.dim() > 0
-        and 0 < x.numel() <= MOST * features
+        and x.numel() > 0
         and x.is_cpu
         and x.dtype is torch.float32
         and x.layout is torch.strided

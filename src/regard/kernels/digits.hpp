@@ -1,0 +1,297 @@
+// Products of floats by whole numbers. A row of either side, divided by the largest of its numbers, is rounded to 24 bits,
+// and these are three digits to the base of 256; products of digits are summed exactly by the tiles of AMX, 64 along the
+// depth at a time, and six of the nine kinds of products are all that counts in a float (Ozaki et al. 2012, "Error-free
+// transformations of matrix multiplication by using fast routines of matrix multiplication"). So a product's error is that
+// of rounding each number to 2^-24 of the largest in its row, whatever the depth.
+#pragma once
+
+#include "pairs.hpp"
+
+namespace regard::REGARD_ISA {
+
+#if defined(__AMX_INT8__) && defined(__AVX512VBMI__)
+#define REGARD_DIGITS
+
+constexpr int64_t DIGITS = 3, QUADS = 64;           // numbers along the depth of a tile: 16 times four
+constexpr int64_t TILE_BYTES = GROUP * QUADS;
+constexpr float DIGITS_END = 8355709;               // of three digits from -128 to 127, and two below the last, for rounding
+constexpr float TINIEST = 0x1p-100f;                // largest numbers below count as this one, so that no factor overflows
+
+// One side of a product: of every 16 rows (the left side's, or the right side's columns), for every 64 numbers along the depth
+// a tile for each digit, the highest first. The left side's tiles hold a row's numbers side by side, the right side's as
+// words of four.
+struct Digits {
+    int8_t* tiles = nullptr;
+    float* largest = nullptr;  // of each row
+    float* along = nullptr;    // what the other side must be multiplied with, number by number along the depth; or null
+    bool finite = true;        // all numbers; else there are no digits
+
+    static size_t bytes(int64_t rows, int64_t depth) {
+        return size_t(round_up(rows, GROUP)) * (round_up(depth, QUADS) * DIGITS + sizeof(float));
+    }
+    Digits() = default;
+    Digits(char* room, int64_t rows, int64_t depth)
+        : tiles(reinterpret_cast<int8_t*>(room)),
+          largest(reinterpret_cast<float*>(room + round_up(rows, GROUP) * round_up(depth, QUADS) * DIGITS)) {}
+};
+
+REGARD_INLINE __m512i magnitude(__m512 x) { return _mm512_and_si512((__m512i)x, _mm512_set1_epi32(0x7fffffff)); }
+REGARD_INLINE bool is_finite(__m512i magnitudes) {
+    return _mm512_cmpge_epu32_mask(magnitudes, _mm512_set1_epi32(0x7f800000)) == 0;
+}
+// The digits of x times a factor, in the three lower bytes of each word.
+REGARD_INLINE __m512i digits_of(__m512 x, __m512 factor) {
+    const __m512i middle = _mm512_set1_epi32(0x808080);
+    return _mm512_xor_si512(_mm512_add_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(x, factor)), middle), middle);
+}
+REGARD_INLINE __m512 factor_of(__m512 largest) { return _mm512_div_ps(_mm512_set1_ps(DIGITS_END), largest); }
+
+alignas(64) static const struct Shuffles {
+    uint8_t middle[64], upper[64], lower_planes[64], upper_plane[64];
+    constexpr Shuffles() : middle(), upper(), lower_planes(), upper_plane() {
+        for (int i = 0; i < 16; ++i) {
+            for (int j = 0; j < 4; ++j) {  // of two words a and b: a0 b0 a1 b1, and a2 b2 a3 b3
+                middle[4 * i + j] = uint8_t(4 * i + j / 2 + (j & 1) * 64);
+                upper[4 * i + j] = uint8_t(4 * i + 2 + j / 2 + (j & 1) * 64);
+            }
+            // of two vectors: the lowest bytes of all words, then the middle ones; and the highest
+            lower_planes[i] = uint8_t(4 * i), lower_planes[16 + i] = uint8_t(64 + 4 * i);
+            lower_planes[32 + i] = uint8_t(4 * i + 1), lower_planes[48 + i] = uint8_t(64 + 4 * i + 1);
+            upper_plane[i] = uint8_t(4 * i + 2), upper_plane[16 + i] = uint8_t(64 + 4 * i + 2);
+            upper_plane[32 + i] = upper_plane[48 + i] = 0;
+        }
+    }
+} SHUFFLES;
+
+// The largest of the lanes of 16 vectors, in order.
+REGARD_INLINE __m512i largest_of_each(const __m512i* x) {
+    alignas(64) int32_t turned[GROUP * GROUP];
+    for (int i = 0; i < GROUP; ++i) _mm512_store_si512(turned + i * GROUP, x[i]);
+    transpose_square(reinterpret_cast<const float*>(turned), GROUP, reinterpret_cast<float*>(turned), GROUP);
+    __m512i found[4] = {};
+#pragma GCC unroll 16
+    for (int i = 0; i < GROUP; ++i) found[i & 3] = _mm512_max_epu32(found[i & 3], _mm512_load_si512(turned + i * GROUP));
+    return _mm512_max_epu32(_mm512_max_epu32(found[0], found[1]), _mm512_max_epu32(found[2], found[3]));
+}
+
+// Reads a matrix of up to 16 rows, 16 numbers at a time, and 0 beyond its ends. WHOLE: it has no ends.
+template <bool WHOLE>
+struct Reader {
+    const float* from;
+    int64_t row, count, width;
+
+    __attribute__((always_inline)) __m512 operator()(int64_t r, int64_t c) const {
+        if constexpr (WHOLE) return _mm512_loadu_ps(from + r * row + c);
+        const int64_t rest = r < count ? width - c : 0;
+        return _mm512_maskz_loadu_ps(rest >= GROUP ? 0xffff : rest > 0 ? __mmask16((1u << rest) - 1) : 0, from + r * row + c);
+    }
+};
+
+// The largest numbers of the rows, and what turns them to whole numbers; whether they are all finite.
+template <bool WHOLE>
+REGARD_INLINE bool measure(const Reader<WHOLE>& x, float* largest, float* factors) {
+    __m512i high[GROUP];
+#pragma GCC unroll 4
+    for (int64_t r = 0; r < GROUP; ++r) {
+        high[r] = magnitude(x(r, 0));
+        for (int64_t c = GROUP; c < x.width; c += GROUP) high[r] = _mm512_max_epu32(high[r], magnitude(x(r, c)));
+    }
+    const __m512i found = largest_of_each(high);
+    const __m512 most = _mm512_max_ps((__m512)found, _mm512_set1_ps(TINIEST));
+    _mm512_storeu_ps(largest, most);
+    _mm512_storeu_ps(factors, factor_of(most));
+    return is_finite(found);
+}
+
+template <bool WHOLE>
+REGARD_INLINE bool digits_of_group(const Reader<WHOLE>& x, float* largest, int8_t* tile) {
+    const __m512i lower = _mm512_load_si512(SHUFFLES.lower_planes), upper = _mm512_load_si512(SHUFFLES.upper_plane);
+    float factors[GROUP];
+    const bool finite = measure(x, largest, factors);
+    for (int64_t k = 0; k < x.width; k += QUADS, tile += DIGITS * TILE_BYTES)
+        for (int64_t r = 0; r < GROUP; ++r) {
+            const __m512 factor = _mm512_set1_ps(factors[r]);
+            __m512i words[4];
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; ++j) words[j] = digits_of(x(r, k + j * GROUP), factor);
+            const __m512i a = _mm512_permutex2var_epi8(words[0], lower, words[1]), b = _mm512_permutex2var_epi8(words[2], lower, words[3]);
+            const __m512i c = _mm512_permutex2var_epi8(words[0], upper, words[1]), d = _mm512_permutex2var_epi8(words[2], upper, words[3]);
+            int8_t* plane = tile + r * QUADS;
+            _mm512_store_si512(plane, _mm512_inserti64x4(c, _mm512_castsi512_si256(d), 1));
+            _mm512_store_si512(plane + TILE_BYTES, _mm512_shuffle_i64x2(a, b, 0xee));
+            _mm512_store_si512(plane + 2 * TILE_BYTES, _mm512_inserti64x4(a, _mm512_castsi512_si256(b), 1));
+        }
+    return finite;
+}
+
+// The left side, from rows of `width` numbers.
+static void digits_of_rows(const float* from, int64_t row, int64_t rows, int64_t width, Digits& to) {
+    const int64_t bytes = round_up(width, QUADS) * DIGITS;  // of a row's digits
+    to.finite = true;
+    for (int64_t first = 0; first < rows; first += GROUP) {
+        const float* x = from + first * row;
+        const int64_t count = least(GROUP, rows - first);
+        to.finite &= count == GROUP && width % QUADS == 0
+                         ? digits_of_group(Reader<true>{x, row, count, width}, to.largest + first, to.tiles + first * bytes)
+                         : digits_of_group(Reader<false>{x, row, count, width}, to.largest + first, to.tiles + first * bytes);
+    }
+}
+
+// The words of four rows and 16 columns, a vector for each digit.
+REGARD_INLINE void quads(const __m512i* words, __m512i* found) {
+    const __m512i middle = _mm512_load_si512(SHUFFLES.middle), upper = _mm512_load_si512(SHUFFLES.upper);
+    constexpr __mmask32 ODD = 0xaaaaaaaa;
+    const __m512i a = _mm512_permutex2var_epi8(words[0], middle, words[1]), b = _mm512_permutex2var_epi8(words[2], middle, words[3]);
+    const __m512i c = _mm512_permutex2var_epi8(words[0], upper, words[1]), d = _mm512_permutex2var_epi8(words[2], upper, words[3]);
+    found[0] = _mm512_mask_blend_epi16(ODD, c, _mm512_slli_epi32(d, 16));
+    found[1] = _mm512_mask_blend_epi16(ODD, _mm512_srli_epi32(a, 16), b);
+    found[2] = _mm512_mask_blend_epi16(ODD, a, _mm512_slli_epi32(b, 16));
+}
+
+// Stores the words of four of 16 columns of a matrix, whose digits in row k are `number(k)`; rows are a multiple of 4.
+template <typename Number>
+REGARD_INLINE void store_quads(int64_t rows, int8_t* tile, const Number& number) {
+    for (int64_t k = 0; k < rows; k += 4) {
+        __m512i words[4], planes[DIGITS];
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) words[j] = number(k + j);
+        quads(words, planes);
+        int8_t* to = tile + k / QUADS * DIGITS * TILE_BYTES + k % QUADS / 4 * QUADS;
+#pragma GCC unroll 3
+        for (int d = 0; d < DIGITS; ++d) _mm512_store_si512(to + d * TILE_BYTES, planes[d]);
+    }
+}
+
+// The right side, from a matrix (depth x columns) whose row k stands at `from + k * row`, times `weights[k]` if there are any.
+// Rows before `start` count as 0. Columns are a multiple of 16.
+template <bool WEIGHED>
+static void digits_of_columns(const float* from, int64_t row, int64_t start, int64_t depth, int64_t columns, const float* weights, Digits& to) {
+    const int64_t padded = round_up(depth, QUADS);
+    __m512i every = _mm512_setzero_si512();
+    for (int64_t n = 0; n < columns; n += GROUP) {
+        auto entry = [&](int64_t k) {
+            const __m512 x = _mm512_loadu_ps(from + k * row + n);
+            if constexpr (WEIGHED) return _mm512_mul_ps(x, _mm512_set1_ps(weights[k]));
+            else return x;
+        };
+        __m512i high[4] = {};
+        int64_t k = start;
+        for (; k + 4 <= depth; k += 4)
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; ++j) high[j] = _mm512_max_epu32(high[j], magnitude(entry(k + j)));
+        for (; k < depth; ++k) high[0] = _mm512_max_epu32(high[0], magnitude(entry(k)));
+        const __m512i found = _mm512_max_epu32(_mm512_max_epu32(high[0], high[1]), _mm512_max_epu32(high[2], high[3]));
+        every = _mm512_max_epu32(every, found);
+        const __m512 largest = _mm512_max_ps((__m512)found, _mm512_set1_ps(TINIEST)), factor = factor_of(largest);
+        _mm512_storeu_ps(to.largest + n, largest);
+        int8_t* tile = to.tiles + n * padded * DIGITS;
+        if (start == 0 && depth == padded) store_quads(padded, tile, [&](int64_t k) { return digits_of(entry(k), factor); });
+        else
+            store_quads(padded, tile, [&](int64_t k) { return k >= start && k < depth ? digits_of(entry(k), factor) : _mm512_setzero_si512(); });
+    }
+    to.finite = is_finite(every);
+}
+
+template <bool WHOLE>
+REGARD_INLINE void turn_digits(const float* from, int64_t row, int64_t count, int64_t width, const float* factors, int8_t* tiles) {
+    const Reader<WHOLE> x{from, row, count, width};
+    alignas(64) int8_t words[DIGITS * TILE_BYTES];
+    for (int64_t n = 0; n < width; n += GROUP) {
+        store_quads(QUADS, words, [&](int64_t k) { return digits_of(x(k, n), _mm512_set1_ps(factors[k])); });
+        for (int d = 0; d < DIGITS; ++d, tiles += TILE_BYTES)
+            transpose_square(reinterpret_cast<const float*>(words + d * TILE_BYTES), GROUP, reinterpret_cast<float*>(tiles), GROUP);
+    }
+}
+
+// The left side as the columns of a matrix (count x width) of up to 64 rows, each of which is divided by its own largest
+// number: so none of them counts for another, and the right side's rows have to be multiplied by these.
+static void digits_of_turned(const float* from, int64_t row, int64_t count, int64_t width, Digits& to) {
+    float factors[QUADS];
+    to.finite = true;
+    for (int64_t k = 0; k < QUADS; k += GROUP)
+        to.finite &= measure(Reader<false>{from + k * row, row, count - k, width}, to.along + k, factors + k);
+    for (int64_t n = 0; n < width; n += GROUP) _mm512_storeu_ps(to.largest + n, _mm512_set1_ps(1));
+    if (count == QUADS && width % GROUP == 0) turn_digits<true>(from, row, count, width, factors, to.tiles);
+    else turn_digits<false>(from, row, count, width, factors, to.tiles);
+}
+
+// 16 x 16 sums of products of digits, by what they count. The left side's first tiles are there already unless `fresh`.
+REGARD_INLINE void sum_digits(int64_t chunks, const int8_t* left, bool fresh, const int8_t* right) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    for (int64_t k = 0; k < chunks; ++k, left += DIGITS * TILE_BYTES, right += DIGITS * TILE_BYTES) {
+        if (fresh) {
+            _tile_loadd(3, left, QUADS);
+            _tile_loadd(4, left + TILE_BYTES, QUADS);
+            _tile_loadd(5, left + 2 * TILE_BYTES, QUADS);
+        }
+        _tile_loadd(6, right, QUADS);
+        _tile_dpbssd(0, 3, 6);
+        _tile_dpbssd(1, 4, 6);
+        _tile_dpbssd(2, 5, 6);
+        _tile_loadd(7, right + TILE_BYTES, QUADS);
+        _tile_dpbssd(1, 3, 7);
+        _tile_dpbssd(2, 4, 7);
+        _tile_loadd(6, right + 2 * TILE_BYTES, QUADS);
+        _tile_dpbssd(2, 3, 6);
+    }
+}
+REGARD_INLINE void store_sums(int32_t* sums) {
+    _tile_stored(0, sums, QUADS);
+    _tile_stored(1, sums + GROUP * GROUP, QUADS);
+    _tile_stored(2, sums + 2 * GROUP * GROUP, QUADS);
+}
+
+// What a row of sums amounts to, in units of UNIT times the largest numbers of both sides.
+constexpr float UNIT = float(0x1p32 / (double(DIGITS_END) * DIGITS_END));
+REGARD_INLINE __m512 amount(const int32_t* sums) {
+    const __m512 less = _mm512_set1_ps(1.0f / 256);
+    auto part = [&](int i) { return _mm512_cvtepi32_ps(_mm512_load_si512(sums + i * GROUP * GROUP)); };
+    return _mm512_fmadd_ps(_mm512_fmadd_ps(part(2), less, part(1)), less, part(0));
+}
+
+// Calls `use(m, n, sums)` for each 16 x 16 of the products of rows and columns, in whole groups; later sums run beside it.
+// The left side of `together` rows is read for each of the columns while it is in the first-level cache.
+template <typename Use>
+REGARD_INLINE void for_sums(int64_t rows, int64_t columns, int64_t chunks, int64_t together, const int8_t* left, const int8_t* right,
+                            const Use& use) {
+    alignas(64) int32_t sums[2][DIGITS * GROUP * GROUP];
+    const int64_t step = chunks * DIGITS * TILE_BYTES;
+    int64_t before_m = -1, before_n = 0;
+    int turn = 0;
+    TileRegisters::written();
+    for (int64_t first = 0; first < rows; first += together)
+        for (int64_t n = 0; n < columns; n += GROUP)
+            for (int64_t m = first; m < least(first + together, rows); m += GROUP) {
+                sum_digits(chunks, left + m / GROUP * step, n == 0 || chunks > 1 || together > GROUP, right + n / GROUP * step);
+                if (before_m >= 0) use(before_m, before_n, sums[turn ^ 1]);
+                store_sums(sums[turn]);
+                turn ^= 1;
+                before_m = m, before_n = n;
+            }
+    if (before_m >= 0) use(before_m, before_n, sums[turn ^ 1]);
+}
+
+// C (rows x columns) = or += A (rows x depth) B (depth x columns), A's rows from `first` on, as far as the last one's group.
+template <bool ADD>
+static void product_of_digits(int64_t first, int64_t last, int64_t columns, int64_t depth, const Digits& left, const Digits& right,
+                              int64_t right_column, float* c, int64_t c_row) {
+    const int64_t chunks = (depth + QUADS - 1) / QUADS, group = chunks * DIGITS * TILE_BYTES, start = first / GROUP * GROUP;
+    for_sums(last - start, columns, chunks, GROUP, left.tiles + start / GROUP * group, right.tiles + right_column / GROUP * group,
+             [&](int64_t m, int64_t n, const int32_t* sums) {
+                 const __m512 largest = _mm512_mul_ps(_mm512_loadu_ps(right.largest + right_column + n), _mm512_set1_ps(UNIT));
+                 const float* of_rows = left.largest + start + m;
+                 const int64_t before = most(0, first - start - m);
+                 float* to = c + (start + m + before - first) * c_row + n;
+#pragma GCC unroll 4
+                 for (int64_t i = before; i < GROUP; ++i, to += c_row) {
+                     const __m512 found = amount(sums + i * GROUP), scale = _mm512_mul_ps(largest, _mm512_set1_ps(of_rows[i]));
+                     _mm512_storeu_ps(to, ADD ? _mm512_fmadd_ps(found, scale, _mm512_loadu_ps(to)) : _mm512_mul_ps(found, scale));
+                 }
+             });
+}
+
+#endif
+
+}  // namespace regard::REGARD_ISA
