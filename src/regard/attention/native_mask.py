@@ -143,9 +143,10 @@ def _tiles(
         for start, stop, full in runs:
             if full:
                 base[block, -(-start // SIDE) : stop // SIDE if stop < num_keys else panels] = FULL
-                ends = {start // SIDE} if start % SIDE else set()
-                ends |= {stop // SIDE} if stop % SIDE and stop < num_keys else set()
-                mixed[list(ends)] = True
+                if start % SIDE:
+                    mixed[start // SIDE] = True
+                if stop % SIDE and stop < num_keys:
+                    mixed[stop // SIDE] = True
             else:
                 mixed[start // SIDE : -(-stop // SIDE)] = True
         for first, last in _runs_of(mixed):
@@ -179,5 +180,7 @@ _tiles_cached = lru_cache(maxsize=64)(_tiles)
 
 def _runs_of(chosen: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Where the runs of True begin and end."""
-    change = np.flatnonzero(np.diff(np.pad(chosen, 1).astype(np.int8)))
+    if not chosen.any():
+        return []
+    change = np.flatnonzero(np.diff(chosen, prepend=False, append=False))
     return list(zip(change[::2].tolist(), change[1::2].tolist(), strict=True))

@@ -6,21 +6,19 @@
 
 namespace regard::REGARD_ISA {
 
-// The activation of N vectors, in place. It has an error of a rounding of 1, not of its own value: it is summed over the
-// features.
+// The activation of N vectors, in place. A sigmoid has an error of a rounding of 1, not of its own value: it is summed over
+// the features.
 template <typename T, Activation KIND, int N>
 REGARD_INLINE void activate(Vec<T>* x) {
     if constexpr (KIND == Activation::relu) {
         for (int i = 0; i < N; ++i) x[i] = x[i] < T(0) ? Vec<T>{} : x[i];
-    } else {  // 1 / (1 + e^-x), and tanh(x) = 2 / (1 + e^-2x) - 1
-        constexpr bool tangent = KIND == Activation::tanh;
+    } else {  // 1 / (1 + e^-x) = (1 + tanh(x / 2)) / 2
+        constexpr bool sigmoid = KIND == Activation::sigmoid;
 #pragma GCC unroll 8
-        for (int i = 0; i < N; ++i) x[i] = smaller<T>(all(HIGHEST<T>), x[i] * T(tangent ? -2 * LOG2E : -LOG2E));
-        powers_of_two<N>(x);
+        for (int i = 0; i < N; ++i) x[i] = sigmoid ? x[i] * T(0.5) : x[i];
+        hyperbolic_tangents<N>(x);
 #pragma GCC unroll 8
-        for (int i = 0; i < N; ++i) x[i] = reciprocal<T>(x[i] + T(1));
-#pragma GCC unroll 8
-        for (int i = 0; i < N; ++i) x[i] = tangent ? x[i] * T(2) - T(1) : x[i];
+        for (int i = 0; i < N; ++i) x[i] = sigmoid ? x[i] * T(0.5) + T(0.5) : x[i];
     }
 }
 

@@ -158,9 +158,10 @@ static void look(const Problem& p, const Block& block, const Reach& reach, int64
     int64_t first = SIDE, last = 0, last_id = 0;
     bool known = false;
     for (int64_t c = panel.start; c < panel.stop; ++c) {
-        // low <= c - row <= high
-        uint64_t rows = everyone & ones(moved(c - block.first, high == INT64_MAX ? INT64_MIN : -high),
-                                        low == INT64_MIN ? SIDE : moved(c - block.first + 1, -low));
+        uint64_t rows = everyone;
+        if (banded)  // low <= c - row <= high
+            rows &= ones(moved(c - block.first, high == INT64_MAX ? INT64_MIN : -high),
+                         low == INT64_MIN ? SIDE : moved(c - block.first + 1, -low));
         if (tile >= 0) rows &= mask.bits[int64_t(tile) * SIDE + (c - at)];
         if (query_ids) {
             if (!known || key_ids[c] != last_id) {
@@ -269,8 +270,7 @@ static void hide(const Block& block, const Panel& panel, T other, T* x) {
     if (panel.sight != Sight::mixed) return;
     for (int64_t i = 0; i < panel.stop - panel.start; ++i)
         for (int64_t r = 0; r < block.padded; r += W) {
-            const Vec<T> was = load(x + i * SIDE + r);
-            store(x + i * SIDE + r, spread<T>(panel.rows[i] >> r) ? was : all(other));
+            store_where(~panel.rows[i] >> r, x + i * SIDE + r, all(other));
         }
 }
 

@@ -181,4 +181,13 @@ REGARD_INLINE Ints<T> spread(uint64_t bits) {
     return ((Ints<T>{} + typename Types<T>::Int(bits & ((uint64_t(1) << LANES<T>) - 1))) & lane) != 0;
 }
 
+// Stores the lanes whose bit is set.
+template <typename T>
+REGARD_INLINE void store_where(uint64_t bits, T* to, Vec<T> x) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return _mm512_mask_storeu_ps(to, __mmask16(bits), (__m512)x);
+#endif
+    store(to, spread<T>(bits) ? x : load(to));
+}
+
 }  // namespace regard::REGARD_ISA
