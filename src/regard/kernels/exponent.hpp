@@ -87,23 +87,28 @@ REGARD_INLINE Vec<double> logarithm(Vec<double> x) {
     return x;
 }
 
-// tanh of N vectors, in place, step by step like the powers; NaN stays NaN. It is x p(x^2) / q(x^2), the minimax fit of degrees
-// 4 and 4 on [-9, 9], relative error 2e-8, beyond which a float's tanh is 1 but for a rounding. No term cancels another.
+// tanh of N vectors, in place, step by step like the powers. The polynomial is the minimax one of (tanh x / x - 1) / x^2 on
+// x < 5/8, error 4e-8; beyond, from e = 2^(-2 |x| log2 e): 1 - 2 e / (1 + e), which cancels near 0.
 template <int N>
 REGARD_INLINE void hyperbolic_tangents(Vec<float>* x) {
-    static const float above[5] = {1.33542488e-8f, 2.06087771e-5f, 3.49556950e-3f, 1.33810100e-1f, 9.99999979e-1f};
-    static const float below[5] = {7.77638685e-7f, 3.28560436e-4f, 2.58769115e-2f, 4.67143256e-1f, 1.0f};
-    Vec<float> square[N], p[N], q[N];
+    static const float factors[5] = {-0.006096714166f, 0.020997179f, -0.05385090958f, 0.1333276974f, -0.3333332894f};
+    Vec<float> e[N], y[N], s[N];
 #pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) x[i] = larger<float>(all(-9.0f), smaller<float>(all(9.0f), x[i]));
+    for (int i = 0; i < N; ++i) e[i] = (x[i] < 0.0f ? -x[i] : x[i]) * float(-2 * LOG2E);
+    powers_of_two<N>(e);
 #pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) square[i] = x[i] * x[i], p[i] = all(above[0]), q[i] = all(below[0]);
+    for (int i = 0; i < N; ++i) e[i] = 1.0f - 2.0f * (e[i] * reciprocal<float>(1.0f + e[i]));
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) s[i] = x[i] * x[i], y[i] = all(factors[0]);
 #pragma GCC unroll 4
     for (int k = 1; k < 5; ++k)
 #pragma GCC unroll 8
-        for (int i = 0; i < N; ++i) p[i] = p[i] * square[i] + above[k], q[i] = q[i] * square[i] + below[k];
+        for (int i = 0; i < N; ++i) y[i] = y[i] * s[i] + factors[k];
 #pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) x[i] = x[i] * p[i] * reciprocal<float>(q[i]);
+    for (int i = 0; i < N; ++i) {
+        const Vec<float> far = x[i] < 0.0f ? -e[i] : e[i];
+        x[i] = s[i] < 0.625f * 0.625f ? x[i] + x[i] * (s[i] * y[i]) : far;
+    }
 }
 
 template <int N>
