@@ -32,10 +32,10 @@ struct LinearSide {
     }
 };
 
-// Digits of a group of rows; whether they are all finite.
+// Digits of a group of rows; whether they are all exact.
 static bool make_digits(const LinearSide& side, int64_t row, const float* from, int64_t from_row, bool right) {
     const int64_t count = least(GROUP, side.rows - row);
-    bool finite = true;
+    bool exact = true;
     for (int64_t k = 0; k < side.depth; k += LINEAR_DEPTH) {
         Digits to = side.at(k, row);
         const int64_t width = LinearSide::part(side.depth, k), tiles = (width + QUADS - 1) / QUADS * DIGITS;
@@ -44,21 +44,21 @@ static bool make_digits(const LinearSide& side, int64_t row, const float* from, 
             float* tile = reinterpret_cast<float*>(to.tiles + i * TILE_BYTES);
             transpose_square(tile, GROUP, tile, GROUP);
         }
-        finite &= to.finite;
+        exact &= to.exact();
     }
-    return finite;
+    return exact;
 }
 
-// Digits of some outputs of a weight; whether they are: not if any of it is not finite.
+// Digits of some outputs of a weight; whether they are exact.
 static bool make_weights(const Weights& w, int64_t first, const LinearSide& to, int threads) {
-    bool finite = true;
+    bool exact = true;
     shared_out((to.rows + GROUP - 1) / GROUP, 4, threads, [&](int64_t i) {
-        if (!make_digits(to, i * GROUP, w.weight + first * w.row, w.row, true)) __atomic_store_n(&finite, false, __ATOMIC_RELAXED);
+        if (!make_digits(to, i * GROUP, w.weight + first * w.row, w.row, true)) __atomic_store_n(&exact, false, __ATOMIC_RELAXED);
     });
-    return finite;
+    return exact;
 }
 
-// Some outputs of a row with numbers that are not finite, and so without digits.
+// Some outputs of a row that has no exact digits: numbers that are not finite, or tiny.
 static void linear_row(const LinearMap& map, int64_t row, int64_t first, int64_t last) {
     const Weights& w = map.of;
     for (int64_t n = first; n < last; ++n) {
@@ -93,9 +93,9 @@ static void digit_outputs(const LinearMap& map, int64_t first, const LinearSide&
         const size_t bytes = LinearSide::bytes(count, w.depth);
         scratch.reserve(bytes);
         const LinearSide some{scratch.take<char>(int64_t(bytes)), count, w.depth};
-        uint64_t infinite = 0;  // groups of rows
+        uint64_t inexact = 0;  // groups of rows
         for (int64_t m = 0; m < count; m += GROUP)
-            infinite |= uint64_t(!make_digits(some, m, map.x + row * map.x_row, map.x_row, false)) << m / GROUP;
+            inexact |= uint64_t(!make_digits(some, m, map.x + row * map.x_row, map.x_row, false)) << m / GROUP;
         const TileRegisters registers;
         for (int64_t output = start; output < stop; output += LINEAR_OUTPUTS)
             for (int64_t k = 0; k < w.depth; k += LINEAR_DEPTH) {
@@ -109,7 +109,7 @@ static void digit_outputs(const LinearMap& map, int64_t first, const LinearSide&
                 });
             }
         for (int64_t m = 0; m < count; ++m)
-            if (infinite >> m / GROUP & 1) linear_row(map, row + m, first + start, first + stop);
+            if (inexact >> m / GROUP & 1) linear_row(map, row + m, first + start, first + stop);
     });
 }
 
@@ -120,7 +120,7 @@ static bool make_digits(const Weights& w, void* to, int threads) {
 }
 
 // y = x W^T + b by the digits of W, or by some that are made for it; the rows of y are `w.outputs` apart. False, and nothing
-// that counts, if W is not finite.
+// that counts, if W has none that are exact.
 static bool digit_linear(const LinearMap& map, const void* digits, int threads) {
     const Weights& w = map.of;
     if (digits) {

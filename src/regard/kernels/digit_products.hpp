@@ -1,4 +1,5 @@
-// The products of attention by whole numbers: those of floats, taken by tiles of digits wherever both sides are finite.
+// The products of attention by whole numbers: those of floats, taken by tiles of digits wherever both sides have them. Weights
+// and the gradients of scores below 2^-100 count as far as they have digits.
 #pragma once
 
 #include "digits.hpp"
@@ -97,13 +98,13 @@ struct DigitProducts : Products<float, float> {
 
     void scores(const Block& block, const Panel& panel, float* to) {
         const Digits& keys = side<KEY_ROWS>(panel);
-        if (keys.finite && query_side.finite) return by_depth(block, panel, keys, p.dim, query_side, to);
+        if (keys.exact() && query_side.exact()) return by_depth(block, panel, keys, p.dim, query_side, to);
         Floats::take_keys(b, g, panel);
         Floats::scores(block, panel, to);
     }
     void of_weights(const Block& block, const Panel& panel, float* to) {
         const Digits& values = side<VALUE_ROWS>(panel);
-        if (values.finite && incoming_side.finite) return by_depth(block, panel, values, p.value_dim, incoming_side, to);
+        if (values.exact() && incoming_side.exact()) return by_depth(block, panel, values, p.value_dim, incoming_side, to);
         Floats::take_values(b, g, panel);
         Floats::of_weights(block, panel, to);
     }
@@ -159,7 +160,7 @@ struct DigitProducts : Products<float, float> {
     }
     // These make digits of what they are given; false where they can't.
     bool by_columns(const Block& block, const Panel& panel, const Digits& turned, int64_t width, const float* with, float* to) {
-        if (!turned.finite) return false;
+        if (!turned.exact()) return false;
         const int64_t start = offset(panel), stop = start + panel.stop - panel.start;
         digits_of_columns<true>(with - start * SIDE, SIDE, start, stop, block.padded, turned.along, right);
         if (!right.finite) return false;
@@ -167,7 +168,7 @@ struct DigitProducts : Products<float, float> {
         return true;
     }
     bool by_rows(const Block& block, const Panel& panel, const float* from, const Digits& with, float* to, int64_t row) {
-        if (!with.finite) return false;
+        if (!with.exact()) return false;
         const int64_t count = panel.stop - panel.start;
         digits_of_rows(from, SIDE, count, block.padded, left);
         if (!left.finite) return false;

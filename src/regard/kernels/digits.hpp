@@ -16,6 +16,7 @@ constexpr int64_t DIGITS = 3, QUADS = 64;           // numbers along the depth o
 constexpr int64_t TILE_BYTES = GROUP * QUADS;
 constexpr float DIGITS_END = 8355709;               // of three digits from -128 to 127, and two below the last, for rounding
 constexpr float TINIEST = 0x1p-100f;                // largest numbers below count as this one, so that no factor overflows
+constexpr uint32_t TINIEST_BITS = uint32_t(127 - 100) << 23;
 
 // One side of a product: of every 16 rows (the left side's, or the right side's columns), for every 64 numbers along the depth
 // a tile for each digit, the highest first. The left side's tiles hold a row's numbers side by side, the right side's as
@@ -25,6 +26,9 @@ struct Digits {
     float* largest = nullptr;  // of each row
     float* along = nullptr;    // what the other side must be multiplied with, number by number along the depth; or null
     bool finite = true;        // all numbers; else there are no digits
+    bool tiny = false;         // the largest of some row is below TINIEST and not 0: it has fewer digits
+
+    bool exact() const { return finite && !tiny; }
 
     static size_t bytes(int64_t rows, int64_t depth) {
         return size_t(round_up(rows, GROUP)) * (round_up(depth, QUADS) * DIGITS + sizeof(float));
@@ -36,8 +40,9 @@ struct Digits {
 };
 
 REGARD_INLINE __m512i magnitude(__m512 x) { return _mm512_and_si512((__m512i)x, _mm512_set1_epi32(0x7fffffff)); }
-REGARD_INLINE bool is_finite(__m512i magnitudes) {
-    return _mm512_cmpge_epu32_mask(magnitudes, _mm512_set1_epi32(0x7f800000)) == 0;
+REGARD_INLINE void judge(__m512i largest, Digits& of) {
+    of.finite &= _mm512_cmpge_epu32_mask(largest, _mm512_set1_epi32(0x7f800000)) == 0;
+    of.tiny |= _mm512_cmplt_epu32_mask(_mm512_sub_epi32(largest, _mm512_set1_epi32(1)), _mm512_set1_epi32(TINIEST_BITS - 1)) != 0;
 }
 // The digits of x times a factor, in the three lower bytes of each word.
 REGARD_INLINE __m512i digits_of(__m512 x, __m512 factor) {
@@ -87,9 +92,9 @@ struct Reader {
     }
 };
 
-// The largest numbers of the rows, and what turns them to whole numbers; whether they are all finite.
+// The largest numbers of the rows, and what turns them to whole numbers.
 template <bool WHOLE>
-REGARD_INLINE bool measure(const Reader<WHOLE>& x, float* largest, float* factors) {
+REGARD_INLINE void measure(const Reader<WHOLE>& x, float* largest, float* factors, Digits& of) {
     __m512i high[GROUP];
 #pragma GCC unroll 4
     for (int64_t r = 0; r < GROUP; ++r) {
@@ -100,14 +105,15 @@ REGARD_INLINE bool measure(const Reader<WHOLE>& x, float* largest, float* factor
     const __m512 most = _mm512_max_ps((__m512)found, _mm512_set1_ps(TINIEST));
     _mm512_storeu_ps(largest, most);
     _mm512_storeu_ps(factors, factor_of(most));
-    return is_finite(found);
+    judge(found, of);
 }
 
 template <bool WHOLE>
-REGARD_INLINE bool digits_of_group(const Reader<WHOLE>& x, float* largest, int8_t* tile) {
+REGARD_INLINE void digits_of_group(const Reader<WHOLE>& x, int64_t first, Digits& to) {
     const __m512i lower = _mm512_load_si512(SHUFFLES.lower_planes), upper = _mm512_load_si512(SHUFFLES.upper_plane);
     float factors[GROUP];
-    const bool finite = measure(x, largest, factors);
+    measure(x, to.largest + first, factors, to);
+    int8_t* tile = to.tiles + first * round_up(x.width, QUADS) * DIGITS;
     for (int64_t k = 0; k < x.width; k += QUADS, tile += DIGITS * TILE_BYTES)
         for (int64_t r = 0; r < GROUP; ++r) {
             const __m512 factor = _mm512_set1_ps(factors[r]);
@@ -121,19 +127,16 @@ REGARD_INLINE bool digits_of_group(const Reader<WHOLE>& x, float* largest, int8_
             _mm512_store_si512(plane + TILE_BYTES, _mm512_shuffle_i64x2(a, b, 0xee));
             _mm512_store_si512(plane + 2 * TILE_BYTES, _mm512_inserti64x4(a, _mm512_castsi512_si256(b), 1));
         }
-    return finite;
 }
 
 // The left side, from rows of `width` numbers.
 static void digits_of_rows(const float* from, int64_t row, int64_t rows, int64_t width, Digits& to) {
-    const int64_t bytes = round_up(width, QUADS) * DIGITS;  // of a row's digits
-    to.finite = true;
+    to.finite = true, to.tiny = false;
     for (int64_t first = 0; first < rows; first += GROUP) {
         const float* x = from + first * row;
         const int64_t count = least(GROUP, rows - first);
-        to.finite &= count == GROUP && width % QUADS == 0
-                         ? digits_of_group(Reader<true>{x, row, count, width}, to.largest + first, to.tiles + first * bytes)
-                         : digits_of_group(Reader<false>{x, row, count, width}, to.largest + first, to.tiles + first * bytes);
+        if (count == GROUP && width % QUADS == 0) digits_of_group(Reader<true>{x, row, count, width}, first, to);
+        else digits_of_group(Reader<false>{x, row, count, width}, first, to);
     }
 }
 
@@ -167,7 +170,7 @@ REGARD_INLINE void store_quads(int64_t rows, int8_t* tile, const Number& number)
 template <bool WEIGHED>
 static void digits_of_columns(const float* from, int64_t row, int64_t start, int64_t depth, int64_t columns, const float* weights, Digits& to) {
     const int64_t padded = round_up(depth, QUADS);
-    __m512i every = _mm512_setzero_si512();
+    to.finite = true, to.tiny = false;
     for (int64_t n = 0; n < columns; n += GROUP) {
         auto entry = [&](int64_t k) {
             const __m512 x = _mm512_loadu_ps(from + k * row + n);
@@ -181,7 +184,7 @@ static void digits_of_columns(const float* from, int64_t row, int64_t start, int
             for (int j = 0; j < 4; ++j) high[j] = _mm512_max_epu32(high[j], magnitude(entry(k + j)));
         for (; k < depth; ++k) high[0] = _mm512_max_epu32(high[0], magnitude(entry(k)));
         const __m512i found = _mm512_max_epu32(_mm512_max_epu32(high[0], high[1]), _mm512_max_epu32(high[2], high[3]));
-        every = _mm512_max_epu32(every, found);
+        judge(found, to);
         const __m512 largest = _mm512_max_ps((__m512)found, _mm512_set1_ps(TINIEST)), factor = factor_of(largest);
         _mm512_storeu_ps(to.largest + n, largest);
         int8_t* tile = to.tiles + n * padded * DIGITS;
@@ -189,7 +192,6 @@ static void digits_of_columns(const float* from, int64_t row, int64_t start, int
         else
             store_quads(padded, tile, [&](int64_t k) { return k >= start && k < depth ? digits_of(entry(k), factor) : _mm512_setzero_si512(); });
     }
-    to.finite = is_finite(every);
 }
 
 template <bool WHOLE>
@@ -207,9 +209,8 @@ REGARD_INLINE void turn_digits(const float* from, int64_t row, int64_t count, in
 // number: so none of them counts for another, and the right side's rows have to be multiplied by these.
 static void digits_of_turned(const float* from, int64_t row, int64_t count, int64_t width, Digits& to) {
     float factors[QUADS];
-    to.finite = true;
-    for (int64_t k = 0; k < QUADS; k += GROUP)
-        to.finite &= measure(Reader<false>{from + k * row, row, count - k, width}, to.along + k, factors + k);
+    to.finite = true, to.tiny = false;
+    for (int64_t k = 0; k < QUADS; k += GROUP) measure(Reader<false>{from + k * row, row, count - k, width}, to.along + k, factors + k, to);
     for (int64_t n = 0; n < width; n += GROUP) _mm512_storeu_ps(to.largest + n, _mm512_set1_ps(1));
     if (count == QUADS && width % GROUP == 0) turn_digits<true>(from, row, count, width, factors, to.tiles);
     else turn_digits<false>(from, row, count, width, factors, to.tiles);

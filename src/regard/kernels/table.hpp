@@ -12,7 +12,7 @@ struct Table {
     void (*summarize)(const Problem&, const Summary&);
     void (*seen)(const Problem&, bool* queries, bool* keys);
     void (*linear)(const LinearMap*, int count, int threads);
-    // By digits, or null: the bytes that they take, those of a weight, and the map; false where a weight is not finite.
+    // By digits, or null: the bytes that they take, those of a weight, and the map; false where a weight has no exact ones.
     int64_t (*digits_bytes)(int64_t outputs, int64_t depth);
     bool (*make_digits)(const Weights&, void* to, int threads);
     bool (*digit_linear)(const LinearMap&, const void* digits, int threads);

@@ -19,6 +19,7 @@ from regard.errors import ConfigError
 from regard.layers.linear import Linear, by_digits, digits_of, has_digits, is_map, linear
 
 LAYOUT_ROWS = 1024  # that oneDNN is asked for; for 1 to 4096 rows no other layout was faster
+SURE = 32  # rows from which on digits were never slower, on a machine whose tiles run at changing rates
 TURNS, MOST_TURNS, SECONDS = 7, 50, 0.05  # of each way, when they race: what short ones fill; the best turn counts
 TIE = 1.1  # a race on a busy machine is noisy, and its winner shall not be chance: the packed weight wins ties
 DTYPES = {torch.float32, torch.bfloat16}
@@ -89,6 +90,10 @@ class FastLinear(nn.Linear):
         if dtype != input.dtype and not autocast:  # as `accelerate` was asked: nothing to race against
             return self._multiply(input, self._packed(dtype), dtype).to(input.dtype)
         rows = input.numel() // self.in_features
+        if rows >= SURE and dtype == torch.float32 and not autocast and has_digits():
+            weight = self._packed(dtype)
+            if weight.dtype == torch.uint8:
+                return self._multiply(input, weight, dtype)
         shape = Shape(
             1 << (rows - 1).bit_length(), self.in_features, self.out_features, self.bias is not None, dtype,
             autocast, torch.get_num_threads(),
