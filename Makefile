@@ -84,7 +84,7 @@ sanitize: $(KERNELS)
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest -q tests/kernels tests/contract tests/attention/test_native_mask.py \
 		tests/attention/test_cache.py tests/layers/test_linear.py tests/layers/test_step.py tests/decode/test_top.py \
-		-k 'native or test_kernels or test_scarce or test_summaries or test_cache or test_linear or test_step or test_top'
+		-k 'native or test_kernels or test_digits or test_scarce or test_summaries or test_cache or test_linear or test_step or test_top'
 
 wheel: $(KERNELS)
 	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

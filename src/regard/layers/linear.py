@@ -1,8 +1,8 @@
 """Linear maps that are quick for a few rows, too, as decoding has them, and for many where the processor has tiles.
 
-MKL, which PyTorch calls, is slow where there are a few rows; docs/log.md has figures. That kernel reads the weight once,
-where it lies. For many rows, another makes digits of both sides, whose products tiles sum. Both give a row the same
-numbers whatever rows stand beside it.
+MKL, which PyTorch calls, is slow where there are a few rows; docs/log.md has figures. That kernel reads the weight
+once, where it lies. For many rows, another makes digits of both sides, whose products tiles sum. Both give a row the
+same numbers whatever rows stand beside it.
 """
 
 from functools import lru_cache
