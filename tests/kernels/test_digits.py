@@ -149,6 +149,16 @@ def test_what_is_not_seen_changes_no_bit() -> None:
         assert not torch.equal(after, before)
 
 
+def test_large_numbers_that_do_not_meet() -> None:
+    """Their largest, multiplied by each other, would be infinite."""
+    x, weight = torch.zeros(2, 40, 64)
+    x[:, 3], x[:, 5] = 1e25, 2
+    weight[:, 7], weight[:, 5] = 1e25, 3
+    assert digits(x, weight).isfinite().all()
+    q, k, v = x[None, None], weight[None, None], torch.randn(1, 1, 40, 64)
+    assert rg.attend(q, k, v, backend="native").isfinite().all()
+
+
 def test_what_a_thread_keeps_is_of_one_call() -> None:
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, 4, 130, 64) for _ in range(3))

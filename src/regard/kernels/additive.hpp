@@ -2,11 +2,11 @@
 // number for each pair and feature is ever stored.
 #pragma once
 
-#include "digit_products.hpp"
+#include "products.hpp"
 
 namespace regard::REGARD_ISA {
 
-// tanh of N vectors, in place, within some roundings, in two thirds of the time of `hyperbolic_tangents`: x p(x^2) / q(x^2), the
+// tanh of N vectors, in place, within some roundings, by fewer operations than `hyperbolic_tangents`: x p(x^2) / q(x^2), the
 // minimax fit of degrees 4 and 4 on [-9, 9], relative error 2e-8, beyond which a float's tanh is 1. NaN stays NaN.
 template <int N>
 REGARD_INLINE void rough_tangents(Vec<float>* x) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "backward.hpp"
+#include "digit_products.hpp"
 #include "few.hpp"
 #include "summary.hpp"
 #include "parallel.hpp"

@@ -1,9 +1,9 @@
 // Linear maps of many rows by whole numbers: each row of either side as digits, and their products summed by tiles. A row's
-// numbers are the same whatever rows stand beside it.
+// numbers are the same whatever rows stand beside it, as long as those have digits.
 #pragma once
 
 #include "digits.hpp"
-#include "parallel.hpp"
+#include "linear.hpp"
 
 namespace regard::REGARD_ISA {
 
@@ -58,16 +58,6 @@ static bool make_weights(const Weights& w, int64_t first, const LinearSide& to, 
     return exact;
 }
 
-// Some outputs of a row that has no exact digits: numbers that are not finite, or tiny.
-static void linear_row(const LinearMap& map, int64_t row, int64_t first, int64_t last) {
-    const Weights& w = map.of;
-    for (int64_t n = first; n < last; ++n) {
-        float sum = w.bias ? w.bias[n] : 0.0f;
-        for (int64_t k = 0; k < w.depth; ++k) sum += map.x[row * map.x_row + k] * w.weight[n * w.row + k];
-        map.y[row * w.outputs + n] = sum;
-    }
-}
-
 // y (+)= x W^T (+ b) for some features, of up to 16 rows and 16 outputs.
 REGARD_INLINE void add_amounts(const int32_t* sums, const float* of_rows, const float* of_outputs, const float* bias, bool first, int64_t rows,
                                int64_t outputs, float* y, int64_t y_row) {
@@ -75,7 +65,8 @@ REGARD_INLINE void add_amounts(const int32_t* sums, const float* of_rows, const 
     const __m512 largest = _mm512_mul_ps(_mm512_loadu_ps(of_outputs), _mm512_set1_ps(UNIT)), start = bias ? _mm512_maskz_loadu_ps(there, bias) : _mm512_setzero_ps();
     for (int64_t r = 0; r < rows; ++r, y += y_row) {
         const __m512 before = first ? start : _mm512_maskz_loadu_ps(there, y);
-        _mm512_mask_storeu_ps(y, there, _mm512_fmadd_ps(amount(sums + r * GROUP), _mm512_mul_ps(largest, _mm512_set1_ps(of_rows[r])), before));
+        const __m512 found = _mm512_mul_ps(amount(sums + r * GROUP), largest);
+        _mm512_mask_storeu_ps(y, there, _mm512_fmadd_ps(found, _mm512_set1_ps(of_rows[r]), before));
     }
 }
 
@@ -108,8 +99,13 @@ static void digit_outputs(const LinearMap& map, int64_t first, const LinearSide&
                                 outputs - n, y + m * w.outputs + n, w.outputs);
                 });
             }
-        for (int64_t m = 0; m < count; ++m)
-            if (inexact >> m / GROUP & 1) linear_row(map, row + m, first + start, first + stop);
+        for (int64_t m = 0; m < count; m += GROUP)  // by the number
+            if (inexact >> m / GROUP & 1) {
+                LinearMap group = map;
+                group.rows = least(GROUP, count - m);
+                group.x += (row + m) * map.x_row, group.y += (row + m) * w.outputs;
+                linear_chunk(group, first + start, first + stop, Ahead());
+            }
     });
 }
 

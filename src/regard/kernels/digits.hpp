@@ -16,7 +16,6 @@ constexpr int64_t DIGITS = 3, QUADS = 64;           // numbers along the depth o
 constexpr int64_t TILE_BYTES = GROUP * QUADS;
 constexpr float DIGITS_END = 8355709;               // of three digits from -128 to 127, and two below the last, for rounding
 constexpr float TINIEST = 0x1p-100f;                // largest numbers below count as this one, so that no factor overflows
-constexpr uint32_t TINIEST_BITS = uint32_t(127 - 100) << 23;
 
 // One side of a product: of every 16 rows (the left side's, or the right side's columns), for every 64 numbers along the depth
 // a tile for each digit, the highest first. The left side's tiles hold a row's numbers side by side, the right side's as
@@ -40,8 +39,10 @@ struct Digits {
 };
 
 REGARD_INLINE __m512i magnitude(__m512 x) { return _mm512_and_si512((__m512i)x, _mm512_set1_epi32(0x7fffffff)); }
+// By the bits of magnitudes, which are in their order.
 REGARD_INLINE void judge(__m512i largest, Digits& of) {
-    of.finite &= _mm512_cmpge_epu32_mask(largest, _mm512_set1_epi32(0x7f800000)) == 0;
+    constexpr int32_t TINIEST_BITS = __builtin_bit_cast(int32_t, TINIEST), INFINITE_BITS = __builtin_bit_cast(int32_t, INFINITE);
+    of.finite &= _mm512_cmpge_epu32_mask(largest, _mm512_set1_epi32(INFINITE_BITS)) == 0;
     of.tiny |= _mm512_cmplt_epu32_mask(_mm512_sub_epi32(largest, _mm512_set1_epi32(1)), _mm512_set1_epi32(TINIEST_BITS - 1)) != 0;
 }
 // The digits of x times a factor, in the three lower bytes of each word.
@@ -287,8 +288,9 @@ static void product_of_digits(int64_t first, int64_t last, int64_t columns, int6
                  float* to = c + (start + m + before - first) * c_row + n;
 #pragma GCC unroll 4
                  for (int64_t i = before; i < GROUP; ++i, to += c_row) {
-                     const __m512 found = amount(sums + i * GROUP), scale = _mm512_mul_ps(largest, _mm512_set1_ps(of_rows[i]));
-                     _mm512_storeu_ps(to, ADD ? _mm512_fmadd_ps(found, scale, _mm512_loadu_ps(to)) : _mm512_mul_ps(found, scale));
+                     // Not the largest numbers by each other first: their product may be infinite where this is not.
+                     const __m512 found = _mm512_mul_ps(amount(sums + i * GROUP), largest), of_row = _mm512_set1_ps(of_rows[i]);
+                     _mm512_storeu_ps(to, ADD ? _mm512_fmadd_ps(found, of_row, _mm512_loadu_ps(to)) : _mm512_mul_ps(found, of_row));
                  }
              });
 }

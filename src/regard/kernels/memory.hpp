@@ -164,7 +164,7 @@ struct Scratch {
         std::free(base);
         size = (bytes + 4095) / 4096 * 4096;
         base = static_cast<char*>(std::aligned_alloc(64, size));
-        if (base == nullptr) std::abort();  // a few hundred KiB
+        if (base == nullptr) std::abort();  // some MiB at most
     }
 
     template <typename T>

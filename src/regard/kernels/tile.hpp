@@ -269,9 +269,7 @@ static void hide(const Block& block, const Panel& panel, T other, T* x) {
     constexpr int W = LANES<T>;
     if (panel.sight != Sight::mixed) return;
     for (int64_t i = 0; i < panel.stop - panel.start; ++i)
-        for (int64_t r = 0; r < block.padded; r += W) {
-            store_where(~panel.rows[i] >> r, x + i * SIDE + r, all(other));
-        }
+        for (int64_t r = 0; r < block.padded; r += W) store_where(~panel.rows[i] >> r, x + i * SIDE + r, all(other));
 }
 
 // `work` on columns of scores, vectors of as many rows as it likes: CHAINS at a time, so that none waits for another. It is
