@@ -106,6 +106,14 @@ EDGES: dict[str, Edge] = {
     "long": Edge(B=1, H=2, G=1, L=71, S=83, V=3),
 }
 
+# Large enough for products by digits, which the native backend takes in float32 where the processor has tiles.
+LARGE: dict[str, Edge] = {
+    "large": Edge(B=1, H=2, G=1, L=73, S=83, E=61, V=53),
+    "large_poisoned": Edge(H=2, G=1, L=67, S=41, E=53, V=61, empty=True, poison=True, layout="transposed"),
+    "large_starts": Edge(H=2, G=2, L=37, S=139, E=61, V=59, query_start=(3, 101), dropout=0.2),
+    "large_expanded": Edge(H=2, G=2, L=131, S=43, E=59, V=61, layout="expanded", key_start=4),
+}
+
 Entry = Callable[[Edge, Source], Any]
 
 SCORES: dict[str, Entry] = {
@@ -249,7 +257,7 @@ class Problem:
 
     @staticmethod
     def of(case: Case, attempt: int = 0) -> "Problem":
-        edge, dtype = EDGES[case.edge], DTYPES[case.dtype]
+        edge, dtype = (EDGES | LARGE)[case.edge], DTYPES[case.dtype]
         if case.pattern.startswith("block_sparse") and edge.first < 0:
             edge = replace(edge, query_start=0)  # its layout covers positions from 0 on
         problem = Problem(case, edge, seed=zlib.crc32(str(case).encode()) + attempt)
@@ -377,6 +385,17 @@ def cover(cases: Iterable[Case]) -> Iterator[Case]:
             if len(pairs - covered) >= least:
                 covered |= pairs
                 yield case
+
+
+@cache
+def large() -> tuple[Case, ...]:
+    """Each normalizer with each pattern, large, native and in float32, the other axes in turn."""
+    scores = [name for name in SCORES if not name.startswith("additive")]
+    cases = []
+    for i, (normalizer, pattern) in enumerate(product(NORMALIZERS, PATTERNS)):
+        rest = scores[i % len(scores)], normalizer, pattern, list(BIASES)[i % len(BIASES)]
+        cases.append(Case("native", *rest, "float32", list(LARGE)[i % len(LARGE)]))
+    return tuple(cases)
 
 
 @cache

@@ -15,9 +15,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # The option is known only where tests/contract is on the command line.
     whole = metafunc.config.getoption("--full", default=False)
     if "case" in metafunc.fixturenames:
-        metafunc.parametrize("case", cases.full() if whole else cases.sample(), ids=str)
+        metafunc.parametrize("case", (*(cases.full() if whole else cases.sample()), *cases.large()), ids=str)
     if "summary_case" in metafunc.fixturenames:
-        every = cases.summarized()
+        every = (*cases.summarized(), *cases.large())
         metafunc.parametrize("summary_case", every if whole else every[::3], ids=str)
 
 

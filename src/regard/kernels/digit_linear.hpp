@@ -13,6 +13,8 @@ namespace regard::REGARD_ISA {
 constexpr int64_t LINEAR_ROWS = 256, LEAST_ROWS = 64, LINEAR_BYTES = 1 << 20, LINEAR_OUTPUTS = 64;
 constexpr int64_t LINEAR_DEPTH = 256, LINEAR_TOGETHER = 32;  // of sums: two groups of rows and one of outputs stay in the first-level one
 
+constexpr int LINEAR_SUMS = 3;
+
 // One side of a map: digits of LINEAR_DEPTH features at a time, so that a large number is felt by those beside it only.
 struct LinearSide {
     char* room;
@@ -27,7 +29,7 @@ struct LinearSide {
     // Features from k on, a multiple of LINEAR_DEPTH, of rows from `row` on, a multiple of GROUP.
     Digits at(int64_t k, int64_t row) const {
         Digits found(room + int64_t(Digits::bytes(rows, LINEAR_DEPTH)) * (k / LINEAR_DEPTH), rows, part(depth, k));
-        found.tiles += row * round_up(part(depth, k), QUADS) * DIGITS, found.largest += row;
+        found.tiles += row * round_up(part(depth, k), QUADS) * DIGITS, found.scales += row;
         return found;
     }
 };
@@ -62,10 +64,10 @@ static bool make_weights(const Weights& w, int64_t first, const LinearSide& to, 
 REGARD_INLINE void add_amounts(const int32_t* sums, const float* of_rows, const float* of_outputs, const float* bias, bool first, int64_t rows,
                                int64_t outputs, float* y, int64_t y_row) {
     const __mmask16 there = outputs >= GROUP ? 0xffff : __mmask16((1u << outputs) - 1);
-    const __m512 largest = _mm512_mul_ps(_mm512_loadu_ps(of_outputs), _mm512_set1_ps(UNIT)), start = bias ? _mm512_maskz_loadu_ps(there, bias) : _mm512_setzero_ps();
+    const __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(of_outputs), _mm512_set1_ps(UNIT)), start = bias ? _mm512_maskz_loadu_ps(there, bias) : _mm512_setzero_ps();
     for (int64_t r = 0; r < rows; ++r, y += y_row) {
         const __m512 before = first ? start : _mm512_maskz_loadu_ps(there, y);
-        const __m512 found = _mm512_mul_ps(amount(sums + r * GROUP), largest);
+        const __m512 found = _mm512_mul_ps(amount<LINEAR_SUMS>(sums + r * GROUP), scale);
         _mm512_mask_storeu_ps(y, there, _mm512_fmadd_ps(found, _mm512_set1_ps(of_rows[r]), before));
     }
 }
@@ -94,8 +96,8 @@ static void digit_outputs(const LinearMap& map, int64_t first, const LinearSide&
                 const int64_t outputs = least(LINEAR_OUTPUTS, stop - output), chunks = (LinearSide::part(w.depth, k) + QUADS - 1) / QUADS;
                 const float* bias = w.bias ? w.bias + first + output : nullptr;
                 float* y = map.y + row * w.outputs + first + output;
-                for_sums(count, outputs, chunks, LINEAR_TOGETHER, left.tiles, right.tiles, [&](int64_t m, int64_t n, const int32_t* sums) {
-                    add_amounts(sums, left.largest + m, right.largest + n, bias ? bias + n : nullptr, k == 0, least(GROUP, count - m),
+                for_sums<LINEAR_SUMS>(count, outputs, chunks, LINEAR_TOGETHER, left.tiles, right.tiles, [&](int64_t m, int64_t n, const int32_t* sums) {
+                    add_amounts(sums, left.scales + m, right.scales + n, bias ? bias + n : nullptr, k == 0, least(GROUP, count - m),
                                 outputs - n, y + m * w.outputs + n, w.outputs);
                 });
             }

@@ -15,6 +15,27 @@ struct DigitProducts {};
 #else
 
 constexpr bool HAS_DIGITS = true;
+constexpr int SUMS = 4;  // with three, gradients that are long sums went beyond the error of floats now and then
+
+// C (rows x columns) = or += A (rows x depth) B (depth x columns), A's rows from `first` on, as far as the last one's group.
+template <bool ADD>
+static void product_of_digits(int64_t first, int64_t last, int64_t columns, int64_t depth, const Digits& left, const Digits& right,
+                              int64_t right_column, float* c, int64_t c_row) {
+    const int64_t chunks = (depth + QUADS - 1) / QUADS, group = chunks * DIGITS * TILE_BYTES, start = first / GROUP * GROUP;
+    for_sums<SUMS>(last - start, columns, chunks, GROUP, left.tiles + start / GROUP * group, right.tiles + right_column / GROUP * group,
+             [&](int64_t m, int64_t n, const int32_t* sums) {
+                 const __m512 of_columns = _mm512_mul_ps(_mm512_loadu_ps(right.scales + right_column + n), _mm512_set1_ps(UNIT));
+                 const float* of_rows = left.scales + start + m;
+                 const int64_t before = most(0, first - start - m);
+                 float* to = c + (start + m + before - first) * c_row + n;
+#pragma GCC unroll 4
+                 for (int64_t i = before; i < GROUP; ++i, to += c_row) {
+                     // Not the scales by each other first: their product may be infinite where this is not.
+                     const __m512 found = _mm512_mul_ps(amount<SUMS>(sums + i * GROUP), of_columns), of_row = _mm512_set1_ps(of_rows[i]);
+                     _mm512_storeu_ps(to, ADD ? _mm512_fmadd_ps(found, of_row, _mm512_loadu_ps(to)) : _mm512_mul_ps(found, of_row));
+                 }
+             });
+}
 
 // Digits of the panels of a key head, which other blocks of queries need, too: kept by each thread of those it has met.
 class Panels {
@@ -145,7 +166,7 @@ struct DigitProducts : Products<float, float> {
         if constexpr (ROWS) {
             digits_of_rows(from, row, count, width, to);
         } else {
-            to.along = to.largest + round_up(rows, GROUP);
+            to.along = to.scales + round_up(rows, GROUP);
             digits_of_turned(from, row, count, width, to);
         }
         kept.keep(index, to);

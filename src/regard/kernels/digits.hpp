@@ -1,8 +1,8 @@
 // Products of floats by whole numbers. A row of either side, divided by the largest of its numbers, is rounded to 24 bits,
 // and these are three digits to the base of 256; products of digits are summed exactly by the tiles of AMX, 64 along the
-// depth at a time, and six of the nine kinds of products are all that counts in a float (Ozaki et al. 2012, "Error-free
-// transformations of matrix multiplication by using fast routines of matrix multiplication"). So a product's error is that
-// of rounding each number to 2^-24 of the largest in its row, whatever the depth.
+// depth at a time, and six or eight of the nine kinds of products are all that counts in a float (Ozaki et al. 2012,
+// "Error-free transformations of matrix multiplication by using fast routines of matrix multiplication"). So a product's error
+// is that of rounding each number to 2^-24 of the largest in its row, and of the products left out, whatever the depth.
 #pragma once
 
 #include "pairs.hpp"
@@ -16,15 +16,16 @@ constexpr int64_t DIGITS = 3, QUADS = 64;           // numbers along the depth o
 constexpr int64_t TILE_BYTES = GROUP * QUADS;
 constexpr float DIGITS_END = 8355709;               // of three digits from -128 to 127, and two below the last, for rounding
 constexpr float TINIEST = 0x1p-100f;                // largest numbers below count as this one, so that no factor overflows
+constexpr float HUGEST = 0x1p126f;                  // and from here on there are no digits, so that no scale does
 
 // One side of a product: of every 16 rows (the left side's, or the right side's columns), for every 64 numbers along the depth
 // a tile for each digit, the highest first. The left side's tiles hold a row's numbers side by side, the right side's as
 // words of four.
 struct Digits {
     int8_t* tiles = nullptr;
-    float* largest = nullptr;  // of each row
+    float* scales = nullptr;   // of each row
     float* along = nullptr;    // what the other side must be multiplied with, number by number along the depth; or null
-    bool finite = true;        // all numbers; else there are no digits
+    bool finite = true;        // all numbers, and below HUGEST; else there are no digits
     bool tiny = false;         // the largest of some row is below TINIEST and not 0: it has fewer digits
 
     bool exact() const { return finite && !tiny; }
@@ -35,14 +36,14 @@ struct Digits {
     Digits() = default;
     Digits(char* room, int64_t rows, int64_t depth)
         : tiles(reinterpret_cast<int8_t*>(room)),
-          largest(reinterpret_cast<float*>(room + round_up(rows, GROUP) * round_up(depth, QUADS) * DIGITS)) {}
+          scales(reinterpret_cast<float*>(room + round_up(rows, GROUP) * round_up(depth, QUADS) * DIGITS)) {}
 };
 
 REGARD_INLINE __m512i magnitude(__m512 x) { return _mm512_and_si512((__m512i)x, _mm512_set1_epi32(0x7fffffff)); }
 // By the bits of magnitudes, which are in their order.
 REGARD_INLINE void judge(__m512i largest, Digits& of) {
-    constexpr int32_t TINIEST_BITS = __builtin_bit_cast(int32_t, TINIEST), INFINITE_BITS = __builtin_bit_cast(int32_t, INFINITE);
-    of.finite &= _mm512_cmpge_epu32_mask(largest, _mm512_set1_epi32(INFINITE_BITS)) == 0;
+    constexpr int32_t TINIEST_BITS = __builtin_bit_cast(int32_t, TINIEST), HUGEST_BITS = __builtin_bit_cast(int32_t, HUGEST);
+    of.finite &= _mm512_cmpge_epu32_mask(largest, _mm512_set1_epi32(HUGEST_BITS)) == 0;
     of.tiny |= _mm512_cmplt_epu32_mask(_mm512_sub_epi32(largest, _mm512_set1_epi32(1)), _mm512_set1_epi32(TINIEST_BITS - 1)) != 0;
 }
 // The digits of x times a factor, in the three lower bytes of each word.
@@ -50,7 +51,12 @@ REGARD_INLINE __m512i digits_of(__m512 x, __m512 factor) {
     const __m512i middle = _mm512_set1_epi32(0x808080);
     return _mm512_xor_si512(_mm512_add_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(x, factor)), middle), middle);
 }
-REGARD_INLINE __m512 factor_of(__m512 largest) { return _mm512_div_ps(_mm512_set1_ps(DIGITS_END), largest); }
+// What a row is multiplied with to become whole numbers, and what 2^23 of these are: from the factor as it is rounded, since an
+// error here would be one of the whole row's products.
+REGARD_INLINE __m512 factor_of(__m512i largest) {
+    return _mm512_div_ps(_mm512_set1_ps(DIGITS_END), _mm512_max_ps((__m512)largest, _mm512_set1_ps(TINIEST)));
+}
+REGARD_INLINE __m512 scale_of(__m512 factor) { return _mm512_div_ps(_mm512_set1_ps(0x1p23f), factor); }
 
 alignas(64) static const struct Shuffles {
     uint8_t middle[64], upper[64], lower_planes[64], upper_plane[64];
@@ -93,9 +99,9 @@ struct Reader {
     }
 };
 
-// The largest numbers of the rows, and what turns them to whole numbers.
+// Factors and scales of the rows.
 template <bool WHOLE>
-REGARD_INLINE void measure(const Reader<WHOLE>& x, float* largest, float* factors, Digits& of) {
+REGARD_INLINE void measure(const Reader<WHOLE>& x, float* scales, float* factors, Digits& of) {
     __m512i high[GROUP];
 #pragma GCC unroll 4
     for (int64_t r = 0; r < GROUP; ++r) {
@@ -103,9 +109,9 @@ REGARD_INLINE void measure(const Reader<WHOLE>& x, float* largest, float* factor
         for (int64_t c = GROUP; c < x.width; c += GROUP) high[r] = _mm512_max_epu32(high[r], magnitude(x(r, c)));
     }
     const __m512i found = largest_of_each(high);
-    const __m512 most = _mm512_max_ps((__m512)found, _mm512_set1_ps(TINIEST));
-    _mm512_storeu_ps(largest, most);
-    _mm512_storeu_ps(factors, factor_of(most));
+    const __m512 factor = factor_of(found);
+    _mm512_storeu_ps(factors, factor);
+    _mm512_storeu_ps(scales, scale_of(factor));
     judge(found, of);
 }
 
@@ -113,7 +119,7 @@ template <bool WHOLE>
 REGARD_INLINE void digits_of_group(const Reader<WHOLE>& x, int64_t first, Digits& to) {
     const __m512i lower = _mm512_load_si512(SHUFFLES.lower_planes), upper = _mm512_load_si512(SHUFFLES.upper_plane);
     float factors[GROUP];
-    measure(x, to.largest + first, factors, to);
+    measure(x, to.scales + first, factors, to);
     int8_t* tile = to.tiles + first * round_up(x.width, QUADS) * DIGITS;
     for (int64_t k = 0; k < x.width; k += QUADS, tile += DIGITS * TILE_BYTES)
         for (int64_t r = 0; r < GROUP; ++r) {
@@ -186,8 +192,8 @@ static void digits_of_columns(const float* from, int64_t row, int64_t start, int
         for (; k < depth; ++k) high[0] = _mm512_max_epu32(high[0], magnitude(entry(k)));
         const __m512i found = _mm512_max_epu32(_mm512_max_epu32(high[0], high[1]), _mm512_max_epu32(high[2], high[3]));
         judge(found, to);
-        const __m512 largest = _mm512_max_ps((__m512)found, _mm512_set1_ps(TINIEST)), factor = factor_of(largest);
-        _mm512_storeu_ps(to.largest + n, largest);
+        const __m512 factor = factor_of(found);
+        _mm512_storeu_ps(to.scales + n, scale_of(factor));
         int8_t* tile = to.tiles + n * padded * DIGITS;
         if (start == 0 && depth == padded) store_quads(padded, tile, [&](int64_t k) { return digits_of(entry(k), factor); });
         else
@@ -212,53 +218,63 @@ static void digits_of_turned(const float* from, int64_t row, int64_t count, int6
     float factors[QUADS];
     to.finite = true, to.tiny = false;
     for (int64_t k = 0; k < QUADS; k += GROUP) measure(Reader<false>{from + k * row, row, count - k, width}, to.along + k, factors + k, to);
-    for (int64_t n = 0; n < width; n += GROUP) _mm512_storeu_ps(to.largest + n, _mm512_set1_ps(1));
+    for (int64_t n = 0; n < width; n += GROUP) _mm512_storeu_ps(to.scales + n, _mm512_set1_ps(1));
     if (count == QUADS && width % GROUP == 0) turn_digits<true>(from, row, count, width, factors, to.tiles);
     else turn_digits<false>(from, row, count, width, factors, to.tiles);
 }
 
-// 16 x 16 sums of products of digits, by what they count. The left side's first tiles are there already unless `fresh`.
+// 16 x 16 sums of products of digits: SUMS of them, by what the digits count together, 2^32, 2^24, 2^16 and 2^8. The left side's
+// first tiles are there already unless `fresh`.
+template <int SUMS>
 REGARD_INLINE void sum_digits(int64_t chunks, const int8_t* left, bool fresh, const int8_t* right) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
+    if constexpr (SUMS > 3) _tile_zero(3);
     for (int64_t k = 0; k < chunks; ++k, left += DIGITS * TILE_BYTES, right += DIGITS * TILE_BYTES) {
         if (fresh) {
-            _tile_loadd(3, left, QUADS);
-            _tile_loadd(4, left + TILE_BYTES, QUADS);
-            _tile_loadd(5, left + 2 * TILE_BYTES, QUADS);
+            _tile_loadd(4, left, QUADS);
+            _tile_loadd(5, left + TILE_BYTES, QUADS);
+            _tile_loadd(6, left + 2 * TILE_BYTES, QUADS);
         }
-        _tile_loadd(6, right, QUADS);
-        _tile_dpbssd(0, 3, 6);
-        _tile_dpbssd(1, 4, 6);
-        _tile_dpbssd(2, 5, 6);
+        _tile_loadd(7, right, QUADS);
+        _tile_dpbssd(0, 4, 7);
+        _tile_dpbssd(1, 5, 7);
+        _tile_dpbssd(2, 6, 7);
         _tile_loadd(7, right + TILE_BYTES, QUADS);
-        _tile_dpbssd(1, 3, 7);
+        _tile_dpbssd(1, 4, 7);
+        _tile_dpbssd(2, 5, 7);
+        if constexpr (SUMS > 3) _tile_dpbssd(3, 6, 7);
+        _tile_loadd(7, right + 2 * TILE_BYTES, QUADS);
         _tile_dpbssd(2, 4, 7);
-        _tile_loadd(6, right + 2 * TILE_BYTES, QUADS);
-        _tile_dpbssd(2, 3, 6);
+        if constexpr (SUMS > 3) _tile_dpbssd(3, 5, 7);
     }
 }
+template <int SUMS>
 REGARD_INLINE void store_sums(int32_t* sums) {
     _tile_stored(0, sums, QUADS);
     _tile_stored(1, sums + GROUP * GROUP, QUADS);
     _tile_stored(2, sums + 2 * GROUP * GROUP, QUADS);
+    if constexpr (SUMS > 3) _tile_stored(3, sums + 3 * GROUP * GROUP, QUADS);
 }
 
-// What a row of sums amounts to, in units of UNIT times the largest numbers of both sides.
-constexpr float UNIT = float(0x1p32 / (double(DIGITS_END) * DIGITS_END));
+// What a row of sums amounts to, in units of UNIT times the scales of both sides.
+constexpr float UNIT = 0x1p-14f;
+template <int SUMS>
 REGARD_INLINE __m512 amount(const int32_t* sums) {
-    const __m512 less = _mm512_set1_ps(1.0f / 256);
     auto part = [&](int i) { return _mm512_cvtepi32_ps(_mm512_load_si512(sums + i * GROUP * GROUP)); };
-    return _mm512_fmadd_ps(_mm512_fmadd_ps(part(2), less, part(1)), less, part(0));
+    __m512 found = part(SUMS - 1);
+#pragma GCC unroll 3
+    for (int i = SUMS - 2; i >= 0; --i) found = _mm512_fmadd_ps(found, _mm512_set1_ps(1.0f / 256), part(i));
+    return found;
 }
 
 // Calls `use(m, n, sums)` for each 16 x 16 of the products of rows and columns, in whole groups; later sums run beside it.
 // The left side of `together` rows is read for each of the columns while it is in the first-level cache.
-template <typename Use>
+template <int SUMS, typename Use>
 REGARD_INLINE void for_sums(int64_t rows, int64_t columns, int64_t chunks, int64_t together, const int8_t* left, const int8_t* right,
                             const Use& use) {
-    alignas(64) int32_t sums[2][DIGITS * GROUP * GROUP];
+    alignas(64) int32_t sums[2][SUMS * GROUP * GROUP];
     const int64_t step = chunks * DIGITS * TILE_BYTES;
     int64_t before_m = -1, before_n = 0;
     int turn = 0;
@@ -266,33 +282,14 @@ REGARD_INLINE void for_sums(int64_t rows, int64_t columns, int64_t chunks, int64
     for (int64_t first = 0; first < rows; first += together)
         for (int64_t n = 0; n < columns; n += GROUP)
             for (int64_t m = first; m < least(first + together, rows); m += GROUP) {
-                sum_digits(chunks, left + m / GROUP * step, n == 0 || chunks > 1 || together > GROUP, right + n / GROUP * step);
+                const bool fresh = n == 0 || chunks > 1 || together > GROUP;
+                sum_digits<SUMS>(chunks, left + m / GROUP * step, fresh, right + n / GROUP * step);
                 if (before_m >= 0) use(before_m, before_n, sums[turn ^ 1]);
-                store_sums(sums[turn]);
+                store_sums<SUMS>(sums[turn]);
                 turn ^= 1;
                 before_m = m, before_n = n;
             }
     if (before_m >= 0) use(before_m, before_n, sums[turn ^ 1]);
-}
-
-// C (rows x columns) = or += A (rows x depth) B (depth x columns), A's rows from `first` on, as far as the last one's group.
-template <bool ADD>
-static void product_of_digits(int64_t first, int64_t last, int64_t columns, int64_t depth, const Digits& left, const Digits& right,
-                              int64_t right_column, float* c, int64_t c_row) {
-    const int64_t chunks = (depth + QUADS - 1) / QUADS, group = chunks * DIGITS * TILE_BYTES, start = first / GROUP * GROUP;
-    for_sums(last - start, columns, chunks, GROUP, left.tiles + start / GROUP * group, right.tiles + right_column / GROUP * group,
-             [&](int64_t m, int64_t n, const int32_t* sums) {
-                 const __m512 largest = _mm512_mul_ps(_mm512_loadu_ps(right.largest + right_column + n), _mm512_set1_ps(UNIT));
-                 const float* of_rows = left.largest + start + m;
-                 const int64_t before = most(0, first - start - m);
-                 float* to = c + (start + m + before - first) * c_row + n;
-#pragma GCC unroll 4
-                 for (int64_t i = before; i < GROUP; ++i, to += c_row) {
-                     // Not the largest numbers by each other first: their product may be infinite where this is not.
-                     const __m512 found = _mm512_mul_ps(amount(sums + i * GROUP), largest), of_row = _mm512_set1_ps(of_rows[i]);
-                     _mm512_storeu_ps(to, ADD ? _mm512_fmadd_ps(found, of_row, _mm512_loadu_ps(to)) : _mm512_mul_ps(found, of_row));
-                 }
-             });
 }
 
 #endif

@@ -72,7 +72,8 @@ struct Problem {
     double dropout = 0;
     uint64_t seed = 0;
     int threads = 1;
-    uint64_t call = 0;  // by which threads know what they keep of it
+    bool digits = true;  // whether float32 may be multiplied by its digits
+    uint64_t call = 0;   // by which threads know what they keep of it
 };
 
 // Backward: what comes in and what is wanted besides.

@@ -91,7 +91,7 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
     if any_dual(inputs) or torch._C._functorch.maybe_current_level() is not None:
         return compute(call)
     if call.spec is PLAIN and call.summary is None and not (torch.is_grad_enabled() and _any_grad(inputs)):
-        return _forward(call, WHOLE, None), None
+        return _forward(call, WHOLE, None, digits=True), None
     output, seen = compute(_with_products(call), _core, _summaries)
     return output.to(call.query.dtype), seen
 
@@ -126,18 +126,18 @@ def _core(call: Call) -> tuple[Tensor, Statistic]:
         output, statistic, level = _Attention.apply(call, *inputs)  # type: ignore[no-untyped-call]
     else:
         with torch.no_grad():
-            output, statistic, level, _ = _computed(call)
+            output, statistic, level, _ = _computed(call, digits=True)
     return output, Statistic(statistic[..., :1], level)
 
 
-def _computed(call: Call) -> tuple[Tensor, Tensor, Tensor, list[Part]]:
+def _computed(call: Call, *, digits: bool) -> tuple[Tensor, Tensor, Tensor, list[Part]]:
     """Output, the statistic (B, H, L, 2) of each row, its level by itself, and the parts with their masks.
 
-    The kernels mark a row that sees nothing by a level of -inf, which only softmax's formula can take.
+    Without `digits`, scores are rounded as PyTorch's are: the summaries of `tiled.py` go on from the statistic. The kernels mark a row that sees nothing by a level of -inf, which only softmax's formula can take.
     """
     parts = native_parts(call)
     statistic = torch.empty(*call.query.shape[:3], 2, dtype=call.dtype, device=CPU)
-    output = _forward(call, parts, statistic)
+    output = _forward(call, parts, statistic, digits=digits)
     level = statistic[..., 1:].clone()
     return output, statistic, level if isinstance(call.spec.normalizer, Softmax) else finite(level), parts
 
@@ -145,7 +145,7 @@ def _computed(call: Call) -> tuple[Tensor, Tensor, Tensor, list[Part]]:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        output, statistic, level, ctx.parts = _computed(call)
+        output, statistic, level, ctx.parts = _computed(call, digits=call.summary is None)
         ctx.call = call._replace(query=None, key=None, value=None)  # type: ignore[arg-type]
         ctx.mark_non_differentiable(statistic)
         ctx.set_materialize_grads(False)
@@ -204,10 +204,11 @@ def _summaries(call: Call, summary: Summary, row: Statistic) -> Seen:
     return found
 
 
-def _forward(call: Call, parts: list[Part], statistic: Tensor | None) -> Tensor:
+def _forward(call: Call, parts: list[Part], statistic: Tensor | None, *, digits: bool) -> Tensor:
     output = _empty(*call.query.shape[:3], call.value.shape[3], dtype=call.query.dtype)
     for part in parts:
-        kernels.module().forward(*_problem(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part)))
+        problem = _problem(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part))
+        kernels.module().forward(*problem, digits)
     return output
 
 
@@ -274,7 +275,7 @@ def _backward(
         kernels.module().backward(
             *_problem(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part)),
             _view(_rows(d_output, part)), _view(_rows(d_level, part)), _view(_rows(d_query, part)), *of_keys,
-            *of_bias_and_values,
+            *of_bias_and_values, call.summary is None,
         )  # fmt: skip
     yield from (d_query, d_key, d_value)
     yield from (None if d_vector is None else _summed(d_vector, leaf.tensor) for leaf in spec.score.held)
