@@ -166,6 +166,12 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 }
             products.take_queries(block, query, queries_by_row);
             products.take_incoming(block, incoming, incoming_by_row);
+            if constexpr (!Kind::PAIRS) {
+                products.template soon<In>(p.query, b, h, block.first + SIDE, p.rows, p.dim);
+                products.template soon<In>(grad.output, b, h, block.first + SIDE, p.rows, p.value_dim);
+                products.template soon<In>(p.output, b, h, block.first + SIDE, p.rows, p.value_dim);
+                products.template soon<In>(grad.query, b, h, block.first, p.rows, p.dim);
+            }
             fill(query_sum, SIDE * row, T(0));
             const Gauss<T> gauss = gauss_of<T>(p, block);
             T center[SIDE] = {}, sigma[SIDE] = {};
@@ -186,9 +192,11 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 if (!few) products.of_weights(block, panel, y);
                 if (whole_rows(p) && !few) hide(block, panel, T(0), y);  // sums over all columns come next
                 if constexpr (!Kind::PAIRS)
-                    if (scarce)
-                        dots(nonzeros[panel.start / SIDE].find(block, panel, s, scarce), products.value,
-                             (const T*)incoming_by_row, value_row, p.value_dim, y);
+                    if (scarce) {
+                        const Nonzeros& places = nonzeros[panel.start / SIDE].find(block, panel, s, scarce);
+                        dots(places, products.value, (const T*)incoming_by_row, value_row, p.value_dim,
+                             [&](int64_t n, T found) { y[places.at[n]] = found; });
+                    }
                 if (any_factor(p))
                     through_factors(p, block, panel, gauss, s, y, mixed + place * SIDE, grad.center ? center : nullptr,
                                     sigma);
@@ -229,7 +237,16 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 int64_t place = 0;
                 for_panels(p, block, reach, panel, [&] { use(place), place += panel.stop - panel.start; });
             };
-            if (!whole_rows(p)) {
+            const Weighed* list = weighed_by(p, block);
+            if (list && list->count >= 0) {
+                few = true;
+                fill(results, SIDE * row, T(0));
+                if constexpr (Same<In, float>::value)
+                    with_entmax<float>(p, h, [&](const auto& kind) {
+                        differentiate_list(p, grad, block, g, *list, kind, rebuilt.of_level, rebuilt.level, queries_by_row, row,
+                                           incoming_by_row, value_row, key_sum, value_sum, results, gradient);
+                    });
+            } else if (!whole_rows(p)) {
                 for_panels(p, block, reach, panel, [&] {
                     weigh_panel(0);
                     differentiate_weights(0);

@@ -109,18 +109,18 @@ NB_MODULE(_native, module) {
         parallel(threads, [](void* data, int thread, int of) { if (thread == 0) *static_cast<int*>(data) = of; }, &found);
         return found;
     });
-    module.def("forward", [](REGARD_PROBLEM, bool digits) {
+    module.def("forward", [](REGARD_PROBLEM, bool digits, Address weighed) {
         Problem p = problem(REGARD_PASSED);
-        p.digits = digits;
+        p.digits = digits, p.weighed = at<Weighed>(weighed);
         nb::gil_scoped_release unlocked;
         table().forward(p);
     });
     module.def("backward", [](REGARD_PROBLEM, const Strided& d_output, const Strided& d_level, const Strided& d_query,
                               const Strided& d_key, const Strided& d_value, const Strided& d_dense,
                               const Strided& d_by_distance, Address d_vector, Address d_parameters, Address d_center, Address d_sigma,
-                              bool digits) {
+                              bool digits, Address weighed) {
         Problem p = problem(REGARD_PASSED);
-        p.digits = digits;
+        p.digits = digits, p.weighed = at<Weighed>(weighed);
         Gradients g;
         g.output = view(d_output), g.level = view(d_level);
         g.query = view(d_query), g.key = view(d_key), g.value = view(d_value);
@@ -131,6 +131,7 @@ NB_MODULE(_native, module) {
         nb::gil_scoped_release unlocked;
         table().backward(p, g);
     });
+    module.attr("WEIGHED_BYTES") = sizeof(Weighed);  // of a block of `Weighed::ROWS` queries
     module.def("summarize", [](REGARD_PROBLEM, Address entropy, Address mean, Address variance, Address key_mass,
                                int64_t top_k, Address top_keys, Address top_weights, Address grid, int64_t query_bins,
                                int64_t key_bins, Address weights, int64_t key_start) {

@@ -15,28 +15,47 @@ constexpr int CHAINS = 8;  // computations side by side: the latency of an opera
 constexpr int CHAINS = 4;
 #endif
 
-// 2^x of N vectors, in place, for x <= 127; exactly 0 below -126 and exactly 1 at 0; NaN stays NaN. Step by step for all of
-// them: one after the other, each would wait for itself, since the processor looks ahead over a few vectors only.
-// The polynomial is twice the minimax one of degree 6 on [-1/2, 1/2], relative error 2e-9; the rest is rounding. Twice, and
-// a power less: so no result is denormal, which would slow down what it is multiplied with.
+// 2^x of N vectors, in place, for x <= 127; exactly 0 from -126 on and exactly 1 at 0; NaN stays NaN. Step by step for all
+// of them: one after the other, each would wait for itself, since the processor looks ahead over a few vectors only.
+// The polynomial is the minimax one of degree 6 on [-1/2, 1/2], relative error 2e-9; the rest is rounding. No result is
+// denormal, which would slow down what it is multiplied with.
 template <int N>
 REGARD_INLINE void powers_of_two(Vec<float>* x) {
-    static const float factors[7] = {2 * 1.54614446986e-4f, 2 * 1.34004281776e-3f, 2 * 9.61805667852e-3f, 2 * 5.55032722667e-2f,
-                                     2 * 2.40226509223e-1f, 2 * 6.93147206703e-1f, 2.0f};
-    constexpr float SHIFT = 12582912.0f;  // 1.5 * 2^23: the lowest bits of a sum with it are x, rounded to the nearest
-    Vec<float> shifted[N], y[N];
+    static const float factors[7] = {1.54614446986e-4f, 1.34004281776e-3f, 9.61805667852e-3f, 5.55032722667e-2f,
+                                     2.40226509223e-1f, 6.93147206703e-1f, 1.0f};
+    constexpr float LEAST = -126.0f;
+    Vec<float> whole[N], part[N], y[N];
+#if defined(__AVX512F__)
+    constexpr float TIMES = 1;
 #pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) x[i] = larger<float>(all(-126.0f), x[i]);
+    for (int i = 0; i < N; ++i) whole[i] = (Vec<float>)_mm512_roundscale_ps((__m512)x[i], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+    // The polynomial twice, and a power less: so 2^-126 is 0.
+    constexpr float TIMES = 2, SHIFT = 12582912.0f;  // 1.5 * 2^23: a sum with it ends in x, rounded to the nearest
+    Vec<float> shifted[N];
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) x[i] = larger<float>(all(LEAST), x[i]);
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) shifted[i] = x[i] + SHIFT;
 #pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) x[i] -= shifted[i] - SHIFT, y[i] = all(factors[0]);
+    for (int i = 0; i < N; ++i) whole[i] = shifted[i] - SHIFT;
+#endif
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) part[i] = x[i] - whole[i], y[i] = all(TIMES * factors[0]);
 #pragma GCC unroll 6
     for (int k = 1; k < 7; ++k)
 #pragma GCC unroll 8
-        for (int i = 0; i < N; ++i) y[i] = y[i] * x[i] + factors[k];
+        for (int i = 0; i < N; ++i) y[i] = y[i] * part[i] + TIMES * factors[k];
+#if defined(__AVX512F__)
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) {
+        const __mmask16 some = _mm512_cmp_ps_mask((__m512)x[i], _mm512_set1_ps(LEAST), _CMP_NLE_UQ);  // or NaN
+        x[i] = (Vec<float>)_mm512_maskz_scalef_ps(some, (__m512)y[i], (__m512)whole[i]);
+    }
+#else
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) x[i] = y[i] * (Vec<float>)(((Ints<float>)shifted[i] + (126 - 0x4b400000)) << 23);
+#endif
 }
 
 // 1 / (1 + 2^x) is a normal number up to here.

@@ -3,9 +3,7 @@
 #pragma once
 
 #include "additive.hpp"
-#include "entmax.hpp"
-#include "factors.hpp"
-#include "support.hpp"
+#include "listed.hpp"
 
 namespace regard::REGARD_ISA {
 
@@ -105,6 +103,10 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
     fill(output, value_row * SIDE, T(0));
     queries<In>(p.query, block, p.dim, products.factor(), rows, row, query);
     products.take_queries(block, query, nullptr);
+    if constexpr (!Kind::PAIRS) {  // what the end of this block and the beginning of the next one wait for
+        products.template soon<In>(p.output, block.b, block.h, block.first, p.rows, p.value_dim);
+        products.template soon<In>(p.query, block.b, block.h, block.first + SIDE, p.rows, p.dim);
+    }
 
     const bool sigmoid = p.normalizer == Normalizer::sigmoid, softmax = p.normalizer == Normalizer::softmax;
     const Gauss<T> gauss = gauss_of<T>(p, block);
@@ -114,6 +116,7 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
     int64_t columns = 0;  // of the strip so far
     bool few = false;     // weights that are not 0: `rows` takes the output, as rows
     Nonzeros nonzeros;
+    Weighed* list = weighed_by(p, block);  // or null
     auto score_panel = [&](T* to) {
         products.take_keys(block.b, g, panel);
         score(p, block, panel, products, to, (T*)nullptr);
@@ -124,7 +127,11 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
         if (any_factor(p)) weigh(p, block, panel, gauss, weights);
         products.take_values(block.b, g, panel);
         if constexpr (!Kind::PAIRS)
-            if (few) return add_scarce(nonzeros.find(block, panel, weights), weights, products.value, p.value_dim, rows, value_row);
+            if (few) {
+                add_scarce(nonzeros.find(block, panel, weights), weights, products.value, p.value_dim, rows, value_row);
+                if (list) add_to(*list, panel, nonzeros, weights);
+                return;
+            }
         products.mix(block, panel, weights, output);
     };
     for_panels(p, block, reach, panel, [&] {
@@ -146,6 +153,7 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
         });
         few = !Kind::PAIRS && support_size(block, columns, scores) * SCARCE <= columns * block.count;
         if (few) fill(rows, SIDE * value_row, T(0));
+        if (list) list->count = few && is_listed<In, T>(p) ? 0 : -1;
         columns = 0;
         for_panels(p, block, reach, panel, [&] {
             mix_panel(scores + columns * SIDE);

@@ -58,22 +58,55 @@ REGARD_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 REGARD_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 REGARD_INLINE int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
-// Rows that are read soon, brought into the second-level cache line by line, beside other work.
+// Rows that are used soon, brought into the second-level cache line by line, beside other work.
 class Ahead {
 public:
     Ahead() = default;
     Ahead(const void* data, int64_t rows, int64_t row, int64_t bytes)  // `row` bytes from one to the next
-        : at_(static_cast<const char*>(data)), end_(at_ + (row < 2 * bytes ? rows * row : 0)) {}  // nothing of scattered rows
+        : start_(static_cast<const char*>(data)), row_(row), bytes_(bytes), more_(rows - 1) {
+        if (row == bytes) bytes_ *= rows, more_ = 0;
+        at_ = start_, end_ = rows > 0 ? start_ + bytes_ : start_;
+    }
 
-    int64_t lines() const { return (end_ - at_ + LINE - 1) / LINE; }
+    bool done() const { return at_ >= end_; }
+    int64_t lines() const { return done() ? 0 : (end_ - at_ + LINE - 1) / LINE + more_ * ((bytes_ + LINE - 1) / LINE); }
 
     __attribute__((always_inline)) void fetch(int64_t lines) {
-        for (int64_t i = 0; i < lines && at_ < end_; ++i, at_ += LINE) __builtin_prefetch(at_, 0, 2);
+        for (int64_t i = 0; i < lines && !done(); ++i) {
+            __builtin_prefetch(at_, 0, 2);
+            at_ += LINE;
+            if (done() && more_ > 0) --more_, at_ = start_ += row_, end_ = start_ + bytes_;
+        }
     }
 
 private:
     static constexpr int64_t LINE = 64;
-    const char *at_ = nullptr, *end_ = nullptr;
+    const char *start_ = nullptr, *at_ = nullptr, *end_ = nullptr;  // of the row, in it, and its end
+    int64_t row_ = 0, bytes_ = 0, more_ = 0;                        // rows after it
+};
+
+// The same of several matrices, one after the other.
+class Errands {
+public:
+    bool done() const { return now_.done(); }
+    void add(Ahead found) {
+        if (now_.done()) now_ = found;
+        else if (count_ < MOST) waiting_[count_++] = found;
+    }
+    __attribute__((always_inline)) void fetch_line() {
+        now_.fetch(1);
+        if (now_.done() && count_ > 0) next();
+    }
+
+private:
+    static constexpr int MOST = 4;
+    void next() {
+        now_ = waiting_[0];
+        for (int i = 1; i < count_; ++i) waiting_[i - 1] = waiting_[i];
+        --count_;
+    }
+    Ahead now_, waiting_[MOST];
+    int count_ = 0;
 };
 
 // to (rows x columns, contiguous rows of `to_row`) = from, as T.

@@ -48,6 +48,17 @@ struct Gaussian {
     int64_t shift = 0;  // the first key's position
 };
 
+// What a block of queries weighs where a sparse normalizer leaves almost nothing: the forward pass lists it for the backward pass.
+struct Weighed {
+    static constexpr int64_t ROWS = 64, MOST = 32 * ROWS, COLUMNS = int64_t(1) << 26;
+    int64_t count;          // -1: not listed
+    uint32_t places[MOST];  // column * ROWS + row
+    float weights[MOST];
+
+    int64_t column(int64_t n) const { return places[n] / ROWS; }
+    int64_t row(int64_t n) const { return places[n] % ROWS; }
+};
+
 enum class Activation : int { tanh = 0, relu = 1, sigmoid = 2 };
 
 enum class Normalizer : int { softmax = 0, sigmoid = 1, entmax = 2 };
@@ -66,6 +77,7 @@ struct Problem {
     Normalizer normalizer = Normalizer::softmax;
     const void* offsets = nullptr;  // (H,), float or double: added to the scores by sigmoid
     const void* alphas = nullptr;   // (H,), float or double: of entmax
+    Weighed* weighed = nullptr;     // (B, H, blocks of rows)
     Mask mask;
     Bias bias;
     Gaussian prior;

@@ -1,14 +1,16 @@
 // Products of small matrices in registers: all five products of attention and its gradients are this one.
 #pragma once
 
-#include "vector.hpp"
+#include "memory.hpp"
 
 namespace regard::REGARD_ISA {
 
-// C (M x N vectors) = or += A B. A's entry (m, k) stands at a[m * row + k * column], so that A may be transposed.
-template <typename T, int M, int N, bool ADD>
+// C (M x N vectors) = or += A B. A's entry (m, k) stands at a[m * row + k * column], so that A may be transposed. With AHEAD
+// a line is fetched for each k.
+template <typename T, int M, int N, bool ADD, bool AHEAD = false>
 static inline void register_tile(int64_t depth, const T* __restrict a, int64_t row, int64_t column,
-                                 const T* __restrict b, int64_t b_row, T* __restrict c, int64_t c_row) {
+                                 const T* __restrict b, int64_t b_row, T* __restrict c, int64_t c_row,
+                                 Errands* errands = nullptr) {
     constexpr int W = LANES<T>;
     Vec<T> sum[M][N];
 #pragma GCC unroll 12
@@ -16,6 +18,7 @@ static inline void register_tile(int64_t depth, const T* __restrict a, int64_t r
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) sum[m][n] = ADD ? load(c + m * c_row + n * W) : Vec<T>{};
     for (int64_t k = 0; k < depth; ++k) {
+        if constexpr (AHEAD) errands->fetch_line();
         Vec<T> right[N];
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) right[n] = load(b + k * b_row + n * W);
@@ -34,9 +37,11 @@ static inline void register_tile(int64_t depth, const T* __restrict a, int64_t r
 
 template <typename T, int N, bool ADD>
 static inline void rows_of_tiles(int64_t rows, int64_t depth, const T* a, int64_t row, int64_t column, const T* b,
-                                 int64_t b_row, T* c, int64_t c_row) {
-    constexpr int TALLER = N < WIDE ? 2 * TALL : TALL;  // where few columns leave registers
+                                 int64_t b_row, T* c, int64_t c_row, Errands* errands) {
+    constexpr int TALLER = N <= WIDE / 2 ? 2 * TALL : TALL;  // where few columns leave registers
     int64_t m = 0;
+    for (; m + TALLER <= rows && errands && !errands->done(); m += TALLER)
+        register_tile<T, TALLER, N, ADD, true>(depth, a + m * row, row, column, b, b_row, c + m * c_row, c_row, errands);
     for (; m + TALLER <= rows; m += TALLER)
         register_tile<T, TALLER, N, ADD>(depth, a + m * row, row, column, b, b_row, c + m * c_row, c_row);
     for (; m + TALL <= rows; m += TALL)
@@ -56,14 +61,16 @@ static inline void rows_of_tiles(int64_t rows, int64_t depth, const T* a, int64_
 // Every entry is the sum over k in ascending order, whatever the tile that it falls into.
 template <typename T, bool ADD>
 static void product(int64_t rows, int64_t columns, int64_t depth, const T* a, int64_t row, int64_t column, const T* b,
-                    int64_t b_row, T* c, int64_t c_row) {
+                    int64_t b_row, T* c, int64_t c_row, Errands* errands = nullptr) {
     constexpr int W = LANES<T>;
     int64_t n = 0;
     for (; n + WIDE * W <= columns; n += WIDE * W)
-        rows_of_tiles<T, WIDE, ADD>(rows, depth, a, row, column, b + n, b_row, c + n, c_row);
-    if constexpr (WIDE > 2)
-        for (; n + 2 * W <= columns; n += 2 * W) rows_of_tiles<T, 2, ADD>(rows, depth, a, row, column, b + n, b_row, c + n, c_row);
-    for (; n < columns; n += W) rows_of_tiles<T, 1, ADD>(rows, depth, a, row, column, b + n, b_row, c + n, c_row);
+        rows_of_tiles<T, WIDE, ADD>(rows, depth, a, row, column, b + n, b_row, c + n, c_row, errands);
+    if constexpr (WIDE > 2) {
+        if (n + 3 * W == columns) return rows_of_tiles<T, 3, ADD>(rows, depth, a, row, column, b + n, b_row, c + n, c_row, errands);
+        for (; n + 2 * W <= columns; n += 2 * W) rows_of_tiles<T, 2, ADD>(rows, depth, a, row, column, b + n, b_row, c + n, c_row, errands);
+    }
+    for (; n < columns; n += W) rows_of_tiles<T, 1, ADD>(rows, depth, a, row, column, b + n, b_row, c + n, c_row, errands);
 }
 
 }  // namespace regard::REGARD_ISA

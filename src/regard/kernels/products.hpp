@@ -14,6 +14,7 @@ struct Products {
     // Of a block: queries, and incoming gradients in the backward pass, as columns and as rows.
     const T *query = nullptr, *incoming = nullptr, *query_rows = nullptr, *incoming_rows = nullptr;
     Rows<T> key{}, value{};  // of the panel
+    Errands errands;         // what is used soon
 
     static size_t bytes(const Problem& p) { return sizeof(T) * size_t(SIDE * (p.dim + p.value_dim)) + 128; }
 
@@ -27,49 +28,58 @@ struct Products {
     void take_incoming(const Block&, const T* columns, const T* rows) { incoming = columns, incoming_rows = rows; }
     void take_keys(int64_t b, int64_t g, const Panel& panel) {
         key = rows_of<In>(p.key, b, g, panel, p.dim, whole_rows(p), key_room);
+        soon<In>(p.key, b, g, panel.next, p.columns, p.dim);
     }
     void take_values(int64_t b, int64_t g, const Panel& panel) {
         value = rows_of<In>(p.value, b, g, panel, p.value_dim, whole_rows(p), value_room);
+        soon<In>(p.value, b, g, panel.next, p.columns, p.value_dim);
+    }
+    // Fetches rows of a tensor, from `first` on, beside the products.
+    template <typename Any>
+    void soon(const View& x, int64_t b, int64_t h, int64_t first, int64_t count, int64_t width) {
+        constexpr int64_t BYTES_OF = int64_t(sizeof(Any));
+        if (first < count && x.column == 1)
+            errands.add({x.at<Any>(b, h) + first * x.row, least(SIDE, count - first), x.row * BYTES_OF, width * BYTES_OF});
     }
 
-    // Scores (columns x padded rows) = K Q^T, and so the gradients of the weights, V dO^T: where half of the rows see
-    // nothing, they stay as they are, and below nothing of them is read.
-    void scores(const Block& block, const Panel& panel, T* to) const { by_depth(block, panel, key, p.dim, query, to); }
-    void of_weights(const Block& block, const Panel& panel, T* to) const {
+    // Scores (columns x padded rows) = K Q^T, and so the gradients of the weights, V dO^T: where rows see nothing,
+    // they stay as they are.
+    void scores(const Block& block, const Panel& panel, T* to) { by_depth(block, panel, key, p.dim, query, to); }
+    void of_weights(const Block& block, const Panel& panel, T* to) {
         by_depth(block, panel, value, p.value_dim, incoming, to);
     }
     // O^T += V^T P^T, and so the gradients of the queries, K^T dS^T.
-    void mix(const Block& block, const Panel& panel, const T* weights, T* to) const {
+    void mix(const Block& block, const Panel& panel, const T* weights, T* to) {
         by_columns(block, panel, value, p.value_dim, weights, to);
     }
-    void of_queries(const Block& block, const Panel& panel, const T* gradient, T* to) const {
+    void of_queries(const Block& block, const Panel& panel, const T* gradient, T* to) {
         by_columns(block, panel, key, p.dim, gradient, to);
     }
     // The gradients of values += P^T dO, and of keys += dS^T Q, in rows.
-    void of_values(const Block& block, const Panel& panel, const T* weights, T* to, int64_t row) const {
+    void of_values(const Block& block, const Panel& panel, const T* weights, T* to, int64_t row) {
         by_rows(block, panel, weights, incoming_rows, to, row);
     }
-    void of_keys(const Block& block, const Panel& panel, const T* gradient, T* to, int64_t row) const {
+    void of_keys(const Block& block, const Panel& panel, const T* gradient, T* to, int64_t row) {
         by_rows(block, panel, gradient, query_rows, to, row);
     }
 
    private:
-    static void by_depth(const Block& block, const Panel& panel, const Rows<T>& left, int64_t depth, const T* right, T* to) {
-        for_rows(block, panel, [&](int64_t r, int64_t rows, Span seen) {
+    void by_depth(const Block& block, const Panel& panel, const Rows<T>& left, int64_t depth, const T* right, T* to) {
+        for_steps(block, panel, [&](int64_t r, int64_t rows, Span seen) {
             product<T, false>(seen.stop - seen.start, rows, depth, left.data + seen.start * left.row, left.row, left.column,
-                              right + r, SIDE, to + seen.start * SIDE + r, SIDE);
+                              right + r, SIDE, to + seen.start * SIDE + r, SIDE, &errands);
         });
     }
-    static void by_columns(const Block& block, const Panel& panel, const Rows<T>& left, int64_t width, const T* right, T* to) {
-        for_rows(block, panel, [&](int64_t r, int64_t rows, Span seen) {
+    void by_columns(const Block& block, const Panel& panel, const Rows<T>& left, int64_t width, const T* right, T* to) {
+        for_steps(block, panel, [&](int64_t r, int64_t rows, Span seen) {
             product<T, true>(width, rows, seen.stop - seen.start, left.data + seen.start * left.row, left.column, left.row,
-                             right + seen.start * SIDE + r, SIDE, to + r, SIDE);
+                             right + seen.start * SIDE + r, SIDE, to + r, SIDE, &errands);
         });
     }
-    static void by_rows(const Block& block, const Panel& panel, const T* left, const T* right, T* to, int64_t row) {
+    void by_rows(const Block& block, const Panel& panel, const T* left, const T* right, T* to, int64_t row) {
         for_columns(block, panel, [&](int64_t i, int64_t columns, Span seen) {
             product<T, true>(columns, row, seen.stop - seen.start, left + i * SIDE + seen.start, SIDE, 1,
-                             right + seen.start * row, row, to + i * row, row);
+                             right + seen.start * row, row, to + i * row, row, &errands);
         });
     }
 };

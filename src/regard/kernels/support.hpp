@@ -56,9 +56,9 @@ static void add_scarce(const Nonzeros& places, const T* numbers, const Rows<T>& 
         add_scaled(to + places.row(n) * row, from.data + places.column(n) * from.row, count, numbers[places.at[n]]);
 }
 
-// The products of columns and rows (of `count` numbers) at these places, put there.
-template <typename T>
-static void dots(const Nonzeros& places, const Rows<T>& columns, const T* rows, int64_t row, int64_t count, T* to) {
+// Gives `put` the number of each place, and the product of its column and its row (of `count` numbers).
+template <typename T, typename Places, typename Put>
+static void dots(const Places& places, const Rows<T>& columns, const T* rows, int64_t row, int64_t count, const Put& put) {
     constexpr int W = LANES<T>;
     const int64_t whole = count / W * W;
     for (int64_t n = 0; n < places.count; n += W) {
@@ -74,7 +74,7 @@ static void dots(const Nonzeros& places, const Rows<T>& columns, const T* rows, 
         }
         T found[W];
         store(found, totals<T>(sums) + load(rest));
-        for (int64_t j = 0; j < some; ++j) to[places.at[n + j]] = found[j];
+        for (int64_t j = 0; j < some; ++j) put(n + j, found[j]);
     }
 }
 

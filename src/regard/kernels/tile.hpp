@@ -35,6 +35,7 @@ struct Panel {
     Sight sight = Sight::empty;
     bool holes = false;  // some column between them is seen by nobody
     uint64_t rows[SIDE];  // that see each column, if mixed
+    int64_t next = 0;     // where the panel that is looked at after it begins, perhaps beyond the last column
     Span seen[SIDE / HALF];  // columns, from `start` on, that some row of a half sees, and what lies between them
 };
 
@@ -108,6 +109,31 @@ REGARD_INLINE void for_rows(const Block& block, const Panel& panel, const Use& u
     for (int64_t half = 0; half < 2; ++half)
         if (seen[half].start < seen[half].stop)
             use(half * HALF, half == 0 ? HALF : block.padded - HALF, seen[half]);
+}
+
+// Runs `use(row, rows, columns)` for rectangles that hold all that rows see: steps, where the edge of a window goes through.
+template <typename Use>
+REGARD_INLINE void for_steps(const Block& block, const Panel& panel, const Use& use) {
+    constexpr int64_t STEP = 16;
+    const int64_t count = panel.stop - panel.start;
+    if (panel.sight == Sight::full) return use(int64_t(0), block.padded, Span{0, count});
+    auto seen_from = [&](int64_t column) {  // groups of STEP rows that see some of STEP columns: a bit each
+        uint64_t some = 0, groups = 0;
+        for (int64_t i = column; i < least(column + STEP, count); ++i) some |= panel.rows[i];
+        for (int64_t g = 0; g < SIDE / STEP; ++g) groups |= uint64_t((some & ones(g * STEP, (g + 1) * STEP)) != 0) << g;
+        return groups;
+    };
+    uint64_t groups = seen_from(0);
+    for (int64_t start = 0, stop = STEP; start < count; stop += STEP) {
+        const uint64_t next = stop < count ? seen_from(stop) : 0;
+        if (next == groups && stop < count) continue;
+        for (int64_t g = 0; g < SIDE / STEP; ++g) {  // neighboring groups
+            const int64_t first = g;
+            while (groups >> g & 1) ++g;
+            if (g > first) use(first * STEP, least(g * STEP, block.padded) - first * STEP, Span{start, least(stop, count)});
+        }
+        start = stop, groups = next;
+    }
 }
 
 // Runs `use(column, columns, rows)` for neighboring columns of a panel and the rows that see some of them.
@@ -194,7 +220,9 @@ static void look(const Problem& p, const Block& block, const Reach& reach, int64
 // Runs `use()` for each panel of columns of which the block sees something, after it has been looked at.
 template <typename Use>
 REGARD_INLINE void for_panels(const Problem& p, const Block& block, const Reach& reach, Panel& panel, const Use& use) {
-    for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at += SIDE) {
+    for (int64_t at = reach.start / SIDE * SIDE; at < reach.stop; at = panel.next) {
+        panel.next = at + SIDE;
+        while (reach.tiles && panel.next < reach.stop && reach.tiles[panel.next / SIDE] == Mask::EMPTY) panel.next += SIDE;
         look(p, block, reach, at, panel);
         if (panel.sight != Sight::empty) use();
     }

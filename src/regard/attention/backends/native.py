@@ -91,7 +91,7 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
     if any_dual(inputs) or torch._C._functorch.maybe_current_level() is not None:
         return compute(call)
     if call.spec is PLAIN and call.summary is None and not (torch.is_grad_enabled() and _any_grad(inputs)):
-        return _forward(call, WHOLE, None, digits=True), None
+        return _forward(call, WHOLE, None, [None], digits=True), None
     output, seen = compute(_with_products(call), _core, _summaries)
     return output.to(call.query.dtype), seen
 
@@ -126,26 +126,37 @@ def _core(call: Call) -> tuple[Tensor, Statistic]:
         output, statistic, level = _Attention.apply(call, *inputs)  # type: ignore[no-untyped-call]
     else:
         with torch.no_grad():
-            output, statistic, level, _ = _computed(call, digits=True)
+            output, statistic, level, _, _ = _computed(call, digits=True, listed=False)
     return output, Statistic(statistic[..., :1], level)
 
 
-def _computed(call: Call, *, digits: bool) -> tuple[Tensor, Tensor, Tensor, list[Part]]:
-    """Output, the statistic (B, H, L, 2) of each row, its level by itself, and the parts with their masks.
+def _computed(
+    call: Call, *, digits: bool, listed: bool
+) -> tuple[Tensor, Tensor, Tensor, list[Part], list[Tensor | None]]:
+    """Output, the statistic (B, H, L, 2) of each row, its level by itself, the parts with their masks, and their lists.
 
-    Without `digits`, scores are rounded as PyTorch's are: the summaries of `tiled.py` go on from the statistic. The kernels mark a row that sees nothing by a level of -inf, which only softmax's formula can take.
+    Without `digits`, scores are rounded as PyTorch's are: the summaries of `tiled.py` go on from the statistic. The
+    kernels mark a row that sees nothing by a level of -inf, which only softmax's formula can take. `listed`: of sparse
+    weights there are lists for the backward pass, which needs no scores where there are few (`Weighed` in problem.hpp).
     """
     parts = native_parts(call)
     statistic = torch.empty(*call.query.shape[:3], 2, dtype=call.dtype, device=CPU)
-    output = _forward(call, parts, statistic, digits=digits)
+    sparse = listed and call.dtype == torch.float32 and isinstance(call.spec.normalizer, Entmax | Sparsemax)
+    lists = [_list(call, part) if sparse else None for part in parts]
+    output = _forward(call, parts, statistic, lists, digits=digits)
     level = statistic[..., 1:].clone()
-    return output, statistic, level if isinstance(call.spec.normalizer, Softmax) else finite(level), parts
+    return output, statistic, level if isinstance(call.spec.normalizer, Softmax) else finite(level), parts, lists
+
+
+def _list(call: Call, part: Part) -> Tensor:
+    batch, heads, rows, _ = _rows(call.query, part).shape
+    return _empty(batch, heads, -(-rows // SIDE), kernels.module().WEIGHED_BYTES, dtype=torch.uint8)
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        output, statistic, level, ctx.parts = _computed(call, digits=call.summary is None)
+        output, statistic, level, ctx.parts, ctx.lists = _computed(call, digits=call.summary is None, listed=True)
         ctx.call = call._replace(query=None, key=None, value=None)  # type: ignore[arg-type]
         ctx.mark_non_differentiable(statistic)
         ctx.set_materialize_grads(False)
@@ -168,7 +179,8 @@ class _Attention(torch.autograd.Function):
             return (None, *(next(found) if needed else None for needed in ctx.needs_input_grad[1:]))
         if d_output is None:
             d_output = torch.zeros_like(output)
-        return (None, *_backward(call, ctx.parts, output, statistic, d_output, d_level, ctx.needs_input_grad[1:]))
+        needed = ctx.needs_input_grad[1:]
+        return (None, *_backward(call, ctx.parts, ctx.lists, output, statistic, d_output, d_level, needed))
 
 
 def _summaries(call: Call, summary: Summary, row: Statistic) -> Seen:
@@ -204,11 +216,13 @@ def _summaries(call: Call, summary: Summary, row: Statistic) -> Seen:
     return found
 
 
-def _forward(call: Call, parts: list[Part], statistic: Tensor | None, *, digits: bool) -> Tensor:
+def _forward(
+    call: Call, parts: list[Part], statistic: Tensor | None, lists: Sequence[Tensor | None], *, digits: bool
+) -> Tensor:
     output = _empty(*call.query.shape[:3], call.value.shape[3], dtype=call.query.dtype)
-    for part in parts:
+    for part, weighed in zip(parts, lists, strict=True):
         problem = _problem(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part))
-        kernels.module().forward(*problem, digits)
+        kernels.module().forward(*problem, digits, _address(weighed))
     return output
 
 
@@ -236,6 +250,7 @@ def _rows(x: Any, part: Part) -> Any:
 def _backward(
     call: Call,
     parts: list[Part],
+    lists: list[Tensor | None],
     output: Tensor,
     statistic: Tensor,
     d_output: Tensor,
@@ -270,12 +285,12 @@ def _backward(
         NOTHING if d_distance is None else (d_distance.data_ptr(), *d_distance.stride()[:2], 0, 1),
         _address(d_vector), _address(d_parameter), _address(d_center), _address(d_sigma),
     )  # fmt: skip
-    for part in parts:
+    for part, weighed in zip(parts, lists, strict=True):
         of_keys = (_view(x if part.rows is ALL else x[:, :, part.columns]) for x in (d_key, d_value))
         kernels.module().backward(
             *_problem(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part)),
             _view(_rows(d_output, part)), _view(_rows(d_level, part)), _view(_rows(d_query, part)), *of_keys,
-            *of_bias_and_values, call.summary is None,
+            *of_bias_and_values, call.summary is None, _address(weighed),
         )  # fmt: skip
     yield from (d_query, d_key, d_value)
     yield from (None if d_vector is None else _summed(d_vector, leaf.tensor) for leaf in spec.score.held)

@@ -1,0 +1,85 @@
+// Sparse weights that the forward pass has listed, and their gradients: each by itself, so that the backward pass needs no
+// scores but theirs.
+#pragma once
+
+#include "entmax.hpp"
+#include "factors.hpp"
+#include "support.hpp"
+
+namespace regard::REGARD_ISA {
+
+static Weighed* weighed_by(const Problem& p, const Block& block) {
+    const int64_t blocks = (p.rows + SIDE - 1) / SIDE;
+    return p.weighed ? p.weighed + (block.b * p.heads + block.h) * blocks + block.first / SIDE : nullptr;
+}
+
+// Whether weights may be listed: those of floats, read where they lie, that nothing but the normalizer has made of products.
+template <typename In, typename T>
+static bool is_listed(const Problem& p) {
+    return Same<In, float>::value && p.key.column == 1 && p.value.column == 1 && p.columns < Weighed::COLUMNS && !p.vector &&
+           p.softcap == 0 && !any_factor(p);
+}
+
+// A panel's weights behind those of the panels before; none at all if they are too many.
+template <typename T>
+static void add_to(Weighed& list, const Panel& panel, const Nonzeros& found, const T* weights) {
+    static_assert(Weighed::ROWS == SIDE);
+    if (list.count < 0) return;
+    if (list.count + found.count > Weighed::MOST) {
+        list.count = -1;
+        return;
+    }
+    for (int64_t n = 0; n < found.count; ++n) {
+        list.places[list.count] = uint32_t(panel.start * SIDE + found.at[n]);
+        list.weights[list.count++] = float(weights[found.at[n]]);
+    }
+}
+
+// What a list's weights and the gradients of each, `y`, give to the sums of their rows.
+template <int KIND>
+static void add_to_sums(const Weighed& list, const Entmax<float, KIND>& kind, bool alpha, const float* y, RowSums<float>& sums) {
+    constexpr int W = LANES<float>;
+    for (int64_t n = 0; n < list.count; n += W) {
+        const Vec<float> w = load(list.weights + n), u = kind.derivative_of(w), h = alpha ? w * logarithm(w) * float(-LN2) : Vec<float>{};
+        for (int64_t j = 0; j < least(W, list.count - n); ++j) {
+            const int64_t r = list.row(n + j);
+            sums.slope[r] += u[j];
+            if (!(w[j] > 0)) continue;  // NaN
+            sums.through[r] += u[j] * y[n + j];
+            if (alpha) sums.weighed[r] += w[j] * y[n + j], sums.entropy[r] += h[j], sums.surprise[r] += h[j] * y[n + j];
+        }
+    }
+}
+
+// What a list gives to the gradients of values, keys and biases, and of its block's queries. `queries` and `incoming` are the
+// block's rows, `y` has room for a number for each weight.
+template <int KIND>
+static void differentiate_list(const Problem& p, const Gradients& grad, const Block& block, int64_t g, const Weighed& list,
+                               const Entmax<float, KIND>& kind, const float* of_level, const float* levels, const float* queries,
+                               int64_t row, const float* incoming, int64_t value_row, float* of_keys, float* of_values,
+                               float* of_queries, float* y) {
+    constexpr int W = LANES<float>;
+    const Rows<float> key{p.key.at<float>(block.b, g), p.key.row, 1}, value{p.value.at<float>(block.b, g), p.value.row, 1};
+    RowSums<float> sums;
+    float mean[SIDE], slopes[W];
+    dots(list, value, incoming, value_row, p.value_dim, [&](int64_t n, float found) { y[n] = found; });
+    add_to_sums(list, kind, grad.alphas != nullptr, y, sums);
+    for (int64_t r = 0; r < SIDE; ++r)
+        mean[r] = sums.slope[r] > 0 ? (sums.through[r] - of_level[r] * kind.slope) / sums.slope[r] : 0.0f;
+    if (grad.alphas)
+        static_cast<float*>(grad.alphas)[block.b * p.heads + block.h] += alpha_gradient(block, kind, sums, of_level, levels);
+    float* by_distance = grad.by_distance.data ? grad.by_distance.at<float>(block.b, block.h) : nullptr;
+    float* dense = grad.dense.data ? grad.dense.at<float>(block.b, block.h) + block.first * grad.dense.row : nullptr;
+    for (int64_t n = 0; n < list.count; ++n) {
+        const int64_t c = list.column(n), r = list.row(n);
+        if (n % W == 0) store(slopes, kind.derivative_of(load(list.weights + n)));
+        const float w = list.weights[n], of_score = w > 0 ? slopes[n % W] * (y[n] - mean[r]) : 0.0f;
+        add_scaled(of_values + c * value_row, incoming + r * value_row, value_row, w);
+        add_scaled(of_keys + c * row, queries + r * row, row, of_score);
+        add_scaled(of_queries + r * row, key.data + c * key.row, p.dim, of_score);
+        if (by_distance) by_distance[block.first + r - c + p.columns - 1] += of_score;
+        if (dense) dense[r * grad.dense.row + c * grad.dense.column] += of_score;
+    }
+}
+
+}  // namespace regard::REGARD_ISA
