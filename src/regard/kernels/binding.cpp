@@ -68,18 +68,25 @@ Mask mask(const MaskArguments& x) {
     type, sizes, query, key, value, output, statistic, scale, softcap, vector, activation, normalizer, parameters, seen, dense, by_distance, \
         center, sigmas, shift, dropout, seed, threads
 
-Problem problem(int type, const std::array<int64_t, 7>& sizes, const Strided& query, const Strided& key,
-                const Strided& value, const Strided& output, const Strided& statistic, double scale, double softcap,
-                Address vector, int activation, int normalizer, Address parameters, const MaskArguments& seen, const Strided& dense,
-                const Strided& by_distance, const Strided& center, Address sigmas, int64_t shift, double dropout,
-                int64_t seed, int threads) {
+Problem plain_problem(int type, const std::array<int64_t, 7>& sizes, const Strided& query, const Strided& key, const Strided& value,
+                      const Strided& output, double scale, int threads) {
     Problem p;
     p.type = Type(type);
     p.batch = sizes[0], p.heads = sizes[1], p.groups = sizes[2], p.rows = sizes[3], p.columns = sizes[4];
     p.dim = sizes[5], p.value_dim = sizes[6];
     p.query = view(query), p.key = view(key), p.value = view(value), p.output = view(output);
+    p.scale = scale, p.threads = threads;
+    return p;
+}
+
+Problem problem(int type, const std::array<int64_t, 7>& sizes, const Strided& query, const Strided& key,
+                const Strided& value, const Strided& output, const Strided& statistic, double scale, double softcap,
+                Address vector, int activation, int normalizer, Address parameters, const MaskArguments& seen, const Strided& dense,
+                const Strided& by_distance, const Strided& center, Address sigmas, int64_t shift, double dropout,
+                int64_t seed, int threads) {
+    Problem p = plain_problem(type, sizes, query, key, value, output, scale, threads);
     p.statistic = view(statistic);
-    p.scale = scale, p.softcap = softcap;
+    p.softcap = softcap;
     p.vector = at(vector), p.activation = Activation(activation);
     p.normalizer = Normalizer(normalizer);
     (p.normalizer == Normalizer::entmax ? p.alphas : p.offsets) = at(parameters);
@@ -87,7 +94,6 @@ Problem problem(int type, const std::array<int64_t, 7>& sizes, const Strided& qu
     p.bias.dense = view(dense), p.bias.by_distance = view(by_distance);
     p.prior.center = view(center), p.prior.sigmas = at(sigmas), p.prior.shift = shift;
     p.dropout = dropout, p.seed = uint64_t(seed);
-    p.threads = threads;
     return p;
 }
 
@@ -108,6 +114,12 @@ NB_MODULE(_native, module) {
         int found = 0;
         parallel(threads, [](void* data, int thread, int of) { if (thread == 0) *static_cast<int*>(data) = of; }, &found);
         return found;
+    });
+    module.def("plain", [](int type, const std::array<int64_t, 7>& sizes, const Strided& query, const Strided& key, const Strided& value,
+                           const Strided& output, double scale, int threads) {
+        const Problem p = plain_problem(type, sizes, query, key, value, output, scale, threads);
+        nb::gil_scoped_release unlocked;
+        table().forward(p);
     });
     module.def("forward", [](REGARD_PROBLEM, bool digits, Address weighed) {
         Problem p = problem(REGARD_PASSED);

@@ -35,10 +35,6 @@ MOST_BIAS = 1 << 26  # numbers of a bias's gradient, which is kept for each head
 FRESH = 1 << 25  # bytes from which on glibc asks the system for each allocation
 View = tuple[int, int, int, int, int]  # address and strides
 NOTHING: View = (0, 0, 0, 0, 0)
-ALL_SEEN = NativeMask()
-WHOLE = [Part(ALL, ALL, ALL_SEEN)]
-# What follows the scale in the arguments of a plain call: softcap, vector ..., mask, biases, prior, dropout and seed.
-PLAIN_VALUES = (0.0, 0, 0, 0, 0, (*ALL_SEEN[:3], *(0,) * 10), NOTHING, NOTHING, NOTHING, 0, 0, 0.0, 0)
 
 
 @final
@@ -91,7 +87,7 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
     if any_dual(inputs) or torch._C._functorch.maybe_current_level() is not None:
         return compute(call)
     if call.spec is PLAIN and call.summary is None and not (torch.is_grad_enabled() and _any_grad(inputs)):
-        return _forward(call, WHOLE, None, [None], digits=True), None
+        return _plain(call), None
     output, seen = compute(_with_products(call), _core, _summaries)
     return output.to(call.query.dtype), seen
 
@@ -226,6 +222,18 @@ def _forward(
     return output
 
 
+def _plain(call: Call) -> Tensor:
+    """The output of a call with nothing special: by few arguments, which for a small call take longer than the kernel."""
+    query, key, value = call[:3]
+    (batch, heads, rows, dim), (_, groups, columns, value_dim) = query.shape, value.shape
+    output = _empty(batch, heads, rows, value_dim, dtype=query.dtype)
+    kernels.module().plain(
+        CODES[query.dtype], (batch, heads, groups, rows, columns, dim, value_dim),
+        _view(query), _view(key), _view(value), _view(output), dim**-0.5, torch.get_num_threads(),
+    )  # fmt: skip
+    return output
+
+
 def _empty(*sizes: int, dtype: torch.dtype) -> Tensor:
     """A new tensor, in large pages where its memory comes fresh from the system."""
     made = torch.empty(sizes, dtype=dtype, device=CPU)
@@ -329,8 +337,6 @@ def _problem(call: Call, mask: NativeMask, output: Tensor, statistic: Tensor | N
         CODES[call.query.dtype], (batch, heads, groups, rows, columns, dim, value_dim),
         _view(call.query), _view(call.key), _view(call.value), _view(output), _view(statistic),
     )  # fmt: skip
-    if spec is PLAIN and mask is ALL_SEEN:  # for a small call the rest takes longer than the kernel
-        return (*of_call, dim**-0.5, *PLAIN_VALUES, torch.get_num_threads(), (statistic,))
     score, normalizer, bias = spec.score, spec.normalizer, spec.bias
     scale, softcap = (score.scale, score.softcap) if isinstance(score, Dot) else (1.0, None)
     vector = center = sigma = None
