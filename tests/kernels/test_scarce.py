@@ -56,6 +56,68 @@ def test_it_is_the_same_attention(isa: str, normalizer: rg.Entmax, mixed: bool, 
         native.choose(best)
 
 
+ALPHAS = torch.tensor([1.3, 1.5, 2.0, 2.5])
+LEARNED = rg.Entmax(ALPHAS)  # an alpha for each head, which is trained
+SHARPER = 6  # factor of queries, for a few weights a row
+
+
+@pytest.mark.parametrize("normalizer", [*NORMALIZERS, LEARNED], ids=[*map(str, NORMALIZERS), "learned"])
+@pytest.mark.parametrize("isa", kernels.module().isas() if kernels.missing() is None else [])
+@pytest.mark.parametrize(
+    ("factor", "listed", "more"),
+    [
+        (SHARPER, True, {}),
+        (SHARPER, True, {"bias": "tensor"}),
+        (SHARPER, True, {"bias": "distance"}),
+        (SHARPER, False, {"dropout": 0.3, "seed": 5}),
+        (SHARPER, False, {"score": rg.Dot(softcap=30.0)}),
+        (1, None, {}),  # some blocks have more weights than a list holds
+        (0, False, {}),  # all weights
+    ],
+)
+def test_weights_that_the_forward_pass_lists(
+    isa: str, normalizer: rg.Entmax, factor: float, listed: bool | None, more: dict[str, Any]
+) -> None:
+    """The backward pass takes the listed weights alone, and whatever is not listed as before; against the formula."""
+    inputs = [*sharp(80, 600, 24, torch.float32), torch.randn(1, 4, 80, 600), torch.rand(4), ALPHAS.clone()]
+    inputs[0] *= factor
+    incoming = torch.randn(2, 4, 80, 24)
+
+    def attended(leaves: list[Tensor], **how: Any) -> Any:
+        query, key, value, bias, slopes, alphas = leaves
+        held: dict[str, Any] = {"tensor": {"bias": bias}, "distance": {"bias": rg.ALiBi(slopes)}}
+        how = {"pattern": rg.KeyLengths(torch.tensor([600, 0])), **more, **held.get(str(more.get("bias")), {}), **how}
+        kind = rg.Entmax(alphas) if normalizer is LEARNED else normalizer
+        return rg.attend(query, key, value, normalizer=kind, **how)
+
+    def gradients(output: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+        found = torch.autograd.grad(output, leaves, incoming.to(output.dtype), allow_unused=True)
+        return [output.detach(), *(torch.zeros((), dtype=torch.float64) if x is None else x for x in found)]
+
+    native, best = kernels.module(), kernels.isa()
+    native.choose(isa)
+    try:
+        weighed = (attended(inputs, summary=rg.Summary(weights=True))[1].weights > 0)[0].sum(-1)
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        output = attended(leaves, backend="native")
+        (lists,) = output.grad_fn.lists
+        counts = lists.view(torch.int64)[
+            0, ..., 0
+        ]  # what begins each block's list, of the sequence that sees something
+        if listed is not None:
+            assert torch.equal(counts >= 0, torch.full_like(counts, listed, dtype=torch.bool))
+        for block, count in enumerate(counts.unbind(-1)):
+            expected = weighed[:, 64 * block : 64 * block + 64].sum(-1)
+            assert ((count == expected) | (count == -1)).all()
+        found = gradients(output, leaves)
+        leaves = [x.double().requires_grad_() for x in inputs]
+        exact = gradients(attended(leaves, backend="reference"), leaves)
+        for x, y in zip(found, exact, strict=True):
+            torch.testing.assert_close(x.double(), y.double(), rtol=2e-4, atol=2e-4 * max(1.0, float(y.abs().max())))
+    finally:
+        native.choose(best)
+
+
 @pytest.mark.parametrize("normalizer", NORMALIZERS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_rows_do_not_notice_those_beside(normalizer: rg.Entmax, dtype: torch.dtype) -> None:

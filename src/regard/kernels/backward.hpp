@@ -260,7 +260,7 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                     if (!Kind::PAIRS) counted.add(block, panel, scores + place * SIDE);
                 });
                 if (!Kind::PAIRS) scarce = counted.scarce() & ones(0, block.count);
-                few = !p.vector && scarce == ones(0, block.count);
+                few = !Kind::PAIRS && !p.vector && counted.all_scarce(block);
                 if (few) fill(results, SIDE * row, T(0));
                 with_entmax<T>(p, h, [&](const auto& kind) {
                     RowSums<T> sums;

@@ -117,6 +117,7 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
     bool few = false;     // weights that are not 0: `rows` takes the output, as rows
     Nonzeros nonzeros;
     Weighed* list = weighed_by(p, block);  // or null
+    Support<T> counted;
     auto score_panel = [&](T* to) {
         products.take_keys(block.b, g, panel);
         score(p, block, panel, products, to, (T*)nullptr);
@@ -129,7 +130,7 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
         if constexpr (!Kind::PAIRS)
             if (few) {
                 add_scarce(nonzeros.find(block, panel, weights), weights, products.value, p.value_dim, rows, value_row);
-                if (list) add_to(*list, panel, nonzeros, weights);
+                if (list) add_to(*list, panel, nonzeros, weights), counted.add(block, panel, weights);
                 return;
             }
         products.mix(block, panel, weights, output);
@@ -159,6 +160,8 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
             mix_panel(scores + columns * SIDE);
             columns += panel.stop - panel.start;
         });
+        // As the backward pass decides for a row, so that it does not notice those beside it.
+        if (list && !counted.all_scarce(block)) list->count = -1;
     }
 
     if (softmax) {

@@ -40,13 +40,16 @@ template <int KIND>
 static void add_to_sums(const Weighed& list, const Entmax<float, KIND>& kind, bool alpha, const float* y, RowSums<float>& sums) {
     constexpr int W = LANES<float>;
     for (int64_t n = 0; n < list.count; n += W) {
-        const Vec<float> w = load(list.weights + n), u = kind.derivative_of(w), h = alpha ? w * logarithm(w) * float(-LN2) : Vec<float>{};
+        const Vec<float> w = load(list.weights + n), of = load(y + n), u = kind.derivative_of(w);
+        const Vec<float> h = alpha ? w * logarithm(w) * float(-LN2) : Vec<float>{};
+        // Rounded before they are added, as those of whole strips are: a row comes out the same either way.
+        const Vec<float> through = u * of, weighed = w * of, surprise = h * of;
         for (int64_t j = 0; j < least(W, list.count - n); ++j) {
             const int64_t r = list.row(n + j);
             sums.slope[r] += u[j];
             if (!(w[j] > 0)) continue;  // NaN
-            sums.through[r] += u[j] * y[n + j];
-            if (alpha) sums.weighed[r] += w[j] * y[n + j], sums.entropy[r] += h[j], sums.surprise[r] += h[j] * y[n + j];
+            sums.through[r] += through[j];
+            if (alpha) sums.weighed[r] += weighed[j], sums.entropy[r] += h[j], sums.surprise[r] += surprise[j];
         }
     }
 }

@@ -100,6 +100,7 @@ struct Support {
         for (int64_t r = 0; r < SIDE; ++r) found |= uint64_t(weighed[r] * SCARCE <= seen[r]) << r;
         return found;
     }
+    bool all_scarce(const Block& block) const { return !(~scarce() & ones(0, block.count)); }
 };
 
 }  // namespace regard::REGARD_ISA

@@ -223,7 +223,7 @@ def _forward(
 
 
 def _plain(call: Call) -> Tensor:
-    """The output of a call with nothing special: by few arguments, which for a small call take longer than the kernel."""
+    """The output of a call with nothing special, by few arguments: for a small one they take longer than the kernel."""
     query, key, value = call[:3]
     (batch, heads, rows, dim), (_, groups, columns, value_dim) = query.shape, value.shape
     output = _empty(batch, heads, rows, value_dim, dtype=query.dtype)
