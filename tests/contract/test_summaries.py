@@ -10,7 +10,7 @@ from torch import Tensor
 import regard as rg
 from regard.attention import tiling
 from tests.contract import plain
-from tests.contract.bounds import error, make_problem, poison
+from tests.contract.bounds import NUDGES, error, make_problem, poison
 from tests.contract.cases import DTYPES, NORMALIZERS, Case, Problem
 
 TOP_K = 4
@@ -40,9 +40,9 @@ def by_backend(problem: Problem, backend: str) -> Callable[..., tuple[Tensor, Su
     return compute
 
 
-def by_definition(problem: Problem, visible: Tensor, *, hold: bool = False) -> Callable[..., tuple[Tensor, Summaries]]:
+def by_definition(problem: Problem, visible: Tensor, **options: Any) -> Callable[..., tuple[Tensor, Summaries]]:
     def compute(**arguments: Any) -> tuple[Tensor, Summaries]:
-        found = plain.attend(arguments, visible, hold=hold)
+        found = plain.attend(arguments, visible, **options)
         asked = wanted(problem)
         seen = plain.summarize(
             found, key_start=problem.edge.key_start, top_k=min(TOP_K, problem.edge.S), grid=asked.grid
@@ -70,6 +70,8 @@ def run(
 
 
 def test_summaries(summary_case: Case, monkeypatch: pytest.MonkeyPatch, record_property) -> None:
+    # The gradient of a scalar is one sum, whose error in one order of rounding may be a hundredth of that in another:
+    # plain PyTorch has a few draws, with scores nudged by half a rounding.
     case = summary_case
     record_property("ran", f"{case.backend}, summaries")
     if case.tile:
@@ -78,7 +80,12 @@ def test_summaries(summary_case: Case, monkeypatch: pytest.MonkeyPatch, record_p
     dtype, double = DTYPES[case.dtype], torch.float64
     truth, true_grads = run(problem, by_backend(problem, "reference"), problem.leaves(double, exact=True))
     naive, naive_grads = run(problem, by_definition(problem, visible), problem.leaves(double, exact=True))
-    same, same_grads = run(problem, by_definition(problem, visible), problem.leaves(dtype, exact=True))
+    eps, root = torch.finfo(dtype).eps, problem.edge.S**0.5
+    drawn = (
+        run(problem, by_definition(problem, visible, unit=unit, seed=seed), problem.leaves(dtype, exact=True))
+        for unit, seed in ((0, 0), *((eps / 2, seed) for seed in range(NUDGES)))
+    )
+    (same, *_), same_grads = zip(*drawn, strict=True)
     _, terms = run(problem, by_definition(problem, visible, hold=True), problem.leaves(double, exact=True))
     leaves = problem.leaves(dtype)
     if problem.edge.poison:
@@ -86,7 +93,6 @@ def test_summaries(summary_case: Case, monkeypatch: pytest.MonkeyPatch, record_p
     found, grads = run(problem, by_backend(problem, case.backend), leaves)
 
     assert set(found) == set(truth) == {*naive, "top_keys"}
-    eps, root = torch.finfo(dtype).eps, problem.edge.S**0.5
     for name in naive:
         k = naive[name].shape[-1]  # fewer than TOP_K where there are fewer keys
         exact = truth[name][..., :k] if name == "top_weights" else truth[name]
@@ -100,7 +106,7 @@ def test_summaries(summary_case: Case, monkeypatch: pytest.MonkeyPatch, record_p
     for name, exact in true_grads.items():
         scale = max(float(exact.abs().max()), float(terms[name].abs().max()))
         assert error(naive_grads[name], exact) <= 1e-10 * (1 + scale), f"reference, gradient of {name}"
-        allowed = 3 * error(same_grads[name], exact) + 4 * eps * summed * scale
+        allowed = 3 * max(error(one[name], exact) for one in same_grads) + 4 * eps * summed * scale
         assert error(grads[name], exact) <= allowed, f"gradient of {name}"
 
 
