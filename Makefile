@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BUILD := build/$(notdir $(VENV))
 KERNELS := $(BUILD)/.built
+PEERS := $(VENV)/.peers
 SOURCES := CMakeLists.txt $(wildcard src/regard/kernels/*.cpp src/regard/kernels/*.hpp)
 # The constraints hold torch and all tools at the tested versions.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -14,7 +15,7 @@ CONSTRAIN := --constraint constraints.txt
 
 # Two workers of one thread each: two workers of two threads each run slower on two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
-BENCHMARKS := accelerate banded chunked inside kernels memory overhead
+BENCHMARKS := accelerate banded chunked inside kernels memory overhead published
 # Hours in all; REGARD_PAIRS=FOLDER of train, valid and test.tsv.gz, else made-up pairs.
 TRANSLATOR_BENCHMARKS := training decoding invariance kill lengths architectures quality
 
@@ -69,13 +70,17 @@ check: $(KERNELS)
 	$(BIN)/codespell
 	$(PYTEST) tests/structure
 
-# Each benchmark checks its answer, times it, and writes benchmarks/results/<name>.json.
-bench: $(KERNELS)
+# Each benchmark checks its answer, times it, and writes benchmarks/results/<processor>/<name>.json.
+bench: $(PEERS)
 	$(call run,$(BENCHMARKS))
 
-bench-translator: $(KERNELS)
-	$(PIP) install --quiet $(CONSTRAIN) --no-build-isolation --editable '.[bench]'
+bench-translator: $(PEERS)
 	$(call run,$(TRANSLATOR_BENCHMARKS))
+
+# What benchmarks compare with.
+$(PEERS): $(KERNELS)
+	$(PIP) install --quiet $(CONSTRAIN) --no-build-isolation --editable '.[bench]'
+	touch $@
 
 # The kernels with address and undefined-behavior sanitizers, under the contract and their own tests.
 sanitize: $(KERNELS)

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -85,7 +86,8 @@ def write(name: str, cases: Iterable[dict[str, Any]], *, quick: bool = False) ->
     """Write a result file, and print its cases; a bar that is missed ends the process with an error.
 
     Args:
-        name: of the file in `results`, which is written anew after each case: what was measured before Ctrl-C stays.
+        name: of the file in this processor's folder of `results`, which is written anew after each case: what was
+            measured before Ctrl-C stays.
         cases: each with "case", "value", "unit" and "bar": the most that the value may be, or with "at_least" true the
             least; None for a figure that has no bar.
         quick: whether this was a trial of the script: nothing is written, and no bar is held to.
@@ -102,8 +104,9 @@ def write(name: str, cases: Iterable[dict[str, Any]], *, quick: bool = False) ->
         print(json.dumps(case), flush=True)
         found.append(case)
         if not quick:
-            RESULTS.mkdir(exist_ok=True)
-            (RESULTS / f"{name}.json").write_text(json.dumps({**where, "cases": found}, indent=2) + "\n")
+            path = result(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({**where, "cases": found}, indent=2) + "\n")
     if quick:
         print("quick: a trial of the script; nothing is written, and its figures mean nothing")
         return
@@ -113,19 +116,19 @@ def write(name: str, cases: Iterable[dict[str, Any]], *, quick: bool = False) ->
 
 
 def replaced(name: str, found: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """All cases of a result file: those found now, each with the commit that it is of, and the others that are written.
-
-    Raises:
-        SystemExit: what is written was measured on another processor.
-    """
-    path = RESULTS / f"{name}.json"
-    file = json.loads(path.read_text()) if path.exists() else {"processor": processor(), "cases": []}
-    if file["processor"] != processor():
-        raise SystemExit(f"{path.name} is of {file['processor']}, this is {processor()}: measure all cases")
+    """All cases of a result file: those found now, each with the commit that it is of, and the others written."""
+    path = result(name)
+    file = json.loads(path.read_text()) if path.exists() else {"cases": []}
     again = {case["case"]: {**case, "commit": commit()} for case in found}
     for case in file["cases"]:
         yield again.pop(case["case"], {"commit": file["commit"], **case})
     yield from again.values()
+
+
+def result(name: str) -> Path:
+    """A result file of this processor."""
+    words = re.findall("[a-z0-9]+", re.sub(r"\(r\)|\(tm\)|processor|cpu|@.*", " ", processor().lower()))
+    return RESULTS / "-".join(words) / f"{name}.json"
 
 
 def commit() -> str:

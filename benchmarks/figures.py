@@ -11,22 +11,28 @@ START, END = "<!-- figures -->", "<!-- end figures -->"
 
 KERNELS = "docs/kernels.md"  # has the results of its own benchmark, README all others
 PAGES = ("README.md", KERNELS)
-LETTERS = string.ascii_lowercase  # of the machines, in the last column
+LETTERS = string.ascii_lowercase  # of the machines
 
 
 def table(page: str) -> str:
-    """The table of a page, a row for each case of each result file."""
+    """The table of a page: a row for each case of each result file, with a column for each machine."""
     results = [
-        json.loads(path.read_text())
-        for path in sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+        (path.stem, json.loads(path.read_text()))
+        for path in sorted((ROOT / "benchmarks" / "results").glob("*/*.json"), key=lambda path: (path.stem, path))
         if (path.stem == "kernels") == (page == KERNELS)
     ]
-    places = sorted({_place(result) for result in results})
-    lines = ["| question | measured | bar | unit | on |", "| --- | --- | --- | --- | --- |"]
-    for result in results:
-        letter = LETTERS[places.index(_place(result))]
-        lines += [f"| {c['case']} | {c['value']:g} | {_bar(c)} | {c['unit']} | {letter} |" for c in result["cases"]]
-    told = "; ".join(f"{letter}: {place}" for letter, place in zip(LETTERS, places, strict=False))
+    places = sorted({_place(result) for _, result in results})
+    letters = LETTERS[: len(places)]
+    values: dict[tuple[str, str], list[str]] = {}
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for name, result in results:
+        for case in result["cases"]:
+            row = (name, case["case"])
+            rows.setdefault(row, case)
+            values.setdefault(row, [""] * len(places))[places.index(_place(result))] = f"{case['value']:g}"
+    lines = [f"| question | {' | '.join(letters)} | bar | unit |", "| --- " * (len(places) + 3) + "|"]
+    lines += [f"| {c['case']} | {' | '.join(values[row])} | {_bar(c)} | {c['unit']} |" for row, c in rows.items()]
+    told = "; ".join(f"{letter}: {place}" for letter, place in zip(letters, places, strict=True))
     return "\n".join([f"Measured on {told}; `make bench` measures again.", "", *lines])
 
 
