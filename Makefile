@@ -27,7 +27,7 @@ run = status=0; for name in $(1); do echo "$$name"; $(BIN)/python benchmarks/ben
 	exit $$status
 
 .DEFAULT_GOAL := test
-.PHONY: kernels demo test check learn contract fuzz bench bench-translator sanitize wheel clean
+.PHONY: kernels demo test check learn contract fuzz bench bench-translator tiles sanitize wheel clean
 comma := ,
 
 # Builds without isolation, so that the build backend too has the tested version. The last is a real checkpoint for a test,
@@ -81,6 +81,11 @@ bench-translator: $(PEERS)
 $(PEERS): $(KERNELS)
 	$(PIP) install --quiet $(CONSTRAIN) --no-build-isolation --editable '.[bench]'
 	touch $@
+
+# The kernels for AMX where the processor has none: its instructions in plain code, many times slower.
+tiles: $(KERNELS)
+	$(call build,build/tiles,build/tiles,-DREGARD_EMULATE_TILES=ON)
+	REGARD_NATIVE=$$(ls $(abspath build/tiles)/_native*.so) $(PYTEST) tests/kernels tests/contract --full -k 'native or kernels'
 
 # The kernels with address and undefined-behavior sanitizers, under the contract and their own tests.
 sanitize: $(KERNELS)

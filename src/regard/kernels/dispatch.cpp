@@ -27,6 +27,11 @@ REGARD_DECLARE(avx512_bf16)
 
 #ifdef REGARD_WITH_amx
 REGARD_DECLARE(amx)
+#ifdef REGARD_EMULATE_TILES
+constexpr bool EMULATED = true;
+#else
+constexpr bool EMULATED = false;
+#endif
 
 // The processor has tiles of bf16 and int8, and the system lends this process the registers (Linux, arch_prctl).
 static bool has_tiles() {
@@ -34,7 +39,9 @@ static bool has_tiles() {
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
     constexpr unsigned VBMI = 1u << 1, BF16 = 1u << 22, TILE = 1u << 24, INT8 = 1u << 25;
     constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
-    return (c & VBMI) && (d & BF16) && (d & TILE) && (d & INT8) && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+    const bool tiles = EMULATED || ((d & BF16) && (d & TILE) && (d & INT8) &&
+                                    syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0);
+    return (c & VBMI) && tiles;
 }
 #endif
 

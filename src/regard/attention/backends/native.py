@@ -6,7 +6,7 @@ through the tiles of `tiled.py`.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast, final
+from typing import Any, NamedTuple, cast, final
 
 import torch
 from torch import Tensor
@@ -86,8 +86,11 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
     inputs = [call.query, call.key, call.value, *(leaf.tensor for leaf in call.spec.held)]
     if any_dual(inputs) or torch._C._functorch.maybe_current_level() is not None:
         return compute(call)
-    if call.spec is PLAIN and call.summary is None and not (torch.is_grad_enabled() and _any_grad(inputs)):
+    graded = torch.is_grad_enabled() and _any_grad(inputs)
+    if call.spec is PLAIN and call.summary is None and not graded:
         return _plain(call), None
+    if graded and call.summary is not None and isinstance(call.spec.normalizer, Entmax | Sparsemax):
+        return compute(call)  # the summaries' tiles must round scores as those that the threshold is of
     output, seen = compute(_with_products(call), _core, _summaries)
     return output.to(call.query.dtype), seen
 
@@ -122,42 +125,54 @@ def _core(call: Call) -> tuple[Tensor, Statistic]:
         output, statistic, level = _Attention.apply(call, *inputs)  # type: ignore[no-untyped-call]
     else:
         with torch.no_grad():
-            output, statistic, level, _, _ = _computed(call, digits=True, listed=False)
+            found = _computed(call, digits=True, listed=False)
+            output, statistic, level = found.output, found.statistic, found.level
     return output, Statistic(statistic[..., :1], level)
 
 
-def _computed(
-    call: Call, *, digits: bool, listed: bool
-) -> tuple[Tensor, Tensor, Tensor, list[Part], list[Tensor | None]]:
-    """Output, the statistic (B, H, L, 2) of each row, its level by itself, the parts with their masks, and their lists.
+class _Computed(NamedTuple):
+    """What the forward pass leaves for the backward pass."""
+
+    output: Tensor
+    statistic: Tensor  # (B, H, L, 2) of each row
+    level: Tensor  # its second number, by itself
+    parts: list[Part]
+    lists: list[Tensor | None]  # of each part's sparse weights: `Weighed` in problem.hpp
+
+
+def _computed(call: Call, *, digits: bool, listed: bool) -> _Computed:
+    """The output and what comes with it.
 
     Without `digits`, scores are rounded as PyTorch's are: the summaries of `tiled.py` go on from the statistic. The
-    kernels mark a row that sees nothing by a level of -inf, which only softmax's formula can take. `listed`: of sparse
-    weights there are lists for the backward pass, which needs no scores where there are few (`Weighed` in problem.hpp).
+    kernels mark a row that sees nothing by a level of -inf, which only softmax's formula can take. `listed`: whether
+    sparse weights are listed, so that the backward pass needs no scores where there are few.
     """
     parts = native_parts(call)
     statistic = torch.empty(*call.query.shape[:3], 2, dtype=call.dtype, device=CPU)
-    sparse = listed and call.dtype == torch.float32 and isinstance(call.spec.normalizer, Entmax | Sparsemax)
-    lists = [_list(call, part) if sparse else None for part in parts]
+    listed = listed and call.query.dtype == torch.float32 and isinstance(call.spec.normalizer, Entmax | Sparsemax)
+    lists = [_list(call, part) if listed else None for part in parts]
     output = _forward(call, parts, statistic, lists, digits=digits)
     level = statistic[..., 1:].clone()
-    return output, statistic, level if isinstance(call.spec.normalizer, Softmax) else finite(level), parts, lists
+    level = level if isinstance(call.spec.normalizer, Softmax) else finite(level)
+    return _Computed(output, statistic, level, parts, lists)
 
 
 def _list(call: Call, part: Part) -> Tensor:
+    """Room for the lists of all blocks of queries; not in large pages, for most of it may never be touched."""
     batch, heads, rows, _ = _rows(call.query, part).shape
-    return _empty(batch, heads, -(-rows // SIDE), kernels.module().WEIGHED_BYTES, dtype=torch.uint8)
+    return torch.empty(batch, heads, -(-rows // SIDE), kernels.module().WEIGHED_BYTES, dtype=torch.uint8, device=CPU)
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        output, statistic, level, ctx.parts, ctx.lists = _computed(call, digits=call.summary is None, listed=True)
+        found = _computed(call, digits=call.summary is None, listed=True)
         ctx.call = call._replace(query=None, key=None, value=None)  # type: ignore[arg-type]
-        ctx.mark_non_differentiable(statistic)
+        ctx.parts, ctx.lists = found.parts, found.lists
+        ctx.mark_non_differentiable(found.statistic)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs, output, statistic)
-        return output, statistic, level
+        ctx.save_for_backward(*inputs, found.output, found.statistic)
+        return found.output, found.statistic, found.level
 
     @staticmethod
     def backward(ctx: Any, d_output: Tensor | None, _: None, d_level: Tensor | None) -> tuple[Any, ...]:
