@@ -79,8 +79,8 @@ def test_summaries(summary_case: Case, monkeypatch: pytest.MonkeyPatch, record_p
     truth, true_grads = run(problem, by_backend(problem, "reference"), problem.leaves(double, exact=True))
     naive, naive_grads = run(problem, by_definition(problem, visible), problem.leaves(double, exact=True))
     eps, root = torch.finfo(dtype).eps, problem.edge.S**0.5
-    # One error of plain PyTorch is luck where a gradient is a single sum, as a scalar's: in another order of rounding it
-    # may be a hundredth. So there are a few draws, with scores nudged by half a rounding.
+    # One error of plain PyTorch is luck where a gradient is a single sum, as a scalar's: in another order of rounding
+    # it may be a hundredth. So there are a few draws, with scores nudged by half a rounding.
     drawn = (
         run(problem, by_definition(problem, visible, unit=unit, seed=seed), problem.leaves(dtype, exact=True))
         for unit, seed in ((0, 0), *((eps / 2, seed) for seed in range(NUDGES)))
