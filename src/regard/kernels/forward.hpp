@@ -162,6 +162,7 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
         });
         // As the backward pass decides for a row, so that it does not notice those beside it.
         if (list && !counted.all_scarce(block)) list->count = -1;
+        if (list) close(*list);
     }
 
     if (softmax) {

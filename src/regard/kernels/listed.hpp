@@ -35,6 +35,11 @@ static void add_to(Weighed& list, const Panel& panel, const Nonzeros& found, con
     }
 }
 
+// Ends a list: what fills its last vector up are weights of 1, of no place.
+static void close(Weighed& list) {
+    for (int64_t n = list.count; n > 0 && n % 16 != 0; ++n) list.weights[n] = 1;
+}
+
 // What a list's weights and the gradients of each, `y`, give to the sums of their rows.
 template <int KIND>
 static void add_to_sums(const Weighed& list, const Entmax<float, KIND>& kind, bool alpha, const float* y, RowSums<float>& sums) {
