@@ -71,14 +71,14 @@ check: $(KERNELS)
 	$(PYTEST) tests/structure
 
 # Each benchmark checks its answer, times it, and writes benchmarks/results/<processor>/<name>.json.
-bench: $(PEERS)
+bench: $(KERNELS) $(PEERS)
 	$(call run,$(BENCHMARKS))
 
-bench-translator: $(PEERS)
+bench-translator: $(KERNELS) $(PEERS)
 	$(call run,$(TRANSLATOR_BENCHMARKS))
 
 # What benchmarks compare with.
-$(PEERS): $(KERNELS)
+$(PEERS): $(INSTALLED)
 	$(PIP) install --quiet $(CONSTRAIN) --no-build-isolation --editable '.[bench]'
 	touch $@
 

@@ -23,15 +23,13 @@ def table(page: str) -> str:
     ]
     places = sorted({_place(result) for _, result in results})
     letters = LETTERS[: len(places)]
-    values: dict[tuple[str, str], list[str]] = {}
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    rows: dict[tuple[str, str], tuple[dict[str, Any], list[str]]] = {}  # a case, and its value on each machine
     for name, result in results:
         for case in result["cases"]:
-            row = (name, case["case"])
-            rows.setdefault(row, case)
-            values.setdefault(row, [""] * len(places))[places.index(_place(result))] = f"{case['value']:g}"
+            _, values = rows.setdefault((name, case["case"]), (case, [""] * len(places)))
+            values[places.index(_place(result))] = f"{case['value']:g}"
     lines = [f"| question | {' | '.join(letters)} | bar | unit |", "| --- " * (len(places) + 3) + "|"]
-    lines += [f"| {c['case']} | {' | '.join(values[row])} | {_bar(c)} | {c['unit']} |" for row, c in rows.items()]
+    lines += [f"| {c['case']} | {' | '.join(values)} | {_bar(c)} | {c['unit']} |" for c, values in rows.values()]
     told = "; ".join(f"{letter}: {place}" for letter, place in zip(letters, places, strict=True))
     return "\n".join([f"Measured on {told}; `make bench` measures again.", "", *lines])
 

@@ -10,7 +10,7 @@ from torch import Tensor
 import regard as rg
 from regard.attention import tiling
 from tests.contract import plain
-from tests.contract.bounds import NUDGES, error, make_problem, poison
+from tests.contract.bounds import error, make_problem, poison
 from tests.contract.cases import DTYPES, NORMALIZERS, Case, Problem
 
 TOP_K = 4
@@ -40,9 +40,9 @@ def by_backend(problem: Problem, backend: str) -> Callable[..., tuple[Tensor, Su
     return compute
 
 
-def by_definition(problem: Problem, visible: Tensor, **options: Any) -> Callable[..., tuple[Tensor, Summaries]]:
+def by_definition(problem: Problem, visible: Tensor, *, hold: bool = False) -> Callable[..., tuple[Tensor, Summaries]]:
     def compute(**arguments: Any) -> tuple[Tensor, Summaries]:
-        found = plain.attend(arguments, visible, **options)
+        found = plain.attend(arguments, visible, hold=hold)
         asked = wanted(problem)
         seen = plain.summarize(
             found, key_start=problem.edge.key_start, top_k=min(TOP_K, problem.edge.S), grid=asked.grid
@@ -78,35 +78,37 @@ def test_summaries(summary_case: Case, monkeypatch: pytest.MonkeyPatch, record_p
     dtype, double = DTYPES[case.dtype], torch.float64
     truth, true_grads = run(problem, by_backend(problem, "reference"), problem.leaves(double, exact=True))
     naive, naive_grads = run(problem, by_definition(problem, visible), problem.leaves(double, exact=True))
-    eps, root = torch.finfo(dtype).eps, problem.edge.S**0.5
-    # One error of plain PyTorch is luck where a gradient is a single sum, as a scalar's: in another order of rounding
-    # it may be a hundredth. So there are a few draws, with scores nudged by half a rounding.
-    drawn = (
-        run(problem, by_definition(problem, visible, unit=unit, seed=seed), problem.leaves(dtype, exact=True))
-        for unit, seed in ((0, 0), *((eps / 2, seed) for seed in range(NUDGES)))
-    )
-    (same, *_), same_grads = zip(*drawn, strict=True)
+    same, same_grads = run(problem, by_definition(problem, visible), problem.leaves(dtype, exact=True))
     _, terms = run(problem, by_definition(problem, visible, hold=True), problem.leaves(double, exact=True))
     leaves = problem.leaves(dtype)
     if problem.edge.poison:
         poison(problem, visible, leaves)
-    found, grads = run(problem, by_backend(problem, case.backend), leaves)
+    with_gradients, grads = run(problem, by_backend(problem, case.backend), leaves)
+    with torch.no_grad():  # which may go another way
+        _, without = by_backend(problem, case.backend)(**problem.arguments(leaves))
 
-    assert set(found) == set(truth) == {*naive, "top_keys"}
-    for name in naive:
-        k = naive[name].shape[-1]  # fewer than TOP_K where there are fewer keys
-        exact = truth[name][..., :k] if name == "top_weights" else truth[name]
-        got = found[name][..., :k] if name == "top_weights" else found[name]
-        scale = 1 + float(torch.where(exact.isinf(), 0, exact).abs().max())
-        assert error(naive[name], exact) <= 1e-10 * scale, f"reference, {name}"
-        assert error(got, exact) <= 2 * error(same[name], exact) + 4 * eps * root * scale, name
-    check_top_keys(found, truth["weights"], problem, 2 * error(same["weights"], truth["weights"]) + 4 * eps * root)
+    eps, root = torch.finfo(dtype).eps, problem.edge.S**0.5
+    # Without gradients a kernel may take denormal weights for 0: a mass of little more has no mean.
+    wide = torch.finfo(torch.promote_types(dtype, torch.float32))
+    little = truth["weights"].sum(-1) < wide.tiny / wide.eps
+    for found, left_out in ((with_gradients, torch.zeros_like(little)), (without, little)):
+        assert set(found) == set(truth) == {*naive, "top_keys"}
+        for name in naive:
+            k = naive[name].shape[-1]  # fewer than TOP_K where there are fewer keys
+            exact = truth[name][..., :k] if name == "top_weights" else truth[name]
+            got = found[name][..., :k] if name == "top_weights" else found[name]
+            if name in ("expected_key", "key_variance"):
+                got = torch.where(left_out, exact, got.double())
+            scale = 1 + float(torch.where(exact.isinf(), 0, exact).abs().max())
+            assert error(naive[name], exact) <= 1e-10 * scale, f"reference, {name}"
+            assert error(got, exact) <= 2 * error(same[name], exact) + 4 * eps * root * scale, name
+        check_top_keys(found, truth["weights"], problem, 2 * error(same["weights"], truth["weights"]) + 4 * eps * root)
 
     summed = max(problem.edge.S, problem.edge.L * problem.edge.H // problem.edge.G) ** 0.5
     for name, exact in true_grads.items():
         scale = max(float(exact.abs().max()), float(terms[name].abs().max()))
         assert error(naive_grads[name], exact) <= 1e-10 * (1 + scale), f"reference, gradient of {name}"
-        allowed = 3 * max(error(one[name], exact) for one in same_grads) + 4 * eps * summed * scale
+        allowed = 3 * error(same_grads[name], exact) + 4 * eps * summed * scale
         assert error(grads[name], exact) <= allowed, f"gradient of {name}"
 
 

@@ -103,7 +103,7 @@ def test_weights_that_the_forward_pass_lists(
         (lists,) = output.grad_fn.lists
         counts = lists.view(torch.int64)[
             0, ..., 0
-        ]  # what begins each block's list, of the sequence that sees something
+        ]  # of the sequence that sees something: a list begins with its length
         if listed is not None:
             assert torch.equal(counts >= 0, torch.full_like(counts, listed, dtype=torch.bool))
         for block, count in enumerate(counts.unbind(-1)):

@@ -121,18 +121,18 @@ NB_MODULE(_native, module) {
         nb::gil_scoped_release unlocked;
         table().forward(p);
     });
-    module.def("forward", [](REGARD_PROBLEM, bool digits, Address weighed) {
+    module.def("forward", [](REGARD_PROBLEM, Address weighed) {
         Problem p = problem(REGARD_PASSED);
-        p.digits = digits, p.weighed = at<Weighed>(weighed);
+        p.weighed = at<Weighed>(weighed);
         nb::gil_scoped_release unlocked;
         table().forward(p);
     });
     module.def("backward", [](REGARD_PROBLEM, const Strided& d_output, const Strided& d_level, const Strided& d_query,
                               const Strided& d_key, const Strided& d_value, const Strided& d_dense,
                               const Strided& d_by_distance, Address d_vector, Address d_parameters, Address d_center, Address d_sigma,
-                              bool digits, Address weighed) {
+                              Address weighed) {
         Problem p = problem(REGARD_PASSED);
-        p.digits = digits, p.weighed = at<Weighed>(weighed);
+        p.weighed = at<Weighed>(weighed);
         Gradients g;
         g.output = view(d_output), g.level = view(d_level);
         g.query = view(d_query), g.key = view(d_key), g.value = view(d_value);

@@ -44,34 +44,31 @@ static inline void store(int t, void* to, int64_t row) {
     need();
     for (int m = 0; m < 16; ++m) std::memcpy(static_cast<char*>(to) + m * row, tiles.rows[t][m], 64);
 }
-static inline void bytes(int sums, int a, int b) {
+// Sums += A B, each number of a word of A with its own of a word of B.
+template <typename Sum, typename Number, typename Value>
+static inline void multiply(int sums, int a, int b, const Value& value) {
+    constexpr int EACH = 4 / sizeof(Number);
     need();
-    int32_t c[16];
     for (int m = 0; m < 16; ++m) {
-        std::memcpy(c, tiles.rows[sums][m], 64);
-        for (int k = 0; k < 16; ++k)
+        Sum* c = reinterpret_cast<Sum*>(tiles.rows[sums][m]);
+        const Number* left = reinterpret_cast<const Number*>(tiles.rows[a][m]);
+        for (int k = 0; k < 16; ++k) {
+            const Number* right = reinterpret_cast<const Number*>(tiles.rows[b][k]);
             for (int n = 0; n < 16; ++n)
-                for (int j = 0; j < 4; ++j) c[n] += int8_t(tiles.rows[a][m][4 * k + j]) * int8_t(tiles.rows[b][k][4 * n + j]);
-        std::memcpy(tiles.rows[sums][m], c, 64);
+                for (int j = 0; j < EACH; ++j) c[n] += value(left[EACH * k + j]) * value(right[EACH * n + j]);
+        }
     }
 }
-static inline float wide(const uint8_t* half) {
-    uint32_t bits = 0;
-    std::memcpy(reinterpret_cast<char*>(&bits) + 2, half, 2);
-    float found;
-    std::memcpy(&found, &bits, 4);
-    return found;
+static inline void bytes(int sums, int a, int b) {
+    multiply<int32_t, int8_t>(sums, a, b, [](int8_t x) { return int32_t(x); });
 }
 static inline void halves(int sums, int a, int b) {
-    need();
-    float c[16];
-    for (int m = 0; m < 16; ++m) {
-        std::memcpy(c, tiles.rows[sums][m], 64);
-        for (int k = 0; k < 16; ++k)
-            for (int n = 0; n < 16; ++n)
-                for (int j = 0; j < 2; ++j) c[n] += wide(tiles.rows[a][m] + 4 * k + 2 * j) * wide(tiles.rows[b][k] + 4 * n + 2 * j);
-        std::memcpy(tiles.rows[sums][m], c, 64);
-    }
+    multiply<float, uint16_t>(sums, a, b, [](uint16_t x) {
+        const uint32_t bits = uint32_t(x) << 16;
+        float found;
+        std::memcpy(&found, &bits, 4);
+        return found;
+    });
 }
 
 }  // namespace emulated

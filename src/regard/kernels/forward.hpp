@@ -81,7 +81,8 @@ static void sigmoids(const Block& block, int64_t count, T offset, T* scores) {
     for (int64_t r = 0; r < block.padded; r += LANES<T>)
         for (int64_t i = 0; i < count; ++i) {
             const Vec<T> x = (load(scores + i * SIDE + r) + offset) * T(-LOG2E);
-            store(scores + i * SIDE + r, reciprocal<T>(1 + power_of_two(smaller<T>(all(HIGHEST<T>), x))));
+            const Vec<T> weight = reciprocal<T>(1 + power_of_two(smaller<T>(all(HIGHEST<T>), x)));
+            store(scores + i * SIDE + r, x == T(INFINITE) ? Vec<T>{} : weight);  // a bias may hide a key
         }
 }
 
@@ -117,7 +118,6 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
     bool few = false;     // weights that are not 0: `rows` takes the output, as rows
     Nonzeros nonzeros;
     Weighed* list = weighed_by(p, block);  // or null
-    Support<T> counted;
     auto score_panel = [&](T* to) {
         products.take_keys(block.b, g, panel);
         score(p, block, panel, products, to, (T*)nullptr);
@@ -130,7 +130,7 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
         if constexpr (!Kind::PAIRS)
             if (few) {
                 add_scarce(nonzeros.find(block, panel, weights), weights, products.value, p.value_dim, rows, value_row);
-                if (list) add_to(*list, panel, nonzeros, weights), counted.add(block, panel, weights);
+                if (list) add_to(*list, panel, nonzeros, weights);
                 return;
             }
         products.mix(block, panel, weights, output);
@@ -152,16 +152,18 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
         with_entmax<T>(p, block.h, [&](const auto& kind) {
             sparse_weights(block, columns, kind, scores, run.top, run.total);
         });
-        few = !Kind::PAIRS && support_size(block, columns, scores) * SCARCE <= columns * block.count;
+        auto for_strip = [&](const auto& use) {
+            columns = 0;
+            for_panels(p, block, reach, panel, [&] { use(scores + columns * SIDE), columns += panel.stop - panel.start; });
+        };
+        if constexpr (!Kind::PAIRS) {
+            Support<T> counted;
+            for_strip([&](const T* weights) { counted.add(block, panel, weights); });
+            few = counted.all_scarce(block);
+        }
         if (few) fill(rows, SIDE * value_row, T(0));
         if (list) list->count = few && is_listed<In, T>(p) ? 0 : -1;
-        columns = 0;
-        for_panels(p, block, reach, panel, [&] {
-            mix_panel(scores + columns * SIDE);
-            columns += panel.stop - panel.start;
-        });
-        // As the backward pass decides for a row, so that it does not notice those beside it.
-        if (list && !counted.all_scarce(block)) list->count = -1;
+        for_strip(mix_panel);
         if (list) close(*list);
     }
 

@@ -35,9 +35,10 @@ static void add_to(Weighed& list, const Panel& panel, const Nonzeros& found, con
     }
 }
 
-// Ends a list: what fills its last vector up are weights of 1, of no place.
+// Ends a list: what fills its last vector up are weights of 1, of no place. The backward pass may be of a wider instruction set.
 static void close(Weighed& list) {
-    for (int64_t n = list.count; n > 0 && n % 16 != 0; ++n) list.weights[n] = 1;
+    constexpr int64_t WIDEST = 16;
+    for (int64_t n = list.count; n > 0 && n % WIDEST != 0; ++n) list.weights[n] = 1;
 }
 
 // What a list's weights and the gradients of each, `y`, give to the sums of their rows.

@@ -84,7 +84,6 @@ struct Problem {
     double dropout = 0;
     uint64_t seed = 0;
     int threads = 1;
-    bool digits = true;  // whether float32 may be multiplied by its digits
     uint64_t call = 0;   // by which threads know what they keep of it
 };
 

@@ -17,13 +17,6 @@ REGARD_INLINE uint64_t support_of(const Block& block, const T* column) {
     return found & ones(0, block.count);
 }
 
-template <typename T>
-static int64_t support_size(const Block& block, int64_t count, const T* columns) {  // of `count` columns
-    int64_t found = 0;
-    for (int64_t i = 0; i < count; ++i) found += __builtin_popcountll(support_of(block, columns + i * SIDE));
-    return found;
-}
-
 // Where a panel's numbers are not 0, column by column.
 struct Nonzeros {
     int64_t count;
@@ -95,6 +88,7 @@ struct Support {
         }
     }
 
+    // A row is one of these or not by itself, so that it does not notice those beside it.
     uint64_t scarce() const {  // the rows that weigh few
         uint64_t found = 0;
         for (int64_t r = 0; r < SIDE; ++r) found |= uint64_t(weighed[r] * SCARCE <= seen[r]) << r;

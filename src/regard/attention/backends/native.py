@@ -24,7 +24,7 @@ from regard.attention.score import Additive, Dot, Score
 from regard.attention.spec import PLAIN, AttentionSpec
 from regard.attention.summary import Seen, Summary
 from regard.attention.tile_sum import any_dual
-from regard.attention.tiled import by_tiles, compute, summaries_by_tiles
+from regard.attention.tiled import by_tiles, compute
 from regard.attention.value import rebuild
 
 CPU = torch.device("cpu")  # whatever the default device is
@@ -84,13 +84,15 @@ def _missing() -> str | None:
 
 def _eager(call: Call) -> tuple[Tensor, Seen | None]:
     inputs = [call.query, call.key, call.value, *(leaf.tensor for leaf in call.spec.held)]
-    if any_dual(inputs) or torch._C._functorch.maybe_current_level() is not None:
-        return compute(call)
     graded = torch.is_grad_enabled() and _any_grad(inputs)
+    if (
+        any_dual(inputs)
+        or torch._C._functorch.maybe_current_level() is not None
+        or (graded and call.summary is not None)
+    ):
+        return compute(call)
     if call.spec is PLAIN and call.summary is None and not graded:
         return _plain(call), None
-    if graded and call.summary is not None and isinstance(call.spec.normalizer, Entmax | Sparsemax):
-        return compute(call)  # the summaries' tiles must round scores as those that the threshold is of
     output, seen = compute(_with_products(call), _core, _summaries)
     return output.to(call.query.dtype), seen
 
@@ -125,7 +127,7 @@ def _core(call: Call) -> tuple[Tensor, Statistic]:
         output, statistic, level = _Attention.apply(call, *inputs)  # type: ignore[no-untyped-call]
     else:
         with torch.no_grad():
-            found = _computed(call, digits=True, listed=False)
+            found = _computed(call, listed=False)
             output, statistic, level = found.output, found.statistic, found.level
     return output, Statistic(statistic[..., :1], level)
 
@@ -140,18 +142,17 @@ class _Computed(NamedTuple):
     lists: list[Tensor | None]  # of each part's sparse weights: `Weighed` in problem.hpp
 
 
-def _computed(call: Call, *, digits: bool, listed: bool) -> _Computed:
+def _computed(call: Call, *, listed: bool) -> _Computed:
     """The output and what comes with it.
 
-    Without `digits`, scores are rounded as PyTorch's are: the summaries of `tiled.py` go on from the statistic. The
-    kernels mark a row that sees nothing by a level of -inf, which only softmax's formula can take. `listed`: whether
-    sparse weights are listed, so that the backward pass needs no scores where there are few.
+    The kernels mark a row that sees nothing by a level of -inf, which only softmax's formula can take. `listed`:
+    whether sparse weights are listed, so that the backward pass needs no scores where there are few.
     """
     parts = native_parts(call)
     statistic = torch.empty(*call.query.shape[:3], 2, dtype=call.dtype, device=CPU)
     listed = listed and call.query.dtype == torch.float32 and isinstance(call.spec.normalizer, Entmax | Sparsemax)
     lists = [_list(call, part) if listed else None for part in parts]
-    output = _forward(call, parts, statistic, lists, digits=digits)
+    output = _forward(call, parts, statistic, lists)
     level = statistic[..., 1:].clone()
     level = level if isinstance(call.spec.normalizer, Softmax) else finite(level)
     return _Computed(output, statistic, level, parts, lists)
@@ -166,7 +167,7 @@ def _list(call: Call, part: Part) -> Tensor:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = _computed(call, digits=call.summary is None, listed=True)
+        found = _computed(call, listed=True)
         ctx.call = call._replace(query=None, key=None, value=None)  # type: ignore[arg-type]
         ctx.parts, ctx.lists = found.parts, found.lists
         ctx.mark_non_differentiable(found.statistic)
@@ -195,10 +196,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _summaries(call: Call, summary: Summary, row: Statistic) -> Seen:
-    """What a summary asks for; by tiles where it is to be differentiated."""
-    inputs = [call.query, call.key, call.value, *(leaf.tensor for leaf in call.spec.held), *row]
-    if torch.is_grad_enabled() and _any_grad(inputs):
-        return summaries_by_tiles(call, summary, row)
+    """What a summary asks for, without gradients."""
     (batch, heads, rows, _), columns = call.query.shape, call.key.shape[2]
 
     def room(wanted: bool, *sizes: int, dtype: torch.dtype = call.dtype) -> Tensor | None:
@@ -227,26 +225,27 @@ def _summaries(call: Call, summary: Summary, row: Statistic) -> Seen:
     return found
 
 
-def _forward(
-    call: Call, parts: list[Part], statistic: Tensor | None, lists: Sequence[Tensor | None], *, digits: bool
-) -> Tensor:
+def _forward(call: Call, parts: list[Part], statistic: Tensor, lists: list[Tensor | None]) -> Tensor:
     output = _empty(*call.query.shape[:3], call.value.shape[3], dtype=call.query.dtype)
     for part, weighed in zip(parts, lists, strict=True):
         problem = _problem(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part))
-        kernels.module().forward(*problem, digits, _address(weighed))
+        kernels.module().forward(*problem, _address(weighed))
     return output
 
 
 def _plain(call: Call) -> Tensor:
     """The output of a call with nothing special, by few arguments: for a small one they take longer than the kernel."""
+    output = _empty(*call.query.shape[:3], call.value.shape[3], dtype=call.query.dtype)
+    kernels.module().plain(*_tensors(call, output), call.query.shape[3] ** -0.5, torch.get_num_threads())
+    return output
+
+
+def _tensors(call: Call, output: Tensor) -> tuple[int, tuple[int, ...], View, View, View, View]:
+    """The type, the sizes, and where the tensors lie."""
     query, key, value = call[:3]
     (batch, heads, rows, dim), (_, groups, columns, value_dim) = query.shape, value.shape
-    output = _empty(batch, heads, rows, value_dim, dtype=query.dtype)
-    kernels.module().plain(
-        CODES[query.dtype], (batch, heads, groups, rows, columns, dim, value_dim),
-        _view(query), _view(key), _view(value), _view(output), dim**-0.5, torch.get_num_threads(),
-    )  # fmt: skip
-    return output
+    sizes = (batch, heads, groups, rows, columns, dim, value_dim)
+    return CODES[query.dtype], sizes, _view(query), _view(key), _view(value), _view(output)
 
 
 def _empty(*sizes: int, dtype: torch.dtype) -> Tensor:
@@ -313,7 +312,7 @@ def _backward(
         kernels.module().backward(
             *_problem(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part)),
             _view(_rows(d_output, part)), _view(_rows(d_level, part)), _view(_rows(d_query, part)), *of_keys,
-            *of_bias_and_values, call.summary is None, _address(weighed),
+            *of_bias_and_values, _address(weighed),
         )  # fmt: skip
     yield from (d_query, d_key, d_value)
     yield from (None if d_vector is None else _summed(d_vector, leaf.tensor) for leaf in spec.score.held)
@@ -347,11 +346,7 @@ def _summed(gradient: Tensor, of: Any) -> Tensor:
 def _problem(call: Call, mask: NativeMask, output: Tensor, statistic: Tensor | None) -> tuple[Any, ...]:
     """The arguments of the kernels. What they point to must outlive the call: it is kept in the last of them."""
     spec, dtype = call.spec, call.dtype
-    (batch, heads, rows, dim), (_, groups, columns, value_dim) = call.query.shape, call.value.shape
-    of_call = (
-        CODES[call.query.dtype], (batch, heads, groups, rows, columns, dim, value_dim),
-        _view(call.query), _view(call.key), _view(call.value), _view(output), _view(statistic),
-    )  # fmt: skip
+    (batch, heads, rows, dim), columns = call.query.shape, call.key.shape[2]
     score, normalizer, bias = spec.score, spec.normalizer, spec.bias
     scale, softcap = (score.scale, score.softcap) if isinstance(score, Dot) else (1.0, None)
     vector = center = sigma = None
@@ -378,7 +373,8 @@ def _problem(call: Call, mask: NativeMask, output: Tensor, statistic: Tensor | N
     kept += [statistic, vector, parameter, center, sigma, *mask[3:]]
     least, most, start, starts, lengths, query_ids, key_ids, tiles, bits = mask
     return (
-        *of_call, dim**-0.5 if scale is None else float(scale), softcap or 0.0, _address(vector), activation,
+        *_tensors(call, output), _view(statistic),
+        dim**-0.5 if scale is None else float(scale), softcap or 0.0, _address(vector), activation,
         NORMALIZERS[type(normalizer)], _address(parameter),
         (least, most, start, _address(starts), _address(lengths),
          _address(query_ids), _step(query_ids), _address(key_ids), _step(key_ids),
