@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import regard as rg
+from regard.attention.large_pages import FRESH, PAGE
 
 NORMALIZERS = {
     "softmax": rg.Softmax(),
@@ -66,3 +67,43 @@ def test_a_row_whose_weights_are_all_tiny() -> None:
     assert 0 < expected.weights.max() < 1e-38
     torch.testing.assert_close(found.expected_key, expected.expected_key, rtol=1e-12, atol=0)
     torch.testing.assert_close(found.weights, expected.weights, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("normalizer", ["softmax", "sigmoid", "sparsemax"])
+@torch.no_grad()
+def test_a_summary_changes_no_bit_and_threads_change_none_of_it(normalizer: str) -> None:
+    """Three heads on two threads are computed before they are summed up, on one thread together with it."""
+    torch.manual_seed(5)
+    inputs = torch.randn(3, 1, 3, 150, 40)
+    given = {"normalizer": NORMALIZERS[normalizer], "pattern": PATTERNS["window"], "backend": "native"}
+    asked = rg.Summary(entropy=normalizer == "softmax", expected_key=True, grid=(3, 5), top_k=2, weights=True)
+    plain, threads = rg.attend(*inputs, **given), torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(rg.attend(*inputs, summary=asked, **given))
+    finally:
+        torch.set_num_threads(threads)
+    for output, seen in found:
+        assert torch.equal(output, plain)
+        for name, x in vars(found[0][1]).items():
+            assert x is None or torch.equal(x, getattr(seen, name)), name
+
+
+@pytest.mark.parametrize("columns", [65536, 65540])  # whose rows of weights begin with a line of memory, and between
+@torch.no_grad()
+def test_weights_of_many_bytes(columns: int) -> None:
+    """In large pages, written past the caches."""
+    torch.manual_seed(6)
+    query, key = torch.randn(1, 1, 139, 8), torch.randn(1, 1, columns, 8)
+    arguments = {"pattern": rg.SlidingWindow(left=30000, right=20) & ~rg.Dilated(3, left=1000), "query_start": 40000}
+    _, expected = rg.attend(query, key, key, **arguments, summary=rg.Summary(weights=True), backend="reference")
+    with torch.device("meta"):
+        for _ in range(2):
+            _, found = rg.attend(query, key, key, **arguments, summary=rg.Summary(weights=True), backend="native")
+    assert found.weights.nbytes >= FRESH
+    assert found.weights.device.type == "cpu"
+    assert found.weights.data_ptr() % PAGE == 0
+    assert torch.equal(found.weights == 0, expected.weights == 0)
+    torch.testing.assert_close(found.weights, expected.weights, rtol=1e-4, atol=1e-9)

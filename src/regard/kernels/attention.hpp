@@ -43,12 +43,28 @@ static void backward_of(const Problem& p, const Gradients& gradients) {
                [&](int64_t i) { backward_plane<In, T, Kind>(p, gradients, i / p.groups, i % p.groups, scratch); });
 }
 
+constexpr int64_t KEPT = int64_t(1) << 19;  // bytes of a block's scores that wait for its summaries: a second-level cache's
+
 template <typename In, typename T, typename Kind = Products<In, T>>
 static void summarize_of(const Problem& p, const Summary& wanted) {
-    // A head's blocks in order: they add to the same sums.
-    shared_out(p.batch * p.heads, 1, p.threads, [&](int64_t plane) {
-        for (int64_t index = 0; index < (p.rows + SIDE - 1) / SIDE; ++index)
-            summarize_block<In, T, Kind>(p, wanted, make_block<T>(p, plane / p.heads, plane % p.heads, index), scratch);
+    const int64_t planes = p.batch * p.heads;
+    // A head's blocks in order: they add to the same sums. So threads must have about as many heads each, or they compute
+    // the output first.
+    const bool together = !wanted.alone && !is_few(p) && (planes % p.threads == 0 || planes > 4 * p.threads);
+    if (!wanted.alone && !together) forward_of<In, T, Kind>(p);
+    shared_out(planes, 1, p.threads, [&](int64_t plane) {
+        static thread_local Scratch strip;
+        for (int64_t index = 0; index < (p.rows + SIDE - 1) / SIDE; ++index) {
+            const Block block = make_block<T>(p, plane / p.heads, plane % p.heads, index);
+            T* kept = nullptr;
+            if (together) {
+                const Reach reach = reach_of(p, block);
+                const int64_t numbers = (reach.stop - reach.start) * SIDE, bytes = numbers * int64_t(sizeof(T));
+                if (!whole_rows(p) && bytes > 0 && bytes <= KEPT) strip.reserve(size_t(bytes)), kept = strip.take<T>(numbers);
+                forward_block<In, T, Kind>(p, block, scratch, kept);
+            }
+            summarize_block<In, T, Kind>(p, wanted, block, scratch, kept);
+        }
     });
 }
 
@@ -95,6 +111,8 @@ static void backward(const Problem& p, const Gradients& gradients) {
 }
 
 static void summarize(const Problem& p, const Summary& wanted) {
+    if constexpr (HAS_PAIRS)
+        if (by_pairs(p)) return summarize_of<Bfloat, float, PairProducts>(p, wanted);
     if constexpr (HAS_DIGITS)
         if (by_digits(p)) return summarize_of<float, float, DigitProducts>(as_new_call(p), wanted);
     switch (p.type) {

@@ -144,11 +144,11 @@ NB_MODULE(_native, module) {
         table().backward(p, g);
     });
     module.attr("WEIGHED_BYTES") = sizeof(Weighed);  // of a block of `Weighed::ROWS` queries
-    module.def("summarize", [](REGARD_PROBLEM, Address entropy, Address mean, Address variance, Address key_mass,
+    module.def("summarize", [](REGARD_PROBLEM, bool alone, Address entropy, Address mean, Address variance, Address key_mass,
                                int64_t top_k, Address top_keys, Address top_weights, Address grid, int64_t query_bins,
                                int64_t key_bins, Address weights, int64_t key_start) {
         const Problem p = problem(REGARD_PASSED);
-        const Summary wanted{at(entropy), at(mean), at(variance), at(key_mass), top_k, at(top_keys), at(top_weights),
+        const Summary wanted{alone, at(entropy), at(mean), at(variance), at(key_mass), top_k, at(top_keys), at(top_weights),
                              at(grid), query_bins, key_bins, at(weights), key_start};
         nb::gil_scoped_release unlocked;
         table().summarize(p, wanted);
@@ -185,7 +185,6 @@ NB_MODULE(_native, module) {
         nb::gil_scoped_release unlocked;
         table().likeliest(wanted);
     });
-    module.def("ask_for_large_pages", [](Address data, int64_t bytes) { ask_for_large_pages(at(data), bytes); });
     module.def("copy_runs", [](const std::array<int64_t, 3>& to, Address targets, const std::array<int64_t, 3>& from, Address sources,
                                int64_t batch, int64_t count, int64_t heads, int64_t bytes, int threads) {
         for (const int64_t* chosen : {at<int64_t>(targets), at<int64_t>(sources)})

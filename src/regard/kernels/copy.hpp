@@ -1,11 +1,8 @@
-// Memory of large tensors: what caches of keys and values hold is moved, and pages are asked for.
+// What caches of keys and values hold, moved.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 
 #include "parallel.hpp"
 
@@ -19,15 +16,6 @@ struct Runs {
 
 constexpr int64_t RUNS_TOGETHER = 64;          // that a thread takes at once
 constexpr int64_t BYTES_FOR_THREADS = 1 << 17;  // below, another thread is not worth waking
-
-// Asks for large pages where memory is not touched yet: one takes a fault for 2 MiB, small ones a fault for 4 KiB each.
-static void ask_for_large_pages(void* data, int64_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    constexpr uintptr_t PAGE = 1 << 21;
-    const uintptr_t start = (uintptr_t(data) + PAGE - 1) / PAGE * PAGE, stop = (uintptr_t(data) + uintptr_t(bytes)) / PAGE * PAGE;
-    if (start < stop) madvise(reinterpret_cast<void*>(start), stop - start, MADV_HUGEPAGE);  // advice: it may be declined
-#endif
-}
 
 // For i < count and each head: of `from` the sequence sources[i] to the sequence targets[i] of `to`. Null stands for i itself.
 static void copy_runs(const Runs& to, const int64_t* targets, const Runs& from, const int64_t* sources, int64_t count, int64_t heads,

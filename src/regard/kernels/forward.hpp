@@ -86,8 +86,9 @@ static void sigmoids(const Block& block, int64_t count, T offset, T* scores) {
         }
 }
 
+// `kept` receives the scores of what the block sees before they are masked, panel by panel, if it is not null.
 template <typename In, typename T, typename Kind>
-static void forward_block(const Problem& p, const Block& block, Scratch& scratch) {
+static void forward_block(const Problem& p, const Block& block, Scratch& scratch, T* kept = nullptr) {
     constexpr int W = LANES<T>;
     const int64_t g = block.h / (p.heads / p.groups), row = round_up(p.dim, W), value_row = round_up(p.value_dim, W);
     const int64_t wide = whole_rows(p) ? p.columns : SIDE;
@@ -139,6 +140,7 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
         const int64_t count = panel.stop - panel.start;
         T* here = whole_rows(p) ? scores + columns * SIDE : scores;
         score_panel(here);
+        if (kept) std::memcpy(kept + columns * SIDE, here, sizeof(T) * size_t(count * SIDE));
         columns += count;
         if (sigmoid) sigmoids(block, count, offset_of<T>(p, block.h), scores);
         hide(block, panel, sigmoid ? T(0) : T(-INFINITE), here);

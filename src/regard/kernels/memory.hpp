@@ -147,8 +147,8 @@ REGARD_INLINE Vec<T> interleave(Vec<T> a, Vec<T> b, Places<I...>) {
     return __builtin_shufflevector(a, b, (FROM + I / 2 + (I % 2 ? LANES<T> : 0))...);
 }
 
-// A square of LANES x LANES: as many rounds of interleaving as a vector has halves.
-template <typename T>
+// A square of LANES x LANES: as many rounds of interleaving as a vector has halves. With STREAM past the caches, into whole lines.
+template <bool STREAM = false, typename T>
 REGARD_INLINE void transpose_square(const T* from, int64_t row, T* to, int64_t to_row) {
     constexpr int W = LANES<T>;
     typedef typename Counting<W>::type Lanes;
@@ -166,17 +166,20 @@ REGARD_INLINE void transpose_square(const T* from, int64_t row, T* to, int64_t t
         for (int i = 0; i < W; ++i) x[i] = y[i];
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < W; ++i) store(to + i * to_row, x[i]);
+    for (int i = 0; i < W; ++i) {
+        if constexpr (STREAM) stream(to + i * to_row, x[i]);
+        else store(to + i * to_row, x[i]);
+    }
 }
 
 // to (columns x rows) = from (rows x columns), both with contiguous rows.
-template <typename T>
+template <bool STREAM = false, typename T>
 static void transpose(const T* from, int64_t row, int64_t rows, int64_t columns, T* to, int64_t to_row) {
     constexpr int W = LANES<T>;
     int64_t r = 0;
     for (; r + W <= rows; r += W) {
         int64_t c = 0;
-        for (; c + W <= columns; c += W) transpose_square(from + r * row + c, row, to + c * to_row + r, to_row);
+        for (; c + W <= columns; c += W) transpose_square<STREAM>(from + r * row + c, row, to + c * to_row + r, to_row);
         for (; c < columns; ++c)
             for (int i = 0; i < W; ++i) to[c * to_row + r + i] = from[(r + i) * row + c];
     }

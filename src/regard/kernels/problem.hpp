@@ -102,8 +102,10 @@ struct Gradients {
     void* sigma = nullptr;    // (B, H, L): to be summed over the rows
 };
 
-// What is asked for besides the output: float or double, contiguous; zeros at first. Null where not wanted.
+// What is asked for besides the output: float or double, contiguous; zeros at first, but for the weights. Null where not
+// wanted.
 struct Summary {
+    bool alone = false;  // the output and the statistics are there already; else they are computed, too
     void* entropy = nullptr;         // (B, H, L)
     void *mean = nullptr, *variance = nullptr;  // of the key's position, (B, H, L)
     void* key_mass = nullptr;        // (B, H, S)

@@ -52,14 +52,17 @@ struct Moments {
     }
 };
 
+constexpr int64_t STREAMED = int64_t(1) << 25;  // bytes of weights that no cache holds
+
 // Bin b of so many over a length holds the indices i with floor(i bins / length) = b.
 REGARD_INLINE int64_t bin_start(int64_t bin, int64_t bins, int64_t length) { return (bin * length + bins - 1) / bins; }
 REGARD_INLINE int64_t bin_size(int64_t bin, int64_t bins, int64_t length) {
     return bin_start(bin + 1, bins, length) - bin_start(bin, bins, length);
 }
 
+// `kept`: the scores, as `forward_block` left them; null: they are computed again.
 template <typename In, typename T, typename Kind>
-static void summarize_block(const Problem& p, const Summary& wanted, const Block& block, Scratch& scratch) {
+static void summarize_block(const Problem& p, const Summary& wanted, const Block& block, Scratch& scratch, T* kept) {
     constexpr int W = LANES<T>, VECTORS = SIDE / W;
     const int64_t g = block.h / (p.heads / p.groups), row = round_up(p.dim, W), k = wanted.top_k;
     const int64_t plane = block.b * p.heads + block.h;
@@ -67,13 +70,15 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
                     Kind::bytes(p) + 8192);
     T* rows = scratch.take<T>(SIDE * row);
     T* query = scratch.take<T>(SIDE * row);
-    T* weights = scratch.take<T>((SIDE + GROUP) * SIDE);
+    T* const room = scratch.take<T>((SIDE + GROUP) * SIDE);
     Kind products(p, scratch);
     Largest<T> largest{k, scratch.take<T>(SIDE * k), scratch.take<int64_t>(SIDE * k)};
     fill(largest.weights, SIDE * k, T(0));
     fill(largest.where, SIDE * k, int64_t(-1));
-    queries<In>(p.query, block, p.dim, products.factor(), rows, row, query);
-    products.take_queries(block, query, nullptr);
+    if (!kept) {
+        queries<In>(p.query, block, p.dim, products.factor(), rows, row, query);
+        products.take_queries(block, query, nullptr);
+    }
     const Gauss<T> gauss = gauss_of<T>(p, block);
     Rebuilt<T> rebuilt;
     for (int64_t r = 0; r < SIDE; ++r) {
@@ -82,6 +87,15 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
         rebuilt.shift[r] = some ? of_row[0] : T(0), rebuilt.level[r] = some ? of_row[1] : T(INFINITE);
     }
     T* grid = wanted.grid ? static_cast<T*>(wanted.grid) + plane * wanted.query_bins * wanted.key_bins : nullptr;
+    const int64_t first = plane * p.rows + block.first;
+    T* const to = wanted.weights ? static_cast<T*>(wanted.weights) + first * p.columns : nullptr;
+    const int64_t line = p.columns * int64_t(sizeof(T));
+    const bool streams = CAN_STREAM && to && reinterpret_cast<uintptr_t>(to) % BYTES == 0 && line % BYTES == 0 &&
+                         p.batch * p.heads * p.rows * line >= STREAMED;
+    int64_t written = 0;  // columns of the weights
+    auto clear = [&](int64_t stop) {
+        for (int64_t r = 0; r < block.count && written < stop; ++r) fill(to + r * p.columns + written, stop - written, T(0));
+    };
     Vec<T> entropy[VECTORS] = {};
     Moments<T> moments[VECTORS];
     // Softmax's weights come with their logarithms.
@@ -90,8 +104,13 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
     Panel panel;
     for_panels(p, block, reach, panel, [&] {
         const int64_t count = panel.stop - panel.start;
-        products.take_keys(block.b, g, panel);
-        score(p, block, panel, products, weights, (T*)nullptr);
+        T* const weights = kept ? kept : room;
+        if (kept) {
+            kept += count * SIDE;
+        } else {
+            products.take_keys(block.b, g, panel);
+            score(p, block, panel, products, weights, (T*)nullptr);
+        }
         if (fused) {
             hide(block, panel, T(-INFINITE), weights);
             for (int64_t r = 0; r < block.padded; r += W) {
@@ -124,14 +143,14 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
             for (int64_t r = 0; r < block.padded; r += W)
                 moments[r / W].add(weights + r, count, T(panel.start + wanted.key_start));
         if (wanted.key_mass) {
-            T* to = static_cast<T*>(wanted.key_mass) + plane * p.columns + panel.start;
+            T* mass = static_cast<T*>(wanted.key_mass) + plane * p.columns + panel.start;
             for (int64_t i = 0; i < count; i += W) {
                 Vec<T> sums[W] = {};
                 for (int64_t j = 0; j < least(W, count - i); ++j)
                     for (int64_t r = 0; r < block.padded; r += W) sums[j] += load(weights + (i + j) * SIDE + r);
                 T found[W];
                 store(found, totals<T>(sums));
-                for (int64_t j = 0; j < least(W, count - i); ++j) to[i + j] += found[j];
+                for (int64_t j = 0; j < least(W, count - i); ++j) mass[i + j] += found[j];
             }
         }
         for (int64_t i = 0; k > 0 && i < count; ++i)
@@ -154,11 +173,16 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
                 }
             }
         if (wanted.weights) {
-            T* to = static_cast<T*>(wanted.weights) + (plane * p.rows + block.first) * p.columns + panel.start;
-            transpose(weights, SIDE, count, block.count, to, p.columns);
+            clear(panel.start);
+            if (streams && (panel.start * int64_t(sizeof(T))) % BYTES == 0)
+                transpose<true>(weights, SIDE, count, block.count, to + panel.start, p.columns);
+            else
+                transpose(weights, SIDE, count, block.count, to + panel.start, p.columns);
+            written = panel.stop;
         }
     });
-    const int64_t first = plane * p.rows + block.first;
+    if (wanted.weights) clear(p.columns);
+    if (streams) streamed();
     for (int64_t r = 0; r < block.count; ++r) {
         if (wanted.entropy) static_cast<T*>(wanted.entropy)[first + r] = entropy[r / W][r % W];
         if (wanted.mean) {

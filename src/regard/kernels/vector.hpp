@@ -62,6 +62,23 @@ REGARD_INLINE void store(T* to, Vec<T> x) {
     *reinterpret_cast<typename Types<T>::Loose*>(to) = x;
 }
 
+// A line of memory that is not read soon: it is not fetched before, and takes no room in the caches.
+#if defined(__AVX512F__)
+constexpr bool CAN_STREAM = true;
+template <typename T>
+REGARD_INLINE void stream(T* to, Vec<T> x) {
+    _mm512_stream_si512((__m512i*)to, (__m512i)x);
+}
+REGARD_INLINE void streamed() { _mm_sfence(); }  // before other threads may read it
+#else
+constexpr bool CAN_STREAM = false;
+template <typename T>
+REGARD_INLINE void stream(T* to, Vec<T> x) {
+    store(to, x);
+}
+REGARD_INLINE void streamed() {}
+#endif
+
 template <typename T>
 REGARD_INLINE Vec<T> all(T x) {
     return x - Vec<T>{};  // adding to 0 would not be free: it turns -0 into 0

@@ -6,6 +6,7 @@ through the tiles of `tiled.py`.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, cast, final
 
 import torch
@@ -16,6 +17,7 @@ from regard.attention.backends.protocol import Cost
 from regard.attention.bias import Bias, TensorBias
 from regard.attention.call import Call
 from regard.attention.in_graph import EAGER, run_in_graph
+from regard.attention.large_pages import empty
 from regard.attention.native_mask import ALL, SIDE, NativeMask, Part, native_mask, native_parts
 from regard.attention.normalizer import Entmax, Normalizer, Sigmoid, Softmax, Sparsemax, Statistic, finite
 from regard.attention.pattern import Full
@@ -32,7 +34,6 @@ CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3
 ACTIVATIONS = ("tanh", "relu", "sigmoid")
 NORMALIZERS = {Softmax: 0, Sigmoid: 1, Entmax: 2, Sparsemax: 2}
 MOST_BIAS = 1 << 26  # numbers of a bias's gradient, which is kept for each head and sequence before it is added up
-FRESH = 1 << 25  # bytes from which on glibc asks the system for each allocation
 View = tuple[int, int, int, int, int]  # address and strides
 NOTHING: View = (0, 0, 0, 0, 0)
 
@@ -93,7 +94,8 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
         return compute(call)
     if call.spec is PLAIN and call.summary is None and not graded:
         return _plain(call), None
-    output, seen = compute(_with_products(call), _core, _summaries)
+    plain = _with_products(call)
+    output, seen = _together(plain) or compute(plain, _core, _summaries)
     return output.to(call.query.dtype), seen
 
 
@@ -195,16 +197,47 @@ class _Attention(torch.autograd.Function):
         return (None, *_backward(call, ctx.parts, ctx.lists, output, statistic, d_output, d_level, needed))
 
 
+def _together(call: Call) -> tuple[Tensor, Seen] | None:
+    """The output and what a summary asks for, from the same scores; None where one comes after the other.
+
+    As where a sink joins the sums in between.
+    """
+    summary, normalizer = call.summary, call.spec.normalizer
+    if summary is None or not _passes(summary) or (isinstance(normalizer, Softmax) and normalizer.sink is not None):
+        return None
+    parts = native_parts(call)
+    if len(parts) > 1:
+        return None
+    output = empty(*call.query.shape[:3], call.value.shape[3], dtype=call.query.dtype)
+    statistic = torch.empty(*call.query.shape[:3], 2, dtype=call.dtype, device=CPU)
+    found = _room(call, summary)
+    _summarize(call, summary, parts[0].mask, output, statistic, found, alone=False)
+    return output, replace(found, log_sum_exp=statistic.sum(-1)) if summary.log_sum_exp else found
+
+
 def _summaries(call: Call, summary: Summary, row: Statistic) -> Seen:
-    """What a summary asks for, without gradients."""
+    """What a summary asks for, given the statistics, without gradients."""
+    found = _room(call, summary)
+    if _passes(summary):
+        statistic = torch.cat([row.shift, row.level], -1)
+        _summarize(call, summary, native_mask(call), call.query, statistic, found, alone=True)
+    return replace(found, log_sum_exp=(row.shift + row.level).squeeze(-1)) if summary.log_sum_exp else found
+
+
+def _passes(summary: Summary) -> bool:
+    """Whether it takes a pass over the scores."""
+    return bool(summary.sums or summary.merged)
+
+
+def _room(call: Call, summary: Summary) -> Seen:
+    """For what the kernels find; they write all of the weights and add to the rest."""
     (batch, heads, rows, _), columns = call.query.shape, call.key.shape[2]
 
     def room(wanted: bool, *sizes: int, dtype: torch.dtype = call.dtype) -> Tensor | None:
-        return _empty(batch, heads, *sizes, dtype=dtype).zero_() if wanted else None
+        return torch.zeros(batch, heads, *sizes, dtype=dtype, device=CPU) if wanted else None
 
     k, grid = summary.top_k, summary.grid or (0, 0)
-    found = Seen(
-        log_sum_exp=(row.shift + row.level).squeeze(-1) if summary.log_sum_exp else None,
+    return Seen(
         entropy=room(summary.entropy, rows),
         expected_key=room(summary.expected_key, rows),
         key_variance=room(summary.expected_key, rows),
@@ -212,21 +245,24 @@ def _summaries(call: Call, summary: Summary, row: Statistic) -> Seen:
         top_keys=room(k > 0, rows, k, dtype=torch.int64),
         top_weights=room(k > 0, rows, k),
         grid=room(summary.grid is not None, *grid),
-        weights=room(summary.weights, rows, columns),
+        weights=empty(batch, heads, rows, columns, dtype=call.dtype) if summary.weights else None,
     )
-    if not (summary.sums or summary.merged):
-        return found
+
+
+def _summarize(
+    call: Call, summary: Summary, mask: NativeMask, output: Tensor, statistic: Tensor, found: Seen, *, alone: bool
+) -> None:
+    """`alone`: the output and the statistics are there already."""
     kernels.module().summarize(
-        *_problem(call, native_mask(call), call.query, torch.cat([row.shift, row.level], -1)),
+        *_problem(call, mask, output, statistic), alone,
         _address(found.entropy), _address(found.expected_key), _address(found.key_variance), _address(found.key_mass),
-        k, _address(found.top_keys), _address(found.top_weights), _address(found.grid), *grid, _address(found.weights),
-        call.key_start,
+        summary.top_k, _address(found.top_keys), _address(found.top_weights),
+        _address(found.grid), *(summary.grid or (0, 0)), _address(found.weights), call.key_start,
     )  # fmt: skip
-    return found
 
 
 def _forward(call: Call, parts: list[Part], statistic: Tensor, lists: list[Tensor | None]) -> Tensor:
-    output = _empty(*call.query.shape[:3], call.value.shape[3], dtype=call.query.dtype)
+    output = empty(*call.query.shape[:3], call.value.shape[3], dtype=call.query.dtype)
     for part, weighed in zip(parts, lists, strict=True):
         problem = _problem(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part))
         kernels.module().forward(*problem, _address(weighed))
@@ -235,7 +271,7 @@ def _forward(call: Call, parts: list[Part], statistic: Tensor, lists: list[Tenso
 
 def _plain(call: Call) -> Tensor:
     """The output of a call with nothing special, by few arguments: for a small one they take longer than the kernel."""
-    output = _empty(*call.query.shape[:3], call.value.shape[3], dtype=call.query.dtype)
+    output = empty(*call.query.shape[:3], call.value.shape[3], dtype=call.query.dtype)
     kernels.module().plain(*_tensors(call, output), call.query.shape[3] ** -0.5, torch.get_num_threads())
     return output
 
@@ -246,14 +282,6 @@ def _tensors(call: Call, output: Tensor) -> tuple[int, tuple[int, ...], View, Vi
     (batch, heads, rows, dim), (_, groups, columns, value_dim) = query.shape, value.shape
     sizes = (batch, heads, groups, rows, columns, dim, value_dim)
     return CODES[query.dtype], sizes, _view(query), _view(key), _view(value), _view(output)
-
-
-def _empty(*sizes: int, dtype: torch.dtype) -> Tensor:
-    """A new tensor, in large pages where its memory comes fresh from the system."""
-    made = torch.empty(sizes, dtype=dtype, device=CPU)
-    if made.nbytes >= FRESH:
-        kernels.module().ask_for_large_pages(made.data_ptr(), made.nbytes)
-    return made
 
 
 def _of(call: Call, part: Part) -> Call:
@@ -282,7 +310,7 @@ def _backward(
     """The gradients of query, key, value and what the values hold, in the order of `spec.held`."""
     spec, dtype = call.spec, call.dtype
     (batch, heads, rows, _), columns = call.query.shape, call.key.shape[2]
-    d_query, d_key, d_value = (_empty(*x.shape, dtype=x.dtype) for x in (call.query, call.key, call.value))
+    d_query, d_key, d_value = (empty(*x.shape, dtype=x.dtype) for x in (call.query, call.key, call.value))
     normalizer, bias = spec.normalizer, spec.bias
     counts = [0 if part is None else len(part.held) for part in (spec.score, normalizer, spec.pattern, bias)]
     at = 3 + counts[0]
