@@ -15,10 +15,10 @@ from regard.attention.spec import AttentionSpec
 from regard.attention.summary import Seen, Summary
 from regard.decode.generate import generate
 from regard.decode.search import Beam, Greedy, Hypothesis, Sample
+from regard.integrations.inference import accelerate, restore
 from regard.integrations.sdpa import replace_sdpa
 from regard.integrations.transformers import integrate_transformers
 from regard.layers.attention_config import AttentionConfig
-from regard.layers.fast_linear import accelerate, restore
 from regard.layers.learned import (
     ALiBiSlopes,
     LearnedAdditive,

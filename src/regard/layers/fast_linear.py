@@ -8,7 +8,7 @@ that can be measured, a ReLU a few percent, so none is.
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast, final
+from typing import Any, NamedTuple, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,6 @@ SURE = 32  # rows from which on digits were never slower, on a machine whose til
 TURNS, MOST_TURNS, SECONDS = 7, 50, 0.05  # of each way, when they race: what short ones fill; the best turn counts
 TIE = 1.1  # a race on a busy machine is noisy, and its winner shall not be chance: the packed weight wins ties
 DTYPES = {torch.float32, torch.bfloat16}
-Anyones = TypeVar("Anyones", bound=nn.Module)
 
 
 class Shape(NamedTuple):
@@ -162,32 +161,15 @@ class FastLinear(nn.Linear):
         return {**self.__dict__, "_packs": {}}  # opaque to pickle, and soon made again
 
 
-def accelerate(module: Anyones, *, dtype: torch.dtype | None = None) -> Anyones:
-    """Make the linear maps of a module fast at inference on the CPU, in place.
-
-    Each `nn.Linear` gets a second copy of its weight, laid out for products, when it first runs in `torch.no_grad()` or
-    `torch.inference_mode()`, made again whenever the weight changes. Which way is faster for a shape, this or
-    PyTorch's, is measured when the process first meets it and remembered; the two round differently, within the error
-    of either. Parameters, names, `state_dict` and gradients stay as they are. Linear maps that are not exactly
-    `nn.Linear` or the layers' own, or that have hooks or a `forward` of their own, are left alone. A write that PyTorch
-    doesn't count, through `weight.data` or a NumPy view between two calls without gradients, is not seen: call
-    `accelerate` again.
+def accelerate_linear(module: nn.Module, dtype: torch.dtype | None = None) -> None:
+    """The part of `accelerate` that linear maps have, in place.
 
     Args:
         module: anyone's, or an `nn.Linear` itself.
-        dtype: what products run in, torch.bfloat16 or torch.float32, with sums in float32 and results in the type of
-            the input; by default the type that weights and inputs have. Autocast overrules it.
-
-    Returns:
-        The module.
+        dtype: what products run in, torch.bfloat16 or torch.float32; by default the type of weights and inputs.
 
     Raises:
         ConfigError: something else than a module, or another dtype.
-
-    >>> model = rg.accelerate(torch.nn.Sequential(torch.nn.Linear(64, 96), torch.nn.ReLU()).eval())
-    >>> with torch.inference_mode():
-    ...     model(torch.randn(3, 64)).shape
-    torch.Size([3, 96])
     """
     check_module("accelerate", module)
     if not (dtype is None or (isinstance(dtype, torch.dtype) and dtype in DTYPES)):
@@ -197,17 +179,10 @@ def accelerate(module: Anyones, *, dtype: torch.dtype | None = None) -> Anyones:
             part._plain, part.__class__ = type(part), FastLinear
         if type(part) is FastLinear:
             part._packs, part._dtype = {}, dtype
-    return module
 
 
-def restore(module: Anyones) -> Anyones:
-    """Undo `accelerate`, in place: the same linear maps run as PyTorch runs them, and the second copies go.
-
-    Args:
-        module: what `accelerate` was given, or what holds it.
-
-    Returns:
-        The module.
+def restore_linear(module: nn.Module) -> None:
+    """Undo `accelerate_linear`, in place.
 
     Raises:
         ConfigError: something else than a module.
@@ -217,7 +192,6 @@ def restore(module: Anyones) -> Anyones:
         if type(part) is FastLinear:
             part.__class__ = part._plain
             del part._packs, part._dtype, part._plain
-    return module
 
 
 def check_module(owner: str, module: object) -> None:
