@@ -103,7 +103,7 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
     fill(run.top, SIDE, T(-INFINITE));
     fill(run.total, SIDE, T(0));
     fill(output, value_row * SIDE, T(0));
-    queries<In>(p.query, block, p.dim, products.factor(), rows, row, query);
+    query_columns<In>(p.query, block, p.dim, T(products.factor()), rows, row, query);
     products.take_queries(block, query, nullptr);
     if constexpr (!Kind::PAIRS) {  // what the end of this block and the beginning of the next one wait for
         products.template soon<In>(p.output, block.b, block.h, block.first, p.rows, p.value_dim);
@@ -122,8 +122,8 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
     auto score_panel = [&](T* to) {
         products.take_keys(block.b, g, panel);
         score(p, block, panel, products, to, (T*)nullptr);
-        for (int64_t i = 0; i < panel.stop - panel.start; ++i)
-            seen |= panel.sight == Sight::full ? ones(0, SIDE) : panel.rows[i];
+        if (panel.sight == Sight::full) seen = ones(0, SIDE);
+        for (int64_t i = 0; seen != ones(0, SIDE) && i < panel.stop - panel.start; ++i) seen |= panel.rows[i];
     };
     auto mix_panel = [&](T* weights) {
         if (any_factor(p)) weigh(p, block, panel, gauss, weights);
@@ -169,18 +169,15 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
         if (list) close(*list);
     }
 
-    if (softmax) {
-        for (int64_t r = 0; r < block.padded; r += W) {
-            const Vec<T> sum = load(run.total + r);
-            store(fade + r, sum > T(0) ? 1 / sum : all(T(0)));
-        }
-        for (int64_t v = 0; v < p.value_dim; ++v)
-            for (int64_t r = 0; r < block.padded; r += W)
-                store(output + v * SIDE + r, load(output + v * SIDE + r) * load(fade + r));
+    for (int64_t r = 0; r < block.padded; r += W) {
+        const Vec<T> sum = softmax ? load(run.total + r) : all(T(1));
+        store(fade + r, sum > T(0) ? 1 / sum : all(T(0)));
     }
-    if (!few) transpose(output, SIDE, p.value_dim, block.padded, rows, value_row);
-    copy_out(rows, value_row, block.count, p.value_dim, T(1),
-             p.output.at<In>(block.b, block.h) + block.first * p.output.row, p.output.row, p.output.column);
+    if (few)
+        copy_out(rows, value_row, block.count, p.value_dim, T(1),
+                 p.output.at<In>(block.b, block.h) + block.first * p.output.row, p.output.row, p.output.column);
+    else
+        rows_of_columns<In>(output, block, p.value_dim, fade, rows, value_row, p.output);
     if (p.statistic.data) {  // the largest score, and the logarithm of the sum relative to it
         T* to = p.statistic.at<T>(block.b, block.h) + block.first * p.statistic.row;
         for (int64_t r = 0; r < block.count; ++r) {

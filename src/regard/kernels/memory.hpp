@@ -147,14 +147,15 @@ REGARD_INLINE Vec<T> interleave(Vec<T> a, Vec<T> b, Places<I...>) {
     return __builtin_shufflevector(a, b, (FROM + I / 2 + (I % 2 ? LANES<T> : 0))...);
 }
 
-// A square of LANES x LANES: as many rounds of interleaving as a vector has halves. With STREAM past the caches, into whole lines.
+// A square of LANES x LANES, its columns times `factor`: as many rounds of interleaving as a vector has halves. With STREAM
+// past the caches, into whole lines.
 template <bool STREAM = false, typename T>
-REGARD_INLINE void transpose_square(const T* from, int64_t row, T* to, int64_t to_row) {
+REGARD_INLINE void transpose_square(const T* from, int64_t row, T* to, int64_t to_row, Vec<T> factor = all(T(1))) {
     constexpr int W = LANES<T>;
     typedef typename Counting<W>::type Lanes;
     Vec<T> x[W], y[W];
 #pragma GCC unroll 16
-    for (int i = 0; i < W; ++i) x[i] = load(from + i * row);
+    for (int i = 0; i < W; ++i) x[i] = load(from + i * row) * factor;
 #pragma GCC unroll 4
     for (int round = 1; round < W; round *= 2) {
 #pragma GCC unroll 16

@@ -73,4 +73,71 @@ static void product(int64_t rows, int64_t columns, int64_t depth, const T* a, in
     for (; n < columns; n += W) rows_of_tiles<T, 1, ADD>(rows, depth, a, row, column, b + n, b_row, c + n, c_row, errands);
 }
 
+// A stretch of the depth, of which neighboring columns of C take something.
+struct Stair {
+    int64_t column, columns, start, stop;
+};
+constexpr int64_t MOST_STAIRS = 8;
+
+template <int FIRST, int COUNT>
+struct Neighbors {};
+
+// C (TALL x WIDE vectors) += A B, stair by stair, while the sums stay in registers.
+template <typename T>
+static inline void stairs_tile(const Stair* stairs, int64_t count, const T* __restrict a, int64_t row, int64_t column,
+                               const T* __restrict b, int64_t b_row, T* __restrict c, int64_t c_row) {
+    static_assert(WIDE <= 4);
+    constexpr int W = LANES<T>;
+    Vec<T> sum[TALL][WIDE];
+#pragma GCC unroll 12
+    for (int m = 0; m < TALL; ++m)
+#pragma GCC unroll 8
+        for (int n = 0; n < WIDE; ++n) sum[m][n] = load(c + m * c_row + n * W);
+    for (int64_t s = 0; s < count; ++s) {
+        const Stair& stair = stairs[s];
+        auto climb = [&]<int FIRST, int COUNT>(Neighbors<FIRST, COUNT>) __attribute__((always_inline)) {
+            if constexpr (FIRST + COUNT <= WIDE)
+                for (int64_t k = stair.start; k < stair.stop; ++k) {
+                    Vec<T> right[COUNT];
+#pragma GCC unroll 8
+                    for (int n = 0; n < COUNT; ++n) right[n] = load(b + k * b_row + (FIRST + n) * W);
+#pragma GCC unroll 12
+                    for (int m = 0; m < TALL; ++m) {
+                        const Vec<T> left = all(a[m * row + k * column]);
+#pragma GCC unroll 8
+                        for (int n = 0; n < COUNT; ++n) sum[m][FIRST + n] += left * right[n];
+                    }
+                }
+        };
+        switch (stair.column / W * 4 + stair.columns / W) {
+            case 1: climb(Neighbors<0, 1>()); break;
+            case 2: climb(Neighbors<0, 2>()); break;
+            case 3: climb(Neighbors<0, 3>()); break;
+            case 4: climb(Neighbors<0, 4>()); break;
+            case 5: climb(Neighbors<1, 1>()); break;
+            case 6: climb(Neighbors<1, 2>()); break;
+            case 7: climb(Neighbors<1, 3>()); break;
+            case 9: climb(Neighbors<2, 1>()); break;
+            case 10: climb(Neighbors<2, 2>()); break;
+            default: climb(Neighbors<3, 1>()); break;
+        }
+    }
+#pragma GCC unroll 12
+    for (int m = 0; m < TALL; ++m)
+#pragma GCC unroll 8
+        for (int n = 0; n < WIDE; ++n) store(c + m * c_row + n * W, sum[m][n]);
+}
+
+// C (rows x at most WIDE vectors) += A B, where each stretch of the depth goes to some of the columns alone: stairs of
+// rising depth, which don't overlap.
+template <typename T>
+static void product_of_stairs(int64_t rows, const Stair* stairs, int64_t count, const T* a, int64_t row, int64_t column, const T* b,
+                              int64_t b_row, T* c, int64_t c_row) {
+    int64_t m = 0;
+    for (; m + TALL <= rows; m += TALL) stairs_tile(stairs, count, a + m * row, row, column, b, b_row, c + m * c_row, c_row);
+    for (int64_t s = 0; m < rows && s < count; ++s)
+        product<T, true>(rows - m, stairs[s].columns, stairs[s].stop - stairs[s].start, a + m * row + stairs[s].start * column, row, column,
+                         b + stairs[s].start * b_row + stairs[s].column, b_row, c + m * c_row + stairs[s].column, c_row);
+}
+
 }  // namespace regard::REGARD_ISA

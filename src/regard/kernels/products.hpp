@@ -71,10 +71,20 @@ struct Products {
         });
     }
     void by_columns(const Block& block, const Panel& panel, const Rows<T>& left, int64_t width, const T* right, T* to) {
+        Stair stairs[MOST_STAIRS];
+        int64_t count = 0;
+        bool apart = SIDE == WIDE * LANES<T> && block.padded == SIDE;
         for_steps(block, panel, [&](int64_t r, int64_t rows, Span seen) {
-            product<T, true>(width, rows, seen.stop - seen.start, left.data + seen.start * left.row, left.column, left.row,
-                             right + seen.start * SIDE + r, SIDE, to + r, SIDE, &errands);
+            if (count > 0) apart &= stairs[count - 1].stop <= seen.start;
+            stairs[count++] = {r, rows, seen.start, seen.stop};
         });
+        if (apart && count > 1)
+            return product_of_stairs(width, stairs, count, left.data, left.column, left.row, right, SIDE, to, SIDE);
+        for (int64_t s = 0; s < count; ++s) {
+            const auto [r, rows, start, stop] = stairs[s];
+            product<T, true>(width, rows, stop - start, left.data + start * left.row, left.column, left.row,
+                             right + start * SIDE + r, SIDE, to + r, SIDE, &errands);
+        }
     }
     void by_rows(const Block& block, const Panel& panel, const T* left, const T* right, T* to, int64_t row) {
         for_columns(block, panel, [&](int64_t i, int64_t columns, Span seen) {

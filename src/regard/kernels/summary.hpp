@@ -76,7 +76,7 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
     fill(largest.weights, SIDE * k, T(0));
     fill(largest.where, SIDE * k, int64_t(-1));
     if (!kept) {
-        queries<In>(p.query, block, p.dim, products.factor(), rows, row, query);
+        query_columns<In>(p.query, block, p.dim, T(products.factor()), rows, row, query);
         products.take_queries(block, query, nullptr);
     }
     const Gauss<T> gauss = gauss_of<T>(p, block);

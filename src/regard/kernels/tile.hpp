@@ -265,6 +265,41 @@ static void queries(const View& from, const Block& block, int64_t width, T facto
     transpose(rows, row, block.padded, width, columns, SIDE);
 }
 
+// Whether a block's rows of a tensor can be turned where they lie.
+template <typename In, typename T>
+static bool turns_there(const View& x, const Block& block, int64_t width) {
+    return Same<In, T>::value && x.column == 1 && block.count == block.padded && width % LANES<T> == 0;
+}
+
+// The same as columns alone. `room` is for a block's rows, of `row` numbers each.
+template <typename In, typename T>
+static void query_columns(const View& from, const Block& block, int64_t width, T factor, T* room, int64_t row, T* columns) {
+    if (!turns_there<In, T>(from, block, width)) return queries<In>(from, block, width, factor, room, row, columns);
+    const T* source = from.at<T>(block.b, block.h) + block.first * from.row;
+    for (int64_t r = 0; r < block.count; r += LANES<T>)
+        for (int64_t c = 0; c < width; c += LANES<T>)
+            transpose_square(source + r * from.row + c, from.row, columns + c * SIDE + r, SIDE, all(factor));
+}
+
+// The reverse: columns to a block's rows of a tensor, each times its factor. The columns may be written, too.
+template <typename Out, typename T>
+static void rows_of_columns(T* columns, const Block& block, int64_t width, const T* factors, T* room, int64_t row, const View& to) {
+    constexpr int W = LANES<T>;
+    const bool there = turns_there<Out, T>(to, block, width);
+    for (int64_t r = 0; r < block.padded; r += W) {
+        const Vec<T> factor = load(factors + r);
+        if (there) {
+            T* target = to.at<T>(block.b, block.h) + (block.first + r) * to.row;
+            for (int64_t c = 0; c < width; c += W) transpose_square(columns + c * SIDE + r, SIDE, target + c, to.row, factor);
+        } else {
+            for (int64_t c = 0; c < width; ++c) store(columns + c * SIDE + r, load(columns + c * SIDE + r) * factor);
+        }
+    }
+    if (there) return;
+    transpose(columns, SIDE, width, block.padded, room, row);
+    copy_out(room, row, block.count, width, T(1), to.at<Out>(block.b, block.h) + block.first * to.row, to.row, to.column);
+}
+
 template <typename T>
 static void add_bias(const Problem& p, const Block& block, const Panel& panel, T* scores) {
     const View &diagonals = p.bias.by_distance, &dense = p.bias.dense;
