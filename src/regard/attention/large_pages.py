@@ -17,7 +17,7 @@ def empty(*sizes: int, dtype: torch.dtype) -> Tensor:
     numbers = math.prod(sizes)
     if CAN and numbers * dtype.itemsize >= FRESH:
         with contextlib.suppress(OSError):  # no memory: PyTorch says so
-            return _mapped(numbers, dtype).view(sizes)
+            return _mapped(numbers, dtype).resize_(sizes)  # no view, of which autograd would take note
     return torch.empty(sizes, dtype=dtype, device="cpu")
 
 

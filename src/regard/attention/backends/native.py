@@ -95,7 +95,8 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
     if call.spec is PLAIN and call.summary is None and not graded:
         return _plain(call), None
     plain = _with_products(call)
-    output, seen = _together(plain) or compute(plain, _core, _summaries)
+    found = None if graded or _has_sink(plain) else _at_once(plain)
+    output, seen = found or compute(plain, _core, _summaries)
     return output.to(call.query.dtype), seen
 
 
@@ -197,16 +198,17 @@ class _Attention(torch.autograd.Function):
         return (None, *_backward(call, ctx.parts, ctx.lists, output, statistic, d_output, d_level, needed))
 
 
-def _together(call: Call) -> tuple[Tensor, Seen] | None:
-    """The output and what a summary asks for, from the same scores; None where one comes after the other.
+def _has_sink(call: Call) -> bool:
+    """Whether something joins the sums of a row when the kernels are done with it."""
+    return isinstance(call.spec.normalizer, Softmax) and call.spec.normalizer.sink is not None
 
-    As where a sink joins the sums in between.
-    """
-    summary, normalizer = call.summary, call.spec.normalizer
-    if summary is None or not _passes(summary) or (isinstance(normalizer, Softmax) and normalizer.sink is not None):
-        return None
-    parts = native_parts(call)
-    if len(parts) > 1:
+
+def _at_once(call: Call) -> tuple[Tensor, Seen | None] | None:
+    """The output, and what a summary asks for from the same scores; None where one comes after the other."""
+    summary, parts = call.summary, native_parts(call)
+    if summary is None:
+        return _forward(call, parts, None, [None] * len(parts)), None
+    if len(parts) > 1 or not _passes(summary):
         return None
     output = empty(*call.query.shape[:3], call.value.shape[3], dtype=call.query.dtype)
     statistic = torch.empty(*call.query.shape[:3], 2, dtype=call.dtype, device=CPU)
@@ -261,7 +263,7 @@ def _summarize(
     )  # fmt: skip
 
 
-def _forward(call: Call, parts: list[Part], statistic: Tensor, lists: list[Tensor | None]) -> Tensor:
+def _forward(call: Call, parts: list[Part], statistic: Tensor | None, lists: list[Tensor | None]) -> Tensor:
     output = empty(*call.query.shape[:3], call.value.shape[3], dtype=call.query.dtype)
     for part, weighed in zip(parts, lists, strict=True):
         problem = _problem(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part))
