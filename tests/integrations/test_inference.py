@@ -1,6 +1,8 @@
 """`accelerate` and the attention of `transformers`: the same outputs, where it is faster, and nothing else."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -31,6 +33,7 @@ def some_kernels(monkeypatch):
 def short(monkeypatch):
     """Short inputs count as long ones."""
     monkeypatch.setattr(inference, "LEAST", 1)
+    monkeypatch.setattr(inference, "LEAST_DENSE", 1)
 
 
 def implementation(model: nn.Module) -> str:
@@ -69,14 +72,14 @@ def test_gradients_are_as_they_were(short: None) -> None:
 
 @torch.no_grad()
 def test_decoding_goes_as_before_and_the_prompt_through_regard() -> None:
-    made, tokens = model("mistral", "sdpa"), torch.randint(3, 61, (2, 20))
+    made, tokens = model("mistral", "sdpa", max_position_embeddings=128), torch.randint(3, 61, (2, 70))
     mask = torch.ones_like(tokens)
     mask[1, :6] = 0
     given = {"attention_mask": mask, "max_new_tokens": 6, "do_sample": False}
     expected = made.generate(tokens, **given)
     with plans() as seen:
         assert torch.equal(rg.accelerate(made).generate(tokens, **given), expected)
-    assert [plan.call.query.shape[2] for plan in seen] == [20, 20]  # in two layers
+    assert [plan.call.query.shape[2] for plan in seen] == [70, 70]  # in two layers
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
@@ -120,8 +123,50 @@ def test_code_that_asks_for_the_name_is_left_alone() -> None:
     class Asking(transformers.BertModel):
         pass
 
-    made = Asking(transformers.BertConfig(hidden_size=24, num_attention_heads=3, num_hidden_layers=1))
-    assert implementation(rg.accelerate(made)) == "sdpa"
+    class Quiet(Asking):
+        __module__ = "transformers.models.bert.modeling_bert"
+
+    for kind in (Asking, Quiet):
+        made = kind(transformers.BertConfig(hidden_size=24, num_attention_heads=3, num_hidden_layers=1))
+        assert implementation(rg.accelerate(made)) == "sdpa"
+
+
+@torch.no_grad()
+def test_a_pickled_model_runs_in_another_process(tmp_path) -> None:
+    made = rg.accelerate(model("bert", "sdpa", torch.float32))
+    tokens = torch.randint(3, 61, (2, 70))
+    torch.save({"model": made, "tokens": tokens, "expected": made(tokens).last_hidden_state}, tmp_path / "saved")
+    code = (
+        "import torch, transformers; found = torch.load('saved', weights_only=False);"
+        "torch.set_grad_enabled(False); output = found['model'](found['tokens']).last_hidden_state;"
+        "torch.testing.assert_close(output, found['expected'])"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+@torch.no_grad()
+def test_what_attend_does_not_take_goes_to_the_library(short: None) -> None:
+    """Tensors of another kind, and where weights are asked for, which the library's function does not give."""
+
+    class Other(Tensor):
+        pass
+
+    made = rg.accelerate(model("bert", "sdpa"))
+    layer, query = made.encoder.layer[0].attention.self, torch.randn(1, 3, 20, 8).as_subclass(Other)
+    with plans() as seen:
+        inference._attention(layer, query, query, query, None)
+        made(torch.ones(1, 20, dtype=torch.int64), output_attentions=True)
+    assert not seen
+
+
+@torch.no_grad()
+def test_a_mask_made_ahead_for_a_compiled_model(monkeypatch) -> None:
+    monkeypatch.setattr(inference, "LEAST", 5)
+    made, tokens = model("llama", "sdpa", torch.float32), torch.randint(3, 61, (2, 9))
+    given = {"max_new_tokens": 3, "do_sample": False, "cache_implementation": "static"}
+    expected = made.generate(tokens, **given)
+    rg.accelerate(made).forward = torch.compile(made.forward, backend="eager", fullgraph=True)
+    assert torch.equal(made.generate(tokens, **given), expected)
 
 
 def test_without_kernels_nothing_changes(monkeypatch) -> None:

@@ -107,3 +107,12 @@ def test_weights_of_many_bytes(columns: int) -> None:
     assert found.weights.data_ptr() % PAGE == 0
     assert torch.equal(found.weights == 0, expected.weights == 0)
     torch.testing.assert_close(found.weights, expected.weights, rtol=1e-4, atol=1e-9)
+
+
+def test_a_large_output_may_be_written_to() -> None:
+    value = torch.randn(1, 1, 3, FRESH // 8)
+    with torch.no_grad():
+        output = rg.attend(torch.randn(1, 1, 2, 8), torch.randn(1, 1, 3, 8), value, backend="native")
+    assert output.nbytes >= FRESH
+    output += (added := torch.zeros(1, requires_grad=True))  # which autograd refuses for what is a view of something
+    assert torch.autograd.grad(output.sum(), added)[0] == output.numel()

@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from regard.integrations.lazy_mask import LazyMask
 from regard.integrations.masks import make_mask
-from regard.integrations.transformers import NOT_OF_THE_WEIGHTS, OLDEST, attention
+from regard.integrations.transformers import NOT_OF_THE_WEIGHTS, OLDEST, attention, wants_weights
 from regard.layers.fast_linear import accelerate_linear, restore_linear
 from regard.layers.linear import fast
 
 NAME = "regard-inference"
 KNOWN = NOT_OF_THE_WEIGHTS | {"scaling", "is_causal", "position_bias"}  # what attention here takes
-LEAST = 16  # queries: for fewer, as in decoding, the attention of a model takes as long by PyTorch's function
+LEAST, LEAST_DENSE = 64, 128  # queries: fewer gain little; the latter with a mask or bias of L x S numbers
 Anyones = TypeVar("Anyones", bound=nn.Module)
 
 
@@ -32,8 +33,9 @@ def accelerate(module: Anyones, *, dtype: torch.dtype | None = None) -> Anyones:
     between two calls without gradients, is not seen: call `accelerate` again.
 
     Attention: a model of the library `transformers`, version 5 and later, whose attention is "sdpa" all over, runs it
-    through `attend` in `torch.no_grad()` or `torch.inference_mode()`, from 16 queries on; its configuration then calls
-    it "regard-inference". Elsewhere it runs as before.
+    through `attend` in `torch.no_grad()` or `torch.inference_mode()`, from 64 queries on; its configuration then calls
+    it "regard-inference", and so does every other model that has the same object as its configuration. Elsewhere, and
+    where there are no kernels, it runs as before.
 
     Parameters, names, `state_dict` and gradients stay as they are.
 
@@ -54,11 +56,9 @@ def accelerate(module: Anyones, *, dtype: torch.dtype | None = None) -> Anyones:
     torch.Size([3, 96])
     """
     accelerate_linear(module, dtype)
-    for model, names in _models(module):
-        if names == {"sdpa"} and fast() is not None:
-            library = sys.modules["transformers"]
-            library.AttentionInterface.register(NAME, _attention)
-            library.AttentionMaskInterface.register(NAME, _mask)
+    for model in _models(module):
+        if fast() is not None and _implementations(model) == {"sdpa"} and _can_change(model):
+            model._regard_inference = Registered()
             model.set_attn_implementation(NAME)
     return module
 
@@ -76,36 +76,72 @@ def restore(module: Anyones) -> Anyones:
         ConfigError: something else than a module.
     """
     restore_linear(module)
-    for model, names in _models(module):
-        if names == {NAME}:
+    for model in _models(module):
+        vars(model).pop("_regard_inference", None)
+        if _implementations(model) == {NAME}:
             model.set_attn_implementation("sdpa")
     return module
 
 
-def _models(module: nn.Module) -> Iterator[tuple[Any, set[str]]]:
-    """The models of `transformers` that do not stand in another, and what they call their attention."""
+class Registered:
+    """Held by a model whose configuration names the attention here, so that the name is known where it is unpickled."""
+
+    def __init__(self) -> None:
+        library = sys.modules["transformers"]
+        library.AttentionInterface.register(NAME, _attention)
+        library.AttentionMaskInterface.register(NAME, _mask)
+
+    def __reduce__(self) -> tuple[type["Registered"], tuple[()]]:
+        return Registered, ()
+
+
+def _models(module: nn.Module) -> Iterator[Any]:
+    """The models of `transformers` that do not stand in another."""
     library: Any = sys.modules.get("transformers")  # a model of it has been made only where it has been imported
     if library is None or int(library.__version__.partition(".")[0]) < OLDEST:
         return
-    if not isinstance(module, library.PreTrainedModel):
+    if isinstance(module, library.PreTrainedModel):
+        yield module
+    else:
         for child in module.children():
             yield from _models(child)
-        return
-    parts = [part for part in module.modules() if isinstance(part, library.PreTrainedModel)]
-    if all(_can_change(type(part)) for part in parts):
-        yield module, {part.config._attn_implementation for part in parts}
+
+
+def _implementations(model: Any) -> set[str | None]:
+    """What the parts of a model call their attention."""
+    found, configs = set(), [part.config for part in model.modules() if isinstance(part, _library_model())]
+    while configs:
+        config = configs.pop()
+        found.add(config._attn_implementation)
+        configs += [part for name in config.sub_configs if (part := getattr(config, name, None)) is not None]
+    return found
+
+
+def _can_change(model: Any) -> bool:
+    """Whether all its code asks the library for its attention, and nowhere what that is called."""
+    classes = {kind for part in model.modules() for kind in type(part).__mro__}
+    asking = [kind for kind in classes if issubclass(kind, _library_model()) and kind is not _library_model()]
+    return all(kind._can_set_attn_implementation() for kind in asking) and not any(
+        _names_it(kind.__module__) for kind in classes
+    )
+
+
+def _library_model() -> Any:
+    return sys.modules["transformers"].PreTrainedModel
 
 
 @lru_cache
-def _can_change(model: Any) -> bool:
-    """Whether a class of models asks the library for its attention, and nowhere what that is called."""
-    try:
-        code = inspect.getsource(sys.modules[model.__module__])
-    except (KeyError, OSError, TypeError):
+def _names_it(file: str) -> bool:
+    """Whether the file of some part of a model has the name in it, or attention functions of its own."""
+    if file.startswith(("builtins", "torch.", "regard.")):
         return False
-    return bool(model._can_set_attn_implementation()) and not re.search(
-        r"""["']sdpa["']|AttentionInterface\(\)""", code
-    )
+    if file.startswith("transformers.") and not file.startswith("transformers.models."):  # what all models share
+        return False
+    try:
+        code = inspect.getsource(sys.modules[file])
+    except (KeyError, OSError, TypeError):
+        return True  # perhaps
+    return re.search(r"""["']sdpa["']|AttentionInterface\(\)""", code) is not None
 
 
 def _serves(queries: int, device: torch.device | str) -> bool:
@@ -129,8 +165,15 @@ def _attention(
     **others: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attention in the library's interface for it: regard's, or the library's own by PyTorch's function."""
-    unknown = [name for name, x in others.items() if name not in KNOWN and x is not None and x is not False]
-    if not _serves(query.shape[2], query.device) or dropout or unknown:
+    dense = attention_mask if isinstance(attention_mask, Tensor) and not isinstance(attention_mask, LazyMask) else None
+    if (
+        not _serves(query.shape[2], query.device)
+        or ((dense is not None or others.get("position_bias") is not None) and query.shape[2] < LEAST_DENSE)
+        or dropout
+        or any(type(x) is not Tensor for x in (query, key, value))
+        or any(name not in KNOWN and x is not None and x is not False for name, x in others.items())
+        or wants_weights(others)
+    ):
         found: tuple[Tensor, Tensor | None] = sys.modules["transformers"].AttentionInterface()["sdpa"](
             module, query, key, value, attention_mask, dropout=dropout, **others
         )
@@ -141,7 +184,12 @@ def _attention(
 def _mask(
     batch_size: int, q_length: int, kv_length: int, device: torch.device | str = "cpu", **rest: Any
 ) -> Tensor | None:
-    """The mask of a model's layers, in the library's interface for it: a pattern if regard's attention will read it."""
-    make = make_mask if _serves(q_length, device) else sys.modules["transformers"].masking_utils.sdpa_mask
+    """The mask of a model's layers, in the library's interface for it: a pattern if regard's attention will read it.
+
+    A static cache, whose keys go beyond the last query, may be for a compiled model, which takes no other tensors than
+    the library's.
+    """
+    reads = _serves(q_length, device) and kv_length <= q_length + int(rest.get("q_offset", 0))
+    make = make_mask if reads else sys.modules["transformers"].masking_utils.sdpa_mask
     found: Tensor | None = make(batch_size=batch_size, q_length=q_length, kv_length=kv_length, device=device, **rest)
     return found

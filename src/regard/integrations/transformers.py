@@ -112,7 +112,7 @@ def attention(
         arguments["bias"] = position_bias + arguments["bias"] if "bias" in arguments else position_bias
     if dropout:
         arguments["dropout"] = dropout
-    if _wants_weights(others):
+    if wants_weights(others):
         output, seen = run(query, key, value, summary=Summary(weights=True), **arguments)
         weights = seen.weights.to(query.dtype)
     else:
@@ -163,7 +163,7 @@ def _dot(scale: float | None, softcap: float | None) -> Dot:
     return Dot(scale=scale, softcap=softcap)
 
 
-def _wants_weights(others: dict[str, Any]) -> bool:
+def wants_weights(others: dict[str, Any]) -> bool:
     """Whether the caller asked the model for its attentions, which most layers are not told."""
     if torch.compiler.is_compiling():
         return bool(others.get("output_attentions"))
