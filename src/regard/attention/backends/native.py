@@ -5,6 +5,7 @@ PyTorch's own operations, which carry their gradients. Derivatives beyond the fi
 through the tiles of `tiled.py`.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast, final
@@ -34,6 +35,7 @@ CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3
 ACTIVATIONS = ("tanh", "relu", "sigmoid")
 NORMALIZERS = {Softmax: 0, Sigmoid: 1, Entmax: 2, Sparsemax: 2}
 MOST_BIAS = 1 << 26  # numbers of a bias's gradient, which is kept for each head and sequence before it is added up
+SMALL = 1 << 16  # numbers of an output
 View = tuple[int, int, int, int, int]  # address and strides
 NOTHING: View = (0, 0, 0, 0, 0)
 
@@ -273,7 +275,9 @@ def _forward(call: Call, parts: list[Part], statistic: Tensor | None, lists: lis
 
 def _plain(call: Call) -> Tensor:
     """The output of a call with nothing special, by few arguments: for a small one they take longer than the kernel."""
-    output = empty(*call.query.shape[:3], call.value.shape[3], dtype=call.query.dtype)
+    sizes = (*call.query.shape[:3], call.value.shape[3])
+    small = math.prod(sizes) < SMALL  # then the choice of a device by name costs something, too
+    output = call.query.new_empty(sizes) if small else empty(*sizes, dtype=call.query.dtype)
     kernels.module().plain(*_tensors(call, output), call.query.shape[3] ** -0.5, torch.get_num_threads())
     return output
 
