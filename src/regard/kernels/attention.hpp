@@ -9,7 +9,7 @@
 
 namespace regard::REGARD_ISA {
 
-static thread_local Scratch scratch;
+static thread_local Scratch scratch, strip;  // for a block, and for scores that are kept beside it
 
 template <typename In, typename T>
 static void few_of(const Problem& p) {
@@ -50,10 +50,9 @@ static void summarize_of(const Problem& p, const Summary& wanted) {
     const int64_t planes = p.batch * p.heads;
     // A head's blocks in order: they add to the same sums. So threads must have about as many heads each, or they compute
     // the output first.
-    const bool together = !wanted.alone && !is_few(p) && (planes % p.threads == 0 || planes > 4 * p.threads);
-    if (!wanted.alone && !together) forward_of<In, T, Kind>(p);
+    const bool together = p.output.data && !is_few(p) && (planes % p.threads == 0 || planes > 4 * p.threads);
+    if (p.output.data && !together) forward_of<In, T, Kind>(p);
     shared_out(planes, 1, p.threads, [&](int64_t plane) {
-        static thread_local Scratch strip;
         for (int64_t index = 0; index < (p.rows + SIDE - 1) / SIDE; ++index) {
             const Block block = make_block<T>(p, plane / p.heads, plane % p.heads, index);
             T* kept = nullptr;

@@ -284,9 +284,14 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 copy_out(center, 0, 1, block.count, T(1), static_cast<T*>(grad.center) + at, 0, 1);
                 copy_out(sigma, 0, 1, block.count, T(1), static_cast<T*>(grad.sigma) + at, 0, 1);
             }
-            if (!few) transpose(query_sum, SIDE, p.dim, block.padded, results, row);
-            copy_out(results, row, block.count, p.dim, scale,
-                     grad.query.at<In>(b, h) + block.first * grad.query.row, grad.query.row, grad.query.column);
+            if (few) {
+                copy_out(results, row, block.count, p.dim, scale,
+                         grad.query.at<In>(b, h) + block.first * grad.query.row, grad.query.row, grad.query.column);
+            } else {
+                T scales[SIDE];
+                fill(scales, SIDE, scale);
+                rows_of_columns<In>(query_sum, block, p.dim, scales, results, row, grad.query);
+            }
         }
     copy_out(key_sum, row, p.columns, p.dim, T(1), grad.key.at<In>(b, g), grad.key.row, grad.key.column);
     copy_out(value_sum, value_row, p.columns, p.value_dim, T(1), grad.value.at<In>(b, g), grad.value.row,

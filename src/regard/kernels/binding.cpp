@@ -144,11 +144,11 @@ NB_MODULE(_native, module) {
         table().backward(p, g);
     });
     module.attr("WEIGHED_BYTES") = sizeof(Weighed);  // of a block of `Weighed::ROWS` queries
-    module.def("summarize", [](REGARD_PROBLEM, bool alone, Address entropy, Address mean, Address variance, Address key_mass,
+    module.def("summarize", [](REGARD_PROBLEM, Address entropy, Address mean, Address variance, Address key_mass,
                                int64_t top_k, Address top_keys, Address top_weights, Address grid, int64_t query_bins,
                                int64_t key_bins, Address weights, int64_t key_start) {
         const Problem p = problem(REGARD_PASSED);
-        const Summary wanted{alone, at(entropy), at(mean), at(variance), at(key_mass), top_k, at(top_keys), at(top_weights),
+        const Summary wanted{at(entropy), at(mean), at(variance), at(key_mass), top_k, at(top_keys), at(top_weights),
                              at(grid), query_bins, key_bins, at(weights), key_start};
         nb::gil_scoped_release unlocked;
         table().summarize(p, wanted);

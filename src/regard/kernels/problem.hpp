@@ -103,9 +103,8 @@ struct Gradients {
 };
 
 // What is asked for besides the output: float or double, contiguous; zeros at first, but for the weights. Null where not
-// wanted.
+// wanted. The problem's output is null where it and the statistics have been computed before; else they are now.
 struct Summary {
-    bool alone = false;  // the output and the statistics are there already; else they are computed, too
     void* entropy = nullptr;         // (B, H, L)
     void *mean = nullptr, *variance = nullptr;  // of the key's position, (B, H, L)
     void* key_mass = nullptr;        // (B, H, S)

@@ -5,34 +5,49 @@
 
 namespace regard::REGARD_ISA {
 
-// C (M x N vectors) = or += A B. A's entry (m, k) stands at a[m * row + k * column], so that A may be transposed. With AHEAD
-// a line is fetched for each k.
-template <typename T, int M, int N, bool ADD, bool AHEAD = false>
-static inline void register_tile(int64_t depth, const T* __restrict a, int64_t row, int64_t column,
-                                 const T* __restrict b, int64_t b_row, T* __restrict c, int64_t c_row,
-                                 Errands* errands = nullptr) {
+// Fills sums of C (M x N vectors), from its numbers or from 0, by `work`, and stores them.
+template <typename T, int M, int N, bool ADD, typename Work>
+REGARD_INLINE void with_sums(T* __restrict c, int64_t c_row, const Work& work) {
     constexpr int W = LANES<T>;
     Vec<T> sum[M][N];
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) sum[m][n] = ADD ? load(c + m * c_row + n * W) : Vec<T>{};
-    for (int64_t k = 0; k < depth; ++k) {
-        if constexpr (AHEAD) errands->fetch_line();
-        Vec<T> right[N];
-#pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) right[n] = load(b + k * b_row + n * W);
-#pragma GCC unroll 12
-        for (int m = 0; m < M; ++m) {
-            const Vec<T> left = all(a[m * row + k * column]);
-#pragma GCC unroll 8
-            for (int n = 0; n < N; ++n) sum[m][n] += left * right[n];
-        }
-    }
+    work(sum);
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) store(c + m * c_row + n * W, sum[m][n]);
+}
+
+// Adds A B to COUNT of the N vectors of each sum, from FIRST on, over a stretch of the depth. A's entry (m, k) stands at
+// a[m * row + k * column], so that A may be transposed. With AHEAD a line is fetched for each k.
+template <bool AHEAD, int FIRST, int COUNT, typename T, int M, int N>
+REGARD_INLINE void add_products(Vec<T> (&sum)[M][N], int64_t start, int64_t stop, const T* __restrict a, int64_t row, int64_t column,
+                                const T* __restrict b, int64_t b_row, Errands* errands) {
+    constexpr int W = LANES<T>;
+    for (int64_t k = start; k < stop; ++k) {
+        if constexpr (AHEAD) errands->fetch_line();
+        Vec<T> right[COUNT];
+#pragma GCC unroll 8
+        for (int n = 0; n < COUNT; ++n) right[n] = load(b + k * b_row + (FIRST + n) * W);
+#pragma GCC unroll 12
+        for (int m = 0; m < M; ++m) {
+            const Vec<T> left = all(a[m * row + k * column]);
+#pragma GCC unroll 8
+            for (int n = 0; n < COUNT; ++n) sum[m][FIRST + n] += left * right[n];
+        }
+    }
+}
+
+// C (M x N vectors) = or += A B.
+template <typename T, int M, int N, bool ADD, bool AHEAD = false>
+static inline void register_tile(int64_t depth, const T* a, int64_t row, int64_t column, const T* b, int64_t b_row, T* c,
+                                 int64_t c_row, Errands* errands = nullptr) {
+    with_sums<T, M, N, ADD>(c, c_row, [&](auto& sum) __attribute__((always_inline)) {
+        add_products<AHEAD, 0, N, T>(sum, 0, depth, a, row, column, b, b_row, errands);
+    });
 }
 
 template <typename T, int N, bool ADD>
@@ -84,48 +99,31 @@ struct Neighbors {};
 
 // C (TALL x WIDE vectors) += A B, stair by stair, while the sums stay in registers.
 template <typename T>
-static inline void stairs_tile(const Stair* stairs, int64_t count, const T* __restrict a, int64_t row, int64_t column,
-                               const T* __restrict b, int64_t b_row, T* __restrict c, int64_t c_row) {
+static inline void stairs_tile(const Stair* stairs, int64_t count, const T* a, int64_t row, int64_t column, const T* b, int64_t b_row,
+                               T* c, int64_t c_row) {
     static_assert(WIDE <= 4);
     constexpr int W = LANES<T>;
-    Vec<T> sum[TALL][WIDE];
-#pragma GCC unroll 12
-    for (int m = 0; m < TALL; ++m)
-#pragma GCC unroll 8
-        for (int n = 0; n < WIDE; ++n) sum[m][n] = load(c + m * c_row + n * W);
-    for (int64_t s = 0; s < count; ++s) {
-        const Stair& stair = stairs[s];
-        auto climb = [&]<int FIRST, int COUNT>(Neighbors<FIRST, COUNT>) __attribute__((always_inline)) {
-            if constexpr (FIRST + COUNT <= WIDE)
-                for (int64_t k = stair.start; k < stair.stop; ++k) {
-                    Vec<T> right[COUNT];
-#pragma GCC unroll 8
-                    for (int n = 0; n < COUNT; ++n) right[n] = load(b + k * b_row + (FIRST + n) * W);
-#pragma GCC unroll 12
-                    for (int m = 0; m < TALL; ++m) {
-                        const Vec<T> left = all(a[m * row + k * column]);
-#pragma GCC unroll 8
-                        for (int n = 0; n < COUNT; ++n) sum[m][FIRST + n] += left * right[n];
-                    }
-                }
-        };
-        switch (stair.column / W * 4 + stair.columns / W) {
-            case 1: climb(Neighbors<0, 1>()); break;
-            case 2: climb(Neighbors<0, 2>()); break;
-            case 3: climb(Neighbors<0, 3>()); break;
-            case 4: climb(Neighbors<0, 4>()); break;
-            case 5: climb(Neighbors<1, 1>()); break;
-            case 6: climb(Neighbors<1, 2>()); break;
-            case 7: climb(Neighbors<1, 3>()); break;
-            case 9: climb(Neighbors<2, 1>()); break;
-            case 10: climb(Neighbors<2, 2>()); break;
-            default: climb(Neighbors<3, 1>()); break;
+    with_sums<T, TALL, WIDE, true>(c, c_row, [&](auto& sum) __attribute__((always_inline)) {
+        for (int64_t s = 0; s < count; ++s) {
+            const Stair& stair = stairs[s];
+            auto climb = [&]<int FIRST, int COUNT>(Neighbors<FIRST, COUNT>) __attribute__((always_inline)) {
+                if constexpr (FIRST + COUNT <= WIDE)
+                    add_products<false, FIRST, COUNT, T>(sum, stair.start, stair.stop, a, row, column, b, b_row, nullptr);
+            };
+            switch (stair.column / W * 4 + stair.columns / W) {
+                case 1: climb(Neighbors<0, 1>()); break;
+                case 2: climb(Neighbors<0, 2>()); break;
+                case 3: climb(Neighbors<0, 3>()); break;
+                case 4: climb(Neighbors<0, 4>()); break;
+                case 5: climb(Neighbors<1, 1>()); break;
+                case 6: climb(Neighbors<1, 2>()); break;
+                case 7: climb(Neighbors<1, 3>()); break;
+                case 9: climb(Neighbors<2, 1>()); break;
+                case 10: climb(Neighbors<2, 2>()); break;
+                default: climb(Neighbors<3, 1>()); break;
+            }
         }
-    }
-#pragma GCC unroll 12
-    for (int m = 0; m < TALL; ++m)
-#pragma GCC unroll 8
-        for (int n = 0; n < WIDE; ++n) store(c + m * c_row + n * W, sum[m][n]);
+    });
 }
 
 // C (rows x at most WIDE vectors) += A B, where each stretch of the depth goes to some of the columns alone: stairs of
