@@ -1,7 +1,6 @@
 """Large tensors on the CPU, in large pages: fresh memory costs a page fault for each 2 MiB, not for each 4 KiB."""
 
 import contextlib
-import math
 import mmap
 
 import torch
@@ -12,13 +11,13 @@ FRESH = 1 << 25  # bytes from which on glibc asks the system for each allocation
 CAN = hasattr(mmap, "MADV_HUGEPAGE")  # Linux
 
 
-def empty(*sizes: int, dtype: torch.dtype) -> Tensor:
-    """A new tensor, not filled; in large pages where its memory comes fresh from the system anyway."""
-    numbers = math.prod(sizes)
-    if CAN and numbers * dtype.itemsize >= FRESH:
-        with contextlib.suppress(OSError):  # no memory: PyTorch says so
-            return _mapped(numbers, dtype).resize_(sizes)  # no view, of which autograd would take note
-    return torch.empty(sizes, dtype=dtype, device="cpu")
+def empty(like: Tensor, sizes: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+    """A new tensor on the CPU, as another is, not filled; in large pages where it takes fresh memory anyway."""
+    made = like.new_empty(sizes, dtype=dtype)
+    if CAN and made.nbytes >= FRESH:  # none of which has been touched
+        with contextlib.suppress(OSError):
+            return _mapped(made.numel(), made.dtype).resize_(sizes)  # no view, of which autograd would take note
+    return made
 
 
 def _mapped(numbers: int, dtype: torch.dtype) -> Tensor:

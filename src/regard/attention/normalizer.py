@@ -189,6 +189,11 @@ def constant(x: Tensor) -> Tensor:
     return x if torch.compiler.is_compiling() else forward_ad.unpack_dual(x).primal
 
 
+def sink_of(normalizer: Normalizer) -> Tensor | None:
+    """The logits that join the sums of a row when all else is done; None for none."""
+    return normalizer.sink if isinstance(normalizer, Softmax) else None
+
+
 def finite(x: Tensor) -> Tensor:
     """0 in place of -inf: a row that sees nothing is shifted by nothing."""
     return torch.where(x == -torch.inf, 0.0, x)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from regard.attention.call import Call
 from regard.attention.dropout import keep_scale
 from regard.attention.formula import masked_scores, mix, shield, with_prior
-from regard.attention.normalizer import Sigmoid, Softmax, Statistic, finite
+from regard.attention.normalizer import Sigmoid, Softmax, Statistic, finite, sink_of
 from regard.attention.spec import AttentionSpec
 from regard.attention.summary import Frame, Merger, Seen, Summary, collect, contributions, sum_axes, sum_shapes
 from regard.attention.tile_sum import Output, any_dual, differentiable, gradient_sum, part, pull, tile_sum
@@ -31,9 +31,8 @@ def compute(call: Call, core: "Core | None" = None, summaries: "Summaries | None
     `core` gives the output and statistic of a call whose softmax has no sink, `summaries` what is asked for besides,
     given each row's statistic; by default both go by tiles.
     """
-    normalizer, sink = call.spec.normalizer, None
-    if isinstance(normalizer, Softmax) and normalizer.sink is not None:  # joins at the end: a rescaling of each row
-        sink = normalizer.sink
+    normalizer, sink = call.spec.normalizer, sink_of(call.spec.normalizer)
+    if isinstance(normalizer, Softmax) and sink is not None:  # joins at the end: a rescaling of each row
         spec = AttentionSpec(**{**call.spec.arguments(), "normalizer": Softmax(prior=normalizer.prior)})
         call = call.with_spec(spec)
     output, row = (core or by_tiles)(call)

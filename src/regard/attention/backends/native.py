@@ -5,7 +5,6 @@ PyTorch's own operations, which carry their gradients. Derivatives beyond the fi
 through the tiles of `tiled.py`.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast, final
@@ -20,7 +19,7 @@ from regard.attention.call import Call
 from regard.attention.in_graph import EAGER, run_in_graph
 from regard.attention.large_pages import empty
 from regard.attention.native_mask import ALL, SIDE, NativeMask, Part, native_mask, native_parts
-from regard.attention.normalizer import Entmax, Normalizer, Sigmoid, Softmax, Sparsemax, Statistic, finite
+from regard.attention.normalizer import Entmax, Normalizer, Sigmoid, Softmax, Sparsemax, Statistic, finite, sink_of
 from regard.attention.pattern import Full
 from regard.attention.prior import Gaussian
 from regard.attention.score import Additive, Dot, Score
@@ -35,7 +34,6 @@ CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3
 ACTIVATIONS = ("tanh", "relu", "sigmoid")
 NORMALIZERS = {Softmax: 0, Sigmoid: 1, Entmax: 2, Sparsemax: 2}
 MOST_BIAS = 1 << 26  # numbers of a bias's gradient, which is kept for each head and sequence before it is added up
-SMALL = 1 << 16  # numbers of an output
 View = tuple[int, int, int, int, int]  # address and strides
 NOTHING: View = (0, 0, 0, 0, 0)
 
@@ -97,7 +95,7 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
     if call.spec is PLAIN and call.summary is None and not graded:
         return _plain(call), None
     plain = _with_products(call)
-    found = None if graded or _has_sink(plain) else _at_once(plain)
+    found = None if graded or sink_of(call.spec.normalizer) is not None else _at_once(plain)
     output, seen = found or compute(plain, _core, _summaries)
     return output.to(call.query.dtype), seen
 
@@ -154,7 +152,7 @@ def _computed(call: Call, *, listed: bool) -> _Computed:
     whether sparse weights are listed, so that the backward pass needs no scores where there are few.
     """
     parts = native_parts(call)
-    statistic = torch.empty(*call.query.shape[:3], 2, dtype=call.dtype, device=CPU)
+    statistic = _statistic(call)
     listed = listed and call.query.dtype == torch.float32 and isinstance(call.spec.normalizer, Entmax | Sparsemax)
     lists = [_list(call, part) if listed else None for part in parts]
     output = _forward(call, parts, statistic, lists)
@@ -200,11 +198,6 @@ class _Attention(torch.autograd.Function):
         return (None, *_backward(call, ctx.parts, ctx.lists, output, statistic, d_output, d_level, needed))
 
 
-def _has_sink(call: Call) -> bool:
-    """Whether something joins the sums of a row when the kernels are done with it."""
-    return isinstance(call.spec.normalizer, Softmax) and call.spec.normalizer.sink is not None
-
-
 def _at_once(call: Call) -> tuple[Tensor, Seen | None] | None:
     """The output, and what a summary asks for from the same scores; None where one comes after the other."""
     summary, parts = call.summary, native_parts(call)
@@ -212,10 +205,8 @@ def _at_once(call: Call) -> tuple[Tensor, Seen | None] | None:
         return _forward(call, parts, None, [None] * len(parts)), None
     if len(parts) > 1 or not _passes(summary):
         return None
-    output = empty(*call.query.shape[:3], call.value.shape[3], dtype=call.query.dtype)
-    statistic = torch.empty(*call.query.shape[:3], 2, dtype=call.dtype, device=CPU)
-    found = _room(call, summary)
-    _summarize(call, summary, parts[0].mask, output, statistic, found, alone=False)
+    output, statistic, found = _output(call), _statistic(call), _room(call, summary)
+    _summarize(call, summary, parts[0].mask, output, statistic, found)
     return output, replace(found, log_sum_exp=statistic.sum(-1)) if summary.log_sum_exp else found
 
 
@@ -224,7 +215,7 @@ def _summaries(call: Call, summary: Summary, row: Statistic) -> Seen:
     found = _room(call, summary)
     if _passes(summary):
         statistic = torch.cat([row.shift, row.level], -1)
-        _summarize(call, summary, native_mask(call), call.query, statistic, found, alone=True)
+        _summarize(call, summary, native_mask(call), None, statistic, found)
     return replace(found, log_sum_exp=(row.shift + row.level).squeeze(-1)) if summary.log_sum_exp else found
 
 
@@ -249,16 +240,16 @@ def _room(call: Call, summary: Summary) -> Seen:
         top_keys=room(k > 0, rows, k, dtype=torch.int64),
         top_weights=room(k > 0, rows, k),
         grid=room(summary.grid is not None, *grid),
-        weights=empty(batch, heads, rows, columns, dtype=call.dtype) if summary.weights else None,
+        weights=empty(call.query, (batch, heads, rows, columns), call.dtype) if summary.weights else None,
     )
 
 
 def _summarize(
-    call: Call, summary: Summary, mask: NativeMask, output: Tensor, statistic: Tensor, found: Seen, *, alone: bool
+    call: Call, summary: Summary, mask: NativeMask, output: Tensor | None, statistic: Tensor, found: Seen
 ) -> None:
-    """`alone`: the output and the statistics are there already."""
+    """Fills what is found, and output and statistic before; without an output, the statistic is there already."""
     kernels.module().summarize(
-        *_problem(call, mask, output, statistic), alone,
+        *_problem(call, mask, output, statistic),
         _address(found.entropy), _address(found.expected_key), _address(found.key_variance), _address(found.key_mass),
         summary.top_k, _address(found.top_keys), _address(found.top_weights),
         _address(found.grid), *(summary.grid or (0, 0)), _address(found.weights), call.key_start,
@@ -266,7 +257,7 @@ def _summarize(
 
 
 def _forward(call: Call, parts: list[Part], statistic: Tensor | None, lists: list[Tensor | None]) -> Tensor:
-    output = empty(*call.query.shape[:3], call.value.shape[3], dtype=call.query.dtype)
+    output = _output(call)
     for part, weighed in zip(parts, lists, strict=True):
         problem = _problem(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part))
         kernels.module().forward(*problem, _address(weighed))
@@ -275,14 +266,22 @@ def _forward(call: Call, parts: list[Part], statistic: Tensor | None, lists: lis
 
 def _plain(call: Call) -> Tensor:
     """The output of a call with nothing special, by few arguments: for a small one they take longer than the kernel."""
-    sizes = (*call.query.shape[:3], call.value.shape[3])
-    small = math.prod(sizes) < SMALL  # then the choice of a device by name costs something, too
-    output = call.query.new_empty(sizes) if small else empty(*sizes, dtype=call.query.dtype)
+    output = _output(call)
     kernels.module().plain(*_tensors(call, output), call.query.shape[3] ** -0.5, torch.get_num_threads())
     return output
 
 
-def _tensors(call: Call, output: Tensor) -> tuple[int, tuple[int, ...], View, View, View, View]:
+def _output(call: Call) -> Tensor:
+    batch, heads, rows, _ = call.query.shape
+    return empty(call.query, (batch, heads, rows, call.value.shape[3]))
+
+
+def _statistic(call: Call) -> Tensor:
+    """Room for the two numbers of each row."""
+    return call.query.new_empty(*call.query.shape[:3], 2, dtype=call.dtype)
+
+
+def _tensors(call: Call, output: Tensor | None) -> tuple[int, tuple[int, ...], View, View, View, View]:
     """The type, the sizes, and where the tensors lie."""
     query, key, value = call[:3]
     (batch, heads, rows, dim), (_, groups, columns, value_dim) = query.shape, value.shape
@@ -316,7 +315,7 @@ def _backward(
     """The gradients of query, key, value and what the values hold, in the order of `spec.held`."""
     spec, dtype = call.spec, call.dtype
     (batch, heads, rows, _), columns = call.query.shape, call.key.shape[2]
-    d_query, d_key, d_value = (empty(*x.shape, dtype=x.dtype) for x in (call.query, call.key, call.value))
+    d_query, d_key, d_value = (empty(x, x.shape) for x in (call.query, call.key, call.value))
     normalizer, bias = spec.normalizer, spec.bias
     counts = [0 if part is None else len(part.held) for part in (spec.score, normalizer, spec.pattern, bias)]
     at = 3 + counts[0]
@@ -377,7 +376,7 @@ def _summed(gradient: Tensor, of: Any) -> Tensor:
     return gradient.sum_to_size(shape).reshape(of.shape).to(of.dtype)
 
 
-def _problem(call: Call, mask: NativeMask, output: Tensor, statistic: Tensor | None) -> tuple[Any, ...]:
+def _problem(call: Call, mask: NativeMask, output: Tensor | None, statistic: Tensor | None) -> tuple[Any, ...]:
     """The arguments of the kernels. What they point to must outlive the call: it is kept in the last of them."""
     spec, dtype = call.spec, call.dtype
     (batch, heads, rows, dim), columns = call.query.shape, call.key.shape[2]
@@ -445,7 +444,7 @@ def _seen(call: Call) -> tuple[Tensor, Tensor]:
         torch.zeros(batch, heads, rows, 1, dtype=torch.bool, device=CPU),
         torch.zeros(batch, groups, columns, 1, dtype=torch.bool, device=CPU),
     )
-    problem = _problem(call._replace(spec=AttentionSpec(pattern=call.spec.pattern)), mask, call.query, None)
+    problem = _problem(call._replace(spec=AttentionSpec(pattern=call.spec.pattern)), mask, None, None)
     kernels.module().seen(*problem, queries.data_ptr(), keys.data_ptr())
     return queries, keys
 
