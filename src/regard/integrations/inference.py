@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from regard.integrations.lazy_mask import LazyMask
 from regard.integrations.masks import make_mask
-from regard.integrations.transformers import NOT_OF_THE_WEIGHTS, OLDEST, attention, wants_weights
+from regard.integrations.transformers import attention, is_old, may_change_weights, register, wants_weights
 from regard.layers.fast_linear import accelerate_linear, restore_linear
 from regard.layers.linear import fast
 
 NAME = "regard-inference"
-KNOWN = NOT_OF_THE_WEIGHTS | {"scaling", "is_causal", "position_bias"}  # what attention here takes
+TAKEN = {"dropout", "is_causal", "position_bias", "scaling"}  # by both attentions
 LEAST, LEAST_DENSE = 64, 128  # queries: fewer gain little; the latter with a mask or bias of L x S numbers
 Anyones = TypeVar("Anyones", bound=nn.Module)
 
@@ -35,7 +35,7 @@ def accelerate(module: Anyones, *, dtype: torch.dtype | None = None) -> Anyones:
     Attention: a model of the library `transformers`, version 5 and later, whose attention is "sdpa" all over, runs it
     through `attend` in `torch.no_grad()` or `torch.inference_mode()`, from 64 queries on; its configuration then calls
     it "regard-inference", and so does every other model that has the same object as its configuration. Elsewhere, and
-    where there are no kernels, it runs as before.
+    where there are no kernels but the plainest, it runs as before.
 
     Parameters, names, `state_dict` and gradients stay as they are.
 
@@ -87,9 +87,7 @@ class Registered:
     """Held by a model whose configuration names the attention here, so that the name is known where it is unpickled."""
 
     def __init__(self) -> None:
-        library = sys.modules["transformers"]
-        library.AttentionInterface.register(NAME, _attention)
-        library.AttentionMaskInterface.register(NAME, _mask)
+        register(NAME, _attention, _mask)
 
     def __reduce__(self) -> tuple[type["Registered"], tuple[()]]:
         return Registered, ()
@@ -98,7 +96,7 @@ class Registered:
 def _models(module: nn.Module) -> Iterator[Any]:
     """The models of `transformers` that do not stand in another."""
     library: Any = sys.modules.get("transformers")  # a model of it has been made only where it has been imported
-    if library is None or int(library.__version__.partition(".")[0]) < OLDEST:
+    if library is None or is_old(library):
         return
     if isinstance(module, library.PreTrainedModel):
         yield module
@@ -156,29 +154,24 @@ def _serves(queries: int, device: torch.device | str) -> bool:
 
 
 def _attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    **others: Any,
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **others: Any
 ) -> tuple[Tensor, Tensor | None]:
     """Attention in the library's interface for it: regard's, or the library's own by PyTorch's function."""
-    dense = attention_mask if isinstance(attention_mask, Tensor) and not isinstance(attention_mask, LazyMask) else None
-    if (
-        not _serves(query.shape[2], query.device)
-        or ((dense is not None or others.get("position_bias") is not None) and query.shape[2] < LEAST_DENSE)
-        or dropout
-        or any(type(x) is not Tensor for x in (query, key, value))
-        or any(name not in KNOWN and x is not None and x is not False for name, x in others.items())
-        or wants_weights(others)
-    ):
-        found: tuple[Tensor, Tensor | None] = sys.modules["transformers"].AttentionInterface()["sdpa"](
-            module, query, key, value, attention_mask, dropout=dropout, **others
-        )
-        return found
-    return attention(module, query, key, value, attention_mask, **others)
+    ours = (
+        _serves(query.shape[2], query.device)
+        and not (query.shape[2] < LEAST_DENSE and any(map(_is_dense, (attention_mask, others.get("position_bias")))))
+        and all(type(x) is Tensor for x in (query, key, value))
+        and not (others.get("dropout") or wants_weights(others))
+        and not any(name not in TAKEN and may_change_weights(name, x) for name, x in others.items())
+    )
+    run = attention if ours else sys.modules["transformers"].AttentionInterface()["sdpa"]
+    found: tuple[Tensor, Tensor | None] = run(module, query, key, value, attention_mask, **others)
+    return found
+
+
+def _is_dense(mask: Any) -> bool:
+    """Whether it has numbers for queries and keys in memory."""
+    return isinstance(mask, Tensor) and not isinstance(mask, LazyMask)
 
 
 def _mask(

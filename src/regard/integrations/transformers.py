@@ -1,5 +1,6 @@
 """regard as an attention implementation of the library `transformers`."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -54,13 +55,20 @@ def integrate_transformers() -> None:
         import transformers
 
         found = f"version {transformers.__version__} of `transformers` is installed"
-        old = int(transformers.__version__.partition(".")[0]) < OLDEST
+        old = is_old(transformers)
     except ImportError as error:
         found, old = f"`transformers` cannot be imported ({error})", True
     if old:
         raise UnsupportedError(f"integrate_transformers: {found}; install version {OLDEST} or later of it")
-    transformers.AttentionInterface.register(NAME, attention)
-    transformers.AttentionMaskInterface.register(NAME, make_mask)
+    register(NAME, attention, make_mask)
+
+
+def register(name: str, attention: Callable[..., Any], mask: Callable[..., Any]) -> None:
+    """Let models find an attention and the masks for it by a name."""
+    import transformers
+
+    transformers.AttentionInterface.register(name, attention)
+    transformers.AttentionMaskInterface.register(name, mask)
 
 
 def attention(
@@ -123,11 +131,21 @@ def attention(
 def _check_others(others: dict[str, Any]) -> None:
     """Raise for what may change the weights."""
     for name, given in others.items():
-        if not (name in NOT_OF_THE_WEIGHTS or given is None or given is False):
+        if may_change_weights(name, given):
             raise UnsupportedError(
                 f'attn_implementation="{NAME}": a layer asks for attention with {name}={show(given)}, which is not '
                 'computed here; use attn_implementation="eager" or "sdpa" for this model'
             )
+
+
+def may_change_weights(name: str, given: object) -> bool:
+    """Whether an argument of the interface, beyond those that attention here has, may."""
+    return not (name in NOT_OF_THE_WEIGHTS or given is None or given is False)
+
+
+def is_old(library: Any) -> bool:
+    """Whether the library has other interfaces than these."""
+    return int(library.__version__.partition(".")[0]) < OLDEST
 
 
 def _is_causal(module: Any, given: bool | None) -> bool:
