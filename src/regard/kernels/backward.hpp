@@ -71,9 +71,9 @@ static void reweigh(const Problem& p, const Block& block, const Panel& panel, co
     } else {
         for (int64_t r = 0; r < block.padded; r += W) {
             const Vec<T> shift = load(row.shift + r), level = load(row.level + r);
-            const Span seen = panel.seen[r / HALF];
+            const Span seen = panel.seen[r / STEP];
             powers_of_columns(
-                seen.stop - seen.start, scores + seen.start * SIDE + r, [&](Vec<T> score) { return (score - shift - level) * T(LOG2E); }, [](int64_t, Vec<T>, Vec<T>) {});
+                seen.stop - seen.start, scores + seen.start * SIDE + r, [&](Vec<T> score) { return (score - shift - level) * T(LOG2E); }, [](int64_t, int, Vec<T>, Vec<T>) {});
         }
     }
     hide(block, panel, T(0), scores);

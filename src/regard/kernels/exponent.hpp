@@ -15,7 +15,7 @@ constexpr int CHAINS = 8;  // computations side by side: the latency of an opera
 constexpr int CHAINS = 4;
 #endif
 
-// 2^x of N vectors, in place, for x <= 127; exactly 0 from -126 on and exactly 1 at 0; NaN stays NaN. Step by step for all
+// 2^x of N vectors, in place, for x <= 127; exactly 0 from -126 on, or from -125.5, and exactly 1 at 0; NaN stays NaN. Step by step for all
 // of them: one after the other, each would wait for itself, since the processor looks ahead over a few vectors only.
 // The polynomial is the minimax one of degree 6 on [-1/2, 1/2], relative error 2e-9; the rest is rounding. No result is
 // denormal, which would slow down what it is multiplied with.
@@ -49,7 +49,7 @@ REGARD_INLINE void powers_of_two(Vec<float>* x) {
 #if defined(__AVX512F__)
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
-        const __mmask16 some = _mm512_cmp_ps_mask((__m512)x[i], _mm512_set1_ps(LEAST), _CMP_NLE_UQ);  // or NaN
+        const __mmask16 some = _mm512_cmp_ps_mask((__m512)whole[i], _mm512_set1_ps(LEAST), _CMP_NLE_UQ);  // or NaN
         x[i] = (Vec<float>)_mm512_maskz_scalef_ps(some, (__m512)y[i], (__m512)whole[i]);
     }
 #else

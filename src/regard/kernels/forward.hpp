@@ -41,15 +41,19 @@ struct Running {  // of the rows of a block
 // How far a score may lie above `top`: sums keep their precision, and what is summed need not be scaled for each new one.
 constexpr double HEADROOM = 8;
 
-// Scores to exponentials, in place; what was summed before is scaled by `fade` from now on. True if any fade is not 1.
-template <typename T>
+// Scores to exponentials, in place, those that a row does not see to 0; what was summed before is scaled by `fade` from
+// now on. True if any fade is not 1. Without WHOLE, where no rows of a step see a column nothing need be written.
+template <bool WHOLE, typename T>
 static bool exponentials(const Block& block, const Panel& panel, T* scores, Running<T>& run, T* fade) {
     constexpr int W = LANES<T>;
     bool faded = false;
     for (int64_t r = 0; r < block.padded; r += W) {
+        const Span seen = panel.seen[r / STEP];
+        if (panel.sight == Sight::mixed)
+            for (int64_t i = seen.start; i < seen.stop; ++i)
+                store_where(~panel.rows[i] >> r, scores + i * SIDE + r, all(T(-INFINITE)));
         const Vec<T> before = load(run.top + r);
         Vec<T> high[4] = {before, before, before, before};  // chains, so that a maximum does not wait for the one before
-        const Span seen = panel.seen[r / HALF];
         int64_t i = seen.start;
         for (; i + 4 <= seen.stop; i += 4)
             for (int j = 0; j < 4; ++j) high[j] = larger<T>(high[j], load(scores + (i + j) * SIDE + r));
@@ -61,13 +65,14 @@ static bool exponentials(const Block& block, const Panel& panel, T* scores, Runn
         Vec<T> sums[4] = {};
         powers_of_columns(
             seen.stop - seen.start, scores + seen.start * SIDE + r, [&](Vec<T> score) { return (score - shift) * T(LOG2E); },
-            [&](int64_t column, Vec<T> x, Vec<T>) { sums[column & 3] += x; });
-        // Products of pairs read these, too.
-        for (i = 0; i < seen.start; ++i) store(scores + i * SIDE + r, Vec<T>{});
-        for (i = seen.stop; i < panel.stop - panel.start; ++i) store(scores + i * SIDE + r, Vec<T>{});
+            [&](int64_t, int chain, Vec<T> x, Vec<T>) { sums[chain & 3] += x; });
+        if constexpr (WHOLE) {
+            for (i = 0; i < seen.start; ++i) store(scores + i * SIDE + r, Vec<T>{});
+            for (i = seen.stop; i < panel.stop - panel.start; ++i) store(scores + i * SIDE + r, Vec<T>{});
+        }
         const Vec<T> sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
         const Vec<T> factor = power_of_two((before - shift) * T(LOG2E));
-        faded |= any(before != top);
+        faded |= bits_of<T>(before != top) != 0;
         store(fade + r, factor);
         store(run.total + r, load(run.total + r) * factor + sum);
         store(run.top + r, top);
@@ -116,6 +121,7 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
     Panel panel;
     const Reach reach = reach_of(p, block);
     int64_t columns = 0;  // of the strip so far
+    bool begun = false;   // the output is more than 0
     bool few = false;     // weights that are not 0: `rows` takes the output, as rows
     Nonzeros nonzeros;
     Weighed* list = weighed_by(p, block);  // or null
@@ -143,12 +149,13 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
         if (kept) std::memcpy(kept + columns * SIDE, here, sizeof(T) * size_t(count * SIDE));
         columns += count;
         if (sigmoid) sigmoids(block, count, offset_of<T>(p, block.h), scores);
-        hide(block, panel, sigmoid ? T(0) : T(-INFINITE), here);
-        if (softmax && exponentials(block, panel, scores, run, fade))
+        if (!softmax) hide(block, panel, sigmoid ? T(0) : T(-INFINITE), here);
+        if (softmax && exponentials<Kind::PAIRS>(block, panel, scores, run, fade) && begun)
             for (int64_t v = 0; v < p.value_dim; ++v)
                 for (int64_t r = 0; r < block.padded; r += W)
                     store(output + v * SIDE + r, load(output + v * SIDE + r) * load(fade + r));
         if (!whole_rows(p)) mix_panel(scores);
+        begun = true;
     });
     if (whole_rows(p)) {
         with_entmax<T>(p, block.h, [&](const auto& kind) {

@@ -118,7 +118,7 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
                 Vec<T> parts[4] = {};
                 powers_of_columns(
                     count, weights + r, [&](Vec<T> score) { return (score - shift - level) * T(LOG2E); },
-                    [&](int64_t i, Vec<T> w, Vec<T> log) { parts[i & 3] += w > T(0) ? w * log : Vec<T>{}; });
+                    [&](int64_t, int chain, Vec<T> w, Vec<T> log) { parts[chain & 3] += w > T(0) ? w * log : Vec<T>{}; });
                 entropy[r / W] -= Moments<T>::joined(parts) * T(LN2);
             }
         } else {

@@ -9,7 +9,8 @@
 namespace regard::REGARD_ISA {
 
 constexpr int64_t SIDE = 64;   // queries of a block, keys of a panel: the bits of a word
-constexpr int64_t HALF = SIDE / 2;  // queries whose columns are found together: fewer fill no register tile
+constexpr int64_t STEP = 16;   // queries, and keys, by which it is known who sees what, beside the bits of a panel
+constexpr int64_t STEPS = SIDE / STEP;
 template <int N>
 struct Count {};  // a number that the compiler knows
 
@@ -36,7 +37,10 @@ struct Panel {
     bool holes = false;  // some column between them is seen by nobody
     uint64_t rows[SIDE];  // that see each column, if mixed
     int64_t next = 0;     // where the panel that is looked at after it begins, perhaps beyond the last column
-    Span seen[SIDE / HALF];  // columns, from `start` on, that some row of a half sees, and what lies between them
+    // In steps: which of the rows see something of each of the columns, a bit each; and the columns, from `start` on, of
+    // which each of the rows see something, with what lies between them.
+    uint64_t groups[STEPS];
+    Span seen[STEPS];
 };
 
 struct Block {
@@ -86,22 +90,34 @@ static Reach reach_of(const Problem& p, const Block& block) {
     return found;
 }
 
-// What each half of the rows sees of a panel.
-static void find_seen(Panel& panel) {
+// What is known of a panel in steps.
+static void find_steps(Panel& panel) {
     const int64_t count = panel.stop - panel.start;
-    for (int64_t half = 0; half < SIDE / HALF; ++half) {
-        Span& seen = panel.seen[half] = {0, count};
-        if (panel.sight == Sight::full) continue;
-        const uint64_t rows = ones(half * HALF, (half + 1) * HALF);
-        while (seen.stop > 0 && !(panel.rows[seen.stop - 1] & rows)) --seen.stop;
-        while (seen.start < seen.stop && !(panel.rows[seen.start] & rows)) ++seen.start;
+    for (int64_t g = 0; g < STEPS; ++g) panel.seen[g] = {0, panel.sight == Sight::full ? count : 0};
+    if (panel.sight == Sight::full) return;
+    for (int64_t i = 0; i < count; i += STEP) {
+        uint64_t some = 0, groups = 0;
+        for (int64_t j = i; j < least(i + STEP, count); ++j) some |= panel.rows[j];
+        for (int64_t g = 0; g < STEPS; ++g)
+            if (some & ones(g * STEP, (g + 1) * STEP)) {
+                groups |= uint64_t(1) << g;
+                Span& seen = panel.seen[g];
+                seen = {seen.stop == 0 ? i : seen.start, least(i + STEP, count)};
+            }
+        panel.groups[i / STEP] = groups;
     }
 }
 
 // Runs `use(row, rows, columns)` for the halves of a block's rows, or for all of them if they see the same columns.
 template <typename Use>
 REGARD_INLINE void for_rows(const Block& block, const Panel& panel, const Use& use) {
-    const Span *seen = panel.seen, all_columns = seen[0];
+    constexpr int64_t HALF = SIDE / 2;  // fewer fill no register tile
+    Span seen[2];
+    for (int64_t half = 0; half < 2; ++half) {
+        const Span &a = panel.seen[2 * half], &b = panel.seen[2 * half + 1];
+        seen[half] = a.stop == 0 ? b : b.stop == 0 ? a : Span{least(a.start, b.start), most(a.stop, b.stop)};
+    }
+    const Span all_columns = seen[0];
     if (block.padded <= HALF || all_columns == seen[1]) {
         if (all_columns.start < all_columns.stop) use(int64_t(0), block.padded, all_columns);
         return;
@@ -114,25 +130,18 @@ REGARD_INLINE void for_rows(const Block& block, const Panel& panel, const Use& u
 // Runs `use(row, rows, columns)` for rectangles that hold all that rows see: steps, where the edge of a window goes through.
 template <typename Use>
 REGARD_INLINE void for_steps(const Block& block, const Panel& panel, const Use& use) {
-    constexpr int64_t STEP = 16;
-    const int64_t count = panel.stop - panel.start;
+    const int64_t count = panel.stop - panel.start, steps = (count + STEP - 1) / STEP;
     if (panel.sight == Sight::full) return use(int64_t(0), block.padded, Span{0, count});
-    auto seen_from = [&](int64_t column) {  // groups of STEP rows that see some of STEP columns: a bit each
-        uint64_t some = 0, groups = 0;
-        for (int64_t i = column; i < least(column + STEP, count); ++i) some |= panel.rows[i];
-        for (int64_t g = 0; g < SIDE / STEP; ++g) groups |= uint64_t((some & ones(g * STEP, (g + 1) * STEP)) != 0) << g;
-        return groups;
-    };
-    uint64_t groups = seen_from(0);
-    for (int64_t start = 0, stop = STEP; start < count; stop += STEP) {
-        const uint64_t next = stop < count ? seen_from(stop) : 0;
-        if (next == groups && stop < count) continue;
-        for (int64_t g = 0; g < SIDE / STEP; ++g) {  // neighboring groups
-            const int64_t first = g;
+    for (int64_t first = 0, next = 1; first < steps; ++next) {
+        const uint64_t groups = panel.groups[first];
+        if (next < steps && panel.groups[next] == groups) continue;
+        for (int64_t g = 0; g < STEPS; ++g) {  // neighboring groups
+            const int64_t from = g;
             while (groups >> g & 1) ++g;
-            if (g > first) use(first * STEP, least(g * STEP, block.padded) - first * STEP, Span{start, least(stop, count)});
+            if (g > from)
+                use(from * STEP, least(g * STEP, block.padded) - from * STEP, Span{first * STEP, least(next * STEP, count)});
         }
-        start = stop, groups = next;
+        first = next;
     }
 }
 
@@ -176,10 +185,19 @@ static void look(const Problem& p, const Block& block, const Reach& reach, int64
     }
     if (!banded && tile == Mask::FULL && !query_ids) {
         panel.sight = Sight::full;
-        find_seen(panel);
+        find_steps(panel);
         return;
     }
     const uint64_t everyone = ones(0, block.count);
+    if (tile == Mask::FULL && !query_ids && low <= high) {  // a band alone: every column of the reach is seen
+        constexpr int64_t FAR = int64_t(1) << 60;  // from which on a bound is none
+        const int64_t first = panel.start - block.first - least(high, FAR), last = panel.start - block.first - most(low, -FAR);
+        for (int64_t i = 0; i < panel.stop - panel.start; ++i)
+            panel.rows[i] = everyone & ~uint64_t(0) << most(first + i, 0) & ~uint64_t(0) >> (SIDE - 1 - least(last + i, SIDE - 1));
+        panel.sight = Sight::mixed;
+        find_steps(panel);
+        return;
+    }
     uint64_t some = 0, every = everyone, same = 0;
     int64_t first = SIDE, last = 0, last_id = 0;
     bool known = false;
@@ -214,7 +232,7 @@ static void look(const Problem& p, const Block& block, const Reach& reach, int64
         for (int64_t i = 0; i < panel.stop - panel.start; ++i) panel.holes |= panel.rows[i] == 0;
     }
     panel.sight = every == everyone ? Sight::full : Sight::mixed;
-    find_seen(panel);
+    find_steps(panel);
 }
 
 // Runs `use()` for each panel of columns of which the block sees something, after it has been looked at.
@@ -352,7 +370,8 @@ REGARD_INLINE void by_chains(int64_t count, T* scores, const Work& work) {
     for (; i < count; ++i) some(Count<1>());
 }
 
-// Columns of scores to 2^exponent(score), in place, a vector of rows each; `use` gets each with its number and exponent.
+// Columns of scores to 2^exponent(score), in place, a vector of rows each; `use` gets the number of each, its place among
+// those that are computed side by side, which the compiler knows, itself and its exponent.
 template <typename T, typename Exponent, typename Use>
 REGARD_INLINE void powers_of_columns(int64_t count, T* scores, const Exponent& exponent, const Use& use) {
     by_chains(count, scores, [&]<int N>(Count<N>, int64_t column, Vec<T>* x) {
@@ -361,7 +380,7 @@ REGARD_INLINE void powers_of_columns(int64_t count, T* scores, const Exponent& e
         for (int j = 0; j < N; ++j) exponents[j] = x[j] = exponent(x[j]);
         powers_of_two<N>(x);
 #pragma GCC unroll 8
-        for (int j = 0; j < N; ++j) use(column + j, x[j], exponents[j]);
+        for (int j = 0; j < N; ++j) use(column + j, j, x[j], exponents[j]);
     });
 }
 
