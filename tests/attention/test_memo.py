@@ -70,3 +70,43 @@ def test_a_recalled_call_keeps_gradients_and_forward_mode():
         (gradient,) = torch.autograd.grad(rg.attend(q, key, value).sum(), q)
     _, tangent = torch.func.jvp(lambda q: rg.attend(q, key, value), (query,), (torch.ones_like(query),))
     torch.testing.assert_close(tangent.sum(), gradient.sum())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"pattern": rg.Causal(), "query_start": 3},
+        {"pattern": rg.Causal() & rg.SlidingWindow(left=2)},
+        {"pattern": rg.SlidingWindow(left=1, right=0), "key_start": 7, "query_start": 9},
+        {"score": rg.Dot(scale=0.7, softcap=2.0)},
+        {"pattern": rg.Dilated(2, left=2), "score": rg.Dot(scale=1.5)},
+        {"normalizer": rg.Entmax(1.5)},
+    ],
+    ids=str,
+)
+def test_a_repeated_call_gives_the_same_bits(values):
+    first = [rg.attend(*inputs(70), **values) for _ in range(2)]
+    assert len(memo._checked) == 1
+    assert not torch.equal(*first)
+    query, key, value = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in inputs(70))  # other strides
+    repeated = rg.attend(query, key, value, **values)
+    memo._checked.clear()
+    assert torch.equal(repeated, rg.attend(query, key, value, **values))
+    torch.testing.assert_close(repeated, rg.attend(query, key, value, **values, backend="reference"))
+
+
+def test_a_shortcut_is_left_where_more_is_wanted():
+    pattern = rg.Causal()
+    query, key, value = inputs(20)
+    expected = rg.attend(query, key, value, pattern=pattern)
+    q = query.clone().requires_grad_()
+    output = rg.attend(q, key, value, pattern=pattern)
+    assert output.requires_grad
+    with torch.no_grad():
+        assert not rg.attend(q, key, value, pattern=pattern).requires_grad
+    gradient = torch.func.grad(lambda q: rg.attend(q, key, value, pattern=pattern).sum())(query)
+    torch.testing.assert_close(gradient, torch.autograd.grad(output.sum(), q)[0])
+    torch.testing.assert_close(output.detach(), expected)
+    _, tangent = torch.func.jvp(lambda q: rg.attend(q, key, value, pattern=pattern), (query,), (query,))
+    assert tangent.abs().max() > 0

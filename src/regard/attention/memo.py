@@ -2,8 +2,10 @@
 
 For a small input the checks take as long as the attention. What they read is the call's signature; what they found out
 is remembered by it. Only for calls whose outcome the signature tells: no tensor in the values, no dropout, no summary.
+A backend may know a shorter way for such calls.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,6 +17,11 @@ from regard.attention.spec import AttentionSpec
 
 MOST = 1024  # calls remembered; decoding makes one a step
 Signature = tuple[object, ...]
+Shortcut = Callable[[Tensor, Tensor, Tensor], Tensor | None]  # inputs -> output; None where it does not lead
+
+# Of the backends that know one: the shorter way for calls with the signature of this one, None if there is none. That
+# somebody looks on or wants gradients is no part of a signature.
+SHORTCUTS: dict[str, Callable[[Call], Shortcut | None]] = {}
 
 
 class Checked(NamedTuple):
@@ -23,6 +30,7 @@ class Checked(NamedTuple):
     spec: AttentionSpec
     query_start: int
     backend: str
+    shortcut: Shortcut | None
     values: tuple[object, ...]
 
 
@@ -69,4 +77,5 @@ def remember(signature: Signature, call: Call, backend: str, values: tuple[objec
         return
     if len(_checked) >= MOST:
         _checked.clear()
-    _checked[signature] = Checked(spec, call.query_start, backend, values)
+    shortcut = SHORTCUTS[backend](call) if backend in SHORTCUTS else None
+    _checked[signature] = Checked(spec, call.query_start, backend, shortcut, values)

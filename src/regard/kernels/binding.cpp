@@ -115,9 +115,10 @@ NB_MODULE(_native, module) {
         parallel(threads, [](void* data, int thread, int of) { if (thread == 0) *static_cast<int*>(data) = of; }, &found);
         return found;
     });
-    module.def("plain", [](int type, const std::array<int64_t, 7>& sizes, const Strided& query, const Strided& key, const Strided& value,
-                           const Strided& output, double scale, int threads) {
-        const Problem p = plain_problem(type, sizes, query, key, value, output, scale, threads);
+    module.def("brief", [](int type, const std::array<int64_t, 7>& sizes, const Strided& query, const Strided& key, const Strided& value,
+                           const Strided& output, double scale, double softcap, int64_t least, int64_t most, int64_t start, int threads) {
+        Problem p = plain_problem(type, sizes, query, key, value, output, scale, threads);
+        p.softcap = softcap, p.mask.least = least, p.mask.most = most, p.mask.start = start;
         nb::gil_scoped_release unlocked;
         table().forward(p);
     });

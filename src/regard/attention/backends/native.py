@@ -18,6 +18,7 @@ from regard.attention.bias import Bias, TensorBias
 from regard.attention.call import Call
 from regard.attention.in_graph import EAGER, run_in_graph
 from regard.attention.large_pages import empty
+from regard.attention.memo import SHORTCUTS
 from regard.attention.native_mask import ALL, SIDE, NativeMask, Part, native_mask, native_parts
 from regard.attention.normalizer import Entmax, Normalizer, Sigmoid, Softmax, Sparsemax, Statistic, finite, sink_of
 from regard.attention.pattern import Full
@@ -93,7 +94,7 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
     ):
         return compute(call)
     if call.spec is PLAIN and call.summary is None and not graded:
-        return _plain(call), None
+        return _Brief.of(call, NativeMask()).run(*inputs), None
     plain = _with_products(call)
     found = None if graded or sink_of(call.spec.normalizer) is not None else _at_once(plain)
     output, seen = found or compute(plain, _core, _summaries)
@@ -101,6 +102,51 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
 
 
 EAGER["native"] = _eager
+
+
+class _Brief(NamedTuple):
+    """A call that few numbers tell of: for a small one the many of others take longer than the kernel."""
+
+    type: int
+    sizes: tuple[int, ...]
+    output: tuple[int, ...]  # its sizes
+    score: tuple[float, float]  # scale and softcap
+    band: tuple[int, int, int]  # the least and the most of column - row - start, and start
+
+    @staticmethod
+    def of(call: Call, mask: NativeMask) -> "_Brief":
+        """The call with softmax of plain dot products, and a mask that is a band."""
+        score, (batch, heads, rows, dim) = call.spec.score, call.query.shape
+        assert isinstance(score, Dot)
+        scale = dim**-0.5 if score.scale is None else float(score.scale)
+        output = (batch, heads, rows, call.value.shape[3])
+        return _Brief(*_kind(call), output, (scale, score.softcap or 0.0), mask[:3])
+
+    def run(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        output = empty(query, self.output)
+        views = (_view(query), _view(key), _view(value), _view(output))
+        kernels.module().brief(self.type, self.sizes, *views, *self.score, *self.band, torch.get_num_threads())
+        return output
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:
+        """The output; None where gradients are wanted, or `torch.func` looks on."""
+        graded = torch.is_grad_enabled() and _any_grad((query, key, value))
+        return None if graded or torch._C._functorch.maybe_current_level() is not None else self.run(query, key, value)
+
+
+def _shortcut(call: Call) -> _Brief | None:
+    """For calls like this one, whose values hold no tensors: see `memo.py`."""
+    spec = call.spec
+    if not (isinstance(spec.score, Dot) and isinstance(spec.normalizer, Softmax)):
+        return None
+    if spec.normalizer.prior is not None or spec.bias is not None:
+        return None
+    parts = native_parts(call)
+    banded = len(parts) == 1 and all(x is None for x in parts[0].mask[3:])
+    return _Brief.of(call, parts[0].mask) if banded else None
+
+
+SHORTCUTS["native"] = _shortcut
 
 
 def _with_products(call: Call) -> Call:
@@ -264,13 +310,6 @@ def _forward(call: Call, parts: list[Part], statistic: Tensor | None, lists: lis
     return output
 
 
-def _plain(call: Call) -> Tensor:
-    """The output of a call with nothing special, by few arguments: for a small one they take longer than the kernel."""
-    output = _output(call)
-    kernels.module().plain(*_tensors(call, output), call.query.shape[3] ** -0.5, torch.get_num_threads())
-    return output
-
-
 def _output(call: Call) -> Tensor:
     batch, heads, rows, _ = call.query.shape
     return empty(call.query, (batch, heads, rows, call.value.shape[3]))
@@ -283,10 +322,13 @@ def _statistic(call: Call) -> Tensor:
 
 def _tensors(call: Call, output: Tensor | None) -> tuple[int, tuple[int, ...], View, View, View, View]:
     """The type, the sizes, and where the tensors lie."""
-    query, key, value = call[:3]
-    (batch, heads, rows, dim), (_, groups, columns, value_dim) = query.shape, value.shape
-    sizes = (batch, heads, groups, rows, columns, dim, value_dim)
-    return CODES[query.dtype], sizes, _view(query), _view(key), _view(value), _view(output)
+    return *_kind(call), _view(call.query), _view(call.key), _view(call.value), _view(output)
+
+
+def _kind(call: Call) -> tuple[int, tuple[int, ...]]:
+    """The type and the sizes."""
+    (batch, heads, rows, dim), (_, groups, columns, value_dim) = call.query.shape, call.value.shape
+    return CODES[call.query.dtype], (batch, heads, groups, rows, columns, dim, value_dim)
 
 
 def _of(call: Call, part: Part) -> Call:
