@@ -30,11 +30,10 @@ template <typename In, typename T, typename Kind = Products<In, T>>
 static void forward_of(const Problem& p) {
     if (is_few(p)) return few_of<In, T>(p);
     const int64_t blocks = (p.rows + SIDE - 1) / SIDE;
-    shared_out(p.batch * p.heads * blocks, most(1, least(4, p.batch * p.heads * blocks / (4 * p.threads))), p.threads,
-               [&](int64_t i) {
-                   const int64_t plane = i / blocks;
-                   forward_block<In, T, Kind>(p, make_block<T>(p, plane / p.heads, plane % p.heads, i % blocks), scratch);
-               });
+    shared_out(p.batch * p.heads * blocks, 1, p.threads, [&](int64_t i) {
+        const int64_t plane = i / blocks;
+        forward_block<In, T, Kind>(p, make_block<T>(p, plane / p.heads, plane % p.heads, i % blocks), scratch);
+    });
 }
 
 template <typename In, typename T, typename Kind = Products<In, T>>

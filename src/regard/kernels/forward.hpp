@@ -49,9 +49,7 @@ static bool exponentials(const Block& block, const Panel& panel, T* scores, Runn
     bool faded = false;
     for (int64_t r = 0; r < block.padded; r += W) {
         const Span seen = panel.seen[r / STEP];
-        if (panel.sight == Sight::mixed)
-            for (int64_t i = seen.start; i < seen.stop; ++i)
-                store_where(~panel.rows[i] >> r, scores + i * SIDE + r, all(T(-INFINITE)));
+        if (panel.sight == Sight::mixed) hide_columns(panel, r, seen, T(-INFINITE), scores);
         const Vec<T> before = load(run.top + r);
         Vec<T> high[4] = {before, before, before, before};  // chains, so that a maximum does not wait for the one before
         int64_t i = seen.start;

@@ -37,10 +37,9 @@ struct Panel {
     bool holes = false;  // some column between them is seen by nobody
     uint64_t rows[SIDE];  // that see each column, if mixed
     int64_t next = 0;     // where the panel that is looked at after it begins, perhaps beyond the last column
-    // In steps: which of the rows see something of each of the columns, a bit each; and the columns, from `start` on, of
-    // which each of the rows see something, with what lies between them.
-    uint64_t groups[STEPS];
-    Span seen[STEPS];
+    // In steps, if mixed: which of the rows see something of each of the columns, and which all of them see, a bit each.
+    uint64_t some[STEPS], every[STEPS];
+    Span seen[STEPS];  // of which columns, from `start` on, each step of rows sees something, and what lies between them
 };
 
 struct Block {
@@ -96,15 +95,18 @@ static void find_steps(Panel& panel) {
     for (int64_t g = 0; g < STEPS; ++g) panel.seen[g] = {0, panel.sight == Sight::full ? count : 0};
     if (panel.sight == Sight::full) return;
     for (int64_t i = 0; i < count; i += STEP) {
-        uint64_t some = 0, groups = 0;
-        for (int64_t j = i; j < least(i + STEP, count); ++j) some |= panel.rows[j];
-        for (int64_t g = 0; g < STEPS; ++g)
-            if (some & ones(g * STEP, (g + 1) * STEP)) {
-                groups |= uint64_t(1) << g;
-                Span& seen = panel.seen[g];
-                seen = {seen.stop == 0 ? i : seen.start, least(i + STEP, count)};
-            }
-        panel.groups[i / STEP] = groups;
+        const int64_t stop = least(i + STEP, count);
+        uint64_t some = 0, every = ~uint64_t(0);
+        for (int64_t j = i; j < stop; ++j) some |= panel.rows[j], every &= panel.rows[j];
+        uint64_t &of_some = panel.some[i / STEP] = 0, &of_every = panel.every[i / STEP] = 0;
+        for (int64_t g = 0; g < STEPS; ++g) {
+            const uint64_t rows = ones(g * STEP, (g + 1) * STEP);
+            of_every |= uint64_t((every & rows) == rows) << g;
+            if (!(some & rows)) continue;
+            of_some |= uint64_t(1) << g;
+            Span& seen = panel.seen[g];
+            seen = {seen.stop == 0 ? i : seen.start, stop};
+        }
     }
 }
 
@@ -133,8 +135,8 @@ REGARD_INLINE void for_steps(const Block& block, const Panel& panel, const Use& 
     const int64_t count = panel.stop - panel.start, steps = (count + STEP - 1) / STEP;
     if (panel.sight == Sight::full) return use(int64_t(0), block.padded, Span{0, count});
     for (int64_t first = 0, next = 1; first < steps; ++next) {
-        const uint64_t groups = panel.groups[first];
-        if (next < steps && panel.groups[next] == groups) continue;
+        const uint64_t groups = panel.some[first];
+        if (next < steps && panel.some[next] == groups) continue;
         for (int64_t g = 0; g < STEPS; ++g) {  // neighboring groups
             const int64_t from = g;
             while (groups >> g & 1) ++g;
@@ -344,13 +346,19 @@ REGARD_INLINE T offset_of(const Problem& p, int64_t h) {
     return p.offsets ? static_cast<const T*>(p.offsets)[h] : T(0);
 }
 
-// `x` where a row sees the column, else `other`.
+// `x` where a row sees the column, else `other`; for a vector of rows, and columns from the beginning of a step on.
+template <typename T>
+REGARD_INLINE void hide_columns(const Panel& panel, int64_t r, Span columns, T other, T* x) {
+    for (int64_t start = columns.start; start < columns.stop; start += STEP)
+        if (!(panel.every[start / STEP] >> (r / STEP) & 1))
+            for (int64_t i = start; i < least(start + STEP, columns.stop); ++i)
+                store(x + i * SIDE + r, where<T>(panel.rows[i] >> r, load(x + i * SIDE + r), all(other)));
+}
+
 template <typename T>
 static void hide(const Block& block, const Panel& panel, T other, T* x) {
-    constexpr int W = LANES<T>;
-    if (panel.sight != Sight::mixed) return;
-    for (int64_t i = 0; i < panel.stop - panel.start; ++i)
-        for (int64_t r = 0; r < block.padded; r += W) store_where(~panel.rows[i] >> r, x + i * SIDE + r, all(other));
+    for (int64_t r = 0; panel.sight == Sight::mixed && r < block.padded; r += LANES<T>)
+        hide_columns(panel, r, Span{0, panel.stop - panel.start}, other, x);
 }
 
 // `work` on columns of scores, vectors of as many rows as it likes: CHAINS at a time, so that none waits for another. It is

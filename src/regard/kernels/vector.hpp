@@ -198,13 +198,13 @@ REGARD_INLINE Ints<T> spread(uint64_t bits) {
     return ((Ints<T>{} + typename Types<T>::Int(bits & ((uint64_t(1) << LANES<T>) - 1))) & lane) != 0;
 }
 
-// Stores the lanes whose bit is set.
+// `x` in the lanes whose bit is set, else `other`.
 template <typename T>
-REGARD_INLINE void store_where(uint64_t bits, T* to, Vec<T> x) {
+REGARD_INLINE Vec<T> where(uint64_t bits, Vec<T> x, Vec<T> other) {
 #if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4) return _mm512_mask_storeu_ps(to, __mmask16(bits), (__m512)x);
+    if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_mask_blend_ps(__mmask16(bits), (__m512)other, (__m512)x);
 #endif
-    store(to, spread<T>(bits) ? x : load(to));
+    return spread<T>(bits) ? x : other;
 }
 
 }  // namespace regard::REGARD_ISA
