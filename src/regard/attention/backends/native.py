@@ -18,7 +18,7 @@ from regard.attention.bias import Bias, TensorBias
 from regard.attention.call import Call
 from regard.attention.in_graph import EAGER, run_in_graph
 from regard.attention.large_pages import empty
-from regard.attention.memo import SHORTCUTS
+from regard.attention.memo import SHORTCUTS, Shortcut
 from regard.attention.native_mask import ALL, SIDE, NativeMask, Part, native_mask, native_parts
 from regard.attention.normalizer import Entmax, Normalizer, Sigmoid, Softmax, Sparsemax, Statistic, finite, sink_of
 from regard.attention.pattern import Full
@@ -116,8 +116,7 @@ class _Brief(NamedTuple):
     @staticmethod
     def of(call: Call, mask: NativeMask) -> "_Brief":
         """The call with softmax of plain dot products, and a mask that is a band."""
-        score, (batch, heads, rows, dim) = call.spec.score, call.query.shape
-        assert isinstance(score, Dot)
+        score, (batch, heads, rows, dim) = cast(Dot, call.spec.score), call.query.shape
         scale = dim**-0.5 if score.scale is None else float(score.scale)
         output = (batch, heads, rows, call.value.shape[3])
         return _Brief(*_kind(call), output, (scale, score.softcap or 0.0), mask[:3])
@@ -128,13 +127,13 @@ class _Brief(NamedTuple):
         kernels.module().brief(self.type, self.sizes, *views, *self.score, *self.band, torch.get_num_threads())
         return output
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:
+    def run_alone(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:
         """The output; None where gradients are wanted, or `torch.func` looks on."""
         graded = torch.is_grad_enabled() and _any_grad((query, key, value))
         return None if graded or torch._C._functorch.maybe_current_level() is not None else self.run(query, key, value)
 
 
-def _shortcut(call: Call) -> _Brief | None:
+def _shortcut(call: Call) -> Shortcut | None:
     """For calls like this one, whose values hold no tensors: see `memo.py`."""
     spec = call.spec
     if not (isinstance(spec.score, Dot) and isinstance(spec.normalizer, Softmax)):
@@ -143,7 +142,7 @@ def _shortcut(call: Call) -> _Brief | None:
         return None
     parts = native_parts(call)
     banded = len(parts) == 1 and all(x is None for x in parts[0].mask[3:])
-    return _Brief.of(call, parts[0].mask) if banded else None
+    return _Brief.of(call, parts[0].mask).run_alone if banded else None
 
 
 SHORTCUTS["native"] = _shortcut
