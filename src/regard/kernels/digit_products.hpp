@@ -70,6 +70,7 @@ private:
 };
 
 struct DigitProducts : Products<float, float> {
+    static constexpr bool WHOLE = true;
     typedef Products<float, float> Floats;
     enum Side { KEY_ROWS, KEY_COLUMNS, VALUE_ROWS, VALUE_COLUMNS, SIDES };
 

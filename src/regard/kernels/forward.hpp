@@ -148,7 +148,7 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
         columns += count;
         if (sigmoid) sigmoids(block, count, offset_of<T>(p, block.h), scores);
         if (!softmax) hide(block, panel, sigmoid ? T(0) : T(-INFINITE), here);
-        if (softmax && exponentials<Kind::PAIRS>(block, panel, scores, run, fade) && begun)
+        if (softmax && exponentials<Kind::WHOLE>(block, panel, scores, run, fade) && begun)
             for (int64_t v = 0; v < p.value_dim; ++v)
                 for (int64_t r = 0; r < block.padded; r += W)
                     store(output + v * SIDE + r, load(output + v * SIDE + r) * load(fade + r));

@@ -9,6 +9,7 @@ namespace regard::REGARD_ISA {
 template <typename In, typename T>
 struct Products {
     static constexpr bool PAIRS = false;
+    static constexpr bool WHOLE = false;  // whether weights are read where no rows of a step see a column
     const Problem& p;
     T *key_room, *value_room;  // for copies, where keys and values cannot be read where they lie
     // Of a block: queries, and incoming gradients in the backward pass, as columns and as rows.
@@ -98,7 +99,7 @@ struct Products {
 
 // Weights and the gradients of scores are rounded to bf16 before they are multiplied, sums are floats.
 struct PairProducts {
-    static constexpr bool PAIRS = true;
+    static constexpr bool PAIRS = true, WHOLE = true;
     const Problem& p;
     const int64_t dim, value_dim;  // with what fills up
     float power = 1, rest = 1;     // the scale: a power of two, which rounds no query, and what is left
