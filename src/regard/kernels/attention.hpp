@@ -30,7 +30,8 @@ template <typename In, typename T, typename Kind = Products<In, T>>
 static void forward_of(const Problem& p) {
     if (is_few(p)) return few_of<In, T>(p);
     const int64_t blocks = (p.rows + SIDE - 1) / SIDE;
-    shared_out(p.batch * p.heads * blocks, 1, p.threads, [&](int64_t i) {
+    // At most a head at a time: of sequences of unequal lengths one may be most of the work.
+    shared_out(p.batch * p.heads * blocks, 1, blocks, p.threads, [&](int64_t i) {
         const int64_t plane = i / blocks;
         forward_block<In, T, Kind>(p, make_block<T>(p, plane / p.heads, plane % p.heads, i % blocks), scratch);
     });

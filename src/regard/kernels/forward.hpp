@@ -119,7 +119,7 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
     Panel panel;
     const Reach reach = reach_of(p, block);
     int64_t columns = 0;  // of the strip so far
-    bool begun = false;   // the output is more than 0
+    bool begun = false;   // something is in the output
     bool few = false;     // weights that are not 0: `rows` takes the output, as rows
     Nonzeros nonzeros;
     Weighed* list = weighed_by(p, block);  // or null
