@@ -7,7 +7,7 @@ through the tiles of `tiled.py`.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, cast, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -19,8 +19,19 @@ from regard.attention.call import Call
 from regard.attention.in_graph import EAGER, run_in_graph
 from regard.attention.large_pages import empty
 from regard.attention.memo import SHORTCUTS, Shortcut
+from regard.attention.native_call import (
+    CPU,
+    NORMALIZERS,
+    NOTHING,
+    Brief,
+    address,
+    arguments,
+    by_distance_table,
+    spread_view,
+    view_of,
+)
 from regard.attention.native_mask import ALL, SIDE, NativeMask, Part, native_mask, native_parts
-from regard.attention.normalizer import Entmax, Normalizer, Sigmoid, Softmax, Sparsemax, Statistic, finite, sink_of
+from regard.attention.normalizer import Entmax, Sigmoid, Softmax, Sparsemax, Statistic, finite, sink_of
 from regard.attention.pattern import Full
 from regard.attention.prior import Gaussian
 from regard.attention.score import Additive, Dot, Score
@@ -30,13 +41,7 @@ from regard.attention.tile_sum import any_dual
 from regard.attention.tiled import by_tiles, compute
 from regard.attention.value import rebuild
 
-CPU = torch.device("cpu")  # whatever the default device is
-CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
-ACTIVATIONS = ("tanh", "relu", "sigmoid")
-NORMALIZERS = {Softmax: 0, Sigmoid: 1, Entmax: 2, Sparsemax: 2}
 MOST_BIAS = 1 << 26  # numbers of a bias's gradient, which is kept for each head and sequence before it is added up
-View = tuple[int, int, int, int, int]  # address and strides
-NOTHING: View = (0, 0, 0, 0, 0)
 
 
 @final
@@ -94,7 +99,7 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
     ):
         return compute(call)
     if call.spec is PLAIN and call.summary is None and not graded:
-        return _Brief.of(call, NativeMask()).run(*inputs), None
+        return Brief.of(call, NativeMask()).run(*inputs), None
     plain = _with_products(call)
     found = None if graded or sink_of(call.spec.normalizer) is not None else _at_once(plain)
     output, seen = found or compute(plain, _core, _summaries)
@@ -104,45 +109,23 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
 EAGER["native"] = _eager
 
 
-class _Brief(NamedTuple):
-    """A call that few numbers tell of: for a small one the many of others take longer than the kernel."""
-
-    type: int
-    sizes: tuple[int, ...]
-    output: tuple[int, ...]  # its sizes
-    score: tuple[float, float]  # scale and softcap
-    band: tuple[int, int, int]  # the least and the most of column - row - start, and start
-
-    @staticmethod
-    def of(call: Call, mask: NativeMask) -> "_Brief":
-        """The call with softmax of plain dot products, and a mask that is a band."""
-        score, (batch, heads, rows, dim) = cast(Dot, call.spec.score), call.query.shape
-        scale = dim**-0.5 if score.scale is None else float(score.scale)
-        output = (batch, heads, rows, call.value.shape[3])
-        return _Brief(*_kind(call), output, (scale, score.softcap or 0.0), mask[:3])
-
-    def run(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        output = empty(query, self.output)
-        views = (_view(query), _view(key), _view(value), _view(output))
-        kernels.module().brief(self.type, self.sizes, *views, *self.score, *self.band, torch.get_num_threads())
-        return output
-
-    def run_alone(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:
-        """The output; None where gradients are wanted, or `torch.func` looks on."""
-        graded = torch.is_grad_enabled() and _any_grad((query, key, value))
-        return None if graded or torch._C._functorch.maybe_current_level() is not None else self.run(query, key, value)
-
-
 def _shortcut(call: Call) -> Shortcut | None:
-    """For calls like this one, whose values hold no tensors: see `memo.py`."""
+    """For calls like this one that want no gradients and that `torch.func` does not look on: see `memo.py`."""
     spec = call.spec
     if not (isinstance(spec.score, Dot) and isinstance(spec.normalizer, Softmax)):
         return None
     if spec.normalizer.prior is not None or spec.bias is not None:
         return None
     parts = native_parts(call)
-    banded = len(parts) == 1 and all(x is None for x in parts[0].mask[3:])
-    return _Brief.of(call, parts[0].mask).run_alone if banded else None
+    if len(parts) > 1 or any(x is not None for x in parts[0].mask[3:]):
+        return None
+    brief = Brief.of(call, parts[0].mask)
+
+    def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:
+        graded = torch.is_grad_enabled() and _any_grad((query, key, value))
+        return None if graded or torch._C._functorch.maybe_current_level() is not None else brief.run(query, key, value)
+
+    return run
 
 
 SHORTCUTS["native"] = _shortcut
@@ -294,18 +277,18 @@ def _summarize(
 ) -> None:
     """Fills what is found, and output and statistic before; without an output, the statistic is there already."""
     kernels.module().summarize(
-        *_problem(call, mask, output, statistic),
-        _address(found.entropy), _address(found.expected_key), _address(found.key_variance), _address(found.key_mass),
-        summary.top_k, _address(found.top_keys), _address(found.top_weights),
-        _address(found.grid), *(summary.grid or (0, 0)), _address(found.weights), call.key_start,
+        *arguments(call, mask, output, statistic),
+        address(found.entropy), address(found.expected_key), address(found.key_variance), address(found.key_mass),
+        summary.top_k, address(found.top_keys), address(found.top_weights),
+        address(found.grid), *(summary.grid or (0, 0)), address(found.weights), call.key_start,
     )  # fmt: skip
 
 
 def _forward(call: Call, parts: list[Part], statistic: Tensor | None, lists: list[Tensor | None]) -> Tensor:
     output = _output(call)
     for part, weighed in zip(parts, lists, strict=True):
-        problem = _problem(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part))
-        kernels.module().forward(*problem, _address(weighed))
+        given = arguments(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part))
+        kernels.module().forward(*given, address(weighed))
     return output
 
 
@@ -317,17 +300,6 @@ def _output(call: Call) -> Tensor:
 def _statistic(call: Call) -> Tensor:
     """Room for the two numbers of each row."""
     return call.query.new_empty(*call.query.shape[:3], 2, dtype=call.dtype)
-
-
-def _tensors(call: Call, output: Tensor | None) -> tuple[int, tuple[int, ...], View, View, View, View]:
-    """The type, the sizes, and where the tensors lie."""
-    return *_kind(call), _view(call.query), _view(call.key), _view(call.value), _view(output)
-
-
-def _kind(call: Call) -> tuple[int, tuple[int, ...]]:
-    """The type and the sizes."""
-    (batch, heads, rows, dim), (_, groups, columns, value_dim) = call.query.shape, call.value.shape
-    return CODES[call.query.dtype], (batch, heads, groups, rows, columns, dim, value_dim)
 
 
 def _of(call: Call, part: Part) -> Call:
@@ -377,16 +349,16 @@ def _backward(
             d_center, d_sigma = (torch.zeros(batch, heads, rows, dtype=dtype, device=CPU) for _ in range(2))
     d_level = None if d_level is None else d_level.to(dtype)
     of_bias_and_values = (
-        NOTHING if d_dense is None else _spread_view(d_dense, rows, columns),
+        NOTHING if d_dense is None else spread_view(d_dense, rows, columns),
         NOTHING if d_distance is None else (d_distance.data_ptr(), *d_distance.stride()[:2], 0, 1),
-        _address(d_vector), _address(d_parameter), _address(d_center), _address(d_sigma),
+        address(d_vector), address(d_parameter), address(d_center), address(d_sigma),
     )  # fmt: skip
     for part, weighed in zip(parts, lists, strict=True):
-        of_keys = (_view(x if part.rows is ALL else x[:, :, part.columns]) for x in (d_key, d_value))
+        of_keys = (view_of(x if part.rows is ALL else x[:, :, part.columns]) for x in (d_key, d_value))
         kernels.module().backward(
-            *_problem(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part)),
-            _view(_rows(d_output, part)), _view(_rows(d_level, part)), _view(_rows(d_query, part)), *of_keys,
-            *of_bias_and_values, _address(weighed),
+            *arguments(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part)),
+            view_of(_rows(d_output, part)), view_of(_rows(d_level, part)), view_of(_rows(d_query, part)), *of_keys,
+            *of_bias_and_values, address(weighed),
         )  # fmt: skip
     yield from (d_query, d_key, d_value)
     yield from (None if d_vector is None else _summed(d_vector, leaf.tensor) for leaf in spec.score.held)
@@ -405,7 +377,7 @@ def _backward(
     elif d_distance is not None and bias is not None:
         with torch.enable_grad():
             leaves = [leaf.tensor.detach().requires_grad_() for leaf in bias.held]
-            table = _by_distance(call, rebuild(bias, iter(leaves)))
+            table = by_distance_table(call, rebuild(bias, iter(leaves)))
             yield from torch.autograd.grad(table, leaves, d_distance.sum_to_size(table.shape))
     else:
         yield from (None for _ in range(counts[3]))
@@ -417,66 +389,6 @@ def _summed(gradient: Tensor, of: Any) -> Tensor:
     return gradient.sum_to_size(shape).reshape(of.shape).to(of.dtype)
 
 
-def _problem(call: Call, mask: NativeMask, output: Tensor | None, statistic: Tensor | None) -> tuple[Any, ...]:
-    """The arguments of the kernels. What they point to must outlive the call: it is kept in the last of them."""
-    spec, dtype = call.spec, call.dtype
-    (batch, heads, rows, dim), columns = call.query.shape, call.key.shape[2]
-    score, normalizer, bias = spec.score, spec.normalizer, spec.bias
-    scale, softcap = (score.scale, score.softcap) if isinstance(score, Dot) else (1.0, None)
-    vector = center = sigma = None
-    activation = 0
-    if isinstance(score, Additive):
-        vector, activation = score.vector.to(dtype).expand(heads, dim).contiguous(), ACTIVATIONS.index(score.activation)
-    dense: View = NOTHING
-    by_distance: View = NOTHING
-    kept: list[Tensor | None] = []
-    parameter = _parameter(normalizer)
-    if parameter is not None:
-        parameter = torch.as_tensor(parameter, dtype=dtype, device=CPU).expand(heads).contiguous()
-    if isinstance(normalizer, Softmax) and isinstance(normalizer.prior, Gaussian):
-        center = normalizer.prior.center.to(dtype).expand(batch, heads, rows)
-        sigma = torch.as_tensor(normalizer.prior.sigma, dtype=dtype, device=CPU).expand(heads).contiguous()
-    if isinstance(bias, TensorBias):
-        tensor = bias.tensor.to(dtype)
-        dense = _spread_view(tensor, rows, columns)
-        kept.append(tensor)
-    elif bias is not None:
-        table = _by_distance(call, bias).expand(batch, heads, -1).contiguous()
-        by_distance = (table.data_ptr(), table.stride(0), table.stride(1), 0, 1)
-        kept.append(table)
-    kept += [statistic, vector, parameter, center, sigma, *mask[3:]]
-    least, most, start, starts, lengths, query_ids, key_ids, tiles, bits = mask
-    return (
-        *_tensors(call, output), _view(statistic),
-        dim**-0.5 if scale is None else float(scale), softcap or 0.0, _address(vector), activation,
-        NORMALIZERS[type(normalizer)], _address(parameter),
-        (least, most, start, _address(starts), _address(lengths),
-         _address(query_ids), _step(query_ids), _address(key_ids), _step(key_ids),
-         _address(tiles), _step(tiles), 0 if tiles is None or tiles.shape[1] == 1 else tiles.stride(1), _address(bits)),
-        dense, by_distance,
-        NOTHING if center is None else (center.data_ptr(), *center.stride(), 0), _address(sigma), call.key_start,
-        spec.dropout, 0 if call.seed is None else int(call.seed), torch.get_num_threads(), kept,
-    )  # fmt: skip
-
-
-def _parameter(normalizer: Normalizer) -> float | Tensor | None:
-    """The number for each head that a normalizer has."""
-    if isinstance(normalizer, Entmax):
-        return normalizer.alpha
-    if isinstance(normalizer, Sigmoid):
-        return normalizer.bias
-    return 2.0 if isinstance(normalizer, Sparsemax) else None
-
-
-def _by_distance(call: Call, bias: Bias) -> Tensor:
-    """A bias by query row - key column + S - 1: (B or 1, H or 1, L + S - 1)."""
-    rows, columns, start = call.query.shape[2], call.key.shape[2], call.query_start
-    first = start[:, None] if isinstance(start, Tensor) else torch.tensor([[start]], device=CPU)
-    # row - column + S - 1 = i, so the key stands i - (S - 1) + query_start - key_start before the query
-    offset = (columns - 1 + call.key_start) - first - torch.arange(rows + columns - 1, device=CPU)
-    return cast(Tensor, bias.by_offset(offset, call.dtype))  # a bias that has none is refused
-
-
 def _seen(call: Call) -> tuple[Tensor, Tensor]:
     """Which queries see something (B, H, L, 1), and which keys are seen by some query of their group (B, G, S, 1)."""
     mask = native_mask(call)
@@ -485,32 +397,9 @@ def _seen(call: Call) -> tuple[Tensor, Tensor]:
         torch.zeros(batch, heads, rows, 1, dtype=torch.bool, device=CPU),
         torch.zeros(batch, groups, columns, 1, dtype=torch.bool, device=CPU),
     )
-    problem = _problem(call._replace(spec=AttentionSpec(pattern=call.spec.pattern)), mask, None, None)
-    kernels.module().seen(*problem, queries.data_ptr(), keys.data_ptr())
+    given = arguments(call._replace(spec=AttentionSpec(pattern=call.spec.pattern)), mask, None, None)
+    kernels.module().seen(*given, queries.data_ptr(), keys.data_ptr())
     return queries, keys
-
-
-def _view(x: Tensor | None) -> View:
-    if x is None:
-        return NOTHING
-    b, h, r, c = x.stride()
-    return x.data_ptr(), b, h, r, c
-
-
-def _spread_view(x: Tensor, rows: int, columns: int) -> View:
-    """A tensor that broadcasts to (B, H, L, S): no step along what it lacks or has once."""
-    shape, strides = (1,) * (4 - x.dim()) + tuple(x.shape), (0,) * (4 - x.dim()) + x.stride()
-    b, h, r, c = (0 if n == 1 else step for n, step in zip(shape, strides, strict=True))
-    return x.data_ptr(), b, h, r, c
-
-
-def _address(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()
-
-
-def _step(x: Tensor | None) -> int:
-    """From one sequence to the next."""
-    return 0 if x is None or x.shape[0] == 1 else x.stride(0)
 
 
 def _any_grad(tensors: Sequence[Tensor]) -> bool:
