@@ -340,6 +340,12 @@ ARGUMENTS: list[Case] = [
         UnsupportedError,
         "backend 'sdpa' does not compute this call: score: computes Dot only, not Cosine(scale=1.0); normalizer:",
     ),
+    (
+        "traced",
+        lambda: torch.jit.trace(lambda x: rg.attend(x, x, x), QUERY),
+        UnsupportedError,
+        "torch.jit.trace would make constants of what a pattern depends on; use torch.export",
+    ),
 ]
 
 CASES = INPUTS + VALUES + ARGUMENTS

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import regard as rg
 from regard import kernels
@@ -129,3 +130,12 @@ def test_compiled_dropout_drops_the_same(backend: str) -> None:
     x = inputs()[0]
     for seed in (torch.tensor(5), torch.tensor(2**40 + 1)):
         torch.testing.assert_close(compiled(x, seed=seed), layer(x, seed=seed), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "backend"), [pair for pair in PAIRS if pair[1] in NATIVE])
+def test_recorded_is_eager(name: str, backend: str) -> None:
+    """A mode sees operations only, of which a kernel's work is none by itself."""
+    attention = Model(name, backend).attention.eval()
+    for _ in range(2):  # once the call is remembered, too
+        recorded, other = make_fx(attention)(inputs()[0]), inputs()[0]
+        torch.testing.assert_close(recorded(other), attention(other), rtol=1e-5, atol=1e-5)

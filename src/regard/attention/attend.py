@@ -14,6 +14,8 @@ from regard.attention.plan import BACKENDS, Plan, choose, make_plan
 from regard.attention.score import Score
 from regard.attention.spec import PLAIN, AttentionSpec
 from regard.attention.summary import Seen, Summary
+from regard.attention.watched import traced
+from regard.errors import UnsupportedError
 
 DOT, SOFTMAX, FULL = PLAIN.score, PLAIN.normalizer, PLAIN.pattern
 
@@ -78,7 +80,8 @@ def attend(
     Raises:
         ShapeError: tensors whose shapes, dtypes or devices do not go together.
         ConfigError: an argument that is out of range, unknown, or of the wrong kind.
-        UnsupportedError: a backend that does not compute the call, or a summary that means nothing with it.
+        UnsupportedError: a backend that does not compute the call, a summary that means nothing with it, or
+            torch.jit.trace.
 
     Source: Bahdanau et al. 2014, arXiv 1409.0473, equations 5 and 6; Vaswani et al. 2017, arXiv 1706.03762,
     section 3.2.
@@ -95,6 +98,8 @@ def attend(
                 return output
             call = Call(query, key, value, known.spec, None, known.query_start, key_start, None)
             return BACKENDS[known.backend].run(call)[0]
+    if traced():
+        raise UnsupportedError("torch.jit.trace would make constants of what a pattern depends on; use torch.export")
     spec = _spec(score, normalizer, pattern, bias, dropout)
     low = _autocast(query)
     if low is None:

@@ -10,17 +10,17 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from regard.attention.call import Call
 from regard.attention.spec import AttentionSpec
+from regard.attention.watched import watched
 
 MOST = 1024  # calls remembered; decoding makes one a step
 Signature = tuple[object, ...]
 Shortcut = Callable[[Tensor, Tensor, Tensor], Tensor | None]  # inputs -> output; None where it does not lead
 
 # Of the backends that know one: the shorter way for calls with the signature of this one, None if there is none. That
-# somebody looks on or wants gradients is no part of a signature.
+# gradients are wanted is no part of a signature.
 SHORTCUTS: dict[str, Callable[[Call], Shortcut | None]] = {}
 
 
@@ -48,9 +48,8 @@ def recall(
 ) -> tuple[Signature | None, Checked | None]:
     """The signature of a call, None if it has to be checked each time; and what is known of it, None if nothing."""
     if (
-        torch.compiler.is_compiling()
+        watched()  # the choice of a backend looks for tangents
         or torch._C._is_any_autocast_enabled()
-        or forward_ad._current_level >= 0  # the choice of a backend looks for tangents
         or not type(query) is type(key) is type(value) is Tensor
         or not query.layout is key.layout is value.layout is torch.strided
         or (query_start is not None and type(query_start) is not int)  # True counts as 1 in a dictionary

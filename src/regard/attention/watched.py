@@ -4,12 +4,16 @@ import torch
 from torch.autograd import forward_ad
 
 
+def traced() -> bool:
+    """Whether torch.jit.trace does, to which sizes are tensors and whatever is read from a tensor is a constant."""
+    return not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None
+
+
+def recorded() -> bool:
+    """Whether a compiler, a tracer or a mode does: they see the operations that PyTorch knows, and nothing else."""
+    return torch.compiler.is_compiling() or traced() or torch._C._len_torch_dispatch_stack() > 0
+
+
 def watched() -> bool:
-    """Whether somebody does: then only PyTorch's own operations will do, which they know."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._len_torch_dispatch_stack() > 0
-        or forward_ad._current_level >= 0
-        or torch._C._functorch.maybe_current_level() is not None
-    )
+    """Whether anybody does: then only PyTorch's own operations will do, which they know."""
+    return recorded() or forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None

@@ -40,6 +40,7 @@ from regard.attention.summary import Seen, Summary
 from regard.attention.tile_sum import any_dual
 from regard.attention.tiled import by_tiles, compute
 from regard.attention.value import rebuild
+from regard.attention.watched import recorded
 
 MOST_BIAS = 1 << 26  # numbers of a bias's gradient, which is kept for each head and sequence before it is added up
 
@@ -80,7 +81,7 @@ class Native:
         return Cost(schedule.full_pairs + schedule.mixed_pairs, torch.get_num_threads() * numbers * call.dtype.itemsize)
 
     def run(self, call: Call) -> tuple[Tensor, Seen | None]:
-        return run_in_graph(call, self.name) if torch.compiler.is_compiling() else _eager(call)
+        return run_in_graph(call, self.name) if recorded() else _eager(call)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # a compiler would look into the import
@@ -110,7 +111,7 @@ EAGER["native"] = _eager
 
 
 def _shortcut(call: Call) -> Shortcut | None:
-    """For calls like this one that want no gradients and that `torch.func` does not look on: see `memo.py`."""
+    """For calls like this one that want no gradients: see `memo.py`."""
     spec = call.spec
     if not (isinstance(spec.score, Dot) and isinstance(spec.normalizer, Softmax)):
         return None
@@ -123,7 +124,7 @@ def _shortcut(call: Call) -> Shortcut | None:
 
     def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:
         graded = torch.is_grad_enabled() and _any_grad((query, key, value))
-        return None if graded or torch._C._functorch.maybe_current_level() is not None else brief.run(query, key, value)
+        return None if graded else brief.run(query, key, value)
 
     return run
 
