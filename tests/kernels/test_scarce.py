@@ -136,3 +136,21 @@ def test_rows_do_not_notice_those_beside(normalizer: rg.Entmax, dtype: torch.dty
     assert torch.equal(beside[1][:, :, :50], alone[1])
     assert torch.equal(beside[2], alone[2])
     assert torch.equal(beside[3], alone[3])
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS[:2], ids=str)
+@pytest.mark.parametrize(
+    "pattern", [rg.Causal() & rg.SlidingWindow(left=4), rg.SlidingWindow(left=70, right=3)], ids=str
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_panels_of_a_strip_leave_each_other_alone(normalizer: rg.Entmax, pattern: Any, dtype: torch.dtype) -> None:
+    """Where the first has a few columns: those of bf16 are packed with what fills up."""
+    torch.manual_seed(0)
+    inputs = [torch.randn(1, 2, 150, 32).to(dtype) for _ in range(3)]
+    incoming = torch.randn(1, 2, 150, 32).to(dtype)
+    how = {"normalizer": normalizer, "pattern": pattern}
+    found = results(inputs, incoming, **how, backend="native")
+    expected = results([x.float() for x in inputs], incoming.float(), **how, backend="reference")
+    limit = 1e-5 if dtype == torch.float32 else 4e-2
+    for x, y in zip(found, expected, strict=True):
+        torch.testing.assert_close(x.float(), y, rtol=limit, atol=limit * y.abs().max().item())

@@ -58,7 +58,7 @@ static void summarize_of(const Problem& p, const Summary& wanted) {
             T* kept = nullptr;
             if (together) {
                 const Reach reach = reach_of(p, block);
-                const int64_t numbers = (reach.stop - reach.start) * SIDE, bytes = numbers * int64_t(sizeof(T));
+                const int64_t numbers = reach.stop > reach.start ? (reach.stop - reach.start) * SIDE : 0, bytes = numbers * int64_t(sizeof(T));
                 if (!whole_rows(p) && bytes > 0 && bytes <= KEPT) strip.reserve(size_t(bytes)), kept = strip.take<T>(numbers);
                 forward_block<In, T, Kind>(p, block, scratch, kept);
             }

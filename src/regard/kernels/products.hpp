@@ -103,14 +103,14 @@ struct PairProducts {
     const Problem& p;
     const int64_t dim, value_dim;  // with what fills up
     float power = 1, rest = 1;     // the scale: a power of two, which rounds no query, and what is left
-    Bfloat *key_room, *value_room, *left;
+    Bfloat *key_room, *value_room, *left, *right;
     Bfloat *query, *incoming, *query_rows, *incoming_rows;
     Rows<Bfloat> key{}, value{};
     TileRegisters registers;
 
     static size_t bytes(const Problem& p) {
         const int64_t dim = round_up(p.dim, DEPTH), value_dim = round_up(p.value_dim, DEPTH);
-        return sizeof(Bfloat) * size_t(SIDE * (3 * (dim + value_dim) + most(most(dim, value_dim), SIDE))) + 1024;
+        return sizeof(Bfloat) * size_t(SIDE * (3 * (dim + value_dim) + most(most(dim, value_dim), SIDE) + SIDE)) + 1024;
     }
 
     PairProducts(const Problem& p, Scratch& scratch)
@@ -118,7 +118,7 @@ struct PairProducts {
         auto take = [&](int64_t columns) { return scratch.take<Bfloat>(SIDE * columns); };
         key_room = take(dim), value_room = take(value_dim);
         query = take(dim), query_rows = take(dim), incoming = take(value_dim), incoming_rows = take(value_dim);
-        left = take(most(most(dim, value_dim), SIDE));
+        left = take(most(most(dim, value_dim), SIDE)), right = take(SIDE);
         int exponent = 0;
         if (frexp(p.scale, &exponent) != 0 && isfinite(p.scale) && exponent > -100 && exponent < 100)
             power = float(ldexp(1.0, exponent - 1));
@@ -153,11 +153,10 @@ struct PairProducts {
     void of_weights(const Block& block, const Panel& panel, float* to) const {
         by_depth(block, panel, value, value_dim, incoming, to);
     }
-    // What is given to these two is no more there afterwards.
-    void mix(const Block& block, const Panel& panel, float* weights, float* to) const {
+    void mix(const Block& block, const Panel& panel, const float* weights, float* to) const {
         by_columns(block, panel, value, p.value_dim, weights, to);
     }
-    void of_queries(const Block& block, const Panel& panel, float* gradient, float* to) const {
+    void of_queries(const Block& block, const Panel& panel, const float* gradient, float* to) const {
         by_columns(block, panel, key, p.dim, gradient, to);
     }
     void of_values(const Block& block, const Panel& panel, const float* weights, float* to, int64_t row) const {
@@ -176,10 +175,9 @@ struct PairProducts {
                                     right + 2 * r, 2 * SIDE, to + first * SIDE + r, SIDE);
         });
     }
-    void by_columns(const Block& block, const Panel& panel, const Rows<Bfloat>& rows, int64_t width, float* with,
+    void by_columns(const Block& block, const Panel& panel, const Rows<Bfloat>& rows, int64_t width, const float* with,
                     float* to) const {
         const int64_t count = panel.stop - panel.start;
-        Bfloat* right = reinterpret_cast<Bfloat*>(with);
         pairs_of(with, SIDE, count, block.padded, right, 2 * SIDE);
         turned(rows, count, width, left);
         product_of_pairs<true>(round_up(width, GROUP), block.padded, round_up(count, DEPTH), left, SIDE, right, 2 * SIDE, to,
