@@ -110,3 +110,11 @@ def test_a_shortcut_is_left_where_more_is_wanted():
     torch.testing.assert_close(output.detach(), expected)
     _, tangent = torch.func.jvp(lambda q: rg.attend(q, key, value, pattern=pattern), (query,), (query,))
     assert tangent.abs().max() > 0
+
+
+def test_views_of_the_other_sign_are_read_as_what_they_are():
+    query, key, value = inputs(20)
+    expected = rg.attend(query, key, -value)
+    for _ in range(2):
+        torch.testing.assert_close(rg.attend(query, key, torch._neg_view(value)), expected)
+        torch.testing.assert_close(rg.attend(torch._neg_view(query), -key, -value), expected)

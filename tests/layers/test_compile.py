@@ -1,9 +1,12 @@
 """Compiled and exported, a model with the layer is what it is in eager mode."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
 
 import regard as rg
 from regard import kernels
@@ -139,3 +142,41 @@ def test_recorded_is_eager(name: str, backend: str) -> None:
     for _ in range(2):  # once the call is remembered, too
         recorded, other = make_fx(attention)(inputs()[0]), inputs()[0]
         torch.testing.assert_close(recorded(other), attention(other), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", NATIVE)
+def test_derivatives_in_a_mode_are_eager_ones(backend: str) -> None:
+    """Of `torch.func`, forward mode, and second ones: which one operation of a graph has no rules for."""
+    query, key, value = torch.randn(3, 1, 2, 9, 4, dtype=torch.float64)
+
+    def total(query: Tensor) -> Tensor:
+        return rg.attend(query, key, value, pattern=CAUSAL, backend=backend).square().sum()
+
+    def second(query: Tensor) -> Tensor:
+        query = query.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(total(query), query, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), query)[0]
+
+    gradient, expected = torch.func.grad(total)(query), second(query)
+    torch.testing.assert_close(make_fx(torch.func.grad(total))(query)(query), gradient)
+    with FlopCounterMode(display=False):
+        torch.testing.assert_close(torch.func.grad(total)(query), gradient)
+        torch.testing.assert_close(torch.func.jvp(total, (query,), (torch.ones_like(query),))[1], gradient.sum())
+        torch.testing.assert_close(second(query), expected)
+
+
+@pytest.mark.parametrize("backend", NATIVE)
+def test_what_has_no_numbers_has_a_size(backend: str) -> None:
+    with FakeTensorMode():
+        query = torch.randn(1, 2, 9, 4)
+        assert rg.attend(query, query, query, backend=backend).shape == query.shape
+    assert rg.attend(query, query, query, backend=backend).shape == query.shape  # outside of the mode, too
+
+
+@pytest.mark.parametrize("backend", NATIVE)
+def test_numbers_of_numpy_are_recorded(backend: str) -> None:
+    query = torch.randn(1, 2, 9, 4)
+    values = {"pattern": rg.SlidingWindow(left=np.int64(2)), "score": rg.Dot(scale=np.float32(0.5))}
+    expected = rg.attend(query, query, query, **values, backend=backend)
+    with FlopCounterMode(display=False):
+        torch.testing.assert_close(rg.attend(query, query, query, **values, backend=backend), expected)

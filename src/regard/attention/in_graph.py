@@ -16,6 +16,7 @@ from regard.attention.call import Call
 from regard.attention.literal import from_text, to_text
 from regard.attention.summary import Seen, Summary
 from regard.attention.tile_sum import pull
+from regard.attention.tiled import compute
 
 EAGER: dict[
     str, Callable[[Call], tuple[Tensor, Seen | None]]
@@ -77,7 +78,10 @@ def _names(summary: Summary) -> list[str]:
 
 
 def _results(call: Call, backend: str) -> list[Tensor]:
-    output, seen = EAGER[backend](call)
+    return _listed(call, *EAGER[backend](call))
+
+
+def _listed(call: Call, output: Tensor, seen: Seen | None) -> list[Tensor]:
     names = [] if call.summary is None else _names(call.summary)
     return [output, *(getattr(seen, name) for name in names)]
 
@@ -162,7 +166,14 @@ def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     *tensors, seed, starts = ctx.saved_tensors
     plain = ctx.plain._replace(seed=seed, starts=starts)
     live = [i for i, g in enumerate(gradients) if g is not None]
-    found = attend_backward([g for g in gradients if g is not None], live, ctx.wanted, list(tensors), *plain)
+    incoming = [g for g in gradients if g is not None]
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # the gradient is to be differentiated itself
+        call = _call(tensors, plain)
+        results = _listed(call, *compute(call))
+        pulled = pull([results[i] for i in live], [tensors[i] for i in ctx.wanted], incoming, again=True)
+        found = [torch.zeros_like(tensors[i]) if g is None else g for i, g in zip(ctx.wanted, pulled, strict=True)]
+    else:
+        found = attend_backward(incoming, live, ctx.wanted, list(tensors), *plain)
     by_input: list[Tensor | None] = [None] * len(tensors)
     for i, gradient in zip(ctx.wanted, found, strict=True):
         by_input[i] = gradient

@@ -13,8 +13,10 @@ import ast
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from regard.attention.value import Value
@@ -40,11 +42,12 @@ def _text(x: Any, integers: list[int], floats: list[float]) -> str:
         return f"{x}"
     if isinstance(x, str):
         return f"('{x}',)"
-    if isinstance(x, int):
-        integers.append(x)
+    number: Any = x.item() if isinstance(x, np.generic) else x
+    if isinstance(number, int | torch.SymInt):
+        integers.append(cast(int, number))
         return f"'{INTEGER}'"
-    if isinstance(x, float):
-        floats.append(x)
+    if isinstance(number, float | torch.SymFloat):
+        floats.append(cast(float, number))
         return f"'{FLOAT}'"
     if isinstance(x, tuple):
         return "[" + ", ".join([_text(item, integers, floats) for item in x]) + "]"

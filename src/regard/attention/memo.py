@@ -52,6 +52,9 @@ def recall(
         or torch._C._is_any_autocast_enabled()
         or not type(query) is type(key) is type(value) is Tensor
         or not query.layout is key.layout is value.layout is torch.strided
+        or query.is_neg()
+        or key.is_neg()
+        or value.is_neg()
         or (query_start is not None and type(query_start) is not int)  # True counts as 1 in a dictionary
         or not (type(key_start) is int and type(backend) is str)
     ):

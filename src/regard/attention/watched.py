@@ -1,6 +1,7 @@
 """Whether operations are looked on at, or changed: by a compiler, a tracer, a mode, `torch.func` or forward mode."""
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
 
@@ -14,6 +15,16 @@ def recorded() -> bool:
     return torch.compiler.is_compiling() or traced() or torch._C._len_torch_dispatch_stack() > 0
 
 
+def wrapped(x: Tensor) -> bool:
+    """Whether a tensor's class has operations of its own: it may have no numbers, as a fake one outside of its mode."""
+    return type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__
+
+
+def transformed() -> bool:
+    """Whether forward mode or `torch.func` look on, for which a kernel as one operation has no rule."""
+    return forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
+
+
 def watched() -> bool:
     """Whether anybody does: then only PyTorch's own operations will do, which they know."""
-    return recorded() or forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
+    return recorded() or transformed()

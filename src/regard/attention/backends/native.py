@@ -40,7 +40,7 @@ from regard.attention.summary import Seen, Summary
 from regard.attention.tile_sum import any_dual
 from regard.attention.tiled import by_tiles, compute
 from regard.attention.value import rebuild
-from regard.attention.watched import recorded
+from regard.attention.watched import recorded, transformed, wrapped
 
 MOST_BIAS = 1 << 26  # numbers of a bias's gradient, which is kept for each head and sequence before it is added up
 
@@ -81,7 +81,11 @@ class Native:
         return Cost(schedule.full_pairs + schedule.mixed_pairs, torch.get_num_threads() * numbers * call.dtype.itemsize)
 
     def run(self, call: Call) -> tuple[Tensor, Seen | None]:
-        return run_in_graph(call, self.name) if recorded() else _eager(call)
+        if torch.compiler.is_compiling():
+            return run_in_graph(call, self.name)
+        if recorded() or any(map(wrapped, call[:3])):
+            return compute(call) if transformed() else run_in_graph(call, self.name)
+        return _eager(call)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # a compiler would look into the import
@@ -91,6 +95,9 @@ def _missing() -> str | None:
 
 
 def _eager(call: Call) -> tuple[Tensor, Seen | None]:
+    if any(x.is_neg() for x in call[:3]):  # what lies in memory has the other sign
+        query, key, value = (x.resolve_neg() for x in call[:3])
+        call = call._replace(query=query, key=key, value=value)
     inputs = [call.query, call.key, call.value, *(leaf.tensor for leaf in call.spec.held)]
     graded = torch.is_grad_enabled() and _any_grad(inputs)
     if (
