@@ -119,7 +119,7 @@ def _step(x: Tensor | None) -> int:
 class Brief(NamedTuple):
     """A call that few numbers tell of: for a small one the many of others take longer than the kernel."""
 
-    type: int
+    code: int  # of the type
     sizes: tuple[int, ...]
     output: tuple[int, ...]  # its sizes
     score: tuple[float, float]  # scale and softcap
@@ -136,5 +136,5 @@ class Brief(NamedTuple):
     def run(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         output = empty(query, self.output)
         views = (view_of(query), view_of(key), view_of(value), view_of(output))
-        kernels.module().brief(self.type, self.sizes, *views, *self.score, *self.band, torch.get_num_threads())
+        kernels.module().brief(self.code, self.sizes, *views, *self.score, *self.band, torch.get_num_threads())
         return output

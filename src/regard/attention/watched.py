@@ -12,7 +12,11 @@ def traced() -> bool:
 
 def recorded() -> bool:
     """Whether a compiler, a tracer or a mode does: they see the operations that PyTorch knows, and nothing else."""
-    return torch.compiler.is_compiling() or traced() or torch._C._len_torch_dispatch_stack() > 0
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
 
 
 def wrapped(x: Tensor) -> bool:

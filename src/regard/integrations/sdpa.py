@@ -17,6 +17,7 @@ from regard.attention.check import is_number
 from regard.attention.pattern import Causal
 from regard.attention.score import Dot
 from regard.attention.sequence_pattern import Mask
+from regard.attention.watched import traced
 from regard.integrations.plans import run
 
 ORIGINAL = functional.scaled_dot_product_attention
@@ -179,7 +180,7 @@ def _is_transformed() -> bool:
     """Whether `torch.func` or a tracer stands between the tensors and their numbers."""
     if torch.compiler.is_compiling():
         return False
-    return torch._C._functorch.maybe_current_level() is not None or torch._C._get_tracing_state() is not None
+    return torch._C._functorch.maybe_current_level() is not None or traced()
 
 
 def _dtype(inputs: tuple[Tensor, Tensor, Tensor]) -> torch.dtype | None:

@@ -14,6 +14,7 @@ from regard.attention.score import Dot
 from regard.attention.sequence_pattern import Mask
 from regard.attention.spec import PLAIN
 from regard.attention.summary import Summary
+from regard.attention.watched import traced
 from regard.errors import UnsupportedError
 from regard.integrations.lazy_mask import LazyMask
 from regard.integrations.masks import make_mask
@@ -108,7 +109,7 @@ def attention(
         UnsupportedError: an argument that would change the weights in a way unknown here, or a graph being traced.
     """
     _check_others(others)
-    if torch._C._get_tracing_state() is not None:
+    if traced():
         raise UnsupportedError(f'attn_implementation="{NAME}" cannot be recorded by torch.jit.trace; "sdpa" can')
     if query.shape[0] != key.shape[0]:  # learned queries, say, that are the same for all sequences
         query, key, value = (x.expand(max(len(query), len(key)), -1, -1, -1) for x in (query, key, value))

@@ -15,8 +15,9 @@ constexpr int CHAINS = 8;  // computations side by side: the latency of an opera
 constexpr int CHAINS = 4;
 #endif
 
-// 2^x of N vectors, in place, for x <= 127; exactly 0 from -126 on, or from -125.5, and exactly 1 at 0; NaN stays NaN. Step by step for all
-// of them: one after the other, each would wait for itself, since the processor looks ahead over a few vectors only.
+// 2^x of N vectors, in place, for x <= 127; exactly 0 from -126 on, or from -125.5, and exactly 1 at 0; NaN stays NaN. Step
+// by step for all of them: one after the other, each would wait for itself, since the processor looks ahead over a few
+// vectors only.
 // The polynomial is the minimax one of degree 6 on [-1/2, 1/2], relative error 2e-9; the rest is rounding. No result is
 // denormal, which would slow down what it is multiplied with.
 template <int N>
