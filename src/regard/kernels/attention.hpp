@@ -58,8 +58,9 @@ static void summarize_of(const Problem& p, const Summary& wanted) {
             T* kept = nullptr;
             if (together) {
                 const Reach reach = reach_of(p, block);
-                const int64_t numbers = reach.stop > reach.start ? (reach.stop - reach.start) * SIDE : 0, bytes = numbers * int64_t(sizeof(T));
-                if (!whole_rows(p) && bytes > 0 && bytes <= KEPT) strip.reserve(size_t(bytes)), kept = strip.take<T>(numbers);
+                const int64_t columns = reach.stop > reach.start ? reach.stop - reach.start : 0;
+                const int64_t bytes = columns * SIDE * int64_t(sizeof(T));
+                if (!whole_rows(p) && bytes > 0 && bytes <= KEPT) strip.reserve(size_t(bytes)), kept = strip.take<T>(columns * SIDE);
                 forward_block<In, T, Kind>(p, block, scratch, kept);
             }
             summarize_block<In, T, Kind>(p, wanted, block, scratch, kept);

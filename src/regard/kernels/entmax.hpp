@@ -72,7 +72,7 @@ static Vec<T> threshold(const T* scores, int64_t columns, Vec<T> shift, const En
             const Vec<T> total = sum(level, &steep), next = level + kind.excess(total) / steep;
             const auto rises = next > level;
             level = rises ? next : level;
-            if (!any(rises)) break;
+            if (!bits_of<T>(rises)) break;
         }
         return level;
     }

@@ -117,15 +117,6 @@ REGARD_INLINE Vec<T> reciprocal(Vec<T> x) {
     return T(1) / x;
 }
 
-// Whether any bit is set in any lane.
-template <typename I>
-REGARD_INLINE bool any(I x) {
-    uint64_t words[BYTES / 8], found = 0;
-    std::memcpy(words, &x, BYTES);
-    for (uint64_t word : words) found |= word;
-    return found != 0;
-}
-
 template <typename T>
 REGARD_INLINE T largest(Vec<T> x) {
     T found = x[0];
