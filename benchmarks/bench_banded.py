@@ -91,7 +91,7 @@ def check(made: GPT) -> float:
     tokens = torch.randint(0, made.vocabulary.size, (2, 3 * BAND))
     whole = made(tokens).logits
     state = made.start(tokens[:, : 2 * BAND])
-    steps = [made.project(made.step(token, state)) for token in tokens[:, 2 * BAND :].split(1, 1)]
+    steps = [made.step(token, state) for token in tokens[:, 2 * BAND :].split(1, 1)]
     for layer in made.layers:
         layer.self_attention.backend = "reference"
     error = worst(made(tokens).logits, whole)

@@ -83,7 +83,7 @@ def gpt(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
     def prefill() -> Tensor:
         state = ours.start(x[:, :-1])
-        return ours.project(ours.step(x[:, -1:], state))[:, 0]
+        return ours.step(x[:, -1:], state)[:, 0]
 
     def their_prefill() -> Tensor:
         return theirs(x, use_cache=True, logits_to_keep=1).logits[:, 0]

@@ -57,9 +57,9 @@ def test_the_order_of_batches_is_random(store: PairStore) -> None:
 def test_rows_become_tensors(tmp_path: Path) -> None:
     store = PairStore.write(tmp_path / "s", [([5, 6], [7]), ([9], [10, 11, 12]), ([3], [4])])
     batch = collate(store, [1, 0], pad=0, bos=1, eos=2)
-    assert batch.source.tolist() == [[9, 2, 0], [5, 6, 2]]
-    assert batch.target_in.tolist() == [[1, 10, 11, 12], [1, 7, 0, 0]]
-    assert batch.target_out.tolist() == [[10, 11, 12, 2], [7, 2, -100, -100]]
+    assert batch.inputs.tolist() == [[9, 2, 0], [5, 6, 2]]
+    assert batch.targets.tolist() == [[1, 10, 11, 12], [1, 7, 0, 0]]
+    assert batch.labels.tolist() == [[10, 11, 12, 2], [7, 2, -100, -100]]
     assert batch.tokens == 6
     assert {x.dtype for x in batch[:3]} == {torch.int64}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from regard.decode.generate import generate, padded, twice_as_long
+from regard.decode.generate import generate, twice_as_long
 from regard.decode.search import Beam, Greedy, Sample, Search
 from regard.models.seq2seq import Vocabulary
 from regard.models.transformer import Transformer, TransformerConfig
@@ -94,6 +94,9 @@ def test_results_are_plain_values() -> None:
         assert {type(token) for token in one.tokens} <= {int}
 
 
-def test_padding() -> None:
-    words = Vocabulary(size=9, pad=8, bos=1, eos=2)
-    assert padded([[3, 4], [], [5]], words).tolist() == [[3, 4, 2], [2, 8, 8], [5, 2, 8]]
+def test_sources_are_ended_and_padded() -> None:
+    model = Toy(9)
+    model.vocabulary = Vocabulary(size=9, pad=8, bos=1, eos=2)
+    inputs, lengths = model.collate([[3, 4], [], [5]])
+    assert inputs.tolist() == [[3, 4, 2], [2, 8, 8], [5, 2, 8]]
+    assert lengths.tolist() == [3, 1, 2]

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,19 +45,24 @@ class Toy(Seq2Seq):
         self.states: list[ToyState] = []
         self.steps: list[tuple[int, ...]] = []
 
-    def encode(self, source: Tensor) -> Memory:
-        there = (source != self.vocabulary.pad)[:, :, None]
-        places = torch.arange(1, source.shape[1] + 1)[:, None]
-        sums = (self.tokens[source] * there / places).sum(1, keepdim=True)
-        return Memory(sums, self.lengths(source))
+    def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
+        lengths = self.source_lengths(inputs, lengths)
+        there = (torch.arange(inputs.shape[1]) < lengths[:, None])[:, :, None]
+        places = torch.arange(1, inputs.shape[1] + 1)[:, None]
+        sums = (self.tokens[inputs] * there / places).sum(1, keepdim=True)
+        return Memory(sums, lengths)
 
-    def decode(self, target: Tensor, memory: Memory) -> Tensor:
+    def decode(self, targets: Tensor, memory: Memory) -> Tensor:
         state = self.start(memory)
-        return torch.cat([self.step(token, state) for token in target.split(1, 1)], 1)
+        return torch.cat([self.advance(token, state) for token in targets.split(1, 1)], 1)
 
-    def project(self, features: Tensor) -> Tensor:
-        logits = features[..., :-1].tanh() @ self.out
-        logits[..., self.vocabulary.eos] += features[..., -1] - self.patience
+    @property
+    def projection(self) -> Any:
+        return self
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        logits = hidden[..., :-1].tanh() @ self.out
+        logits[..., self.vocabulary.eos] += hidden[..., -1] - self.patience
         return logits
 
     def start(self, memory: Memory) -> ToyState:
@@ -64,7 +70,7 @@ class Toy(Seq2Seq):
         self.states.append(state)
         return state
 
-    def step(self, tokens: Tensor, state: State) -> Tensor:
+    def advance(self, tokens: Tensor, state: State) -> Tensor:
         assert isinstance(state, ToyState)
         assert tokens.shape == state.states.shape[:2]
         self.steps.append(tuple(tokens.shape))
@@ -77,7 +83,7 @@ def log_probabilities(model: Seq2Seq, source: Sequence[int], target: Sequence[in
     """Of the token after each prefix of one target, (T + 1, N)."""
     words = model.vocabulary
     with torch.inference_mode():
-        output = model(torch.tensor([[*source, words.eos]]), torch.tensor([[words.bos, *target]]))
+        output = model(torch.tensor([[*source, words.eos]]), None, torch.tensor([[words.bos, *target]]))
     return output.logits[0].float().log_softmax(1)
 
 

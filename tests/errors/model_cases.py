@@ -91,14 +91,20 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ),
     ("convs2s-kernel", lambda: ConvS2SConfig(vocabulary=SMALL, kernel=4), ConfigError, "kernel=4 must be odd"),
     # tokens
-    ("tokens-list", lambda: rnn()([[1]], IDS), ShapeError, "source is [[1]]; expected token ids"),
+    ("tokens-list", lambda: rnn()([[1]], None, IDS), ShapeError, "inputs is [[1]]; expected token ids"),
     (
         "tokens-floats",
-        lambda: rnn()(IDS, torch.ones(2, 3)),
+        lambda: rnn()(IDS, None, torch.ones(2, 3)),
         ShapeError,
-        "target is torch.float32 of shape (2, 3); expected token ids, integers of shape (batch, length), not empty",
+        "expected token ids, integers of shape (batch, length), not empty",
     ),
-    ("tokens-rows", lambda: rnn()(IDS, IDS[:1]), ShapeError, "source has 2 rows and target 1; expected as many"),
+    ("tokens-rows", lambda: rnn()(IDS, None, IDS[:1]), ShapeError, "inputs has 2 rows and targets 1; expected as many"),
+    (
+        "lengths",
+        lambda: rnn()(IDS, torch.tensor([1, 2, 3]), IDS),
+        ShapeError,
+        "expected integers of shape (2,), how many inputs of each row are not padding",
+    ),
     # the registry
     ("model-name", lambda: config_from_plain("lung", {}), ConfigError, "unknown model 'lung'; did you mean 'luong'?"),
     ("model-list", lambda: config_from_plain(["rnn"], {}), ConfigError, "unknown model ['rnn']"),

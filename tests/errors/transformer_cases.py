@@ -50,11 +50,16 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("dropout-layer", lambda: Dropout(1.0), ConfigError, "Dropout: p=1.0 must be a probability"),
     (
         "transformer-tokens",
-        lambda: Transformer(config())(IDS.float(), IDS),
+        lambda: Transformer(config())(IDS.float(), None, IDS),
         ShapeError,
-        "source is torch.float32 of shape (2, 3); expected token ids",
+        "expected token ids, integers of shape (batch, length), not empty",
     ),
-    ("transformer-rows", lambda: Transformer(config())(IDS[:1], IDS), ShapeError, "source has 1 rows and target 2"),
+    (
+        "transformer-rows",
+        lambda: Transformer(config())(IDS[:1], None, IDS),
+        ShapeError,
+        "inputs has 1 rows and targets 2",
+    ),
     # attention as plain data
     (
         "attention-value",

@@ -68,10 +68,10 @@ def test_sources_are_packed_and_the_same(make: Callable[[], Any], packed: list[t
     torch.manual_seed(0)
     model = make()
     with torch.no_grad():
-        memory = model.encode(source())
+        memory = model.encode(source(), LENGTHS)
         caches = model.start(memory).memory
     assert packed == [(4, 70, 24)] * 2
-    whole = model.encode(source())
+    whole = model.encode(source(), LENGTHS)
     assert len(packed) == 2  # gradients are wanted: nothing is packed
     there = torch.arange(70) < LENGTHS[:, None]
     assert memory.states[there].allclose(whole.states[there], atol=1e-5)
@@ -104,7 +104,7 @@ def test_a_hook_anywhere_sees_sentences(make: Callable[[], Any]) -> None:
     model, seen = make(), []
     model.encoder_norm.register_forward_hook(lambda _, given, found: seen.append(found.shape))
     with torch.no_grad():
-        model.encode(source())
+        model.encode(source(), LENGTHS)
     assert seen == [(4, 70, 24)]
 
 
@@ -112,10 +112,10 @@ def test_a_hook_anywhere_sees_sentences(make: Callable[[], Any]) -> None:
 def test_the_default_device_may_be_another() -> None:
     model = transformer()
     with torch.no_grad():
-        expected = model.encode(source()).states
+        expected = model.encode(source(), LENGTHS).states
         tokens = source()
         with torch.device("meta"):
-            assert model.encode(tokens).states.equal(expected)
+            assert model.encode(tokens, LENGTHS).states.equal(expected)
 
 
 def by_name() -> Transformer:
@@ -136,9 +136,9 @@ def in_windows() -> Transformer:
 def test_other_attention_gets_the_sentences(make: Callable[[], Any], packed: list[tuple[int, ...]]) -> None:
     with torch.no_grad():
         model, usual = make(), transformer()
-        states = model.encode(source()).states
+        states = model.encode(source(), LENGTHS).states
         assert not packed
-        usual.encode(source())
+        usual.encode(source(), LENGTHS)
         assert packed == [(4, 70, 24)]
     there = torch.arange(70) < LENGTHS[:, None]
-    assert states[there].allclose(model.encode(source()).states[there], atol=1e-5)
+    assert states[there].allclose(model.encode(source(), LENGTHS).states[there], atol=1e-5)

@@ -17,6 +17,7 @@ from regard.models.gpt import GPT, GPTConfig
 from regard.models.language_model import PromptState
 from regard.models.seq2seq import Vocabulary
 from regard.models.transformer import Transformer, TransformerConfig
+from tests.models.inputs import lengths_of
 
 WORDS = Vocabulary(size=50)
 ISAS = kernels.module().isas() if kernels.missing() is None else []
@@ -58,14 +59,16 @@ def hypotheses(model: Transformer, count: int, steps: int, *, native: bool) -> T
     drawn = torch.Generator().manual_seed(1)
     source = torch.randint(3, WORDS.size, (4, 9), generator=drawn)
     source[1, 5:] = source[3, 1:] = WORDS.pad
-    state = model.start(model.encode(source))
+    state = model.start(model.encode(source, lengths_of(source, WORDS.pad)))
     set_steps(state, model, native=native)
-    found = [model.step(torch.randint(3, WORDS.size, (4, 1), generator=drawn), state)]
+    found = [model.advance(torch.randint(3, WORDS.size, (4, 1), generator=drawn), state)]
     state.reorder(torch.zeros(4, count, dtype=torch.int64))
     for number in range(steps):
         if number == 3:
             state.keep(torch.tensor([0, 1, 3]))
-        found.append(model.step(torch.randint(3, WORDS.size, (3 if number >= 3 else 4, count), generator=drawn), state))
+        found.append(
+            model.advance(torch.randint(3, WORDS.size, (3 if number >= 3 else 4, count), generator=drawn), state)
+        )
         state.reorder(torch.randint(count, found[-1].shape[:2], generator=drawn))
     return torch.cat([x.flatten() for x in found])
 
@@ -110,7 +113,7 @@ def written(model: GPT, prompt: int, steps: int, *, native: bool) -> Tensor:
     state = model.start(torch.randint(3, WORDS.size, (3, prompt), generator=drawn))
     set_steps(state, model, native=native)
     return torch.cat(
-        [model.step(torch.randint(3, WORDS.size, (3, 1), generator=drawn), state) for _ in range(steps)], 1
+        [model.advance(torch.randint(3, WORDS.size, (3, 1), generator=drawn), state) for _ in range(steps)], 1
     )
 
 
@@ -137,8 +140,8 @@ def test_a_row_does_not_depend_on_those_beside_it() -> None:
     for some, all_of_them in zip(alone.memory, together.memory, strict=True):
         some.append(*(x[4:5] for x in all_of_them.kept[:2]))
     for number in range(3):
-        one = model.step(tokens[4:5, number, None], alone)
-        assert torch.equal(one, model.step(tokens[:, number, None], together)[4:5])
+        one = model.advance(tokens[4:5, number, None], alone)
+        assert torch.equal(one, model.advance(tokens[:, number, None], together)[4:5])
 
 
 @needs_kernels
@@ -179,16 +182,16 @@ def test_an_accelerated_layer_that_keeps_its_precision_is_as_usual() -> None:
 def test_gradients_and_many_rows_go_by_the_layer() -> None:
     model = transformer(norm="pre", dropout=0.0)
     source, tokens = torch.randint(3, WORDS.size, (1, 7)), torch.randint(3, WORDS.size, (1, 1))
-    model.step(tokens, model.start(model.encode(source))).sum().backward()
+    model.advance(tokens, model.start(model.encode(source))).sum().backward()
     assert model.decoder[0].feed_forward.expand.weight.grad is not None
     many = torch.randint(3, WORDS.size, (FEW + 1, 1))
     with torch.inference_mode():
         state = model.start(model.encode(source.expand(FEW + 1, -1)))
-        found = model.step(many, state)
+        found = model.advance(many, state)
         for native in (True, False):
             alone = model.start(model.encode(source))
             set_steps(alone, model, native=native)
-            torch.testing.assert_close(model.step(many[-1:], alone), found[-1:], rtol=0, atol=2e-5)
+            torch.testing.assert_close(model.advance(many[-1:], alone), found[-1:], rtol=0, atol=2e-5)
 
 
 @needs_kernels
@@ -199,7 +202,7 @@ def test_dropout_begins_on_the_way() -> None:
     for _ in range(2):
         state = model.eval().start(torch.tensor([[5, 6]]))
         model.train()
-        found.append(model.step(torch.tensor([[7]]), state))
+        found.append(model.advance(torch.tensor([[7]]), state))
     assert not torch.equal(*found)
 
 

@@ -64,7 +64,7 @@ def greedy(model: Seq2Seq, source: Tensor) -> Tensor:
     state, tokens = model.start(model.encode(source)), torch.ones(len(source), 1, dtype=torch.int64)
     found = []
     for _ in range(LONGEST + 1):
-        tokens = model.project(model.step(tokens, state)).argmax(-1)
+        tokens = model.step(tokens, state).argmax(-1)
         found.append(tokens)
     return torch.cat(found, 1)
 
@@ -105,7 +105,7 @@ def cross_attention(model: Seq2Seq, source: Tensor, target: Tensor) -> Tensor:
 
             hooks.append(module.register_forward_pre_hook(_ask, with_kwargs=True))
             hooks.append(module.register_forward_hook(take))
-    model(source, target)
+    model(source, None, target)
     for hook in hooks:
         hook.remove()
     return torch.stack([torch.cat(parts, 1) for parts in seen.values()]).mean(0)

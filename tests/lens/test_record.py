@@ -6,6 +6,7 @@ import torch
 import regard as rg
 from regard.lens.record import record
 from tests.lens.models import PATHS, model
+from tests.models.inputs import lengths_of
 
 SOURCE = torch.tensor([[5, 6, 7, 8, 2], [9, 10, 2, 0, 0]])
 TARGET = torch.tensor([[1, 11, 12], [1, 13, 14]])
@@ -15,10 +16,10 @@ TARGET = torch.tensor([[1, 11, 12], [1, 13, 14]])
 def test_every_attention_is_seen_and_outputs_stay_the_same(name: str) -> None:
     module = model(name)
     with torch.no_grad():
-        plain = module(SOURCE, TARGET).logits
+        plain = module(SOURCE, lengths_of(SOURCE), TARGET).logits
         with record(module) as seen:
-            recorded = module(SOURCE, TARGET).logits
-        after = module(SOURCE, TARGET).logits
+            recorded = module(SOURCE, lengths_of(SOURCE), TARGET).logits
+        after = module(SOURCE, lengths_of(SOURCE), TARGET).logits
     assert torch.allclose(recorded, plain, atol=1e-5)  # another backend may answer when weights are asked for
     assert torch.equal(after, plain)
     assert list(seen) == PATHS[name]
@@ -37,13 +38,13 @@ def test_every_attention_is_seen_and_outputs_stay_the_same(name: str) -> None:
 def test_steps_are_joined_to_what_the_whole_target_gives(name: str) -> None:
     module = model(name)
     with torch.no_grad():
-        memory = module.encode(SOURCE)
+        memory = module.encode(SOURCE, lengths_of(SOURCE))
         with record(module) as whole:
             module.decode(TARGET, memory)
         with record(module) as steps:
             state = module.start(memory)
             for t in range(TARGET.shape[1]):
-                module.step(TARGET[:, t, None], state)
+                module.advance(TARGET[:, t, None], state)
     assert list(steps) == list(whole)
     for path in whole:
         assert torch.allclose(steps[path].weights, whole[path].weights, atol=1e-5), path

@@ -30,7 +30,7 @@ def test_pieces_are_merged_where_they_stand(kind: str) -> None:
     seen = look(module, tokenizer(), "container", ids)
     path = f"decoder.1.{'cross' if kind == 'cross' else 'self'}_attention"
     with torch.no_grad(), record(module) as pieces:
-        module(torch.tensor([[*tokenizer().encode("container"), 2]]), torch.tensor([[1, *ids]]))
+        module(torch.tensor([[*tokenizer().encode("container"), 2]]), None, torch.tensor([[1, *ids]]))
     expected = pieces[path].weights[0, :, first.start : first.stop].mean(1)
     if kind == "cross":
         assert torch.allclose(seen.weights[path][:, 0, 0], expected[:, :-1].sum(-1))

@@ -62,7 +62,7 @@ def test_the_equations(kernel: int) -> None:
         context = torch.softmax(d @ z.T, 1) @ values * len(SOURCE) * math.sqrt(1 / len(SOURCE))
         h = ((h + linear(held, f"decoder.{i}.context_proj", context)) * HALF + x) * HALF
     expected = linear(held, "decoder_out", h) @ held["embeddings.weight"].T + held["embeddings.output_bias"]
-    found = model(torch.tensor([SOURCE]), torch.tensor([TARGET])).logits[0]
+    found = model(torch.tensor([SOURCE]), None, torch.tensor([TARGET])).logits[0]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
 
 
@@ -91,9 +91,9 @@ def test_layers_keep_the_variance_they_start_with() -> None:
 def test_a_text_longer_than_the_positions_is_refused() -> None:
     model = ConvS2S(ConvS2SConfig(vocabulary=Vocabulary(size=N), embed_dim=4, hidden_dim=5, max_length=6)).eval()
     with pytest.raises(ShapeError, match="stand at positions 0 to 6, but there are vectors for 0 to 5"):
-        model(torch.tensor([[*SOURCE, 2]]), torch.tensor([TARGET]))
+        model(torch.tensor([[*SOURCE, 2]]), None, torch.tensor([TARGET]))
     state = model.start(model.encode(torch.tensor([SOURCE])))
     for _ in range(6):
-        model.step(torch.tensor([[4]]), state)
+        model.advance(torch.tensor([[4]]), state)
     with pytest.raises(ShapeError, match="stand at positions 6 to 6"):
-        model.step(torch.tensor([[4]]), state)
+        model.advance(torch.tensor([[4]]), state)

@@ -11,6 +11,7 @@ import regard as rg
 from regard.layers.attention_config import AttentionConfig
 from regard.models.registry import MODELS, build, config_from_plain
 from regard.models.seq2seq import Seq2Seq
+from tests.models.inputs import lengths_of
 
 N = 19
 SMALL = {
@@ -37,6 +38,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "convs2s, other values": ("convs2s", {"attention": {"score": "additive", **ENTMAX, **WINDOW}}),
 }
 SOURCE = torch.tensor([[5, 9, 3, 7, 11, 4, 2], [8, 6, 17, 2, 0, 0, 0], [12, 2, 0, 0, 0, 0, 0]])
+LENGTHS = lengths_of(SOURCE)
 TARGET = torch.tensor([[1, 13, 5, 9, 4, 16], [1, 3, 3, 18, 10, 6], [1, 7, 14, 8, 15, 12]])
 
 
@@ -52,8 +54,8 @@ def made(variant: str, dtype: torch.dtype = torch.float64) -> Seq2Seq:
 
 
 def stepped(model: Seq2Seq, source: Tensor, target: Tensor) -> Tensor:
-    state = model.start(model.encode(source))
-    return torch.cat([model.step(tokens, state) for tokens in target.split(1, 1)], 1)
+    state = model.start(model.encode(source, lengths_of(source)))
+    return torch.cat([model.advance(tokens, state) for tokens in target.split(1, 1)], 1)
 
 
 def test_every_architecture_is_here() -> None:
@@ -65,10 +67,10 @@ def test_every_architecture_is_here() -> None:
 def test_steps_are_the_whole(variant: str, dtype: torch.dtype, error: float) -> None:
     model = made(variant, dtype)
     with torch.no_grad():
-        whole = model(SOURCE, TARGET)
+        whole = model(SOURCE, LENGTHS, TARGET)
         assert whole.logits.shape == (3, 6, N)
         assert whole.logits.std() > 0.01
-        torch.testing.assert_close(stepped(model, SOURCE, TARGET), whole.features, rtol=0, atol=error)
+        torch.testing.assert_close(stepped(model, SOURCE, TARGET), whole.hidden, rtol=0, atol=error)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -80,19 +82,19 @@ def test_hypotheses_of_a_sentence_go_their_own_ways(variant: str) -> None:
     moves += [torch.tensor([[1, 2], [0, 2], [2, 0]])]
     stay = torch.tensor([2, 0])
     with torch.no_grad():
-        state, so_far = model.start(model.encode(SOURCE)), tokens[0][..., None]
-        model.step(tokens[0], state)
+        state, so_far = model.start(model.encode(SOURCE, LENGTHS)), tokens[0][..., None]
+        model.advance(tokens[0], state)
         for parents, new in zip(moves, tokens[1:], strict=True):
             state.reorder(parents)
-            found = model.step(new, state)
+            found = model.advance(new, state)
             chosen = so_far.gather(1, parents[..., None].expand(-1, -1, so_far.shape[2]))
             so_far = torch.cat([chosen, new[..., None]], 2)
         state.keep(stay)
         new = torch.randint(3, N, (2, 2))
-        found = model.step(new, state)
+        found = model.advance(new, state)
         so_far = torch.cat([so_far[stay], new[..., None]], 2)
         for k in range(2):
-            alone = model(SOURCE[stay], so_far[:, k]).features[:, -1]
+            alone = model(SOURCE[stay], lengths_of(SOURCE[stay]), so_far[:, k]).hidden[:, -1]
             torch.testing.assert_close(found[:, k], alone, rtol=0, atol=1e-10)
 
 
@@ -100,14 +102,14 @@ def test_hypotheses_of_a_sentence_go_their_own_ways(variant: str) -> None:
 def test_padding_changes_nothing(variant: str) -> None:
     model = made(variant)
     with torch.no_grad():
-        together = model(SOURCE, TARGET).features
+        together = model(SOURCE, LENGTHS, TARGET).hidden
         for i, length in enumerate((7, 4, 2)):
-            alone = model(SOURCE[i : i + 1, :length], TARGET[i : i + 1]).features
+            alone = model(SOURCE[i : i + 1, :length], None, TARGET[i : i + 1]).hidden
             torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-10)
         for parameter in model.parameters():  # whatever the vector of padding is
             if parameter.dim() == 2 and len(parameter) == N:
                 parameter[model.vocabulary.pad] += 100
-        torch.testing.assert_close(model(SOURCE, TARGET).features, together, rtol=0, atol=1e-10)
+        torch.testing.assert_close(model(SOURCE, LENGTHS, TARGET).hidden, together, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -115,13 +117,20 @@ def test_no_token_sees_those_after_it(variant: str) -> None:
     model, other = made(variant), TARGET.clone()
     other[:, 4] = 2
     with torch.no_grad():
-        torch.testing.assert_close(model(SOURCE, other).features[:, :4], model(SOURCE, TARGET).features[:, :4])
+        torch.testing.assert_close(
+            model(SOURCE, LENGTHS, other).hidden[:, :4],
+            model(SOURCE, LENGTHS, TARGET).hidden[:, :4],
+        )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_source_of_padding_alone_is_finite(variant: str) -> None:
     with torch.no_grad():
-        assert made(variant)(torch.zeros(3, 2, dtype=torch.int64), TARGET).logits.isfinite().all()
+        assert (
+            made(variant)(torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), TARGET)
+            .logits.isfinite()
+            .all()
+        )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -131,7 +140,7 @@ def test_gradients_are_slopes(variant: str) -> None:
     weights = torch.randn(3, 6, N, dtype=torch.float64)
 
     def value() -> Tensor:
-        return (torch.log_softmax(model(SOURCE, TARGET).logits, -1) * weights).sum()
+        return (torch.log_softmax(model(SOURCE, LENGTHS, TARGET).logits, -1) * weights).sum()
 
     gradients = torch.autograd.grad(value(), parameters)
     directions = [torch.randn_like(parameter) for parameter in parameters]
@@ -154,23 +163,23 @@ def test_gradients_are_slopes(variant: str) -> None:
 def test_dropout_is_for_training_only(variant: str) -> None:
     model = made(variant)
     with torch.no_grad():
-        assert torch.equal(model(SOURCE, TARGET).logits, model(SOURCE, TARGET).logits)
+        assert torch.equal(model(SOURCE, LENGTHS, TARGET).logits, model(SOURCE, LENGTHS, TARGET).logits)
         model.train()
-        assert not torch.equal(model(SOURCE, TARGET).logits, model(SOURCE, TARGET).logits)
+        assert not torch.equal(model(SOURCE, LENGTHS, TARGET).logits, model(SOURCE, LENGTHS, TARGET).logits)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_autocast(variant: str) -> None:
     """Half precision is near full precision, forward, stepwise and backward."""
     model = made(variant, torch.float32)
-    exact = model(SOURCE, TARGET).features
+    exact = model(SOURCE, LENGTHS, TARGET).hidden
     with torch.autocast("cpu", torch.bfloat16):
-        output = model(SOURCE, TARGET)
+        output = model(SOURCE, LENGTHS, TARGET)
         with torch.no_grad():
             steps = stepped(model, SOURCE, TARGET)
     output.logits.float().square().mean().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
-    for found in (output.features, steps):
+    for found in (output.hidden, steps):
         assert (found.float() - exact).abs().max() < 0.1 * exact.abs().max()
 
 
@@ -179,7 +188,7 @@ def test_attention_can_be_seen_from_outside(variant: str) -> None:
     """As the lens does it: ask by a pre-hook, take the answer off by a hook; outputs stay as they are."""
     model, seen = made(variant), {}
     with torch.no_grad():
-        plain = model(SOURCE, TARGET).logits
+        plain = model(SOURCE, LENGTHS, TARGET).logits
     hooks = []
     for name, module in model.named_modules():
         if name.endswith("cross_attention"):
@@ -194,7 +203,7 @@ def test_attention_can_be_seen_from_outside(variant: str) -> None:
 
             hooks += [module.register_forward_pre_hook(ask, with_kwargs=True), module.register_forward_hook(take)]
     with torch.no_grad():
-        torch.testing.assert_close(model(SOURCE, TARGET).logits, plain)
+        torch.testing.assert_close(model(SOURCE, LENGTHS, TARGET).logits, plain)
     assert seen
     for parts in seen.values():
         weights = torch.cat(parts, 2)  # (B, H, T, S)

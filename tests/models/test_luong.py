@@ -63,7 +63,7 @@ def test_the_equations(score: str, window: str, input_feeding: bool) -> None:
         context = weights @ memory
         fed = torch.tanh(held["attentional.weight"] @ torch.cat([context, h]) + held["attentional.bias"])  # equation 5
         expected.append(vectors @ fed + held["embeddings.output_bias"])
-    found = model(torch.tensor([SOURCE]), torch.tensor([TARGET])).logits[0]
+    found = model(torch.tensor([SOURCE]), None, torch.tensor([TARGET])).logits[0]
     torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-12)
 
 
@@ -91,7 +91,7 @@ def predicted(held: dict[str, Tensor], h: Tensor, length: int) -> float:
 def test_the_predicted_position_learns() -> None:
     torch.manual_seed(0)
     model = Luong(LuongConfig(vocabulary=Vocabulary(size=N), embed_dim=4, hidden_dim=SIZE, window="local-p"))
-    model(torch.tensor([SOURCE]), torch.tensor([TARGET])).logits.square().sum().backward()
+    model(torch.tensor([SOURCE]), None, torch.tensor([TARGET])).logits.square().sum().backward()
     assert model.center_vector.weight.grad.abs().max() > 0
     assert model.center_proj.weight.grad.abs().max() > 0
 
@@ -102,7 +102,7 @@ def test_a_window_beyond_the_source_reads_nothing() -> None:
     model = Luong(config).eval()
     contexts = []
     model.cross_attention.register_forward_hook(lambda module, inputs, output: contexts.append(output))
-    model(torch.tensor([[5, 2]]), torch.tensor([TARGET]))
+    model(torch.tensor([[5, 2]]), None, torch.tensor([TARGET]))
     assert [bool(context.any()) for context in contexts] == [True, True, True, False, False]
 
 

@@ -71,7 +71,7 @@ def test_the_equations() -> None:
         context = sum(w * h for w, h in zip(weights, annotations, strict=True))
         state = unit(held, "cell", word, state, context)
         expected.append(read(held, state, word, context))
-    found = model(torch.tensor([SOURCE]), torch.tensor([TARGET])).logits[0]
+    found = model(torch.tensor([SOURCE]), None, torch.tensor([TARGET])).logits[0]
     torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-12)
 
 
@@ -84,7 +84,7 @@ def test_the_fixed_context() -> None:
         word = held["embeddings.target_weight"][y]
         state = unit(held, "cell", word, state, context)
         expected.append(read(held, state, word, context))
-    found = model(torch.tensor([SOURCE]), torch.tensor([TARGET])).logits[0]
+    found = model(torch.tensor([SOURCE]), None, torch.tensor([TARGET])).logits[0]
     torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-12)
 
 
@@ -97,5 +97,5 @@ def test_embeddings_are_kept_once(shared: bool, tied: bool, matrices: int) -> No
 def test_keys_are_projected_once_a_sentence() -> None:
     model, calls = made()[0], []
     model.cross_attention.key_proj.register_forward_hook(lambda *call: calls.append(call))
-    model(torch.tensor([SOURCE]), torch.tensor([TARGET]))
+    model(torch.tensor([SOURCE]), None, torch.tensor([TARGET]))
     assert len(calls) == 1

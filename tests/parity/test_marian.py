@@ -8,6 +8,7 @@ from regard.decode.search import Beam, Greedy
 from regard.models.marian import from_marian, to_marian
 from regard.models.seq2seq import Vocabulary
 from regard.models.transformer import Transformer, TransformerConfig
+from tests.models.inputs import lengths_of
 
 transformers = pytest.importorskip("transformers")
 
@@ -50,7 +51,7 @@ def tokens():
 def test_logits_and_gradients_are_marians(changes, tokens):
     ours, theirs = pair(**changes)
     source, target = tokens
-    mine = ours(source, target).logits
+    mine = ours(source, lengths_of(source), target).logits
     other = theirs(input_ids=source, attention_mask=(source != 0).long(), decoder_input_ids=target).logits
     # Marian's positions are kept in float32, whatever the model's precision.
     torch.testing.assert_close(mine, other, rtol=0, atol=2e-6)
@@ -65,7 +66,9 @@ def test_logits_and_gradients_are_marians(changes, tokens):
 def test_marians_weights_come_back(changes, tokens):
     ours, theirs = pair(torch.float32, **changes)
     again = from_marian(theirs.config.to_dict(), theirs.state_dict())
-    torch.testing.assert_close(again(*tokens).logits, ours(*tokens).logits, rtol=0, atol=5e-6)
+    source, target = tokens
+    found, expected = (model(source, lengths_of(source), target).logits for model in (again, ours))
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize("beams", [1, 4])

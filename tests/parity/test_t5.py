@@ -10,6 +10,7 @@ from regard.decode.search import Beam, Greedy
 from regard.models.seq2seq import Vocabulary
 from regard.models.t5 import T5, T5Config
 from regard.models.t5_names import from_t5, to_t5
+from tests.models.inputs import lengths_of
 
 transformers = pytest.importorskip("transformers")
 
@@ -73,7 +74,7 @@ def check_parity(ours, theirs, source, target, side, tolerance, exact=None):
     lengths = (source != 0).sum(1)
     shifts = source.shape[1] - lengths if side == "left" else torch.zeros_like(lengths)
     padded = torch.stack([row.roll(int(shift)) for row, shift in zip(source, shifts, strict=True)])
-    found = ours(source, target)
+    found = ours(source, lengths_of(source), target)
     other = theirs(
         input_ids=padded,
         attention_mask=(padded != 0).long(),
@@ -86,7 +87,7 @@ def check_parity(ours, theirs, source, target, side, tolerance, exact=None):
     there = (source != 0)[..., None]
     pairs = {
         "logits": (found.logits, other.logits),
-        "features": (found.features, other.decoder_hidden_states[-1]),
+        "features": (found.hidden, other.decoder_hidden_states[-1]),
         "memory": (found.memory.states * there, states * there),
     }
     for name, (mine, expected) in pairs.items():
@@ -100,7 +101,7 @@ def check_parity(ours, theirs, source, target, side, tolerance, exact=None):
     assert set(gradients) == set(expected)
     truth = expected
     if exact is not None:
-        (exact(source, target).logits * weights.double()).sum().backward()
+        (exact(source, lengths, target).logits * weights.double()).sum().backward()
         truth = gradients_by_their_names(exact)
     for name, gradient in gradients.items():
         scale = truth[name].abs().max()
@@ -140,7 +141,9 @@ def test_float32(changes, side, tokens):
 def test_their_weights_come_back(changes, tokens):
     ours, theirs = pair(torch.float32, **changes)
     again = from_t5(theirs.config.to_dict(), theirs.state_dict())
-    torch.testing.assert_close(again(*tokens).logits, ours(*tokens).logits, rtol=0, atol=0)
+    source, target = tokens
+    found, expected = (model(source, lengths_of(source), target).logits for model in (again, ours))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
     assert again.config == ours.config
 
 
@@ -149,9 +152,9 @@ def test_steps_are_whole_targets(changes, tokens):
     ours, _ = pair(torch.float32, **changes)
     source, target = tokens
     with torch.inference_mode():
-        whole = ours(source, target).logits
-        state = ours.start(ours.encode(source))
-        steps = [ours.project(ours.step(column, state)) for column in target.split(1, 1)]
+        whole = ours(source, lengths_of(source), target).logits
+        state = ours.start(ours.encode(source, lengths_of(source)))
+        steps = [ours.step(column, state) for column in target.split(1, 1)]
     torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-5, atol=1e-5)
 
 

@@ -58,7 +58,7 @@ def test_a_marian_goes_out(tmp_path: Path) -> None:
     theirs = transformers.MarianMTModel.from_pretrained(tmp_path).eval()
     source, target = torch.randint(3, 50, (2, 5)), torch.randint(3, 50, (2, 4))
     expected = theirs(input_ids=source, decoder_input_ids=target).logits
-    torch.testing.assert_close(made(source, target).logits, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(made(source, None, target).logits, expected, rtol=0, atol=1e-5)
     assert set(to_marian(made)[0]) <= set(theirs.config.to_dict())
 
 
@@ -103,7 +103,7 @@ def test_a_t5_goes_out_and_comes_back(tmp_path: Path) -> None:
         with torch.no_grad():
             expected = theirs(input_ids=source, decoder_input_ids=target).logits
             for one in (made, rg.load(tmp_path / network).module):
-                torch.testing.assert_close(one(source, target).logits, expected, rtol=1e-5, atol=1e-5)
+                torch.testing.assert_close(one(source, None, target).logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_regards_own_folder(tmp_path: Path) -> None:

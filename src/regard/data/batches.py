@@ -14,16 +14,17 @@ from torch import Tensor
 from regard.data.store import PairStore
 from regard.errors import ConfigError
 
-IGNORED = -100  # the label that PyTorch's cross entropy leaves out
+IGNORED = -100  # label of a position that does not count, as in PyTorch's cross entropy
 
 
 class Batch(NamedTuple):
     """Pairs as a model takes them."""
 
-    source: Tensor  # (B, S): ids, end mark, padding
-    target_in: Tensor  # (B, T): start mark, ids, padding
-    target_out: Tensor  # (B, T): ids, end mark, then IGNORED
-    tokens: int  # target tokens that are not padding
+    inputs: Tensor  # (B, S): source ids, end mark, padding
+    lengths: Tensor  # (B,): inputs that are not padding
+    targets: Tensor  # (B, T): start mark, ids, padding
+    labels: Tensor  # (B, T): ids, end mark, then IGNORED
+    tokens: int  # labels that count
 
 
 def epoch_batches(store: PairStore, *, tokens: int, seed: int, epoch: int) -> list[np.ndarray[Any, Any]]:
@@ -72,25 +73,26 @@ def collate(store: PairStore, rows: Sequence[int] | np.ndarray[Any, Any], *, pad
     Args:
         store: the pairs.
         rows: row numbers, (B,).
-        pad: fills sources and target_in.
-        bos: what every target_in starts with.
-        eos: what every source and target_out ends with.
+        pad: fills inputs and targets.
+        bos: what each row of targets starts with.
+        eos: what each row of inputs and labels ends with.
 
     Returns:
         A `Batch`.
     """
     pairs = [store.pair(int(row)) for row in rows]
-    sources = max(len(source) for source, _ in pairs) + 1
-    targets = max(len(target) for _, target in pairs) + 1
-    source_ids = np.full((len(pairs), sources), pad, np.int64)
-    target_in = np.full((len(pairs), targets), pad, np.int64)
-    target_out = np.full((len(pairs), targets), IGNORED, np.int64)
-    target_in[:, 0] = bos
+    source_length = max(len(source) for source, _ in pairs) + 1
+    target_length = max(len(target) for _, target in pairs) + 1
+    inputs = np.full((len(pairs), source_length), pad, np.int64)
+    targets = np.full((len(pairs), target_length), pad, np.int64)
+    labels = np.full((len(pairs), target_length), IGNORED, np.int64)
+    targets[:, 0] = bos
     for i, (source, target) in enumerate(pairs):
-        source_ids[i, : len(source)] = source
-        source_ids[i, len(source)] = eos
-        target_in[i, 1 : len(target) + 1] = target
-        target_out[i, : len(target)] = target
-        target_out[i, len(target)] = eos
+        inputs[i, : len(source)] = source
+        inputs[i, len(source)] = eos
+        targets[i, 1 : len(target) + 1] = target
+        labels[i, : len(target)] = target
+        labels[i, len(target)] = eos
     count = sum(len(target) + 1 for _, target in pairs)
-    return Batch(torch.from_numpy(source_ids), torch.from_numpy(target_in), torch.from_numpy(target_out), count)
+    lengths = torch.tensor([len(source) + 1 for source, _ in pairs])
+    return Batch(torch.from_numpy(inputs), lengths, torch.from_numpy(targets), torch.from_numpy(labels), count)

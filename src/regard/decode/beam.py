@@ -68,7 +68,7 @@ def beam(
     done_sentences: list[Tensor] = []
     done_over: list[Ended] = []
     for length in range(1, int(limits.max()) + 1):
-        logits = model.project(model.step(tokens, state)).float()
+        logits = model.step(tokens, state).float()
         totals, parents, tokens = continuations(logits, scores, 2 * size, model.vocabulary)
         check_scores(totals[:, 0], length - 1)
         behind = last.gather(1, parents)

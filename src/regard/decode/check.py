@@ -51,7 +51,7 @@ def check_scores(scores: Tensor, step: int) -> None:
 def room(model: Seq2Seq | LanguageModel, source: Sequence[int], number: int) -> int:
     """The tokens that can be written after a source: without bound, or as the model's positions allow."""
     longest = model.longest
-    if longest is None or not isinstance(model, LanguageModel):
+    if longest is None or not model.continues_input:
         return longest or maxsize
     if len(source) > longest:
         raise DataError(

@@ -15,7 +15,7 @@ from regard.decode.search import Beam, Greedy, Hypothesis, Sample, Search
 from regard.decode.single import OVER, Watch, follow, most_probable
 from regard.errors import ConfigError
 from regard.models.language_model import LanguageModel
-from regard.models.seq2seq import Seq2Seq, State, Vocabulary
+from regard.models.seq2seq import Seq2Seq
 
 
 def twice_as_long(source: int) -> int:
@@ -59,6 +59,7 @@ def generate(
             positions.
         CheckpointError: the model gives NaN.
 
+    >>> from regard.models.seq2seq import Vocabulary
     >>> from regard.models.transformer import Transformer, TransformerConfig
     >>> model = Transformer(TransformerConfig.of_size("tiny", Vocabulary(size=100)))
     >>> found = generate(model, [[5, 6, 7], [8]], search=Beam(4, n_best=2), max_length=3)
@@ -70,14 +71,14 @@ def generate(
     if on_token is not None and isinstance(search, Beam):
         raise ConfigError(f"on_token with search={search}: tokens are known as they come by Greedy() and Sample() only")
     check_integer("generate", "batch_size", batch_size, 1, " sources")
-    check_sources(sources, model.vocabulary, prompts=isinstance(model, LanguageModel))
+    check_sources(sources, model.vocabulary, prompts=model.continues_input)
     length = twice_as_long if max_length is None else max_length
     limits = [min(limit(length, source), room(model, source, number)) for number, source in enumerate(sources)]
     done = 0
     found: list[list[Hypothesis]] = [[] for _ in sources]
     with torch.inference_mode(), evaluation(model):
         run = runner(model, sources, search, on_token)
-        for numbers in batches([len(source) for source in sources], batch_size, equal=isinstance(model, LanguageModel)):
+        for numbers in batches([len(source) for source in sources], batch_size, equal=model.continues_input):
             batch = run(numbers, [limits[number] for number in numbers])
             for number, hypotheses in zip(numbers, batch, strict=True):
                 found[number] = hypotheses
@@ -108,7 +109,8 @@ def runner(
         seed, words = drawn.to(device), keys(sources).to(device)
 
     def run(numbers: list[int], limits: list[int]) -> list[list[Hypothesis]]:
-        state, tokens = begun(model, [sources[number] for number in numbers], device)
+        inputs, lengths = model.collate([sources[number] for number in numbers])
+        state, tokens = model.prefill(inputs.to(device), None if lengths is None else lengths.to(device))
         most = torch.tensor(limits, device=device)
         if isinstance(search, Beam):
             return beam(model, state, tokens, most, search)
@@ -116,17 +118,6 @@ def runner(
         return follow(model, state, tokens, most, choose, None if on_token is None else watching(numbers, on_token))
 
     return run
-
-
-def begun(
-    model: Seq2Seq | LanguageModel, sources: Sequence[Sequence[int]], device: torch.device
-) -> tuple[State, Tensor]:
-    """The state before the first step, and the token (B,) that each source or prompt goes on from."""
-    if isinstance(model, LanguageModel):
-        prompts = torch.tensor([source or [model.vocabulary.bos] for source in sources], device=device)
-        return model.start(prompts[:, :-1]), prompts[:, -1]
-    memory = model.encode(padded(sources, model.vocabulary).to(device))
-    return model.start(memory), torch.full((len(sources),), model.vocabulary.bos, device=device)
 
 
 def watching(numbers: list[int], on_token: Callable[[int, int | None], bool]) -> Watch:
@@ -138,13 +129,6 @@ def watching(numbers: list[int], on_token: Callable[[int, int | None], bool]) ->
         return torch.tensor(last, dtype=torch.bool, device=tokens.device)
 
     return watch
-
-
-def padded(sources: Sequence[Sequence[int]], vocabulary: Vocabulary) -> Tensor:
-    """The sources with `eos`, as one tensor (B, S)."""
-    length = max(map(len, sources)) + 1
-    rows = [[*source, vocabulary.eos] + [vocabulary.pad] * (length - len(source) - 1) for source in sources]
-    return torch.tensor(rows)
 
 
 @contextmanager

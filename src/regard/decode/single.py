@@ -56,7 +56,7 @@ def follow(
     links, shortest = Links(), int(limits.min())
     ended: list[tuple[Tensor, ...]] = []
     for step in range(int(limits.max())):
-        logits = model.project(model.step(tokens[:, None], state))[:, 0].float()
+        logits = model.step(tokens[:, None], state)[:, 0].float()
         tokens, likelihoods = choose(logits, model.vocabulary, step, sentences)
         scores = scores + likelihoods
         check_scores(scores, step)

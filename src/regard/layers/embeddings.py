@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from regard.layers.linear import linear
+from regard.layers.output_projection import OutputProjection
 
 
 @final
@@ -45,9 +45,10 @@ class Embeddings(nn.Module):
         """Target tokens (...) as vectors (..., D)."""
         return functional.embedding(tokens, self._target)
 
-    def logits(self, features: Tensor) -> Tensor:
-        """The logits (..., N) from features (..., D)."""
-        return linear(features, self._target if self.output_weight is None else self.output_weight, self.output_bias)
+    @property
+    def projection(self) -> OutputProjection:
+        """The map from features (..., D) to logits (..., N)."""
+        return OutputProjection(self._target if self.output_weight is None else self.output_weight, self.output_bias)
 
     @property
     def _target(self) -> Tensor:

@@ -43,7 +43,7 @@ def look(
     """
     read, wrote = tokenizer.encode(source), list(target)
     vocabulary = module.vocabulary
-    seen = _recorded(module, [*read, vocabulary.eos], [vocabulary.bos, *wrote])
+    seen = _recorded(module, [*read, vocabulary.eos], None, [vocabulary.bos, *wrote])
     sides = (read, tokenizer.words(read)), (wrote, target_words or tokenizer.words(wrote))
     columns, rows = ([*words, (END, range(len(ids), len(ids) + 1))] for ids, words in sides)
     source_ranges, target_ranges = ([pieces for _, pieces in words] for words in (columns, rows))
@@ -97,14 +97,14 @@ def look_within(
     return Alignment(source=[word for word, _ in words], target=[], weights=weights)
 
 
-def _recorded(module: nn.Module, *sequences: list[int]) -> Recording:
+def _recorded(module: nn.Module, *sequences: list[int] | None) -> Recording:
     """What the attentions of a model do as it reads sequences of ids, in evaluation mode."""
     device = next(module.parameters()).device
     training = module.training
     module.eval()
     try:
         with torch.no_grad(), record(module) as seen:
-            module(*(torch.tensor([ids], device=device) for ids in sequences))
+            module(*(None if ids is None else torch.tensor([ids], device=device) for ids in sequences))
     finally:
         module.train(training)
     return seen

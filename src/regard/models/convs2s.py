@@ -18,6 +18,7 @@ from regard.layers.convolution import HALF, GatedConvolution, WeightNormLinear
 from regard.layers.cross_attention import CrossAttention
 from regard.layers.dropout import Dropout
 from regard.layers.embeddings import Embeddings
+from regard.layers.output_projection import OutputProjection
 from regard.layers.positions import LearnedPositions
 from regard.models.check import check_fields
 from regard.models.hypotheses import Hypotheses
@@ -131,7 +132,7 @@ class ConvS2S(Seq2Seq):
     `fconv.py`, where the text leaves them open.
 
     >>> model = ConvS2S(ConvS2SConfig(vocabulary=Vocabulary(size=100), embed_dim=16, hidden_dim=16))
-    >>> model(torch.tensor([[5, 6, 2]]), torch.tensor([[1, 7, 8, 9]])).logits.shape
+    >>> model(torch.tensor([[5, 6, 2]]), None, torch.tensor([[1, 7, 8, 9]])).logits.shape
     torch.Size([1, 4, 100])
     """
 
@@ -160,10 +161,10 @@ class ConvS2S(Seq2Seq):
     def longest(self) -> int | None:
         return self.config.max_length
 
-    def encode(self, source: Tensor) -> Memory:
-        lengths = self.lengths(source)
-        present = (torch.arange(source.shape[1], device=source.device) < lengths[:, None])[..., None]
-        embedded = self.dropout(self.source_positions(self.embeddings.source(source)))
+    def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
+        lengths = self.source_lengths(inputs, lengths)
+        present = (torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None])[..., None]
+        embedded = self.dropout(self.source_positions(self.embeddings.source(inputs)))
         x, aside = self.encoder_in(embedded), self.config.kernel // 2
         for convolution in self.encoder:
             seen = functional.pad(torch.where(present, x, 0), (0, 0, aside, aside))
@@ -172,22 +173,23 @@ class ConvS2S(Seq2Seq):
         keys = tuple(layer.cross_attention.project_key(z) for layer in self.decoder)
         return Memory((z + embedded) * HALF, lengths, keys)
 
-    def decode(self, target: Tensor, memory: Memory) -> Tensor:
-        embedded = self._embed(target[:, None], 0)
+    def decode(self, targets: Tensor, memory: Memory) -> Tensor:
+        embedded = self._embed(targets[:, None], 0)
         x, pattern = self.decoder_in(embedded), memory.pattern
         for layer, key in zip(self.decoder, memory.extra, strict=True):
             before = functional.pad(x, (0, 0, self.config.kernel - 1, 0))
             x = layer(before, embedded, key, memory, pattern, 0)
         return self._features(x)[:, 0]
 
-    def project(self, features: Tensor) -> Tensor:
-        return self.embeddings.logits(features)
+    @property
+    def projection(self) -> OutputProjection:
+        return self.embeddings.projection
 
     def start(self, memory: Memory) -> Hypotheses:
         nothing = memory.states.new_zeros(len(memory.lengths), self.config.kernel - 1, self.config.hidden_dim)
         return Hypotheses(memory, *[nothing] * self.config.decoder_layers)
 
-    def step(self, tokens: Tensor, state: Hypotheses) -> Tensor:
+    def advance(self, tokens: Tensor, state: Hypotheses) -> Tensor:
         embedded = self._embed(tokens[:, :, None], state.position)
         x, memory, pattern, kept = self.decoder_in(embedded), state.memory, state.memory.pattern, []
         for layer, key, earlier in zip(self.decoder, memory.extra, state.tensors, strict=True):

@@ -16,8 +16,9 @@ from regard.attention.score import Dot
 from regard.errors import ConfigError, UnsupportedError, nearest
 from regard.layers.causal_layer import CausalLayer
 from regard.layers.dropout import Dropout
-from regard.layers.linear import Linear, linear
+from regard.layers.linear import Linear
 from regard.layers.multi_head_attention import MultiHeadAttention
+from regard.layers.output_projection import OutputProjection
 from regard.layers.positions import LearnedPositions
 from regard.layers.transformer_layer import FeedForward
 from regard.models.check import check_fields
@@ -185,8 +186,9 @@ class GPT(LanguageModel):
         embedded: Tensor = self.dropout(self.positions(self.embedding(tokens), start))
         return embedded
 
-    def project(self, hidden: Tensor) -> Tensor:
-        return linear(hidden, self.embedding.weight if self.output is None else self.output.weight)
+    @property
+    def projection(self) -> OutputProjection:
+        return OutputProjection(self.embedding.weight if self.output is None else self.output.weight)
 
     def _layer(self, i: int) -> CausalLayer:
         config = self.config

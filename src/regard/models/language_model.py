@@ -1,21 +1,23 @@
-"""What every model can do that goes on from a text: be trained, and be run a token at a time.
+"""Language models: trained on whole texts, decoded a token at a time.
 
-Training sees whole texts (`forward`); running goes `start`, which reads a prompt at once, then `step` after `step`.
-Both give the same logits for the same tokens. Padding stands at the right, where `lengths` ends.
+Training calls the module itself, on whole texts; decoding calls `prefill`, which reads a prompt at once, then `step`
+after `step`. Both give the same logits for the same tokens. Padding stands at the right, where `lengths` ends.
 
 Layout: B texts, L tokens, K hypotheses of each text, D features, N the vocabulary.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, final
 
+import torch
 from torch import Tensor, nn
 
 from regard.attention.cache import KeyValueCache
-from regard.attention.check import is_integer
+from regard.attention.check import is_integer, show
 from regard.attention.sequence_pattern import KeyLengths
-from regard.errors import CheckpointError
+from regard.errors import CheckpointError, ShapeError
+from regard.layers.output_projection import CrossEntropy, OutputProjection
 from regard.layers.step import CausalStep, causal_step
 from regard.models.padding import check_texts
 from regard.models.places import Places
@@ -23,10 +25,19 @@ from regard.models.seq2seq import State, Vocabulary
 
 
 class LanguageModelOutput(NamedTuple):
-    """What a model says of texts."""
+    """Outputs of a language model on whole texts."""
 
-    logits: Tensor  # (B, L, N): of the token after each token
-    hidden: Tensor  # (B, L, D): what the logits are projected from
+    hidden: Tensor  # (B, L, D): the last layer's states
+    projection: OutputProjection  # of these to logits
+
+    @property
+    def logits(self) -> Tensor:
+        """(B, L, N): of the token after each token. Computed when it is read."""
+        return self.projection.logits(self.hidden)
+
+    def cross_entropy(self, labels: Tensor, *, label_smoothing: float = 0.0) -> CrossEntropy:
+        """Cross entropy of labels (B, L), see `OutputProjection.cross_entropy`."""
+        return self.projection.cross_entropy(self.hidden, labels, label_smoothing=label_smoothing)
 
 
 @final
@@ -53,6 +64,7 @@ class LanguageModel(nn.Module, ABC):
     vocabulary: Vocabulary
     layers: nn.ModuleList  # of `CausalLayer`
     norm: nn.Module  # of the last layer's output
+    continues_input = True  # what it writes goes on from what it reads
 
     @property
     def longest(self) -> int | None:
@@ -63,9 +75,10 @@ class LanguageModel(nn.Module, ABC):
     def embed(self, tokens: Tensor, start: int) -> Tensor:
         """The first layer's input (B, L, D) of tokens (B, L), the first of which stands at position `start`."""
 
+    @property
     @abstractmethod
-    def project(self, hidden: Tensor) -> Tensor:
-        """The logits (..., N) of the next token, from what the norm gives (..., D)."""
+    def projection(self) -> OutputProjection:
+        """The map from what the norm gives to logits."""
 
     def forward(self, tokens: Tensor, lengths: Tensor | None = None) -> LanguageModelOutput:
         """The logits of the token after each token.
@@ -88,7 +101,7 @@ class LanguageModel(nn.Module, ABC):
         for layer in self.layers:
             x = layer(x, pattern=pattern)
         hidden: Tensor = self.norm(x)
-        return LanguageModelOutput(self.project(hidden), hidden)
+        return LanguageModelOutput(hidden, self.projection)
 
     def start(self, prompts: Tensor) -> PromptState:
         """The state after prompts of one length.
@@ -104,7 +117,33 @@ class LanguageModel(nn.Module, ABC):
             self._go_on(prompts, state)
         return state
 
+    def prefill(self, inputs: Tensor, lengths: Tensor | None = None) -> tuple[PromptState, Tensor]:
+        """The state after prompts but for their last token, and that token of each (B,).
+
+        Args:
+            inputs: token ids (B, L), L >= 1.
+            lengths: None, or L for each prompt: those of other lengths run in batches of their own.
+
+        Returns:
+            The state, one hypothesis a prompt; and the token that each goes on from.
+
+        Raises:
+            ShapeError: prompts of different lengths.
+        """
+        check_texts(inputs, lengths)
+        if lengths is not None and bool((lengths != inputs.shape[1]).any()):
+            raise ShapeError(f"lengths={show(lengths)}; expected prompts of one length, {inputs.shape[1]}, in a batch")
+        return self.start(inputs[:, :-1]), inputs[:, -1]
+
     def step(self, tokens: Tensor, state: PromptState) -> Tensor:
+        """The logits (B, K, N) after one more token of each hypothesis (B, K); `state` moves on."""
+        return self.projection.logits(self.advance(tokens, state))
+
+    def collate(self, sources: Sequence[Sequence[int]]) -> tuple[Tensor, None]:
+        """Prompts of one length as `inputs` (B, L); an empty one is `bos`."""
+        return torch.tensor([list(source) or [self.vocabulary.bos] for source in sources]), None
+
+    def advance(self, tokens: Tensor, state: PromptState) -> Tensor:
         """The hidden vectors (B, K, D) after one more token of each hypothesis (B, K); the state moves on."""
         found = self._go_on(state.places.inward(tokens).flatten()[:, None], state)
         return state.places.outward(found.view(*tokens.shape, -1))

@@ -14,8 +14,9 @@ from regard.attention.check import is_integer
 from regard.attention.pattern import Causal, Pattern, SlidingWindow
 from regard.errors import ConfigError, nearest
 from regard.layers.causal_layer import CausalLayer
-from regard.layers.linear import Linear, linear
+from regard.layers.linear import Linear
 from regard.layers.multi_head_attention import MultiHeadAttention
+from regard.layers.output_projection import OutputProjection
 from regard.layers.positions import Rotary
 from regard.layers.rotary_scaling import RotaryScaling
 from regard.layers.transformer_layer import GatedFeedForward
@@ -170,8 +171,9 @@ class Llama(LanguageModel):
         embedded: Tensor = self.embedding(tokens)
         return embedded
 
-    def project(self, hidden: Tensor) -> Tensor:
-        return linear(hidden, self.embedding.weight if self.output is None else self.output.weight)
+    @property
+    def projection(self) -> OutputProjection:
+        return OutputProjection(self.embedding.weight if self.output is None else self.output.weight)
 
     def _layer(self, i: int) -> CausalLayer:
         config = self.config

@@ -21,6 +21,7 @@ from regard.layers.dropout import Dropout
 from regard.layers.embeddings import Embeddings
 from regard.layers.learned import Learned, LearnedAdditive, LearnedBilinear, LearnedLocation
 from regard.layers.linear import Linear
+from regard.layers.output_projection import OutputProjection
 from regard.layers.recurrent import LSTM, last
 from regard.models.check import check_fields
 from regard.models.hypotheses import Hypotheses
@@ -96,7 +97,7 @@ class Luong(Seq2Seq):
     Source: Luong et al. 2015, arXiv 1508.04025, section 3; the numbers of its equations stand in the code.
 
     >>> model = Luong(LuongConfig(vocabulary=Vocabulary(size=100), embed_dim=16, hidden_dim=16, window="local-p"))
-    >>> model(torch.tensor([[5, 6, 2]]), torch.tensor([[1, 7, 8, 9]])).logits.shape
+    >>> model(torch.tensor([[5, 6, 2]]), None, torch.tensor([[1, 7, 8, 9]])).logits.shape
     torch.Size([1, 4, 100])
     """
 
@@ -122,14 +123,14 @@ class Luong(Seq2Seq):
         self.center_vector = Linear(hidden, 1, bias=False) if config.window == "local-p" else None  # v_p
         self.attentional = Linear(2 * hidden, embed)  # W_c
 
-    def encode(self, source: Tensor) -> Memory:
-        lengths = self.lengths(source)
-        states, history = self.encoder(self.dropout(self.embeddings.source(source)))
+    def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
+        lengths = self.source_lengths(inputs, lengths)
+        states, history = self.encoder(self.dropout(self.embeddings.source(inputs)))
         first = torch.stack([last(x, lengths) for layer in history for x in layer], 1)  # (B, 2 layers, n)
         return Memory(states, lengths, (self.cross_attention.project_key(states), first))
 
-    def decode(self, target: Tensor, memory: Memory) -> Tensor:
-        embedded = self.embeddings.target(target)[:, None]  # one hypothesis: (B, 1, T, D)
+    def decode(self, targets: Tensor, memory: Memory) -> Tensor:
+        embedded = self.embeddings.target(targets)[:, None]  # one hypothesis: (B, 1, T, D)
         pattern, state = memory.pattern, memory.extra[1][:, None]
         if not self.config.input_feeding:
             top, _ = self._run(embedded, state)
@@ -141,14 +142,15 @@ class Luong(Seq2Seq):
             found.append(fed)
         return torch.cat(found, 2)[:, 0]
 
-    def project(self, features: Tensor) -> Tensor:
-        return self.embeddings.logits(features)
+    @property
+    def projection(self) -> OutputProjection:
+        return self.embeddings.projection
 
     def start(self, memory: Memory) -> Hypotheses:
         first = memory.extra[1]
         return Hypotheses(memory, first, first.new_zeros(len(first), 1, self.config.embed_dim))
 
-    def step(self, tokens: Tensor, state: Hypotheses) -> Tensor:
+    def advance(self, tokens: Tensor, state: Hypotheses) -> Tensor:
         before, fed = state.tensors
         x = self.embeddings.target(tokens)[:, :, None]
         top, after = self._run(torch.cat([x, fed], -1) if self.config.input_feeding else x, before)

@@ -9,17 +9,29 @@ from regard.errors import ShapeError
 INTEGERS = (torch.int64, torch.int32)
 
 
-def check_texts(tokens: Tensor, lengths: Tensor | None) -> None:
-    """Raise ShapeError unless these are the token ids of texts, and how many of them are not padding."""
+def check_tokens(name: str, tokens: Tensor, rows: int | None = None) -> None:
+    """Raise ShapeError unless these are token ids (B, L), of as many rows as expected."""
     if not isinstance(tokens, Tensor) or tokens.dim() != 2 or tokens.dtype not in INTEGERS or not tokens.numel():
-        raise ShapeError(f"tokens is {show(tokens)}; expected token ids, integers of shape (batch, length), not empty")
+        raise ShapeError(f"{name} is {show(tokens)}; expected token ids, integers of shape (batch, length), not empty")
+    if rows is not None and len(tokens) != rows:
+        raise ShapeError(f"inputs has {rows} rows and {name} {len(tokens)}; expected as many of each")
+
+
+def check_lengths(inputs: Tensor, lengths: Tensor | None) -> None:
+    """Raise ShapeError unless these are as many lengths as inputs (B, L, ...) have rows; None for no padding."""
     if lengths is None:
         return
-    if not isinstance(lengths, Tensor) or lengths.dtype not in INTEGERS or lengths.shape != tokens.shape[:1]:
+    if not isinstance(lengths, Tensor) or lengths.dtype not in INTEGERS or lengths.shape != inputs.shape[:1]:
         raise ShapeError(
-            f"lengths is {show(lengths)}; expected integers of shape ({len(tokens)},), how many tokens of each text "
+            f"lengths is {show(lengths)}; expected integers of shape ({len(inputs)},), how many inputs of each row "
             "are not padding"
         )
+
+
+def check_texts(tokens: Tensor, lengths: Tensor | None) -> None:
+    """Raise ShapeError unless these are token ids (B, L), and how many of each row are not padding."""
+    check_tokens("tokens", tokens)
+    check_lengths(tokens, lengths)
 
 
 def to_right(mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from regard.layers.dropout import Dropout
 from regard.layers.embeddings import Embeddings
 from regard.layers.learned import LearnedAdditive
 from regard.layers.linear import Linear
+from regard.layers.output_projection import OutputProjection
 from regard.layers.recurrent import GRU, last, reverse
 from regard.models.check import check_fields
 from regard.models.hypotheses import Hypotheses
@@ -86,7 +87,7 @@ class RNN(Seq2Seq):
     arXiv 1406.1078, appendix A.
 
     >>> model = RNN(RNNConfig(vocabulary=Vocabulary(size=100), embed_dim=16, hidden_dim=16))
-    >>> model(torch.tensor([[5, 6, 2]]), torch.tensor([[1, 7, 8, 9]])).logits.shape
+    >>> model(torch.tensor([[5, 6, 2]]), None, torch.tensor([[1, 7, 8, 9]])).logits.shape
     torch.Size([1, 4, 100])
     """
 
@@ -112,9 +113,9 @@ class RNN(Seq2Seq):
         self.readout = Linear(hidden + embed + context, 2 * embed)  # U_o, V_o and C_o side by side
         self.dropout = Dropout(config.dropout)
 
-    def encode(self, source: Tensor) -> Memory:
-        lengths = self.lengths(source)
-        embedded = self.dropout(self.embeddings.source(source))
+    def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
+        lengths = self.source_lengths(inputs, lengths)
+        embedded = self.dropout(self.embeddings.source(inputs))
         states = self.encoder(embedded)
         if self.context_proj is not None:
             context = torch.tanh(self.context_proj(last(states, lengths)))
@@ -124,8 +125,8 @@ class RNN(Seq2Seq):
         first = torch.tanh(self.first_proj(back[:, 0]))  # which has read all of the source
         return Memory(states, lengths, (first, self.cross_attention.project_key(states)))
 
-    def decode(self, target: Tensor, memory: Memory) -> Tensor:
-        embedded = self.dropout(self.embeddings.target(target))
+    def decode(self, targets: Tensor, memory: Memory) -> Tensor:
+        embedded = self.dropout(self.embeddings.target(targets))
         pattern, state = memory.pattern, memory.extra[0][:, None]
         states, contexts = [], []
         for i, projected in enumerate(self.cell.input_proj(embedded).split(1, 1)):
@@ -135,13 +136,14 @@ class RNN(Seq2Seq):
             contexts.append(context)
         return self._read(torch.cat(states, 1), embedded, torch.cat(contexts, 1))
 
-    def project(self, features: Tensor) -> Tensor:
-        return self.embeddings.logits(features)
+    @property
+    def projection(self) -> OutputProjection:
+        return self.embeddings.projection
 
     def start(self, memory: Memory) -> Hypotheses:
         return Hypotheses(memory, memory.extra[0])
 
-    def step(self, tokens: Tensor, state: Hypotheses) -> Tensor:
+    def advance(self, tokens: Tensor, state: Hypotheses) -> Tensor:
         embedded = self.dropout(self.embeddings.target(tokens))
         [before] = state.tensors
         context = self._context(before, state.memory, state.memory.pattern, state.position)

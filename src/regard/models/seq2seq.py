@@ -1,13 +1,14 @@
-"""What every model that reads a source and writes a target can do: be trained, and be run a token at a time.
+"""Encoder-decoder models: trained on whole targets, decoded a token at a time.
 
-Training sees whole targets (`forward`); running goes `encode`, `start`, then `step` after `step`. Both give the same
-logits for the same tokens. Sources are padded at the right with `config.pad`; targets start with `config.bos`.
+Training calls the module itself, on whole targets; decoding calls `prefill`, then `step` after `step`. Both give the
+same logits for the same tokens. Inputs are token ids, or feature vectors where a model says so; they are padded at the
+right, where `lengths` ends. Targets start with `vocabulary.bos`.
 
-Layout: B sentences, S source tokens, T target tokens, K hypotheses of each sentence, F features, N the vocabulary.
+Layout: B sequences, S inputs, T target tokens, K hypotheses of each sequence, F features, N the vocabulary.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 
 from regard.attention.pattern import Full, Pattern
 from regard.attention.sequence_pattern import KeyLengths
-from regard.errors import ShapeError
+from regard.layers.output_projection import CrossEntropy, OutputProjection
 from regard.layers.packing import Packing, packing
+from regard.models.padding import check_lengths, check_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +91,20 @@ class Memory(NamedTuple):
 
 
 class Seq2SeqOutput(NamedTuple):
-    """What a model says of given targets."""
+    """Outputs of an encoder-decoder on whole targets."""
 
-    logits: Tensor  # (B, T, N): of the token after each target token
-    features: Tensor  # (B, T, F): what the logits are projected from
+    hidden: Tensor  # (B, T, F): the decoder's last states
+    projection: OutputProjection  # of these to logits
     memory: Memory
+
+    @property
+    def logits(self) -> Tensor:
+        """(B, T, N): of the token after each target token. Computed when it is read."""
+        return self.projection.logits(self.hidden)
+
+    def cross_entropy(self, labels: Tensor, *, label_smoothing: float = 0.0) -> CrossEntropy:
+        """Cross entropy of labels (B, T), see `OutputProjection.cross_entropy`."""
+        return self.projection.cross_entropy(self.hidden, labels, label_smoothing=label_smoothing)
 
 
 class State(ABC):
@@ -109,65 +120,87 @@ class State(ABC):
 
 
 class Seq2Seq(nn.Module, ABC):
-    """A model that reads a source and writes a target."""
+    """A model that reads a sequence and writes another."""
 
     config: Any  # the frozen dataclass that it was built from
     vocabulary: Vocabulary
+    continues_input = False  # whether what it writes goes on from what it reads, as a language model's does
 
     @property
     def longest(self) -> int | None:
         """Tokens that a source or a target may have at most, marks counted; None for no bound."""
         return None
 
+    @property
     @abstractmethod
-    def encode(self, source: Tensor) -> Memory:
-        """What the model knows of the sources (B, S)."""
+    def projection(self) -> OutputProjection:
+        """The map from the decoder's states to logits."""
 
     @abstractmethod
-    def decode(self, target: Tensor, memory: Memory) -> Tensor:
-        """The features (B, T, F) after each token of whole targets (B, T), each of which sees those before it."""
+    def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
+        """The encoder's states of inputs (B, S), of which lengths (B,) are not padding; None for all."""
 
     @abstractmethod
-    def project(self, features: Tensor) -> Tensor:
-        """The logits (..., N) of the next token, from features (..., F)."""
+    def decode(self, targets: Tensor, memory: Memory) -> Tensor:
+        """The decoder's states (B, T, F) at each token of whole targets (B, T), each of which sees those before it."""
 
     @abstractmethod
     def start(self, memory: Memory) -> State:
-        """The state before the first step: one hypothesis a sentence."""
+        """The state before the first step: one hypothesis a sequence."""
 
     @abstractmethod
-    def step(self, tokens: Tensor, state: State) -> Tensor:
-        """The features (B, K, F) after one more token of each hypothesis (B, K); the state moves on."""
+    def advance(self, tokens: Tensor, state: State) -> Tensor:
+        """The decoder's states (B, K, F) after one more token of each hypothesis (B, K); `state` moves on."""
 
-    def forward(self, source: Tensor, target: Tensor) -> Seq2SeqOutput:
-        """The logits of the token after each target token.
+    def forward(self, inputs: Tensor, lengths: Tensor | None, targets: Tensor) -> Seq2SeqOutput:
+        """The decoder's states and logits at each target token.
 
         Args:
-            source: token ids (B, S), each source ending with `eos` and then padded with `pad`.
-            target: token ids (B, T), each starting with `bos`; what stands after its end is not looked at by what
-                stands before.
+            inputs: token ids (B, S), each row ending with `eos` before its padding.
+            lengths: (B,), how many inputs of each row are not padding; None for all.
+            targets: token ids (B, T), each row starting with `bos`; no token sees those after it.
 
         Returns:
-            A `Seq2SeqOutput`: logits (B, T, N), features (B, T, F) and the memory of the sources.
+            A `Seq2SeqOutput`: logits (B, T, N), hidden (B, T, F) and the encoder's memory.
 
         Raises:
-            ShapeError: something else than two tensors of integers (B, S) and (B, T).
+            ShapeError: inputs, lengths or targets of another shape or type.
         """
-        check_tokens(source, target)
-        memory = self.encode(source)
-        features = self.decode(target, memory)
-        return Seq2SeqOutput(self.project(features), features, memory)
+        self.check_inputs(inputs, lengths)
+        check_tokens("targets", targets, rows=len(inputs))
+        memory = self.encode(inputs, lengths)
+        return Seq2SeqOutput(self.decode(targets, memory), self.projection, memory)
 
-    def lengths(self, source: Tensor) -> Tensor:
-        """How many tokens of each source (B, S) are not padding, (B,)."""
-        return (source != self.vocabulary.pad).sum(1)
+    def prefill(self, inputs: Tensor, lengths: Tensor | None = None) -> tuple[State, Tensor]:
+        """The state before the first step, and the token (B,) that each sequence starts with.
 
+        Args:
+            inputs: as for `forward`.
+            lengths: as for `forward`.
 
-def check_tokens(source: Tensor, target: Tensor) -> None:
-    """Raise ShapeError unless these are the token ids of as many sources as targets."""
-    for name, x in (("source", source), ("target", target)):
-        if not isinstance(x, Tensor) or x.dim() != 2 or x.dtype not in (torch.int64, torch.int32) or not x.numel():
-            got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else repr(x)
-            raise ShapeError(f"{name} is {got}; expected token ids, integers of shape (batch, length), not empty")
-    if source.shape[0] != target.shape[0]:
-        raise ShapeError(f"source has {source.shape[0]} rows and target {target.shape[0]}; expected as many of each")
+        Returns:
+            The state, one hypothesis a sequence; and `bos` (B,).
+        """
+        self.check_inputs(inputs, lengths)
+        state = self.start(self.encode(inputs, lengths))
+        return state, torch.full((len(inputs),), self.vocabulary.bos, device=inputs.device)
+
+    def step(self, tokens: Tensor, state: State) -> Tensor:
+        """The logits (B, K, N) after one more token of each hypothesis (B, K); `state` moves on."""
+        return self.projection.logits(self.advance(tokens, state))
+
+    def collate(self, sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Sources of token ids as `inputs` (B, S), ended with `eos` and padded, and their `lengths` (B,)."""
+        ends = [[*source, self.vocabulary.eos] for source in sources]
+        lengths = torch.tensor([len(row) for row in ends])
+        width = int(lengths.max())
+        return torch.tensor([row + [self.vocabulary.pad] * (width - len(row)) for row in ends]), lengths
+
+    def check_inputs(self, inputs: Tensor, lengths: Tensor | None) -> None:
+        """Raise ShapeError unless these are what the encoder reads: token ids (B, S), and lengths (B,)."""
+        check_tokens("inputs", inputs)
+        check_lengths(inputs, lengths)
+
+    def source_lengths(self, inputs: Tensor, lengths: Tensor | None) -> Tensor:
+        """Lengths (B,): those given, or those of inputs without padding."""
+        return inputs.new_full((len(inputs),), inputs.shape[1], dtype=torch.int64) if lengths is None else lengths

@@ -16,7 +16,8 @@ from regard.errors import ConfigError, nearest
 from regard.layers.attention_settings import LearnedValue
 from regard.layers.dropout import Dropout
 from regard.layers.learned import LearnedRelativeBias
-from regard.layers.linear import Linear, linear
+from regard.layers.linear import Linear
+from regard.layers.output_projection import OutputProjection
 from regard.layers.transformer_layer import DecoderLayer, EncoderLayer, FeedForward, GatedFeedForward
 from regard.models.check import check_fields
 from regard.models.decoder_state import DecoderState
@@ -125,7 +126,7 @@ class T5(Seq2Seq):
     >>> import regard as rg
     >>> sizes = {"embed_dim": 16, "num_heads": 2, "head_dim": 4, "hidden_dim": 24, "encoder_layers": 2}
     >>> model = rg.T5(rg.T5Config(vocabulary=rg.Vocabulary(size=100, pad=0, bos=0, eos=1), decoder_layers=1, **sizes))
-    >>> model(torch.tensor([[5, 6, 1]]), torch.tensor([[0, 7, 8, 9]])).logits.shape
+    >>> model(torch.tensor([[5, 6, 1]]), None, torch.tensor([[0, 7, 8, 9]])).logits.shape
     torch.Size([1, 4, 100])
     """
 
@@ -159,31 +160,31 @@ class T5(Seq2Seq):
             scale = config.head_dim if name.endswith("query_proj.weight") else 1
             nn.init.normal_(parameter, std=(inputs * scale) ** -0.5)
 
-    def encode(self, source: Tensor) -> Memory:
-        memory = Memory(self.dropout(self.embedding(source)), self.lengths(source))
+    def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
+        memory = Memory(self.dropout(self.embedding(inputs)), self.source_lengths(inputs, lengths))
         return memory.through(self._encoded, memory.packing(self))
 
-    def decode(self, target: Tensor, memory: Memory) -> Tensor:
-        x, pattern, bias = self.dropout(self.embedding(target)), memory.pattern, self._bias(self.decoder_bias)
+    def decode(self, targets: Tensor, memory: Memory) -> Tensor:
+        x, pattern, bias = self.dropout(self.embedding(targets)), memory.pattern, self._bias(self.decoder_bias)
         for layer in self.decoder:
             x = layer(x, memory.states, pattern, bias)
-        features: Tensor = self.dropout(self.decoder_norm(x))
-        return features
+        hidden: Tensor = self.dropout(self.decoder_norm(x))
+        return hidden
 
-    def project(self, features: Tensor) -> Tensor:
-        if self.config.scale_output:
-            features = features * self.config.embed_dim**-0.5
-        return linear(features, self.embedding.weight if self.output is None else self.output.weight)
+    @property
+    def projection(self) -> OutputProjection:
+        weight = self.embedding.weight if self.output is None else self.output.weight
+        return OutputProjection(weight, scale=self.config.embed_dim**-0.5 if self.config.scale_output else 1.0)
 
     def start(self, memory: Memory) -> DecoderState:
         return DecoderState(self.decoder, memory)
 
-    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+    def advance(self, tokens: Tensor, state: DecoderState) -> Tensor:
         x, bias = self.dropout(self.embedding(state.places.inward(tokens))), self._bias(self.decoder_bias)
         for layer, past, memory in zip(self.decoder, state.past, state.memory, strict=True):
             x = layer.step(x, past, memory, state.pattern, bias)
-        features: Tensor = state.places.outward(self.dropout(self.decoder_norm(x)))
-        return features
+        hidden: Tensor = state.places.outward(self.dropout(self.decoder_norm(x)))
+        return hidden
 
     def _encoded(self, x: Tensor, pattern: Pattern) -> Tensor:
         """The encoder's states of embedded tokens, of which each sees those of the pattern."""

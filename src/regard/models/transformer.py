@@ -14,7 +14,7 @@ from regard.attention.pattern import Full, Pattern
 from regard.errors import ConfigError, nearest
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.dropout import Dropout
-from regard.layers.linear import linear
+from regard.layers.output_projection import OutputProjection
 from regard.layers.positions import LearnedPositions, SinusoidalPositions
 from regard.layers.transformer_layer import DecoderLayer, EncoderLayer, Norm
 from regard.models.check import check_fields
@@ -121,7 +121,7 @@ class Transformer(Seq2Seq):
 
     >>> import regard as rg
     >>> model = rg.Transformer(rg.TransformerConfig.of_size("tiny", rg.Vocabulary(size=100)))
-    >>> model(torch.tensor([[5, 6, 2]]), torch.tensor([[1, 7, 8, 9]])).logits.shape
+    >>> model(torch.tensor([[5, 6, 2]]), None, torch.tensor([[1, 7, 8, 9]])).logits.shape
     torch.Size([1, 4, 100])
     """
 
@@ -153,25 +153,27 @@ class Transformer(Seq2Seq):
     def longest(self) -> int | None:
         return self.config.max_length if self.config.positions == "learned" else None
 
-    def encode(self, source: Tensor) -> Memory:
-        memory, choice = Memory(self._embed(source), self.lengths(source)), self.config.attention
+    def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
+        memory = Memory(self._embed(inputs), self.source_lengths(inputs, lengths))
+        choice = self.config.attention
         plain = choice.score is choice.pattern is choice.position_bias is None  # others may ask where a token stands
         return memory.through(self._encoded, memory.packing(self) if plain else None)
 
-    def decode(self, target: Tensor, memory: Memory) -> Tensor:
-        x, pattern = self._embed(target), memory.pattern
+    def decode(self, targets: Tensor, memory: Memory) -> Tensor:
+        x, pattern = self._embed(targets), memory.pattern
         for layer in self.decoder:
             x = layer(x, memory.states, pattern)
         features: Tensor = self.decoder_norm(x)
         return features
 
-    def project(self, features: Tensor) -> Tensor:
-        return linear(features, self.embedding.weight, self.output_bias)
+    @property
+    def projection(self) -> OutputProjection:
+        return OutputProjection(self.embedding.weight, self.output_bias)
 
     def start(self, memory: Memory) -> DecoderState:
         return DecoderState(self.decoder, memory)
 
-    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+    def advance(self, tokens: Tensor, state: DecoderState) -> Tensor:
         x = self._scaled(state.places.inward(tokens))
         x = self.dropout(x + self._position(state, x))
         for step, past, memory in zip(state.steps, state.past, state.memory, strict=True):

@@ -18,7 +18,6 @@ from regard.data.batches import Batch, collate, epoch_batches
 from regard.data.store import PairStore
 from regard.errors import ConfigError
 from regard.models.seq2seq import Seq2Seq
-from regard.tasks.loss import learn, measure
 from regard.train.distributed import Group
 from regard.train.options import TrainOptions
 
@@ -143,8 +142,12 @@ class Trainer:
             part = rows[self.group.rank :: self.group.size]
             if not len(part):
                 continue
+            batch = self._batch(order.store, part)
             with self.casting():
-                total += learn(self.module, self._batch(order.store, part), self.options.label_smoothing, tokens).plain
+                output = self.module(batch.inputs, batch.lengths, batch.targets)
+                loss = output.cross_entropy(batch.labels, label_smoothing=self.options.label_smoothing)
+            (loss.smoothed / tokens).backward()
+            total += loss.plain
         self.group.add_gradients(self.module.parameters())
         return float(self.group.add(total)) / tokens
 
@@ -154,9 +157,10 @@ class Trainer:
         batches = epoch_batches(store, tokens=self.options.batch_tokens, seed=0, epoch=0)
         total = torch.zeros(2, dtype=torch.float64)
         for rows in batches[self.group.rank :: self.group.size]:
-            with self.casting():
-                loss = measure(self.module, self._batch(store, rows))
-            total += torch.tensor([float(loss.plain), loss.tokens], dtype=torch.float64)
+            batch = self._batch(store, rows)
+            with torch.no_grad(), self.casting():
+                loss = self.module(batch.inputs, batch.lengths, batch.targets).cross_entropy(batch.labels)
+            total += torch.tensor([float(loss.plain), loss.count], dtype=torch.float64)
         plain, tokens = self.group.add(total.to(self.device)).tolist() if self.group.size > 1 else total.tolist()
         return plain / tokens
 
