@@ -54,7 +54,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "encoder-lengths",
         lambda: bert()(TOKENS, torch.tensor([3, 1])),
         ShapeError,
-        "expected integers of shape (1,), how many tokens",
+        "expected integers of shape (1,), how many inputs",
     ),
     (
         "encoder-long",
