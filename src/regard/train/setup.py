@@ -14,6 +14,7 @@ from regard.models.seq2seq import Seq2Seq, Vocabulary
 from regard.models.transformer import size_settings
 from regard.train.options import TrainOptions, to_plain
 from regard.trained import folder as folders
+from regard.trained.translator import model_folder
 
 # Options that a model to start from has decided.
 OF_MODEL = ("model", "size", "model_settings", "attention", "dropout", "vocab_size")
@@ -120,5 +121,5 @@ def read_start(options: TrainOptions) -> tuple[Seq2Seq, Tokenizer] | None:
     if given:
         said = ", ".join(f"{name}={x!r}" for name, x in given.items())
         raise ConfigError(f"start={options.start!r} has a model and a tokenizer already, which {said} cannot change")
-    module, tokenizer, _ = folders.read(options.start)
+    module, tokenizer, _ = folders.read(model_folder(options.start))
     return module, tokenizer
