@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from regard.data.rows import PairReader, columns_of
+from regard.data.rows import PairReader, columns_of, read_pairs
 from regard.data.tokenizer import Tokenizer
 from regard.errors import ConfigError
 from regard.layers.attention_config import AttentionConfig
@@ -66,15 +66,17 @@ def pair_reader(options: TrainOptions) -> PairReader:
         The reader.
 
     Raises:
-        ConfigError: fields that name no two columns.
+        ConfigError: options of the files that don't go together.
         DataError: a file that does not exist.
     """
     fields = (options.source_field, options.target_field)
-    return PairReader(
-        files=options.files,
+    return read_pairs(
+        options.files,
         parallel=options.parallel,
         columns=columns_of(fields),
         fields=fields,
+        format=options.format,
+        delimiter=options.delimiter,
         skip_bad_rows=options.skip_bad_rows,
     )
 
