@@ -66,7 +66,7 @@ def test_given_files_to_validate_on(tmp_path: Path) -> None:
 def test_long_and_bad_rows_are_counted(tmp_path: Path) -> None:
     odd = [("a b c " * 30, "x"), ("only one side", ""), ("", "x")]
     file = write_tsv(tmp_path / "x.tsv", [*made_pairs(100), *odd])
-    with pytest.raises(DataError, match=r"x\.tsv:102: empty target: the other side is 'only one side'"):
+    with pytest.raises(DataError, match=r"x\.tsv:102: empty target: the source is 'only one side'"):
         prepare([file], tmp_path / "data", vocab_size=300, max_tokens=60)
     assert not (tmp_path / "data").exists()
     made = prepare([file], tmp_path / "data", vocab_size=300, max_tokens=60, skip_bad_rows=True)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regard.data.files import LONGEST_LINE
-from regard.data.rows import LONGEST_SIDE, Pair, read_pairs
+from regard.data.record import LONGEST_TEXT
+from regard.data.rows import Pair, read_pairs
 from regard.errors import DataError
 
 PAIRS = [("one", "uno"), ("two words", "due parole"), ("naïve", "“ingenuo”")]
@@ -94,7 +95,7 @@ BAD_ROWS = {
     "empty source": [b"\tuno", b"  \tuno"],
     "empty target": [b"one\t", "one\t\u00a0\u2003".encode()],
     "NUL character": [b"one\tu\0no", "one\tuno".encode("utf-16-le")],
-    "too long": [b"x" * (LONGEST_SIDE + 1) + b"\tuno", b"one\t" + b"x" * LONGEST_LINE],
+    "too long": [b"x" * (LONGEST_TEXT + 1) + b"\tuno", b"one\t" + b"x" * LONGEST_LINE],
 }
 
 
@@ -115,7 +116,11 @@ BAD_JSON = {
     "not JSON": ["", "{", "one\tuno", "[" * 100_000, "9" * 10_000, "{'source': 1}"],
     "not an object": ["[1]", "3", '"text"', "null", "NaN"],
     "missing field": ["{}", '{"source": "x"}', json.dumps({"source": "x", **{str(n): n for n in range(5000)}})],
-    "not text": ['{"source": 1, "target": "x"}', '{"source": "x", "target": {"a": "b"}}', '{"source": null}'],
+    "not text": [
+        '{"source": 1, "target": "x"}',
+        '{"source": "x", "target": {"a": "b"}}',
+        '{"source": null, "target": "x"}',
+    ],
     "half a character": [r'{"source": "\ud800", "target": "x"}'],
     "NUL character": [r'{"source": "a\u0000b", "target": "x"}'],
 }

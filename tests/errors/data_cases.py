@@ -1,6 +1,7 @@
 """Files, rows and options that data cannot be made of: see `cases.py`."""
 
 import gzip
+import io
 import json
 import os
 import sys
@@ -81,6 +82,11 @@ def closed_standard_input() -> object:
         return list(read_lines("-"))
 
 
+def a_list_as_standard_input() -> object:
+    with mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"[" + OBJECT + b"]"))):
+        return list(read_pairs("-"))
+
+
 def stored(change: Callable[[Path], object]) -> Callable[[], object]:
     """Open a store after a change to its folder."""
 
@@ -118,7 +124,7 @@ def loading(model: object) -> Callable[[], object]:
 
 
 FILES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
-    ("file-empty", reading({"x.tsv": b""}), DataError, "x.tsv is empty; expected a pair of texts a line"),
+    ("file-empty", reading({"x.tsv": b""}), DataError, "x.tsv is empty; expected a row a line"),
     (
         "file-cut-off",
         reading({"x.tsv.gz": gzip.compress(PAIRS)[:-3]}),
@@ -165,7 +171,7 @@ FILES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         DataError,
         "x.parquet has no field 'itt'; did you mean 'it'? Known: en",
     ),
-    ("parquet-no-rows", among({}, no_rows), DataError, "x.parquet has no rows; expected a pair of texts in each"),
+    ("parquet-no-rows", among({}, no_rows), DataError, "x.parquet has no rows; expected source and target in each"),
     (
         "datasets-no-package",
         without({"datasets": None}, lambda: list(read_pairs("datasets:opus"))),
@@ -196,17 +202,67 @@ ROWS: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         DataError,
         "x.tsv:2: wrong number of columns: 1, expected 2, with tabs between: 'two due'. Mend the row",
     ),
-    ("reader-no-files", lambda: read_pairs([]), ConfigError, 'no files to read pairs from; give paths, "-" for'),
-    ("reader-format", lambda: read_pairs("-", format="jsonn"), ConfigError, "'jsonn'; did you mean 'jsonl'?"),
-    ("reader-columns", lambda: read_pairs("-", columns=(0, 1)), ConfigError, "columns=(0, 1) must be two numbers"),
+    ("reader-no-files", lambda: read_pairs([]), ConfigError, 'no files to read; give paths, "-" for'),
+    ("reader-format", lambda: read_pairs("-", format="parket"), ConfigError, "'parket'; did you mean 'parquet'?"),
+    ("reader-columns", lambda: read_pairs("-", columns=(0, 1)), ConfigError, "columns=(0, 1) must be a number"),
     ("reader-fields", lambda: read_pairs("-", fields=("en",)), ConfigError, "fields=('en',) must be two names"),
     ("reader-twice", lambda: read_pairs(["-", "-"]), ConfigError, "'-' is given more than once"),
     (
         "reader-no-format",
-        reading({"pairs.csv": PAIRS}),
+        reading({"pairs.dat": PAIRS}),
         ConfigError,
-        "pairs.csv' does not say what is in it; say format=tsv or jsonl or parquet",
+        "pairs.dat' does not say what is in it; say format, or --format: tsv, csv, jsonl, json, parquet",
     ),
+    ("reader-spreadsheet", reading({"x.xlsx": b"PK"}), ConfigError, "x.xlsx is a spreadsheet (xlsx); save it as CSV"),
+    ("reader-delimiter", lambda: read_pairs("-", delimiter="::"), ConfigError, "delimiter='::' must be one character"),
+    (
+        "reader-delimiter-json",
+        reading({"x.jsonl": OBJECT}, delimiter=";"),
+        ConfigError,
+        "delimiter=';' is of CSV, and",
+    ),
+    ("reader-no-name", lambda: read_pairs("-", fields=("en", "")), ConfigError, "fields=('en', '') must be a name for"),
+    (
+        "reader-parallel",
+        among({"a": b"one\n"}, lambda folder: read_pairs([], parallel=(f"{folder}/a",))),
+        ConfigError,
+        "must be a file for each of source, target",
+    ),
+    (
+        "reader-look-parallel",
+        among({"a.en": b"one\n", "a.it": b"uno\n"}, lambda folder: read_pairs([f"{folder}/a.en", f"{folder}/a.it"])),
+        ConfigError,
+        "a.it look parallel: one text a line in each; say --parallel",
+    ),
+    (
+        "csv-no-delimiter",
+        reading({"x.csv": b"one\ntwo\n"}),
+        DataError,
+        "x.csv has none of ',' ';' tab '|' that gives its first rows as many columns",
+    ),
+    (
+        "csv-two-delimiters",
+        reading({"x.csv": b"a,b;c\n"}),
+        DataError,
+        "x.csv can be read with each of ',' ';' between columns; say which",
+    ),
+    (
+        "csv-no-column",
+        reading({"x.csv": b"english,italian\na,b\n"}, fields=("en", "it")),
+        DataError,
+        "x.csv has no column 'en'; its first row is 'english', 'italian'",
+    ),
+    (
+        "json-cut-off",
+        reading({"x.json": b'[{"source": "a", "target": "b"}, {"so'}),
+        DataError,
+        "x.json cannot be read as JSON beyond item 1: Unterminated string",
+    ),
+    ("json-bytes", reading({"x.json": b'["\xff"]'}), DataError, "x.json cannot be read as JSON beyond item 0: 'utf-8'"),
+    ("json-two-lists", reading({"x.json": b"[" + OBJECT + b"] []"}), DataError, "beyond item 1: more follows the list"),
+    ("json-no-end", reading({"x.json": b"[" + OBJECT}), DataError, "beyond item 1: the list does not end"),
+    ("json-utf16", reading({"x.json": "[]".encode("utf-16")}), DataError, "x.json is in UTF-16; expected UTF-8"),
+    ("json-list-in-a-stream", a_list_as_standard_input, ConfigError, "begins as a JSON list; say format='json'"),
 ]
 
 PREPARED: list[tuple[str, Callable[[], object], type[Exception], str]] = [

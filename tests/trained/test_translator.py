@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from regard.decode.search import Greedy
+from regard.errors import CheckpointError
 from regard.lens.see import look
 from regard.tasks.translate import translate
 from regard.trained import translator as module
@@ -23,9 +24,14 @@ def test_the_same_after_saving(tmp_path: Path) -> None:
 
 
 def test_what_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SHIPPED", tmp_path)
-    translator().save(tmp_path)
-    assert load().translate([SENTENCES[0]]) == translator().translate([SENTENCES[0]])
+    monkeypatch.setattr(module, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.chdir(tmp_path)
+    translator().save(tmp_path / "shipped")
+    for name in (None, "en-it"):
+        assert load(name).translate([SENTENCES[0]]) == translator().translate([SENTENCES[0]])
+    (tmp_path / "en-it").mkdir()  # a folder of the user's own goes before
+    with pytest.raises(CheckpointError, match=r"en-it/config\.json is missing"):
+        load("en-it")
 
 
 def test_long_text_is_split_where_training_ended() -> None:

@@ -15,6 +15,8 @@ def run(
     parallel: tuple[str, str] | None,
     source_field: str,
     target_field: str,
+    format: str | None,
+    delimiter: str | None,
     skip_bad_rows: bool,
     first: int | None,
     model: str | None,
@@ -31,9 +33,12 @@ def run(
     search = search_of(how)
     fields = (source_field, target_field)
     reader = read_pairs(
-        files, parallel=parallel or None, columns=columns_of(fields), fields=fields, skip_bad_rows=skip_bad_rows
-    )
+        files, parallel=parallel or None, columns=columns_of(fields), fields=fields, format=format,
+        delimiter=delimiter, skip_bad_rows=skip_bad_rows,
+    )  # fmt: skip
     pairs = list(itertools.islice(reader, first))
+    for file, note in reader.notes.items():
+        click.echo(f"{file}: {note}", err=True)
     translator = open_model(model, threads)
     found = translator.evaluate(pairs, search=search, batch_size=batch_size).to_plain()
     found["search"] = repr(search)
@@ -68,13 +73,29 @@ command = Command(
     params=[
         Words(
             "files",
-            about="Pairs: TSV, JSONL, Parquet; .gz or .zst; - for standard input.",
+            about="Pairs: TSV, CSV, JSONL, JSON, Parquet; .gz or .zst; - for standard input.",
             nargs=-1,
             metavar="[FILE]...",
         ),
         Flag(["--parallel"], nargs=2, metavar="SOURCES TARGETS", help="Two files instead, a sentence a line."),
-        Flag(["--source-field"], default="source", show_default=True, help="Field or column of the source."),
-        Flag(["--target-field"], default="target", show_default=True, help="Field or column of the target."),
+        Flag(
+            ["--source-field"],
+            default="source",
+            show_default=True,
+            help="Field of the source, or number of its column.",
+        ),
+        Flag(
+            ["--target-field"],
+            default="target",
+            show_default=True,
+            help="Field of the target, or number of its column.",
+        ),
+        Flag(
+            ["--format"],
+            metavar="NAME",
+            help="tsv, csv, jsonl, json or parquet; by default as the files' names end.",
+        ),
+        Flag(["--delimiter"], metavar="C", help="Character between the columns of CSV; by default as the rows agree."),
         Flag(["--skip-bad-rows"], is_flag=True, help="Count and skip bad rows instead of stopping."),
         Flag(["--first"], type=COUNT, help="Only the first N pairs."),
         *model_flags(),

@@ -16,9 +16,9 @@ NAME = 24  # columns
 
 def run(folder: str | None, as_json: bool) -> None:
     """Explain a run's folder: its model, size, data, training and scores."""
-    from regard.trained.translator import SHIPPED
+    from regard.trained.translator import model_folder
 
-    found = describe(Path(folder) if folder is not None else SHIPPED)
+    found = describe(model_folder(folder))
     click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(found)))
 
 

@@ -62,7 +62,7 @@ def read_lines(file: str, *, at: Path | None = None, longest: int = LONGEST_LINE
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{shown_name(file)} cannot be read beyond line {number}: {error}") from error
     if not number:
-        raise DataError(f"{shown_name(file)} is empty; expected a pair of texts a line")
+        raise DataError(f"{shown_name(file)} is empty; expected a row a line")
 
 
 @contextmanager

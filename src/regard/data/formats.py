@@ -1,104 +1,94 @@
-"""The kinds of files that pairs come in: each is read as rows that are a pair, or say why they are none."""
+"""The kinds of files that rows come in: each is read as records, or as rows that say why they are none."""
 
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import zip_longest
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from regard.data.files import Line, check_file, read_lines, show, shown_name
+from regard.data.files import Line, check_file, is_stream, read_lines, show, shown_name
+from regard.data.json_values import read_values
+from regard.data.record import BadRow, Record, Row, Wanted
+from regard.data.table import decoded, find_delimiter, peeked, read_table
 from regard.errors import ConfigError, DataError, nearest
 
 DATASETS = "datasets:"  # what the name of a Hugging Face data set starts with
+FORMATS = ("tsv", "csv", "jsonl", "json", "parquet")
+TEXT = "text"  # a table or JSON: its first rows say which
 ROWS_AT_ONCE = 1000
 LONGEST_NAME, MOST_NAMES = 40, 20  # of fields, in a message
 
-Columns = tuple[int, ...]  # two numbers, of source and target, from 1
-Fields = tuple[str, ...]  # two names
+Notes = dict[str, str]  # by file, how its rows were read
 
 
-class Pair(NamedTuple):
-    """A source, its target, and where they stand."""
-
-    source: str
-    target: str
-    place: str  # such as "pairs.tsv:12"
+def read_tsv(file: str, wanted: Wanted, at: Path | None, notes: Notes) -> Iterator[Row]:
+    """Columns with a tab between."""
+    return read_table(file, read_lines(file, at=at), wanted, "CSV" if wanted.delimiter else "TSV", notes)
 
 
-class BadRow(NamedTuple):
-    """A row that is no pair."""
-
-    place: str
-    reason: str  # what it is counted under
-    detail: str  # what this one holds
+def read_csv(file: str, wanted: Wanted, at: Path | None, notes: Notes) -> Iterator[Row]:
+    """Columns with a delimiter between; a cell in quotes may hold it, and ends of lines."""
+    return read_table(file, read_lines(file, at=at), wanted, "CSV", notes)
 
 
-Row = Pair | BadRow
-
-
-def read_tsv(file: str, columns: Columns | None = None, at: Path | None = None) -> Iterator[Row]:
-    """Two columns with a tab between; or two of more, where every row has as many as the first that has enough."""
-    source, target = columns or (1, 2)
-    expected = 2 if columns is None else None
-    for line in read_lines(file, at=at):
-        place = f"{shown_name(file)}:{line.number}"
-        text = _text(line, place)
-        if isinstance(text, BadRow):
-            yield text
-            continue
-        cells = text.split("\t")
-        if expected is None and len(cells) >= max(source, target):
-            expected = len(cells)
-        if len(cells) == expected:
-            yield Pair(cells[source - 1], cells[target - 1], place)
-        else:
-            wanted = expected or f"at least {max(source, target)}"
-            detail = f"{len(cells)}, expected {wanted}, with tabs between: {show(text)}"
-            yield BadRow(place, "wrong number of columns", detail)
-
-
-def read_jsonl(file: str, fields: Fields, at: Path | None = None) -> Iterator[Row]:
+def read_jsonl(file: str, wanted: Wanted, at: Path | None, notes: Notes) -> Iterator[Row]:
     """A JSON object a line."""
-    for line in read_lines(file, at=at):
-        place = f"{shown_name(file)}:{line.number}"
-        text = _text(line, place)
-        yield text if isinstance(text, BadRow) else _parsed(text, fields, place)
+    return _json_lines(file, read_lines(file, at=at), wanted)
 
 
-def read_parallel(source_file: str, target_file: str) -> Iterator[Row]:
-    """Two files: the n-th line of one is the source, the n-th line of the other the target."""
-    for source_line, target_line in zip_longest(read_lines(source_file), read_lines(target_file)):
-        if source_line is None or target_line is None:
-            short, long = (source_file, target_file) if source_line is None else (target_file, source_file)
-            number = (source_line or target_line).number
+def read_json(file: str, wanted: Wanted, at: Path | None, notes: Notes) -> Iterator[Row]:
+    """A list of objects, or objects one after the other."""
+    return _numbered(read_values(file, at), wanted, shown_name(file))
+
+
+def read_text(file: str, wanted: Wanted, at: Path | None, notes: Notes) -> Iterator[Row]:
+    """JSON, CSV or TSV, whichever the first rows are."""
+    head, lines = peeked(read_lines(file, at=at))
+    if head and _is_object(head[0]):
+        notes[file] = "read as JSON, an object a line"
+        return _json_lines(file, lines, wanted)
+    if head and head[0].content.lstrip().startswith(b"["):
+        if at is None and is_stream(file):
+            raise ConfigError(f"{shown_name(file)} begins as a JSON list; say format='json', or --format json")
+        notes[file] = "read as JSON, a list of objects"
+        return _numbered(read_values(file, at), wanted, shown_name(file))
+    return read_table(file, lines, wanted, "CSV" if _is_csv(head, wanted) else "TSV", notes)
+
+
+def read_parallel(files: tuple[str, ...], roles: tuple[str, ...]) -> Iterator[Row]:
+    """The n-th lines of all files are the values of the n-th row, in the order of the roles."""
+    for number, lines in enumerate(itertools.zip_longest(*(read_lines(file) for file in files)), 1):
+        if None in lines:
+            short = next(file for file, line in zip(files, lines, strict=True) if line is None)
+            long = next(file for file, line in zip(files, lines, strict=True) if line is not None)
             raise DataError(f"{short} ends before line {number}, but {long} goes on; expected as many lines in both")
-        source = _text(source_line, f"{source_file}:{source_line.number}")
-        target = _text(target_line, f"{target_file}:{target_line.number}")
-        bad = next((side for side in (source, target) if isinstance(side, BadRow)), None)
-        yield bad or Pair(str(source), str(target), f"{source_file}:{source_line.number}")
+        texts = [decoded(line, f"{file}:{number}") for file, line in zip(files, lines, strict=True)]
+        bad = next((text for text in texts if isinstance(text, BadRow)), None)
+        yield bad or Record(dict(zip(roles, texts, strict=True)), f"{files[0]}:{number}")
 
 
-def read_parquet(file: str, fields: Fields, at: Path | None = None) -> Iterator[Row]:
-    """Two columns of a Parquet file."""
+def read_parquet(file: str, wanted: Wanted, at: Path | None, notes: Notes) -> Iterator[Row]:
+    """Columns of a Parquet file."""
     check_file(str(at or file))
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise ConfigError(f"{shown_name(file)} is Parquet: pip install regard[data] to read it") from error
+    names = list(wanted.fields.values())
     try:
         with parquet.ParquetFile(at or file) as table:
             known = table.schema_arrow.names
-            for name in fields:
+            for name in names:
                 if name.partition(".")[0] not in known:
-                    raise DataError(f"{shown_name(file)} has {_no_field(name, known)}")
-            batches = table.iter_batches(ROWS_AT_ONCE, columns=list(fields))
-            yield from _numbered((row for batch in batches for row in batch.to_pylist()), fields, shown_name(file))
+                    raise DataError(f"{shown_name(file)} has {no_field(name, known)}")
+            batches = table.iter_batches(ROWS_AT_ONCE, columns=names)
+            yield from _numbered((row for batch in batches for row in batch.to_pylist()), wanted, shown_name(file))
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{shown_name(file)} cannot be read as Parquet: {error}") from error
 
 
-def read_datasets(name: str, fields: Fields) -> Iterator[Row]:
+def read_datasets(name: str, wanted: Wanted) -> Iterator[Row]:
     """A data set of Hugging Face's hub, or a folder of files: datasets:NAME[:CONFIGURATION][:SPLIT]."""
     try:
         import datasets
@@ -110,52 +100,83 @@ def read_datasets(name: str, fields: Fields) -> Iterator[Row]:
         rows = datasets.load_dataset(path, *configuration, split=split)
     except (OSError, ValueError, ImportError, datasets.exceptions.DatasetsError) as error:
         raise DataError(f"{name} cannot be loaded: {error}") from error
-    yield from _numbered(rows, fields, name)
+    yield from _numbered(rows, wanted, name)
 
 
-def _numbered(rows: Iterable[Any], fields: Fields, name: str) -> Iterator[Row]:
+READERS: dict[str, Callable[[str, Wanted, Path | None, Notes], Iterator[Row]]] = {
+    "tsv": read_tsv,
+    "csv": read_csv,
+    "jsonl": read_jsonl,
+    "json": read_json,
+    "parquet": read_parquet,
+    TEXT: read_text,
+}
+
+
+def is_plain_text(file: str, wanted: Wanted) -> bool:
+    """Whether the first lines of a file are texts, rather than rows of a table or JSON."""
+    head, _ = peeked(read_lines(file))
+    if head and head[0].content.lstrip().startswith((b"{", b"[")):
+        return False
+    return not any(b"\t" in line.content or b"\0" in line.content for line in head) and not _is_csv(head, wanted)
+
+
+def no_field(name: str, known: Iterable[str]) -> str:
+    """What a message says of a field that is not there."""
+    return f"no field {name!r}; {nearest(name, [key[:LONGEST_NAME] for key in known][:MOST_NAMES])}"
+
+
+def _is_csv(head: list[Line], wanted: Wanted) -> bool:
+    if wanted.delimiter:
+        return True
+    if sum(b"\t" in line.content for line in head) > len(head) / 2:
+        return False
+    return find_delimiter(head, wanted) is not None
+
+
+def _is_object(line: Line) -> bool:
+    """Whether a line is a JSON object by itself."""
+    if not line.content.lstrip().startswith(b"{"):
+        return False
+    try:
+        return isinstance(json.loads(line.content), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _json_lines(file: str, lines: Iterator[Line], wanted: Wanted) -> Iterator[Row]:
+    for line in lines:
+        place = f"{shown_name(file)}:{line.number}"
+        text = decoded(line, place)
+        if isinstance(text, BadRow):
+            yield text
+            continue
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            yield BadRow(place, "not JSON", f"{error}: {show(text)}")
+            continue
+        yield _picked(value, wanted.fields, place)
+
+
+def _numbered(rows: Iterable[Any], wanted: Wanted, name: str) -> Iterator[Row]:
     number = 0
     for number, row in enumerate(rows, 1):
-        yield _picked(row, fields, f"{name}:{number}")
+        yield _picked(row, wanted.fields, f"{name}:{number}")
     if not number:
-        raise DataError(f"{name} has no rows; expected a pair of texts in each")
+        raise DataError(f"{name} has no rows; expected {' and '.join(wanted.fields)} in each")
 
 
-def _text(line: Line, place: str) -> str | BadRow:
-    if not line.complete:
-        return BadRow(place, "too long", f"more than {len(line.content):,} bytes: {show(line.content)}")
-    try:
-        return line.content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        detail = f"byte 0x{line.content[error.start]:02x} at position {error.start + 1}: {show(line.content)}"
-        return BadRow(place, "not UTF-8", detail)
-
-
-def _parsed(text: str, fields: Fields, place: str) -> Row:
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return BadRow(place, "not JSON", f"{error}: {show(text)}")
-    return _picked(row, fields, place)
-
-
-def _picked(row: Any, fields: Fields, place: str) -> Row:
+def _picked(row: Any, fields: Mapping[str, str], place: str) -> Row:
     """The named fields of an object; "translation.en" is the field "en" of the field "translation"."""
-    sides = []
-    for name in fields:
-        side = row
+    values = {}
+    for role, name in fields.items():
+        value = row
         for key in name.split("."):
-            if not isinstance(side, Mapping):
-                return BadRow(place, "not an object", f"{show(repr(side))} cannot have a field {key!r}")
-            if key not in side:
-                return BadRow(place, "missing field", _no_field(key, side))
-            side = side[key]
-        if not isinstance(side, str):
-            return BadRow(place, "not text", f"field {name!r} is {show(repr(side))}")
-        sides.append(side)
-    source, target = sides
-    return Pair(source, target, place)
-
-
-def _no_field(name: str, known: Iterable[str]) -> str:
-    return f"no field {name!r}; {nearest(name, [key[:LONGEST_NAME] for key in known][:MOST_NAMES])}"
+            if not isinstance(value, Mapping):
+                return BadRow(place, "not an object", f"{show(repr(value))} cannot have a field {key!r}")
+            if key not in value:
+                return BadRow(place, "missing field", no_field(key, value))
+            value = value[key]
+        values[role] = value
+    return Record(values, place)

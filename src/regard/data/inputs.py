@@ -4,18 +4,17 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from regard.data.files import is_stream, open_packed
 from regard.data.formats import DATASETS
-from regard.data.rows import PairReader
+from regard.data.reader import RecordReader
 
-OPTIONS = ("columns", "fields", "format", "skip_bad_rows")
+OPTIONS = ("columns", "fields", "format", "delimiter", "skip_bad_rows")
 
 
-def copied(reader: PairReader, folder: Path) -> PairReader:
+def copied(reader: RecordReader[Any], folder: Path) -> RecordReader[Any]:
     """The reader, standard input and pipes copied into the folder as they are."""
     copies = dict(reader.copies)
     for file in reader.files:
@@ -27,19 +26,26 @@ def copied(reader: PairReader, folder: Path) -> PairReader:
     return dataclasses.replace(reader, copies=copies)
 
 
-def identity(reader: PairReader) -> dict[str, Any]:
-    """Plain data that is equal for the same pairs: options, size and time of each file, or content of a copy."""
-    files = [_identity(file, reader.copies) for file in (*reader.files, *(reader.parallel or ()))]
+def identity(reader: RecordReader[Any]) -> dict[str, Any]:
+    """Plain data that is equal for the same rows, wherever their files are: options, and digests of the contents."""
+    files = [_digest(file, reader) for file in _files(reader)]
     options = {name: getattr(reader, name) for name in OPTIONS}
     plain: dict[str, Any] = json.loads(json.dumps({"files": files, "parallel": bool(reader.parallel), **options}))
     return plain  # as it is read back: lists instead of tuples
 
 
-def _identity(file: str, copies: Mapping[str, Path]) -> list[Any]:
-    if file in copies:
-        with copies[file].open("rb") as copy:
-            return [file, hashlib.file_digest(copy, "sha256").hexdigest()]
+def stamps(reader: RecordReader[Any]) -> list[tuple[int, int]]:
+    """Size and time of each file that is read where it stands: other ones if it changes."""
+    status = [Path(f).stat() for f in _files(reader) if f not in reader.copies and not f.startswith(DATASETS)]
+    return [(one.st_size, one.st_mtime_ns) for one in status]
+
+
+def _files(reader: RecordReader[Any]) -> tuple[str, ...]:
+    return (*reader.files, *(reader.parallel or ()))
+
+
+def _digest(file: str, reader: RecordReader[Any]) -> str:
     if file.startswith(DATASETS):
-        return [file]
-    status = Path(file).stat()
-    return [str(Path(file).resolve()), status.st_size, status.st_mtime_ns]
+        return file
+    with Path(reader.copies.get(file, file)).open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

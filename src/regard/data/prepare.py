@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from regard.data.files import shown_name
-from regard.data.inputs import copied, identity
+from regard.data.inputs import copied, identity, stamps
+from regard.data.reader import OF_COLUMNS, RecordReader, ending_format
 from regard.data.rows import Pair, PairReader, read_pairs
 from regard.data.sample import HeldOut, Sample, text_hash
 from regard.data.store import PairStore, chunks, replacing
@@ -40,7 +41,7 @@ class Prepared(NamedTuple):
     valid: PairStore
     valid_texts: list[Pair]  # the first rows of `valid`, as texts
     tokenizer: Tokenizer
-    counts: dict[str, Any]  # rows: read, train, valid, too_many_tokens; skipped: by reason
+    counts: dict[str, Any]  # rows: read, train, valid, too_many_tokens; skipped: by reason; read_as: by file, if noted
 
 
 def prepare(
@@ -78,13 +79,12 @@ def prepare(
     for name, number in (("held_out", held_out), ("max_tokens", max_tokens)):
         if number < 1:
             raise ConfigError(f"{name}={number} must be at least 1")
-    train_reader = files if isinstance(files, PairReader) else read_pairs(files)
+    train_reader = files if isinstance(files, RecordReader) else read_pairs(files)
     readers = [train_reader]
     if valid is not None:
-        like_train = {name: getattr(train_reader, name) for name in ("columns", "fields", "format")}
-        readers.append(valid if isinstance(valid, PairReader) else read_pairs(valid, **like_train))
+        readers.append(valid if isinstance(valid, RecordReader) else _like(train_reader, valid))
     readers = [
-        dataclasses.replace(reader, skip_bad_rows=skip_bad_rows or reader.skip_bad_rows, skipped=Counter())
+        dataclasses.replace(reader, skip_bad_rows=skip_bad_rows or reader.skip_bad_rows, skipped=Counter(), notes={})
         for reader in readers
     ]
 
@@ -93,6 +93,7 @@ def prepare(
     try:
         shutil.rmtree(copies, ignore_errors=True)
         readers = [copied(reader, copies) for reader in readers]
+        before = [stamps(reader) for reader in readers]
         options = {
             "format": FORMAT,
             "inputs": [identity(reader) for reader in readers],
@@ -108,7 +109,7 @@ def prepare(
                 partial, readers[0], readers[1] if valid is not None else None, max_tokens, progress or _silent
             )
             counts = work.run(vocab_size, held_out, tokenizer)
-            if [identity(reader) for reader in readers] != options["inputs"]:
+            if [stamps(reader) for reader in readers] != before:
                 raise DataError(f"{_called(readers[0])}: changed while being read; start again when it is complete")
             (partial / SUMMARY).write_text(json.dumps({"options": options, "counts": counts}, indent=1))
     except OSError as error:
@@ -142,9 +143,12 @@ class _Work:
             tokenizer = Tokenizer.train(sample, vocab_size=vocab_size)
         tokenizer.save(self.folder / TOKENIZER)
         self.write(tokenizer, chosen)
+        notes = self.train.notes
         if self.valid:
             skipped += self.valid.skipped
-        return {**self.counts, "skipped": dict(sorted(skipped.items()))}
+            notes = notes | self.valid.notes
+        counts: dict[str, Any] = {**self.counts, "skipped": dict(sorted(skipped.items()))}
+        return counts | ({"read_as": notes} if notes else {})
 
     def survey(self, held_out: int) -> tuple[list[str], frozenset[int]]:
         """Read for the first time: texts for the tokenizer, and the hashes of the sources to hold out."""
@@ -215,6 +219,14 @@ class _Work:
             if len(texts) < MOST_VALID_TEXTS:
                 texts.append(pair)
             yield ids
+
+
+def _like(reader: PairReader, files: Sequence[str]) -> PairReader:
+    """A reader of further files, whose fields are called as in the first ones."""
+    endings = [ending_format(file) for file in files]
+    format = reader.format if None in endings else None
+    delimiter = reader.delimiter if all(ending in (None, *OF_COLUMNS) for ending in endings) else None
+    return dataclasses.replace(reader, files=tuple(files), parallel=None, format=format, delimiter=delimiter, copies={})
 
 
 def _silent(doing: str, rows: int) -> None:

@@ -35,15 +35,23 @@ class TrainOptions:
         ConfigError: a value that is out of range or unknown, or two that exclude each other.
     """
 
-    files: tuple[str, ...] = option("Files of pairs: TSV, JSONL, Parquet; .gz or .zst; - for standard input.", ())
+    files: tuple[str, ...] = option(
+        "Files of pairs: TSV, CSV, JSONL, JSON, Parquet; .gz or .zst; - for standard input.", ()
+    )
     out: str = option("Folder of the run.", "run", group="run")
-    start: str | None = option("A run's folder to fine-tune.", None, group="run", flag="--from")
+    start: str | None = option("Model to fine-tune: en-it, or a run's folder.", None, group="run", flag="--from")
 
     parallel: tuple[str, str] | None = option(
         "Two files, a sentence a line: sources, targets.", None, group="data", metavar=("SOURCES", "TARGETS")
     )
-    source_field: str = option("Field or column of the source.", "source", group="data")
-    target_field: str = option("Field or column of the target.", "target", group="data")
+    source_field: str = option("Field of the source, or number of its column.", "source", group="data")
+    target_field: str = option("Field of the target, or number of its column.", "target", group="data")
+    format: str | None = option(
+        "tsv, csv, jsonl, json or parquet; by default as the files' names end.", None, group="data"
+    )
+    delimiter: str | None = option(
+        "Character between the columns of CSV; by default as the rows agree.", None, group="data", metavar="C"
+    )
     valid: str | None = option("File of held-out pairs; by default a part is held out by hash.", None, group="data")
     held_out: int = option("Pairs to hold out, at most 5% of all.", 2000, group="data")
     skip_bad_rows: bool = option("Count and skip bad rows instead of stopping.", False, group="data")

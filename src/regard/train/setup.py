@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from regard.data.rows import PairReader, columns_of
+from regard.data.rows import PairReader, columns_of, read_pairs
 from regard.data.tokenizer import Tokenizer
 from regard.errors import ConfigError
 from regard.layers.attention_config import AttentionConfig
@@ -14,6 +14,7 @@ from regard.models.seq2seq import Seq2Seq, Vocabulary
 from regard.models.transformer import size_settings
 from regard.train.options import TrainOptions, to_plain
 from regard.trained import folder as folders
+from regard.trained.translator import model_folder
 
 # Options that a model to start from has decided.
 OF_MODEL = ("model", "size", "model_settings", "attention", "dropout", "vocab_size")
@@ -65,15 +66,17 @@ def pair_reader(options: TrainOptions) -> PairReader:
         The reader.
 
     Raises:
-        ConfigError: fields that name no two columns.
+        ConfigError: options of the files that don't go together.
         DataError: a file that does not exist.
     """
     fields = (options.source_field, options.target_field)
-    return PairReader(
-        files=options.files,
+    return read_pairs(
+        options.files,
         parallel=options.parallel,
         columns=columns_of(fields),
         fields=fields,
+        format=options.format,
+        delimiter=options.delimiter,
         skip_bad_rows=options.skip_bad_rows,
     )
 
@@ -120,5 +123,5 @@ def read_start(options: TrainOptions) -> tuple[Seq2Seq, Tokenizer] | None:
     if given:
         said = ", ".join(f"{name}={x!r}" for name, x in given.items())
         raise ConfigError(f"start={options.start!r} has a model and a tokenizer already, which {said} cannot change")
-    module, tokenizer, _ = folders.read(options.start)
+    module, tokenizer, _ = folders.read(model_folder(options.start))
     return module, tokenizer

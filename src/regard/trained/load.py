@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from regard.errors import CheckpointError
 from regard.trained import folder as folders
 from regard.trained import hub
-from regard.trained import translator as shipped
 from regard.trained.families import JOBS
+from regard.trained.translator import model_folder
 
 
 def load(model: str | Path | None = None) -> Any:
@@ -15,8 +14,8 @@ def load(model: str | Path | None = None) -> Any:
 
     Args:
         model: the folder of a run, or that `save` wrote; a folder of a published checkpoint, in the layout of the
-            Hugging Face hub; a name on the hub, which needs huggingface_hub and the network; None for the model that
-            the package ships.
+            Hugging Face hub; a name on the hub, which needs huggingface_hub and the network; "en-it" or None for the
+            model that the package ships, unless there is a folder of that name.
 
     Returns:
         An object with `.module`, `.tokenizer`, `.config`, and its jobs, such as a `Translator` with
@@ -26,11 +25,7 @@ def load(model: str | Path | None = None) -> Any:
         CheckpointError: a folder or file that is missing, damaged, or of another format.
         UnsupportedError: a published configuration that says something that regard does not compute.
     """
-    if model is None and not shipped.SHIPPED.is_dir():
-        raise CheckpointError(
-            f"this copy of regard ships no model ({shipped.SHIPPED} is missing); name a folder of your own"
-        )
-    folder = Path(shipped.SHIPPED if model is None else model)
+    folder = model_folder(model)
     if isinstance(model, str) and hub.HUB_NAME.fullmatch(model) and not folder.parent.is_dir():
         folder = hub.download(model)
     if hub.is_hub(folder):

@@ -9,7 +9,7 @@ from regard.data.rows import Pair
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from regard.data.tokenizer import Tokenizer
 from regard.decode.search import Beam, Search
-from regard.errors import DataError
+from regard.errors import CheckpointError, DataError
 from regard.lens.alignment import Alignment
 from regard.lens.see import look
 from regard.models.seq2seq import Seq2Seq
@@ -18,7 +18,8 @@ from regard.tasks.translate import Translation, check_texts, translate
 from regard.trained import folder as folders
 from regard.trained.generation import Wish, wish
 
-SHIPPED = Path(__file__).parents[1] / "shipped" / "en-it"
+SHIPPED_NAME = "en-it"
+SHIPPED = Path(__file__).parents[1] / "shipped" / SHIPPED_NAME
 MAX_TOKENS = 256  # what training leaves out beyond, unless it was told another number
 
 
@@ -190,3 +191,18 @@ class Translator:
             CheckpointError: weights that cannot be written so.
         """
         folders.save(folder, self.module, self.tokenizer, self.config, dtype=dtype)
+
+
+def model_folder(model: str | Path | None) -> Path:
+    """The folder of a model; None and "en-it" name the model that the package ships.
+
+    A folder called en-it in the working directory goes before the shipped model.
+
+    Raises:
+        CheckpointError: the shipped model is asked for, and this copy of regard has none.
+    """
+    if model is not None and (str(model) != SHIPPED_NAME or Path(model).is_dir()):
+        return Path(model)
+    if not SHIPPED.is_dir():
+        raise CheckpointError(f"this copy of regard ships no model ({SHIPPED} is missing); name a folder of your own")
+    return SHIPPED
