@@ -12,7 +12,7 @@ from regard.decode.generate import generate
 from regard.decode.search import Beam, Greedy, Search
 from regard.models.seq2seq import Seq2Seq
 from regard.models.transformer import Transformer, TransformerConfig
-from regard.trained.load import load
+from regard.tasks.load import load
 
 BATCH = 64
 LONG = 200  # tokens of the source that the others are padded to

@@ -14,9 +14,9 @@ from common import write
 
 from regard.data.rows import read_pairs
 from regard.tasks.evaluate import Evaluation, score
-from regard.trained import folder as folders
-from regard.trained.load import load
-from regard.trained.translator import SHIPPED
+from regard.checkpoints import folder as folders
+from regard.tasks.load import load
+from regard.tasks.translator import SHIPPED
 
 LITTLE = 0.2  # share of a source's 4-grams of words that stand in the sources of train
 MOST_BYTES = 16_000_000

@@ -13,6 +13,7 @@ from regard.attention.score import Additive, Bilinear, Cosine, Dot, Location
 from regard.attention.sequence_pattern import Around, Documents, KeyLengths, Mask, PrefixLM
 from regard.attention.spec import AttentionSpec
 from regard.attention.summary import Seen, Summary
+from regard.checkpoints.export import export_hf
 from regard.decode.generate import generate
 from regard.decode.search import Beam, Greedy, Hypothesis, Sample
 from regard.integrations.inference import accelerate, restore
@@ -45,12 +46,11 @@ from regard.models.rnn import RNN, RNNConfig
 from regard.models.seq2seq import Seq2Seq, Vocabulary
 from regard.models.t5 import T5, T5Config
 from regard.models.transformer import Transformer, TransformerConfig
+from regard.tasks.completer import Completer
+from regard.tasks.encode import Encoder
+from regard.tasks.load import load
+from regard.tasks.translator import Translator
 from regard.train.options import TrainOptions
-from regard.trained.completer import Completer
-from regard.trained.encoder import Encoder
-from regard.trained.export import export_hf
-from regard.trained.load import load
-from regard.trained.translator import Translator
 
 __all__ = [
     "ALiBi",

@@ -7,7 +7,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from regard.cli.main import main
-from tests.trained.made import translator
+from tests.checkpoints.made import translator
 
 
 @functools.cache

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from regard.decode.search import Beam, Sample
 from tests.cli.run import error, model_folder, regard
-from tests.trained.language_models import completer
-from tests.trained.made import SENTENCES
+from tests.checkpoints.language_models import completer
+from tests.checkpoints.made import SENTENCES
 
 
 @functools.cache

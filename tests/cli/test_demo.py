@@ -10,9 +10,9 @@ import pytest
 
 from regard.cli import demo
 from regard.train.options import TrainOptions
-from regard.trained import translator as trained
+from regard.tasks import translator as trained
 from tests.cli.run import regard
-from tests.trained.made import translator
+from tests.checkpoints.made import translator
 
 ORDINARY = demo.options
 

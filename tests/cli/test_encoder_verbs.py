@@ -9,7 +9,7 @@ import torch
 
 import regard as rg
 from tests.cli.run import error, regard
-from tests.trained.published import write_bert
+from tests.checkpoints.published import write_bert
 
 
 @pytest.fixture

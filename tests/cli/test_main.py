@@ -16,7 +16,7 @@ from regard.cli import main as cli
 from regard.cli.command import Command
 from tests.cli.run import error, model_folder, regard
 from tests.structure.source import PACKAGE
-from tests.trained.made import SENTENCES
+from tests.checkpoints.made import SENTENCES
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 

@@ -4,7 +4,7 @@ import pytest
 
 from regard.decode.search import Beam, Greedy
 from tests.cli.run import error, model_folder, regard
-from tests.trained.made import SENTENCES, translator
+from tests.checkpoints.made import SENTENCES, translator
 
 MODEL = ("--model", str(model_folder()))
 

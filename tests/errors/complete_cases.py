@@ -5,10 +5,10 @@ import tempfile
 import regard as rg
 from regard.cli import complete as verb
 from regard.errors import ConfigError, DataError, UnsupportedError
-from regard.trained.completer import Completer
+from regard.tasks.completer import Completer
 from tests.errors.cases import Case
-from tests.trained.language_models import completer
-from tests.trained.made import translator
+from tests.checkpoints.language_models import completer
+from tests.checkpoints.made import translator
 
 
 def verb_of_a_translator() -> None:

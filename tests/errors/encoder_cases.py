@@ -12,9 +12,9 @@ from regard.cli.shared import open_for
 from regard.errors import CheckpointError, ConfigError, DataError, ShapeError, UnsupportedError
 from regard.models.bert_names import to_bert
 from regard.models.padding import to_right
-from regard.trained.encoder import Encoder
+from regard.tasks.encode import Encoder
 from tests.cli.run import model_folder
-from tests.trained.published import bert, encoder
+from tests.checkpoints.published import bert, encoder
 
 TOKENS = torch.tensor([[2, 5, 6, 3]])
 LONG = " ".join(["cat"] * 30)

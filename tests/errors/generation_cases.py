@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from regard.errors import ConfigError, UnsupportedError
 from regard.models.published import never_of
-from regard.trained.generation import wish
+from regard.checkpoints.generation import wish
 
 CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     (

@@ -12,10 +12,10 @@ import regard as rg
 from regard.data.published_tokenizer import PublishedTokenizer, read_word_piece
 from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedError
 from regard.models.published import Named, activation_of, check_only, read_named
-from regard.trained.folder import save
-from regard.trained.hub import download
-from tests.trained.made import transformer
-from tests.trained.published import ROLES, WORDS, marian, shard, word_pieces, write_bert
+from regard.checkpoints.folder import save
+from regard.checkpoints.hub import download
+from tests.checkpoints.made import transformer
+from tests.checkpoints.published import ROLES, WORDS, marian, shard, word_pieces, write_bert
 
 
 def loading(change: Callable[[Path], object], make: Callable[[Path], Path] = marian) -> Callable[[], object]:

@@ -23,7 +23,7 @@ from regard.train.options import TrainOptions
 from regard.train.report import Report
 from regard.train.run import _Run, train
 from regard.train.setup import pick_device
-from regard.trained import folder as folders
+from regard.checkpoints import folder as folders
 from tests.train.made import options, pairs
 
 

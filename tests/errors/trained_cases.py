@@ -12,10 +12,10 @@ import torch
 from regard.errors import CheckpointError, ConfigError, DataError
 from regard.tasks.evaluate import evaluate
 from regard.tasks.translate import translate
-from regard.trained import translator as shipped
-from regard.trained.folder import read, save
-from regard.trained.load import load
-from tests.trained.made import tokenizer, transformer, translator
+from regard.tasks import translator as shipped
+from regard.checkpoints.folder import read, save
+from regard.tasks.load import load
+from tests.checkpoints.made import tokenizer, transformer, translator
 
 
 def reading(change: Callable[[Path], object]) -> Callable[[], object]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from regard.errors import CheckpointError, UnsupportedError
 from regard.models.bert_names import from_bert, to_bert
 from regard.models.padding import to_right
-from regard.trained.load import load
+from regard.tasks.load import load
 
 transformers = pytest.importorskip("transformers")
 

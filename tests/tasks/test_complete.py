@@ -8,8 +8,8 @@ from tokenizers import processors
 from regard.data.published_tokenizer import PublishedTokenizer
 from regard.decode.search import Beam, Greedy, Sample
 from regard.tasks.complete import Writer, complete, prompts_of
-from tests.trained.language_models import END, byte_level, completer, own_completer
-from tests.trained.made import SENTENCES
+from tests.checkpoints.language_models import END, byte_level, completer, own_completer
+from tests.checkpoints.made import SENTENCES
 
 TEXTS = [*SENTENCES, "", "a", "The library", " ", "\u20ac \U0001f600"]
 

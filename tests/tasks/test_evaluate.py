@@ -6,7 +6,7 @@ import pytest
 
 from regard.decode.search import Greedy
 from regard.tasks.evaluate import by_length, evaluate, score
-from tests.trained.made import SENTENCES, tokenizer, transformer
+from tests.checkpoints.made import SENTENCES, tokenizer, transformer
 
 
 def test_scores_are_those_of_sacrebleu() -> None:

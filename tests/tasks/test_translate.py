@@ -6,7 +6,7 @@ from regard.decode.generate import generate
 from regard.decode.search import Beam, Greedy
 from regard.tasks.split import Piece
 from regard.tasks.translate import candidates, translate
-from tests.trained.made import SENTENCES, tokenizer, transformer
+from tests.checkpoints.made import SENTENCES, tokenizer, transformer
 
 
 def test_the_text_is_what_the_search_found() -> None:

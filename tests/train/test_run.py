@@ -13,7 +13,7 @@ from regard.errors import CheckpointError, ConfigError
 from regard.train import checkpoint
 from regard.train.loop import Trainer
 from regard.train.run import SPARE, _Run, train
-from regard.trained import folder as folders
+from regard.checkpoints import folder as folders
 from tests.train.made import SMALL, options, weights
 
 TIMES = ("seconds", "tokens_per_second")

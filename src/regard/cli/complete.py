@@ -11,7 +11,7 @@ from regard.cli.shared import SENTENCES, model_flags, open_model, read_texts, se
 
 if TYPE_CHECKING:
     from regard.tasks.complete import Completion
-    from regard.trained.completer import Completer
+    from regard.tasks.completer import Completer
 
 BATCHES = 8  # that are read at a time: texts of as many tokens run together, so there must be a choice
 
@@ -33,7 +33,7 @@ def run(
     """
     from regard.decode.search import Beam
     from regard.errors import UnsupportedError
-    from regard.trained.completer import Completer
+    from regard.tasks.completer import Completer
 
     n_best = how.get("n_best")
     how["greedy"] = how["greedy"] or not (how["sample"] or how["beam"] or n_best)

@@ -16,7 +16,7 @@ from regard.train.options import TrainOptions
 
 if TYPE_CHECKING:
     from regard.lens.alignment import Alignment
-    from regard.trained.translator import Translator
+    from regard.tasks.translator import Translator
 
 SENTENCES = (
     "This package contains the documentation.",
@@ -48,8 +48,8 @@ def run(out: str, threads: int) -> None:
 
 def show_translations(folder: Path) -> None:
     """Part 1: what the shipped model translates, and what it attends to."""
-    from regard.trained.load import load
-    from regard.trained.translator import SHIPPED
+    from regard.checkpoints.shipped import SHIPPED
+    from regard.tasks.load import load
 
     _head("1. The model that regard ships: English to Italian, for descriptions of software")
     if not SHIPPED.is_dir():
@@ -73,8 +73,8 @@ def train_dates(folder: Path, *, threads: int, seed: int = 1) -> float:
     Returns:
         The share of unseen dates that it reads right.
     """
+    from regard.tasks.load import load
     from regard.train.run import train
-    from regard.trained.load import load
 
     _head(f"2. A small model, trained from nothing: dates in {len(LANGUAGES)} languages")
     days = (LAST - FIRST).days + 1

@@ -16,7 +16,7 @@ NAME = 24  # columns
 
 def run(folder: str | None, as_json: bool) -> None:
     """Explain a run's folder: its model, size, data, training and scores."""
-    from regard.trained.translator import model_folder
+    from regard.checkpoints.shipped import model_folder
 
     found = describe(model_folder(folder))
     click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(found)))
@@ -24,7 +24,7 @@ def run(folder: str | None, as_json: bool) -> None:
 
 def describe(folder: Path) -> dict[str, Any]:
     """What the files of a folder say, by subject; a run that has no weights yet is no error."""
-    from regard.trained import folder as folders
+    from regard.checkpoints import folder as folders
 
     config = folders.read_config(folder)
     found: dict[str, Any] = {"folder": str(folder), "task": config["task"], "model": config["model"]}

@@ -28,8 +28,8 @@ def run(
     search = search_of(how)
     opened = open_for("see", model, threads)
     from regard.lens import page, picture, terminal
-    from regard.trained.completer import Completer
-    from regard.trained.encoder import Encoder
+    from regard.tasks.completer import Completer
+    from regard.tasks.encode import Encoder
 
     if isinstance(opened, Completer | Encoder):
         if target is not None:

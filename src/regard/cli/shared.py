@@ -12,7 +12,7 @@ from regard.errors import DataError, UnsupportedError
 
 if TYPE_CHECKING:
     from regard.decode.search import Search
-    from regard.trained.translator import Translator
+    from regard.tasks.translator import Translator
 
 COUNT = Count()
 THREADS, SENTENCES = Count(1024), Count(100_000)  # what a machine can be asked for
@@ -98,7 +98,7 @@ def open_model(model: str | None, threads: int | None) -> "Translator":
     """The model of a folder, or the one that is shipped, ready to run on so many threads."""
     import torch
 
-    from regard.trained.load import load
+    from regard.tasks.load import load
 
     if threads is not None:
         torch.set_num_threads(threads)

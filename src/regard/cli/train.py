@@ -24,7 +24,7 @@ command = DataclassCommand(
     "train",
     run,
     options=TrainOptions,
-    nested={"model": "model_settings", "attention": "attention"},
+    nested={"model": "model_settings", "attention": "attention", "field": "fields", "task": "task_settings"},
     params=[Flag(["--config"], metavar="FILE", help="JSON or TOML with any of these options.", heading="Run")],
     examples=[
         "regard train pairs.tsv --out runs/en-it",

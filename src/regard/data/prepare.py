@@ -1,255 +1,263 @@
-"""From files of pairs to what training reads: a tokenizer, and rows of ids on disk.
+"""From a user's files to what training reads: a processor, and rows of numbers on disk.
 
-The files are read twice: once to count the rows, choose those held out and sample text for the tokenizer, then to
-write their ids. Memory holds the sample and the rows held out, whatever the size of the files.
+The files are read twice: once to count the records, choose those held out and survey them (for a tokenizer, or the
+labels), then to write their rows. Memory holds the survey and the records held out, whatever the size of the files.
 """
 
 import dataclasses
 import json
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar, final
 
 from regard.data.files import shown_name
 from regard.data.inputs import copied, identity, stamps
-from regard.data.reader import OF_COLUMNS, RecordReader, ending_format
-from regard.data.rows import Pair, PairReader, read_pairs
-from regard.data.sample import HeldOut, Sample, text_hash
-from regard.data.store import PairStore, chunks, replacing
-from regard.data.tokenizer import Tokenizer
-from regard.errors import CheckpointError, ConfigError, DataError
+from regard.data.reader import RecordReader
+from regard.data.sample import HeldOut, text_hash
+from regard.data.store import Column, RecordStore, chunks, replacing
+from regard.errors import CheckpointError, DataError
 
-FORMAT = 1
-SUMMARY, TOKENIZER, TRAIN, VALID, VALID_TEXTS = "prepared.json", "tokenizer.json", "train", "valid", "valid.jsonl"
-SAMPLED_PAIRS = 100_000  # that the tokenizer is trained on
-MOST_VALID_TEXTS = 2000
-PAIRS_AT_ONCE = 1000
-LARGEST_SHARE = 20  # at most one row in so many is held out
+FORMAT = 2
+SUMMARY, TRAIN, VALID, VALID_RECORDS = "prepared.json", "train", "valid", "valid.jsonl"
+MAX_VALID_RECORDS = 2000  # whose originals are kept, to show samples and compute metrics of texts
+ROWS_AT_ONCE = 1000
+MIN_TRAIN_PER_VALID = 20  # at most one record in so many is held out
 
 Progress = Callable[[str, int], None]
-Ids = tuple[list[int], list[int]]  # of a source and its target
+R = TypeVar("R", bound=tuple[Any, ...])  # a record: a named tuple of plain values
 
 
-class Prepared(NamedTuple):
+class LeftOut(NamedTuple):
+    """A record that has no row, such as one that is too long."""
+
+    reason: str  # what it is counted under
+
+
+Row = Sequence[Any]  # an array or list of numbers for each column
+
+
+class Preparation(ABC, Generic[R]):
+    """How the records of a job become rows."""
+
+    columns: Mapping[str, Column]
+    processor: Any  # what makes numbers of a record, such as a tokenizer; there once it is made or read
+
+    @property
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """Plain data that the rows depend on, besides the files."""
+
+    @abstractmethod
+    def key(self, record: R) -> str:
+        """Records with the same key stay on the same side of the held-out split."""
+
+    @abstractmethod
+    def survey(self, record: R) -> None:
+        """Take in a record of the first reading."""
+
+    @abstractmethod
+    def finish_survey(self, folder: Path, progress: Progress) -> None:
+        """Make the processor of what was surveyed, and write it into the folder."""
+
+    @abstractmethod
+    def encode(self, records: Sequence[R]) -> list[Row | LeftOut]:
+        """The rows of some records."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Read the processor that `finish_survey` wrote."""
+
+    @abstractmethod
+    def record(self, plain: Sequence[Any]) -> R:
+        """A record from the list of its values."""
+
+
+class Prepared(NamedTuple, Generic[R]):
     """What training reads."""
 
-    train: PairStore
-    valid: PairStore
-    valid_texts: list[Pair]  # the first rows of `valid`, as texts
-    tokenizer: Tokenizer
-    counts: dict[str, Any]  # rows: read, train, valid, too_many_tokens; skipped: by reason; read_as: by file, if noted
+    train: RecordStore
+    valid: RecordStore
+    valid_records: list[R]  # the first records of `valid`
+    processor: Any  # of the preparation
+    counts: dict[str, Any]  # rows: read, train, valid; left_out and skipped: by reason; read_as: by file, if noted
 
 
 def prepare(
-    files: Sequence[str] | PairReader,
+    reader: RecordReader[R],
     folder: str | os.PathLike[str],
+    preparation: Preparation[R],
     *,
-    vocab_size: int = 8000,
-    valid: Sequence[str] | PairReader | None = None,
+    valid: RecordReader[R] | None = None,
     held_out: int = 2000,
-    max_tokens: int = 256,
-    skip_bad_rows: bool = False,
-    tokenizer: Tokenizer | None = None,
     progress: Progress | None = None,
-) -> Prepared:
-    """Tokenize pairs once, into a folder that is used again while files and options stay the same.
+) -> Prepared[R]:
+    """Write the rows of records once, into a folder that is used again while files and options stay the same.
 
     Args:
-        files: paths as for `read_pairs`, or its reader where other options than these are wanted.
+        reader: of the records.
         folder: where to; it appears, or is replaced, when all is done.
-        vocab_size: of the tokenizer.
-        valid: files to validate on; None: rows of `files` are held out, by a hash of their source.
-        held_out: how many; at most one in twenty. Rows with the same source are on the same side.
-        max_tokens: rows with more tokens on a side are left out, and counted.
-        skip_bad_rows: count rows that cannot be used and go on, instead of stopping at the first.
-        tokenizer: used instead of training one.
-        progress: called now and then with what is being done, and how many rows of it are done.
+        preparation: of the job; afterwards it has its processor.
+        valid: records to validate on; None: some of `reader` are held out, by a hash of their key.
+        held_out: how many; at most one in twenty.
+        progress: called now and then with what is being done, and how many records of it are done.
 
     Returns:
         What training reads.
 
     Raises:
         DataError: files that cannot be read, a bad row, too few rows, a folder that cannot be written.
-        ConfigError: an option out of range, or a folder that holds something else.
+        ConfigError: a folder that holds something else.
     """
-    for name, number in (("held_out", held_out), ("max_tokens", max_tokens)):
-        if number < 1:
-            raise ConfigError(f"{name}={number} must be at least 1")
-    train_reader = files if isinstance(files, RecordReader) else read_pairs(files)
-    readers = [train_reader]
-    if valid is not None:
-        readers.append(valid if isinstance(valid, RecordReader) else _like(train_reader, valid))
-    readers = [
-        dataclasses.replace(reader, skip_bad_rows=skip_bad_rows or reader.skip_bad_rows, skipped=Counter(), notes={})
-        for reader in readers
-    ]
-
-    folder = Path(folder)
+    folder, readers = Path(folder), [reader] if valid is None else [reader, valid]
+    readers = [dataclasses.replace(one, skipped=Counter(), notes={}) for one in readers]
     copies = folder.with_name(folder.name + ".input")
     try:
         shutil.rmtree(copies, ignore_errors=True)
-        readers = [copied(reader, copies) for reader in readers]
-        before = [stamps(reader) for reader in readers]
-        options = {
-            "format": FORMAT,
-            "inputs": [identity(reader) for reader in readers],
-            "vocab_size": vocab_size,
-            "held_out": held_out,
-            "max_tokens": max_tokens,
-            "tokenizer": tokenizer and tokenizer.fingerprint,
-        }
-        if (finished := _finished(folder, options)) is not None:
-            return finished
+        readers = [copied(one, copies) for one in readers]
+        before = [stamps(one) for one in readers]
+        inputs = [identity(one) for one in readers]
+        plain = {"format": FORMAT, "inputs": inputs, "held_out": held_out, **preparation.options}
+        options: dict[str, Any] = json.loads(json.dumps(plain))  # as it is read back
+        if (prepared := _finished(folder, options, preparation)) is not None:
+            return prepared
         with replacing(folder, SUMMARY) as partial:
-            work = _Work(
-                partial, readers[0], readers[1] if valid is not None else None, max_tokens, progress or _silent
-            )
-            counts = work.run(vocab_size, held_out, tokenizer)
-            if [stamps(reader) for reader in readers] != before:
-                raise DataError(f"{_called(readers[0])}: changed while being read; start again when it is complete")
+            writer = _Writer(partial, readers, preparation, progress or _silent)
+            counts = writer.run(held_out)
+            if [stamps(one) for one in readers] != before:
+                raise DataError(f"{_names(readers[0])}: changed while being read; start again when it is complete")
             (partial / SUMMARY).write_text(json.dumps({"options": options, "counts": counts}, indent=1))
     except OSError as error:
         raise DataError(f"{folder}: the prepared rows cannot be written: {error}; is there room?") from error
     finally:
         shutil.rmtree(copies, ignore_errors=True)
-    return _opened(folder)
+    return _opened(folder, preparation)
 
 
-@dataclass(frozen=True)
-class _Work:
+def is_prepared_from(folder: str | os.PathLike[str], readers: Sequence[RecordReader[Any]]) -> bool:
+    """Whether `prepare` has read files of this content into a folder; True too where that cannot be told any more."""
+    try:
+        inputs = json.loads((Path(folder) / SUMMARY).read_bytes())["options"]["inputs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    return bool(inputs == [identity(reader) for reader in readers])
+
+
+@final
+class _Writer(Generic[R]):
     """The two readings, into a folder."""
 
-    folder: Path
-    train: PairReader
-    valid: PairReader | None
-    max_tokens: int
-    progress: Progress
-    counts: Counter[str] = field(default_factory=Counter)
+    def __init__(
+        self, folder: Path, readers: Sequence[RecordReader[R]], preparation: Preparation[R], progress: Progress
+    ) -> None:
+        self.folder, self.preparation, self.progress = folder, preparation, progress
+        self.train, self.valid = readers[0], readers[1] if len(readers) > 1 else None
+        self.counts: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()
 
-    def run(self, vocab_size: int, held_out: int, tokenizer: Tokenizer | None) -> dict[str, Any]:
-        """Write everything.
-
-        Returns:
-            The counts of `Prepared`.
-        """
-        sample, chosen = self.survey(held_out)
+    def run(self, held_out: int) -> dict[str, Any]:
+        """Write everything; the counts of `Prepared`."""
+        keys = self.survey(held_out)
         skipped = self.train.skipped.copy()
-        if tokenizer is None:
-            self.progress("training the tokenizer", len(sample))
-            tokenizer = Tokenizer.train(sample, vocab_size=vocab_size)
-        tokenizer.save(self.folder / TOKENIZER)
-        self.write(tokenizer, chosen)
+        self.preparation.finish_survey(self.folder, self.progress)
+        self.write(keys)
         notes = self.train.notes
-        if self.valid:
+        if self.valid is not None:
             skipped += self.valid.skipped
             notes = notes | self.valid.notes
-        counts: dict[str, Any] = {**self.counts, "skipped": dict(sorted(skipped.items()))}
-        return counts | ({"read_as": notes} if notes else {})
+        reasons = {"left_out": dict(sorted(self.left_out.items())), "skipped": dict(sorted(skipped.items()))}
+        return {**self.counts, **reasons, **({"read_as": notes} if notes else {})}
 
-    def survey(self, held_out: int) -> tuple[list[str], frozenset[int]]:
-        """Read for the first time: texts for the tokenizer, and the hashes of the sources to hold out."""
-        sample, sources, rows = Sample(SAMPLED_PAIRS), HeldOut(held_out), 0
-        for rows, pair in enumerate(self.train, 1):
-            sample.add(pair.source, pair.target)
-            if not self.valid:
-                sources.add(text_hash(pair.source))
-            if rows % PAIRS_AT_ONCE == 0:
-                self.progress("reading", rows)
-        if not rows:
-            raise DataError(f"{_called(self.train)}: no usable row; skipped: {dict(self.train.skipped)}")
-        chosen = sources.choose(min(held_out, rows // LARGEST_SHARE))
-        if not self.valid and not chosen:
+    def survey(self, held_out: int) -> frozenset[int]:
+        """Read for the first time; the hashes of the keys to hold out."""
+        keys, count = HeldOut(held_out), 0
+        for count, record in enumerate(self.train, 1):
+            self.preparation.survey(record)
+            if self.valid is None:
+                keys.add(text_hash(self.preparation.key(record)))
+            if count % ROWS_AT_ONCE == 0:
+                self.progress("reading", count)
+        if not count:
+            raise DataError(f"{_names(self.train)}: no usable row; skipped: {dict(self.train.skipped)}")
+        chosen = keys.choose(min(held_out, count // MIN_TRAIN_PER_VALID)) if self.valid is None else frozenset()
+        if self.valid is None and not chosen:
             raise DataError(
-                f"{_called(self.train)}: {rows} rows of one source, so that none can be held out; "
-                f"expected two sources or more, or files to validate on"
+                f"{_names(self.train)}: {count} rows of one {next(iter(self.train.fields))}, so that none can be held "
+                "out; expected two or more, or files to validate on"
             )
-        self.counts["read"] = rows
-        return sample.texts, chosen
+        self.counts["read"] = count
+        return chosen
 
-    def write(self, tokenizer: Tokenizer, chosen: frozenset[int]) -> None:
-        """Read for the second time, and write ids."""
-        held: list[tuple[Pair, Ids]] = []
-        train = PairStore.write(self.folder / TRAIN, self.kept(self.encoded(self.train, tokenizer), chosen, held))
-        texts: list[Pair] = []
-        valid_rows = self.encoded(self.valid, tokenizer) if self.valid else iter(held)
-        valid = PairStore.write(self.folder / VALID, self.noted(valid_rows, texts))
-        for purpose, store in (("train", train), ("validate", valid)):
+    def write(self, keys: frozenset[int]) -> None:
+        """Read for the second time, and write rows."""
+        held: list[tuple[R, Row]] = []
+        columns, records = self.preparation.columns, list[R]()
+        train = RecordStore.write(self.folder / TRAIN, columns, self.kept(self.encoded(self.train), keys, held))
+        valid_rows = iter(held) if self.valid is None else self.encoded(self.valid)
+        valid = RecordStore.write(self.folder / VALID, columns, self.noted(valid_rows, records))
+        for purpose, name, store in (("train", "train", train), ("validate", "valid", valid)):
             if not len(store):
-                long = self.counts["too_many_tokens"]
                 raise DataError(
-                    f"{_called(self.train)}: no row is left to {purpose} on; {long} rows have more than "
-                    f"max_tokens={self.max_tokens} tokens"
+                    f"{_names(self.train)}: no row is left to {purpose} on; left out: {dict(self.left_out) or 'none'}"
                 )
-            self.counts["train" if store is train else "valid"] = len(store)
-        with (self.folder / VALID_TEXTS).open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(pair) + "\n" for pair in texts)
+            self.counts[name] = len(store)
+        with (self.folder / VALID_RECORDS).open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
 
-    def encoded(self, reader: PairReader, tokenizer: Tokenizer) -> Iterator[tuple[Pair, Ids]]:
-        """Pairs and their ids, but for those that are too long."""
-        self.counts["too_many_tokens"] += 0  # a count of none is told too
-        rows = 0
-        for pairs in chunks(reader, PAIRS_AT_ONCE):
-            sources = tokenizer.encode_batch([pair.source for pair in pairs])
-            targets = tokenizer.encode_batch([pair.target for pair in pairs])
-            for pair, source, target in zip(pairs, sources, targets, strict=True):
-                if max(len(source), len(target)) <= self.max_tokens:
-                    yield pair, (source, target)
+    def encoded(self, reader: RecordReader[R]) -> Iterator[tuple[R, Row]]:
+        """Records and their rows, but for those that are left out."""
+        count = 0
+        for records in chunks(reader, ROWS_AT_ONCE):
+            for record, row in zip(records, self.preparation.encode(records), strict=True):
+                if isinstance(row, LeftOut):
+                    self.left_out[row.reason] += 1
                 else:
-                    self.counts["too_many_tokens"] += 1
-            rows += len(pairs)
-            self.progress("tokenizing", rows)
+                    yield record, row
+            count += len(records)
+            self.progress("writing rows", count)
 
-    @staticmethod
-    def kept(rows: Iterator[tuple[Pair, Ids]], chosen: frozenset[int], held: list[tuple[Pair, Ids]]) -> Iterator[Ids]:
-        """The ids of rows to train on; the others are put into `held`."""
-        for pair, ids in rows:
-            if chosen and text_hash(pair.source) in chosen:
-                held.append((pair, ids))
+    def kept(self, rows: Iterator[tuple[R, Row]], keys: frozenset[int], held: list[tuple[R, Row]]) -> Iterator[Row]:
+        """The rows to train on; the others are put into `held`."""
+        for record, row in rows:
+            if keys and text_hash(self.preparation.key(record)) in keys:
+                held.append((record, row))
             else:
-                yield ids
+                yield row
 
     @staticmethod
-    def noted(rows: Iterator[tuple[Pair, Ids]], texts: list[Pair]) -> Iterator[Ids]:
-        """The ids of rows; the first of their texts are put into `texts`."""
-        for pair, ids in rows:
-            if len(texts) < MOST_VALID_TEXTS:
-                texts.append(pair)
-            yield ids
-
-
-def _like(reader: PairReader, files: Sequence[str]) -> PairReader:
-    """A reader of further files, whose fields are called as in the first ones."""
-    endings = [ending_format(file) for file in files]
-    format = reader.format if None in endings else None
-    delimiter = reader.delimiter if all(ending in (None, *OF_COLUMNS) for ending in endings) else None
-    return dataclasses.replace(reader, files=tuple(files), parallel=None, format=format, delimiter=delimiter, copies={})
+    def noted(rows: Iterator[tuple[R, Row]], records: list[R]) -> Iterator[Row]:
+        """The rows; the first of their records are put into `records`."""
+        for record, row in rows:
+            if len(records) < MAX_VALID_RECORDS:
+                records.append(record)
+            yield row
 
 
 def _silent(doing: str, rows: int) -> None:
     """No progress is asked for."""
 
 
-def _called(reader: PairReader) -> str:
+def _names(reader: RecordReader[Any]) -> str:
     files = [shown_name(file) for file in (*reader.files, *(reader.parallel or ()))]
     return ", ".join(files[:3]) + (", …" if len(files) > 3 else "")
 
 
-def _finished(folder: Path, options: dict[str, Any]) -> Prepared | None:
+def _finished(folder: Path, options: dict[str, Any], preparation: Preparation[R]) -> Prepared[R] | None:
     """What stands in the folder, if it is whole, and made from the same files with the same options."""
     try:
         same = json.loads((folder / SUMMARY).read_bytes())["options"] == options
-        return _opened(folder) if same else None
+        return _opened(folder, preparation) if same else None
     except (OSError, ValueError, KeyError, TypeError, CheckpointError):  # DataError is a ValueError
         return None
 
 
-def _opened(folder: Path) -> Prepared:
+def _opened(folder: Path, preparation: Preparation[R]) -> Prepared[R]:
     counts = json.loads((folder / SUMMARY).read_bytes())["counts"]
-    with (folder / VALID_TEXTS).open(encoding="utf-8") as file:
-        texts = [Pair(*json.loads(line)) for line in file]
-    tokenizer = Tokenizer.load(folder / TOKENIZER)
-    return Prepared(PairStore.open(folder / TRAIN), PairStore.open(folder / VALID), texts, tokenizer, counts)
+    with (folder / VALID_RECORDS).open(encoding="utf-8") as file:
+        records = [preparation.record(json.loads(line)) for line in file]
+    preparation.load(folder)
+    stores = RecordStore(folder / TRAIN), RecordStore(folder / VALID)
+    return Prepared(*stores, records, preparation.processor, counts)

@@ -1,16 +1,19 @@
-"""Pairs of token ids on disk, read through memory maps: as many as fit the disk, whatever the memory.
+"""Record store: rows of numbers on disk, read through memory maps: as many as fit the disk, whatever the memory.
 
-A folder of four files: the ids of every pair, source then target, one after the other; where each pair starts; how
-long its two sides are; and how much there is of each, written last.
+A row has one array for each named column, of any length along its first axis: token ids of a source and a target, the
+frames of a recording, a label. A folder has two files a column, its items one row after the other and where each row
+starts, and `store.json`, written last, with what the files hold and the digest of all of it.
 """
 
 import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -18,17 +21,31 @@ import numpy as np
 
 from regard.errors import ConfigError, DataError
 
-IDS, STARTS, LENGTHS, SUMMARY = "ids.i32", "starts.i64", "lengths.i32", "store.json"
-FORMAT = 1
+SUMMARY = "store.json"
+FORMAT = 2
 ROWS_AT_ONCE = 1000
 
 T = TypeVar("T")
-Ids = np.ndarray[Any, np.dtype[np.int32]]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @final
-class PairStore:
-    """Pairs of token ids, by number.
+@dataclass(frozen=True)
+class Column:
+    """The type of a column's items.
+
+    Args:
+        dtype: of their numbers, little-endian, as NumPy spells it.
+        shape: of one item; a row's array is (length, *shape).
+    """
+
+    dtype: str = "<i4"
+    shape: tuple[int, ...] = ()
+
+
+@final
+class RecordStore:
+    """Rows of arrays by number.
 
     Args:
         folder: where `write` wrote them.
@@ -41,80 +58,84 @@ class PairStore:
         self.folder = Path(folder)
         try:
             summary = json.loads((self.folder / SUMMARY).read_bytes())
-            rows, ids = int(summary["rows"]), int(summary["ids"])
-            written = int(summary["format"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{self.folder} holds no finished pairs ({error}); prepare the data again") from error
-        if written != FORMAT:
+            version, self._rows = int(summary["format"]), int(summary["rows"])
+            described, self.digest = summary.get("columns", {}), str(summary.get("digest"))
+            columns = {n: (c["dtype"], tuple(c["shape"]), int(c["items"])) for n, c in described.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{self.folder} holds no finished records ({error}); prepare the data again") from error
+        if version != FORMAT:
             raise DataError(
-                f"{self.folder} is of format {written}; this version reads {FORMAT}; prepare the data again"
+                f"{self.folder} is of format {version}; this version reads {FORMAT}; prepare the data again"
             )
-        self._ids = _map(self.folder / IDS, "<i4", (ids,))
-        self._starts = _map(self.folder / STARTS, "<i8", (rows,))
-        self._lengths = _map(self.folder / LENGTHS, "<i4", (rows, 2))
+        self._items = {name: _map(_data(self.folder, name), d, (n, *s)) for name, (d, s, n) in columns.items()}
+        self._starts = {name: _map(_starts(self.folder, name), "<i8", (self._rows + 1,)) for name in columns}
 
     @staticmethod
-    def open(folder: str | os.PathLike[str]) -> "PairStore":
-        """The pairs in a folder."""
-        return PairStore(folder)
-
-    @staticmethod
-    def write(folder: str | os.PathLike[str], pairs: Iterable[tuple[list[int], list[int]]]) -> "PairStore":
-        """Write pairs as they come; the folder appears, or is replaced, when all are written.
+    def write(
+        folder: str | os.PathLike[str], columns: Mapping[str, Column], rows: Iterable[Sequence[Any]]
+    ) -> "RecordStore":
+        """Write rows as they come; the folder appears, or is replaced, when all are written.
 
         Args:
-            folder: where to; it is replaced if it holds pairs already.
-            pairs: source ids and target ids, without marks of start or end.
+            folder: where to; it is replaced if it holds records already.
+            columns: by name.
+            rows: an array or list for each column, in their order.
 
         Returns:
-            The pairs, opened.
+            The records, opened.
 
         Raises:
             ConfigError: the folder holds something else.
         """
         with replacing(Path(folder), SUMMARY) as partial:
-            rows = ids = 0
+            count, items = 0, dict.fromkeys(columns, 0)
+            digests = {name: hashlib.blake2b(digest_size=16) for name in columns}
             with contextlib.ExitStack() as stack:
-                id_file, start_file, length_file = (
-                    stack.enter_context((partial / name).open("wb")) for name in (IDS, STARTS, LENGTHS)
-                )
-                for chunk in chunks(pairs, ROWS_AT_ONCE):
-                    lengths = np.array([(len(source), len(target)) for source, target in chunk], "<i4")
-                    starts = ids + np.cumsum([0, *lengths.sum(1)])
-                    np.fromiter((i for pair in chunk for side in pair for i in side), "<i4").tofile(id_file)
-                    starts[:-1].astype("<i8").tofile(start_file)
-                    lengths.tofile(length_file)
-                    rows, ids = rows + len(chunk), int(starts[-1])
-            (partial / SUMMARY).write_text(json.dumps({"format": FORMAT, "rows": rows, "ids": ids}))
-        return PairStore(folder)
+                files = {
+                    name: [stack.enter_context(path(partial, name).open("wb")) for path in (_data, _starts)]
+                    for name in columns
+                }
+                for chunk in chunks(rows, ROWS_AT_ONCE):
+                    for (name, column), parts in zip(columns.items(), zip(*chunk, strict=True), strict=True):
+                        arrays = [np.asarray(part, column.dtype).reshape(-1, *column.shape) for part in parts]
+                        ends = items[name] + np.cumsum([len(array) for array in arrays])
+                        starts = np.concatenate(([items[name]], ends[:-1])).astype("<i8")
+                        for file, content in zip(files[name], (np.concatenate(arrays), starts), strict=True):
+                            digests[name].update(data := content.tobytes())
+                            file.write(data)
+                        items[name] = int(ends[-1])
+                    count += len(chunk)
+                for name in columns:
+                    files[name][1].write(np.array([items[name]], "<i8").tobytes())
+            described = {n: {"dtype": c.dtype, "shape": c.shape, "items": items[n]} for n, c in columns.items()}
+            whole = hashlib.blake2b(json.dumps(described).encode(), digest_size=16)
+            for digest in digests.values():
+                whole.update(digest.digest())
+            summary = {"format": FORMAT, "rows": count, "columns": described, "digest": whole.hexdigest()}
+            (partial / SUMMARY).write_text(json.dumps(summary))
+        return RecordStore(folder)
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return self._rows
 
     @property
-    def source_lengths(self) -> Ids:
-        """Tokens of every source, (rows,)."""
-        return self._lengths[:, 0]
+    def columns(self) -> list[str]:
+        """Their names, in order."""
+        return list(self._items)
 
-    @property
-    def target_lengths(self) -> Ids:
-        """Tokens of every target, (rows,)."""
-        return self._lengths[:, 1]
+    def lengths(self, column: str, rows: Array | slice = slice(None)) -> Array:
+        """Items of a column in some of the rows: (rows,), int64."""
+        starts = self._starts[column]
+        if isinstance(rows, slice):
+            first, last, stride = rows.indices(self._rows)
+            return np.diff(starts[first : last + 1])[::stride] if last > first else np.zeros(0, np.int64)
+        return np.asarray(starts[rows + 1] - starts[rows])
 
-    @property
-    def fingerprint(self) -> str:
-        """A digest of all ids and lengths: equal for equal pairs in the same order."""
-        digest = hashlib.blake2b(digest_size=16)
-        for name in (IDS, LENGTHS):
-            with (self.folder / name).open("rb") as file:
-                digest.update(hashlib.file_digest(file, "blake2b").digest())
-        return digest.hexdigest()
-
-    def pair(self, row: int) -> tuple[Ids, Ids]:
-        """The source ids and target ids of a row."""
-        start, (source, target) = int(self._starts[row]), self._lengths[row].tolist()
-        middle = start + source
-        return self._ids[start:middle], self._ids[middle : middle + target]
+    def row(self, number: int) -> tuple[Array, ...]:
+        """The arrays of a row, one a column."""
+        return tuple(
+            self._items[name][int(starts[number]) : int(starts[number + 1])] for name, starts in self._starts.items()
+        )
 
 
 @contextlib.contextmanager
@@ -144,14 +165,22 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def _map(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
+def _data(folder: Path, column: str) -> Path:
+    return folder / f"{column}.data"
+
+
+def _starts(folder: Path, column: str) -> Path:
+    return folder / f"{column}.starts"
+
+
+def _map(path: Path, dtype: str, shape: tuple[int, ...]) -> Array:
+    expected = math.prod(shape) * np.dtype(dtype).itemsize
     try:
-        found = path.stat().st_size
+        size = path.stat().st_size
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); prepare the data again") from error
-    if found != expected:
-        raise DataError(f"{path} has {found:,} bytes; expected {expected:,}; prepare the data again")
+    if size != expected:
+        raise DataError(f"{path} has {size:,} bytes; expected {expected:,}; prepare the data again")
     if not expected:
         return np.zeros(shape, dtype)  # an empty file cannot be mapped
     return np.memmap(path, dtype, "r", shape=shape)

@@ -4,13 +4,15 @@
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import final
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor, distributed
+
+T = TypeVar("T")
 
 
 @final
@@ -31,25 +33,14 @@ class Group:
         """Whether this process writes and prints."""
         return self.rank == 0
 
-    def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Replace every gradient by its sum over the processes. A process without a part of the batch adds zeros."""
-        if self.size == 1:
-            return
-        parameters = [p for p in parameters if p.requires_grad]
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        flat = torch.cat([g.flatten() for g in gradients])
-        distributed.all_reduce(flat)
-        for parameter, gradient in zip(parameters, flat.split([g.numel() for g in gradients]), strict=True):
-            parameter.grad = gradient.view_as(parameter)
-
     def add(self, x: Tensor) -> Tensor:
         """The sum of a tensor over the processes."""
         if self.size > 1:
             distributed.all_reduce(x)
         return x
 
-    def first_says(self, x: int) -> int:
-        """A number as the first process has it."""
+    def first_says(self, x: T) -> T:
+        """Plain data as the first process has it."""
         if self.size == 1:
             return x
         said = [x]

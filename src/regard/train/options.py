@@ -38,14 +38,19 @@ class TrainOptions:
     files: tuple[str, ...] = option(
         "Files of pairs: TSV, CSV, JSONL, JSON, Parquet; .gz or .zst; - for standard input.", ()
     )
+    task: str = option("The job: translate, or module:Class of your own.", "translate", group="run")
+    task_settings: Mapping[str, Any] | None = option("A setting of the job: --task.NAME VALUE.", None, group="run")
     out: str = option("Folder of the run.", "run", group="run")
     start: str | None = option("Model to fine-tune: en-it, or a run's folder.", None, group="run", flag="--from")
 
     parallel: tuple[str, str] | None = option(
         "Two files, a sentence a line: sources, targets.", None, group="data", metavar=("SOURCES", "TARGETS")
     )
-    source_field: str = option("Field of the source, or number of its column.", "source", group="data")
-    target_field: str = option("Field of the target, or number of its column.", "target", group="data")
+    fields: Mapping[str, str] | None = option(
+        "The field of a part of each record, or the number of its column: --field.source en.", None, group="data"
+    )
+    source_field: str | None = option("The same as --field.source.", None, group="data")
+    target_field: str | None = option("The same as --field.target.", None, group="data")
     format: str | None = option(
         "tsv, csv, jsonl, json or parquet; by default as the files' names end.", None, group="data"
     )
@@ -58,7 +63,7 @@ class TrainOptions:
     vocab_size: int = option("Subwords of the tokenizer.", 8000, group="data")
     max_tokens: int = option("Longest side of a pair, in tokens; longer pairs are left out.", 256, group="data")
 
-    model: str = option("transformer, rnn, luong or convs2s.", "transformer", group="model")
+    model: str | None = option("transformer, rnn, luong or convs2s; the job's first by default.", None, group="model")
     size: str | None = option("tiny, small, base or big.", None, group="model")
     model_settings: Mapping[str, Any] | None = option("A field of the model: --model.FIELD VALUE.", None, group="model")
     attention: Mapping[str, Any] | None = option(
@@ -97,6 +102,10 @@ class TrainOptions:
     tensorboard: bool = option("Write TensorBoard's events too.", False, group="machine")
 
     def __post_init__(self) -> None:
+        for part in ("source", "target"):
+            if (name := getattr(self, f"{part}_field")) is not None:
+                object.__setattr__(self, "fields", {**(self.fields or {}), part: name})
+                object.__setattr__(self, f"{part}_field", None)
         _known("schedule", self.schedule, SCHEDULES)
         _known("precision", self.precision, PRECISIONS)
         _known("optimizer", self.optimizer, ("adamw", "sgd"))

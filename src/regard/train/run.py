@@ -1,60 +1,47 @@
-"""A training run from files of pairs to a folder that explains itself.
+"""A training run, from a user's files to a folder that explains itself.
 
     config.json, tokenizer.json, model.safetensors    the best model so far, as `regard.load` reads it
-    metrics.jsonl                                     losses by step
-    data/                                             the pairs as token ids
-    checkpoints/                                      what a run that was stopped goes on from
+    metrics.jsonl                                     metrics by step
+    data/                                             the records as rows of numbers
+    checkpoints/                                      what a run that was stopped resumes from
 
-The same command started again goes on where the newest whole checkpoint stands, and ends with the same weights as if
-it had not been stopped; in a run of so many minutes, how many steps it has may be found otherwise after the stop.
+The same command started again resumes from the newest whole checkpoint, and ends with the same weights as if it had not
+been stopped; a run of so many minutes may fit its number of steps otherwise after the stop.
 """
 
-import dataclasses
-import json
-import math
 import shutil
 import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, final
+from signal import SIGINT
+from typing import final
 
-import numpy as np
 import torch
 
-from regard.data.prepare import Prepared, prepare
-from regard.data.tokenizer import Tokenizer
-from regard.decode.generate import generate
-from regard.decode.search import Greedy
 from regard.errors import CheckpointError, ConfigError
-from regard.models.registry import build
-from regard.models.seq2seq import Seq2Seq, Vocabulary
+from regard.tasks.load import load
+from regard.tasks.registry import task_class
+from regard.tasks.task import Task
 from regard.train import checkpoint
 from regard.train.alone import alone
+from regard.train.device import pick_device, pick_precision
 from regard.train.distributed import Group, joined
-from regard.train.interrupt import interrupts
-from regard.train.loop import Order, Progress, Trainer, make_optimizer
+from regard.train.interrupt import ending, interrupts
+from regard.train.length import Length
 from regard.train.options import TrainOptions, to_plain
+from regard.train.plan import Plan
+from regard.train.progress import Pace, Progress
 from regard.train.report import Report, duration, perplexity
-from regard.train.schedule import Schedule
-from regard.train.setup import model_config, pair_reader, pick_device, pick_precision, read_start, vocabulary_of
-from regard.trained import folder as folders
+from regard.train.trainer import Trainer, make_optimizer
 
-CHECKPOINTS, DATA, PLAN = "checkpoints", "data", "plan.json"
-EVALUATIONS = 20  # in a run, if `evaluate_every` says nothing
-LEAST_BETWEEN = 50  # steps between evaluations, likewise
-EVALUATION_SHARE = 0.1  # of the minutes, at most, for which there may be fewer
-EPOCHS = 10  # if nothing is said of the run's length
-MEASURED_STEPS = 12
-SENTENCES = 48  # tokens of a text that may stay whole whatever the training's had
-SPARE = 0.97  # share of the minutes that the plan fills
-PEAK, FINE_TUNING_PEAK = 1e-3, 2e-4
-# What may differ when a run is started again.
-FREE = ("out", "threads", "tensorboard")
+CHECKPOINTS, DATA = "checkpoints", "data"
+# Options that a model to start from has decided.
+OF_MODEL = ("model", "size", "model_settings", "attention", "dropout", "vocab_size")
 
 
 def train(options: TrainOptions) -> Path:
-    """Train a model on pairs of texts; started again with the same options, go on.
+    """Train a model on a user's records; started again with the same options, resume.
 
     Args:
         options: of the run.
@@ -64,7 +51,7 @@ def train(options: TrainOptions) -> Path:
 
     Raises:
         ConfigError: options that don't go together, or other ones than the folder was begun with.
-        DataError: pairs that cannot be used.
+        DataError: records that cannot be used.
         CheckpointError: a model to start from that cannot be read, or a disk that cannot be written.
     """
     started = time.perf_counter()
@@ -75,6 +62,23 @@ def train(options: TrainOptions) -> Path:
         return _Run(options, device, group, started).run()
 
 
+def make_task(options: TrainOptions) -> Task:
+    """The task that the options name, with the model that it starts from.
+
+    Raises:
+        ConfigError: an unknown task, options that it does not have, or a model to start from that is of another job.
+        CheckpointError: a model to start from that cannot be read.
+    """
+    kind = task_class(options.task)
+    if options.start is None:
+        return kind(options)
+    plain = to_plain(options)
+    if given := {name: plain[name] for name in OF_MODEL if name in plain}:
+        named = ", ".join(f"{name}={x!r}" for name, x in given.items())
+        raise ConfigError(f"start={options.start!r} has a model and a tokenizer already, which {named} cannot change")
+    return kind(options, load(options.start))
+
+
 @final
 class _Run:
     """One sitting of a run."""
@@ -82,16 +86,15 @@ class _Run:
     def __init__(self, options: TrainOptions, device: torch.device, group: Group, started: float) -> None:
         self.options, self.device, self.group, self.started = options, device, group, started
         self.folder = Path(options.out)
-        self.plain = {name: x for name, x in to_plain(options).items() if name not in FREE}
 
     def run(self) -> Path:
         """Everything, from the files to the trained model."""
-        model_config(self.options, Vocabulary(size=self.options.vocab_size))  # wrong names end here
-        self.reader = pair_reader(self.options)
-        self.plan = self._begun()
-        if self.plan.get("finished"):
+        self.task = make_task(self.options)
+        self.plan = Plan(self.folder, self.options)
+        if self.plan.is_finished:
+            self._check_files()
             if self.group.leads:
-                sys.stderr.write(f"{self.folder} is finished; `regard info {self.folder}` tells of it\n")
+                sys.stderr.write(f"{self.folder} is finished; `regard info {self.folder}` describes it\n")
             return self.folder
         with alone(self.folder) if self.group.leads else nullcontext():
             return self._sit()
@@ -100,92 +103,60 @@ class _Run:
         """One sitting, in a folder that no other process trains in."""
         for left in self.folder.glob(".writing-*"):  # of a sitting that was killed
             shutil.rmtree(left, ignore_errors=True)
-        self.found = checkpoint.newest(self.folder / CHECKPOINTS)
-        since = 0 if self.found is None else self.found.state["step"]
+        self.newest = checkpoint.newest(self.folder / CHECKPOINTS)
+        state = None if self.newest is None else self.newest.state
         stream = sys.stderr if self.group.leads else None
+        since = 0 if state is None else state["step"]
         with Report(self.folder, since=since, tensorboard=self.options.tensorboard, stream=stream) as self.report:
-            first = read_start(self.options)
-            self.data = self._prepare(first[1] if first else None)
+            self._prepare()
             self._check_data()
-            trainer = self._trainer(first[0] if first else None)
-            order = Order(self.data.train, self.options)
-            schedule = self._schedule(trainer, order)
+            trainer = self._trainer()
+            length = Length(self.options, self.plan, trainer, self.report, started=self.started, state=state)
+            self.plan.put(write=self.group.leads, data=dict(self.task.digests))
             try:
-                self._train(trainer, order, schedule)
+                self._train(trainer, length)
             except OSError as error:
                 raise CheckpointError(
                     f"{self.folder} cannot be written: {error.strerror or error}; what was written before is whole, "
-                    "and the same command goes on from there"
+                    "and the same command resumes from there"
                 ) from error
         return self.folder
 
-    def _begun(self) -> dict[str, Any]:
-        """What the folder was begun with, which must be the same now."""
-        path = self.folder / PLAN
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            plan: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {"options": self.plain}
-        except ValueError as error:
-            raise CheckpointError(f"{path} is not JSON ({error}); remove {self.folder} to begin anew") from error
-        except OSError as error:
-            raise ConfigError(f"out={self.options.out!r} cannot be made or read: {error.strerror}") from error
-        if not isinstance(plan, dict) or not isinstance(plan.get("options"), dict):
-            raise CheckpointError(f"{path} has no options; remove {self.folder} to begin anew")
-        if plan["options"] != self.plain:
-            names = sorted(plan["options"].keys() | self.plain.keys())
-            told = [n for n in names if plan["options"].get(n) != self.plain.get(n)]
-            differing = ", ".join(f"{n} was {plan['options'].get(n)!r}, now {self.plain.get(n)!r}" for n in told)
+    def _check_files(self) -> None:
+        """Raise if a run that is finished was trained on files of another content."""
+        if "-" not in self.options.files and not self.task.is_prepared(self.folder / DATA):
             raise ConfigError(
-                f"{self.folder} was begun with other options ({differing}); give those, or another --out, or fine-tune "
-                f"it with --from {self.folder}"
+                f"{self.folder} is finished, and was trained on other records than those of "
+                f"{', '.join(self.options.files or self.options.parallel or ())}; give another --out, or fine-tune it "
+                f"with --from {self.folder}"
             )
-        return plan
 
-    def _check_data(self) -> None:
-        """Raise unless the pairs are those that the run was begun with, if it has come to a checkpoint."""
-        named = {"tokenizer": self.data.tokenizer, "train": self.data.train, "valid": self.data.valid}
-        told = {name: x.fingerprint for name, x in named.items()}
-        if self.found is not None and self.plan.get("data", told) != told:
-            raise ConfigError(
-                f"{self.folder} was begun with other pairs (their fingerprints were {self.plan['data']}, now {told}); "
-                f"give those, or another --out, or fine-tune it with --from {self.folder}"
-            )
-        self._keep_plan(data=told)
-
-    def _keep_plan(self, **more: Any) -> None:
-        self.plan |= more
-        if self.group.leads:
-            text = json.dumps(self.plan, indent=1) + "\n"
-            folders.write_all(self.folder, {PLAN: lambda path: path.write_text(text, encoding="utf-8")})
-
-    def _prepare(self, tokenizer: Tokenizer | None) -> Prepared:
-        """The pairs as token ids; the first process makes them, the others find them made."""
-        options = self.options
-        if self.group.size > 1 and "-" in options.files:
-            raise ConfigError(f"files={options.files}: several processes cannot share standard input; give a file")
+    def _prepare(self) -> None:
+        """The records as rows; the first process makes them, the others find them made."""
+        if self.group.size > 1 and "-" in self.options.files:
+            raise ConfigError(f"files={self.options.files}: several processes cannot share standard input; give a file")
         if not self.group.leads:
             self.group.wait()
-        data = prepare(
-            self.reader, self.folder / DATA, vocab_size=options.vocab_size,
-            valid=None if options.valid is None else (options.valid,), held_out=options.held_out,
-            max_tokens=options.max_tokens, skip_bad_rows=options.skip_bad_rows, tokenizer=tokenizer,
-            progress=lambda what, rows: self.report.progress(f"{what}: {rows:,}"),
-        )  # fmt: skip
+        self.task.prepare(self.folder / DATA, lambda what, rows: self.report.progress(f"{what}: {rows:,}"))
         if self.group.leads:
             self.group.wait()
-        counts = data.counts
-        skipped = "".join(f", {n:,} {why}" for why, n in counts["skipped"].items())
-        long = f", {counts['too_many_tokens']:,} longer than {options.max_tokens} tokens"
-        self.report.say(
-            f"data: {counts['train']:,} pairs to train on, {counts['valid']:,} held out{long}; "
-            f"skipped: {skipped.lstrip(', ') or 'none'}; {data.tokenizer.size:,} subwords"
-        )
-        return data
+        for line in self.task.notes:
+            self.report.say(line)
+        self.report.say(f"data: {self.task.summary}")
 
-    def _trainer(self, start: Seq2Seq | None) -> Trainer:
+    def _check_data(self) -> None:
+        """Raise unless the rows are those that the run was begun with, if it has come to a checkpoint."""
+        digests = dict(self.task.digests)
+        before = self.plan.get("data", digests)
+        if self.newest is not None and before != digests:
+            raise ConfigError(
+                f"{self.folder} was begun with other records (their digests were {before}, now {digests}); give those, "
+                f"or another --out, or fine-tune it with --from {self.folder}"
+            )
+
+    def _trainer(self) -> Trainer:
         torch.manual_seed(self.options.seed)
-        module = build(model_config(self.options, vocabulary_of(self.data.tokenizer))) if start is None else start
-        module.to(self.device)
+        module = self.task.build().to(self.device)
         count = sum(p.numel() for p in module.parameters())
         precision = pick_precision(self.options.precision, self.device)
         named = str(precision).removeprefix("torch.")
@@ -193,195 +164,127 @@ class _Run:
             f"model: {type(module).__name__}, {count:,} parameters; {named} on {self.device}, "
             f"{torch.get_num_threads()} threads" + (f", {self.group.size} processes" if self.group.size > 1 else "")
         )
-        return Trainer(module, make_optimizer(module, self.options), self.options, self.group, precision)
+        optimizer = make_optimizer(module, self.options)
+        return Trainer(self.task, module, optimizer, self.options, self.group, precision)
 
-    def _schedule(self, trainer: Trainer, order: Order) -> Schedule:
-        """The run's steps and learning rates; measured once where minutes are given, and kept."""
-        options = self.options
-        steps = self.group.first_says(self.plan.get("steps", 0))
-        every = self.group.first_says(self.plan.get("evaluate_every", 0))
-        self.plan["fits"] = self.group.first_says(self.plan.get("fits", {}))
-        if not steps and options.minutes is not None:
-            steps, every = map(self.group.first_says, self._steps_in(options.minutes, trainer, order))
-        elif not steps and options.steps is not None:
-            steps = options.steps
-        elif not steps:
-            epochs = EPOCHS if options.epochs is None else options.epochs
-            steps = max(1, round(epochs * math.ceil(len(order.batches(0)) / options.accumulate)))
-        self.every = every or options.evaluate_every or max(LEAST_BETWEEN, steps // EVALUATIONS)
-        self._keep_plan(steps=steps, evaluate_every=self.every)
-        warmup = Schedule.default_warmup(steps) if options.warmup is None else options.warmup
-        peak = options.learning_rate
-        if peak is None and options.schedule == "paper":
-            size = getattr(trainer.module.config, "embed_dim", 512)
-            peak = (size * max(1, warmup)) ** -0.5
-        elif peak is None:
-            peak = PEAK if options.start is None else FINE_TUNING_PEAK
-        return Schedule(kind=options.schedule, peak=peak, warmup=warmup, steps=steps)
-
-    def _steps_in(self, minutes: float, trainer: Trainer, order: Order) -> tuple[int, int]:
-        """How many steps fit, and how many of them lie between evaluations."""
-        self.report.progress("measuring the time of a step")
-        step = trainer.seconds_a_step(order, MEASURED_STEPS)
-        began = time.perf_counter()
-        trainer.evaluate(self.data.valid)
-        evaluation = time.perf_counter() - began
-        left = SPARE * 60 * minutes - (time.perf_counter() - self.started) - evaluation  # the last one is certain
-        if left < step:
-            raise ConfigError(
-                f"minutes={minutes:g} leaves no time to train: a step takes {step:.1f} s and evaluation "
-                f"{evaluation:.0f} s; give more"
-            )
-        if self.options.evaluate_every is not None:
-            return max(1, int(left / (step + evaluation / self.options.evaluate_every))), self.options.evaluate_every
-        evaluations = min(EVALUATIONS, max(1, int(EVALUATION_SHARE * left / evaluation)))
-        steps = max(1, int((left - (evaluations - 1) * evaluation) / step))
-        return steps, max(LEAST_BETWEEN, math.ceil(steps / evaluations))
-
-    def _train(self, trainer: Trainer, order: Order, schedule: Schedule) -> None:
-        progress = self._restore(trainer)
-        for step, steps in self._fits().items():
-            schedule = schedule.refit(step, steps) if step <= progress.step else schedule
-        before, first = progress.seconds, progress.step
-        began = since = time.perf_counter()
-        sat, last = 0, first  # tokens since then, and the step then
-        with interrupts() as interrupted:
-            while progress.step < schedule.steps and not self._enough(progress):
-                batches, number = order.next(progress), progress.step + 1
-                tokens = order.tokens(batches)
-                rate = schedule.rate(number)
-                progress.loss += trainer.step(order, batches, number, rate) * tokens
-                progress.counted, sat = progress.counted + tokens, sat + tokens
-                progress.step, progress.tokens = number, progress.tokens + tokens
-                loss = progress.loss / progress.counted
-                progress.seconds = before + time.perf_counter() - self.started
-                seconds = (time.perf_counter() - began) / (number - first) * (schedule.steps - number)
-                self.report.progress(
-                    f"step {number:,}/{schedule.steps:,}  loss {loss:.3f}  perplexity "
-                    f"{perplexity(loss):.1f}  {sat / (time.perf_counter() - since):,.0f} tokens/s  "
-                    f"{duration(seconds)} left"
+    def _train(self, trainer: Trainer, length: Length) -> None:
+        progress = self._restored(trainer)
+        pace = Pace(progress, self.started)
+        with interrupts() as received:
+            while progress.step < length.steps and not self._is_enough(progress):
+                batches, number = trainer.next_batches(progress.position), progress.step + 1
+                units = sum(map(self.task.units, batches))
+                rate = length.schedule.rate(number)
+                progress.loss += trainer.step(batches, number, rate) * units
+                progress.step, progress.counted, progress.units = (
+                    number,
+                    progress.counted + units,
+                    progress.units + units,
                 )
-                if number % self.every == 0 or number == schedule.steps:
-                    stepped = time.perf_counter() - since
-                    self._evaluate(trainer, progress, loss=loss, speed=sat / stepped, rate=rate)
-                    now = time.perf_counter()
-                    progress.seconds = before + now - self.started
-                    pace = (now - since) / (number - last), (now - began) / (number - first)
-                    schedule = self._fitted(schedule, progress, *pace, now - since - stepped)
-                    progress.loss, progress.counted, since = 0.0, 0, now
-                    sat, last = 0, number
-                stopping = self.group.first_says(len(interrupted)) > 0
-                ends = number == schedule.steps or self._enough(progress)
-                if number % self.options.checkpoint_every == 0 or ends or stopping:
+                pace.add(progress, units)
+                self._show_progress(progress, pace, length.steps)
+                if number % length.every == 0 or number == length.steps:
+                    began = time.perf_counter()
+                    self._evaluate(trainer, progress, speed=pace.speed, rate=rate)
+                    evaluation = time.perf_counter() - began
+                    lately, usually = pace.evaluated(progress)
+                    length.refit(progress, lately=lately, usually=usually, evaluation=evaluation)
+                    progress.loss, progress.counted = 0.0, 0
+                signal = self.group.first_says(received[0] if received else 0)
+                ends = number == length.steps or self._is_enough(progress)
+                if number % self.options.checkpoint_every == 0 or ends or signal:
                     self._checkpoint(trainer, progress)
-                if stopping:
-                    raise KeyboardInterrupt(f"stopped at step {number:,}; the same command goes on from there")
+                if signal:
+                    message = f"stopped at step {number:,} of {length.steps:,}; the same command resumes from there"
+                    if signal != SIGINT:  # whose exception bears it
+                        self.report.say(message)
+                    raise ending(signal, message)
         self._finish(trainer, progress)
 
-    def _fits(self) -> dict[int, int]:
-        """At which steps the run found how many steps it will have, in order."""
-        return {int(step): steps for step, steps in self.plan.get("fits", {}).items()}
-
-    def _fitted(
-        self, schedule: Schedule, progress: Progress, lately: float, usually: float, evaluation: float
-    ) -> Schedule:
-        """The schedule with the steps that still fit into the minutes: found once after each evaluation, and kept.
-
-        The seconds are those of a step since the last evaluation, of one in this sitting, both with their share of
-        evaluations, and of this evaluation.
-        """
-        number = progress.step
-        if self.options.minutes is None or number >= schedule.steps:
-            return schedule
-        if number not in (fits := self._fits()):
-            left = SPARE * 60 * self.options.minutes - progress.seconds - evaluation  # the last one is certain
-            more = max(0, int(left / lately))
-            if 0 < more < self.every:  # the last time that it is found, and a slow stretch may be over
-                more = int(left / min(lately, usually))
-            fits[number] = self.group.first_says(number + more)
-            self._keep_plan(fits=fits)
-        return schedule.refit(number, fits[number])
-
-    def _restore(self, trainer: Trainer) -> Progress:
-        if self.found is None:
+    def _restored(self, trainer: Trainer) -> Progress:
+        """The progress of the checkpoint, whose tensors are loaded; or that of a new run."""
+        if self.newest is None:
             return Progress()
-        checkpoint.read(self.found, trainer.module, trainer.optimizer)
-        state = self.found.state
-        progress = Progress(**{f.name: state.get(f.name, f.default) for f in dataclasses.fields(Progress)})
-        self.report.say(f"going on from step {progress.step:,}, {self.found.folder}")
+        checkpoint.read(self.newest, trainer.module, trainer.optimizer)
+        progress = Progress.from_plain(self.newest.state)
+        self.report.say(f"resuming from step {progress.step:,}, {self.newest.folder}")
         return progress
 
-    def _enough(self, progress: Progress) -> bool:
+    def _is_enough(self, progress: Progress) -> bool:
         return self.options.patience is not None and progress.since_best >= self.options.patience
 
-    def _evaluate(self, trainer: Trainer, progress: Progress, *, loss: float, speed: float, rate: float) -> None:
-        """Measure on the held-out pairs, show a translation, and keep the model if it is the best so far."""
-        held_out = trainer.evaluate(self.data.valid)
+    def _show_progress(self, progress: Progress, pace: Pace, steps: int) -> None:
+        loss = progress.mean_loss
+        shown = f"  perplexity {perplexity(loss):.1f}" if self.task.perplexity else ""
+        self.report.progress(
+            f"step {progress.step:,}/{steps:,}  loss {loss:.3f}{shown}  {pace.speed:,.0f} {self.task.unit}/s  "
+            f"{duration(pace.seconds_left(progress, steps))} left"
+        )
+
+    def _evaluate(self, trainer: Trainer, progress: Progress, *, speed: float, rate: float) -> None:
+        """Measure on the held-out rows, show a sample, and keep the model if it is the best so far."""
+        metrics, loss = trainer.evaluate(), progress.mean_loss
+        valid = {f"valid_{name}": round(x, 5) for name, x in metrics.items()}
         self.report.record(
-            progress.step, loss=round(loss, 5), valid_loss=round(held_out, 5), tokens=progress.tokens,
-            tokens_per_second=round(speed, 1), learning_rate=rate, seconds=round(progress.seconds, 1),
+            progress.step, loss=round(loss, 5), **valid, **{self.task.unit: progress.units},
+            **{f"{self.task.unit}_per_second": round(speed, 1)}, learning_rate=rate, seconds=round(progress.seconds, 1),
         )  # fmt: skip
-        better = held_out < progress.best_loss
+        better = self._is_better(metrics, progress)
         if better:
-            progress.best_loss, progress.best_step, progress.since_best = held_out, progress.step, 0
-            self._keep(trainer, progress)
+            progress.best, progress.best_step, progress.since_best = metrics[self.task.best.metric], progress.step, 0
+            self._keep(trainer, progress, metrics)
         else:
             progress.since_best += 1
+        shown = ", ".join(f"{name} {x:.3f}" for name, x in metrics.items())
+        more = f" (perplexity {perplexity(metrics['loss']):.2f})" if self.task.perplexity else ""
         self.report.say(
-            f"step {progress.step:,}: loss {loss:.3f}, held out {held_out:.3f} (perplexity {perplexity(held_out):.2f}"
-            f"{', the best so far' if better else ''}), {speed:,.0f} tokens/s, {duration(progress.seconds)}"
+            f"step {progress.step:,}: loss {loss:.3f}; held out: {shown}{more}{', the best so far' if better else ''}; "
+            f"{speed:,.0f} {self.task.unit}/s, {duration(progress.seconds)}"
         )
         if self.group.leads:
-            self._show_sample(trainer, progress.step)
+            for label, text in self.task.sample(trainer.module, progress.step):
+                self.report.say(f"  {label}: {text}")
 
-    def _show_sample(self, trainer: Trainer, step: int) -> None:
-        pair = self.data.valid_texts[step % len(self.data.valid_texts)]
-        tokenizer = self.data.tokenizer
-        found = generate(trainer.module, [tokenizer.encode(pair.source)], search=Greedy())
-        for name, text in (
-            ("source", pair.source), ("target", pair.target), ("output", tokenizer.decode(found[0][0].tokens))
-        ):  # fmt: skip
-            self.report.say(f"  {name}: {text}")
+    def _is_better(self, metrics: dict[str, float], progress: Progress) -> bool:
+        metric, higher = self.task.best
+        if progress.best is None:
+            return True
+        return metrics[metric] > progress.best if higher else metrics[metric] < progress.best
 
-    def _usual(self) -> int:
-        """Tokens that nine of ten sources have at most: a longer text is translated sentence by sentence."""
-        lengths = np.asarray(self.data.train.source_lengths)
-        return min(max(SENTENCES, int(np.percentile(lengths, 90)) + 1), self.options.max_tokens)
-
-    def _keep(self, trainer: Trainer, progress: Progress) -> None:
+    def _keep(self, trainer: Trainer, progress: Progress, metrics: dict[str, float]) -> None:
         """Write the model as `regard.load` reads it."""
         if not self.group.leads:
             return
-        told = {
-            "options": self.plain, "max_tokens": self.options.max_tokens, "usual_tokens": self._usual(),
-            "data": self.data.counts,
-            "step": progress.step, "tokens": progress.tokens, "minutes": round(progress.seconds / 60, 1),
-            "valid_loss": progress.best_loss, "threads": torch.get_num_threads(), "torch": torch.__version__,
+        training = {
+            "options": self.plan.options, "step": progress.step, self.task.unit: progress.units,
+            "minutes": round(progress.seconds / 60, 1), **{f"valid_{name}": x for name, x in metrics.items()},
+            "threads": torch.get_num_threads(), "torch": torch.__version__,
         }  # fmt: skip
-        folders.save(self.folder, trainer.module, self.data.tokenizer, {"training": told})
+        self.task.save(self.folder, trainer.module, training)
 
     def _checkpoint(self, trainer: Trainer, progress: Progress) -> None:
         if self.group.leads:
             folder = self.folder / CHECKPOINTS
-            checkpoint.write(folder, trainer.module, trainer.optimizer, dataclasses.asdict(progress))
+            checkpoint.write(folder, trainer.module, trainer.optimizer, progress.to_plain())
             checkpoint.prune(folder, keep=self.options.average, every=self.options.checkpoint_every)
         self.group.wait()
 
     def _finish(self, trainer: Trainer, progress: Progress) -> None:
-        """The mean of the last checkpoints, if it is asked for and better; then nothing is left to do."""
+        """Average the last checkpoints, if that is asked for and better; then write down that the run is finished."""
         if self.options.average > 1:
-            kept = checkpoint.whole(self.folder / CHECKPOINTS)
-            every = self.options.checkpoint_every  # one that Ctrl-C made in between is not of the run's own
-            last = [c for c in kept if c.state["step"] % every == 0 or c.state["step"] == progress.step]
-            last = last[: self.options.average]
+            every = self.options.checkpoint_every  # one that a signal made in between is not of the run's own
+            last = [
+                c for c in checkpoint.whole(self.folder / CHECKPOINTS)
+                if c.state["step"] % every == 0 or c.state["step"] == progress.step
+            ][: self.options.average]  # fmt: skip
             checkpoint.average(last, trainer.module)
-            held_out = trainer.evaluate(self.data.valid)
-            self.report.say(f"mean of the last {len(last)} checkpoints: held out {held_out:.3f}")
-            if held_out < progress.best_loss:
-                progress.best_loss, progress.best_step = held_out, progress.step
-                self._keep(trainer, progress)
-        self._keep_plan(finished=True)
+            metrics = trainer.evaluate()
+            self.report.say(f"mean of the last {len(last)} checkpoints: held out {metrics[self.task.best.metric]:.3f}")
+            if self._is_better(metrics, progress):
+                progress.best, progress.best_step = metrics[self.task.best.metric], progress.step
+                self._keep(trainer, progress, metrics)
+        self.plan.put(write=self.group.leads, finished=True)
         self.report.say(
-            f"finished in {duration(progress.seconds)}: held out {progress.best_loss:.3f} at step "
+            f"finished in {duration(progress.seconds)}: held out {self.task.best.metric} {progress.best:.3f} at step "
             f"{progress.best_step:,}; {self.folder}"
         )

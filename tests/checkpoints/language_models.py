@@ -11,9 +11,9 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from regard.data.published_tokenizer import PublishedTokenizer
 from regard.models.gpt import GPT, GPTConfig, to_gpt2
 from regard.models.seq2seq import Vocabulary
-from regard.trained.completer import Completer
-from tests.trained.made import SENTENCES, tokenizer
-from tests.trained.published import write_hub
+from regard.tasks.completer import Completer
+from tests.checkpoints.made import SENTENCES, tokenizer
+from tests.checkpoints.published import write_hub
 
 END = "<|endoftext|>"
 

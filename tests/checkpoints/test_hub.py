@@ -13,7 +13,7 @@ import torch
 
 import regard as rg
 from regard.errors import CheckpointError
-from tests.trained.published import bert, shard, write_bert
+from tests.checkpoints.published import bert, shard, write_bert
 
 SMALL = 8_000_000  # bytes
 

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from regard.trained import folder as folders
-from regard.trained import hub
-from regard.trained.families import JOBS
-from regard.trained.translator import model_folder
+from regard.checkpoints import folder as folders
+from regard.checkpoints import hub
+from regard.checkpoints.shipped import model_folder
+from regard.errors import CheckpointError
+from regard.tasks.registry import JOBS, runner_class
 
 
 def load(model: str | Path | None = None) -> Any:
@@ -18,7 +19,7 @@ def load(model: str | Path | None = None) -> Any:
             model that the package ships, unless there is a folder of that name.
 
     Returns:
-        An object with `.module`, `.tokenizer`, `.config`, and its jobs, such as a `Translator` with
+        A runner with `.module`, `.tokenizer`, `.config`, and its jobs, such as a `Translator` with
         `.translate([...])`, `.see(...)`, `.evaluate(...)`, `.save(...)`.
 
     Raises:
@@ -29,6 +30,13 @@ def load(model: str | Path | None = None) -> Any:
     if isinstance(model, str) and hub.HUB_NAME.fullmatch(model) and not folder.parent.is_dir():
         folder = hub.download(model)
     if hub.is_hub(folder):
-        return hub.load_hub(folder)
-    module, tokenizer, config = folders.read(folder)
-    return JOBS[config["task"]](module, tokenizer, config)
+        job, module, tokenizer, config = hub.load_hub(folder)
+    else:
+        job = folders.read_config(folder)["task"] if folder.is_dir() else ""
+        if job and runner_class(job) is None:
+            raise CheckpointError(
+                f"{folder / folders.CONFIG} has task {job!r}; known: {', '.join(JOBS)}; a task of your own is known "
+                "once regard.register_task has it"
+            )
+        module, tokenizer, config = folders.read(folder)
+    return runner_class(job)(module, tokenizer, config)

@@ -15,9 +15,6 @@ from regard.models.marian import from_marian, to_marian
 from regard.models.t5 import T5
 from regard.models.t5_names import from_t5, to_t5
 from regard.models.transformer import Transformer
-from regard.trained.completer import Completer
-from regard.trained.encoder import Encoder
-from regard.trained.translator import Translator
 
 END = "<|endoftext|>"  # GPT-2's only mark
 
@@ -31,36 +28,30 @@ class Family:
         read: makes the module of config.json's fields and the tensors.
         write: gives the fields and tensors of a module.
         module: the class of its modules.
-        job: makes the object that `regard.load` gives: of module, tokenizer (None if the folder has none) and config.
+        job: the job that a checkpoint loads for, a key of `regard.tasks.registry.JOBS`.
         roles: tokens by role where the folder's files don't say them, if the vocabulary has them.
     """
 
     read: Callable[[Mapping[str, Any], Mapping[str, Tensor]], nn.Module]
     write: Callable[[Any], tuple[dict[str, Any], dict[str, Tensor]]]
     module: type[nn.Module]
-    job: Callable[[Any, Any, Mapping[str, Any]], Any]
+    job: str
     roles: Mapping[str, str] = field(default_factory=dict)
 
 
-BERT = {"read": from_bert, "write": to_bert, "module": Bert, "job": Encoder}
+BERT = {"read": from_bert, "write": to_bert, "module": Bert, "job": "encode"}
 ROBERTA_ROLES = {
     "unk": "<unk>", "pad": "<pad>", "bos": "<s>", "eos": "</s>", "cls": "<s>", "sep": "</s>", "mask": "<mask>",
 }  # fmt: skip
 FAMILIES: dict[str, Family] = {
     **dict.fromkeys(("bert", "distilbert"), Family(**BERT)),
     "gpt2": Family(
-        read=from_gpt2, write=to_gpt2, module=GPT, job=Completer, roles={"bos": END, "eos": END, "unk": END}
+        read=from_gpt2, write=to_gpt2, module=GPT, job="complete", roles={"bos": END, "eos": END, "unk": END}
     ),
     **dict.fromkeys(
-        ("llama", "mistral", "qwen2"), Family(read=from_llama, write=to_llama, module=Llama, job=Completer)
+        ("llama", "mistral", "qwen2"), Family(read=from_llama, write=to_llama, module=Llama, job="complete")
     ),
-    "marian": Family(read=from_marian, write=to_marian, module=Transformer, job=Translator),
+    "marian": Family(read=from_marian, write=to_marian, module=Transformer, job="translate"),
     **dict.fromkeys(("roberta", "xlm-roberta"), Family(**BERT, roles=ROBERTA_ROLES)),
-    "t5": Family(read=from_t5, write=to_t5, module=T5, job=Translator),
-}
-# What a folder of regard's own loads as, by its task.
-JOBS: dict[str, Callable[[Any, Any, Mapping[str, Any]], Any]] = {
-    "translate": Translator,
-    "complete": Completer,
-    "encode": Encoder,
+    "t5": Family(read=from_t5, write=to_t5, module=T5, job="translate"),
 }

@@ -9,9 +9,9 @@ from regard.decode.search import Greedy
 from regard.errors import CheckpointError
 from regard.lens.see import look
 from regard.tasks.translate import translate
-from regard.trained import translator as module
-from regard.trained.load import load
-from tests.trained.made import SENTENCES, tokenizer, translator
+from regard.tasks import translator as module
+from regard.tasks.load import load
+from tests.checkpoints.made import SENTENCES, tokenizer, translator
 
 
 def test_the_same_after_saving(tmp_path: Path) -> None:

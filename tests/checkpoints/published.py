@@ -14,8 +14,8 @@ from regard.data.published_tokenizer import PublishedTokenizer
 from regard.models.bert import Bert, BertConfig
 from regard.models.bert_names import to_bert
 from regard.models.marian import to_marian
-from regard.trained.encoder import Encoder
-from tests.trained.made import transformer
+from regard.tasks.encode import Encoder
+from tests.checkpoints.made import transformer
 
 ROLES = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "on", "mat", "##s", ".", "a", "##t"]

@@ -12,9 +12,9 @@ from regard.models.llama import Llama, LlamaConfig
 from regard.models.llama_names import to_llama
 from regard.models.seq2seq import Vocabulary
 from regard.tasks.complete import prompts_of
-from regard.trained.completer import Completer
-from tests.trained.language_models import byte_level, completer, gpt2_folder, own_completer
-from tests.trained.published import shard, write_hub
+from regard.tasks.completer import Completer
+from tests.checkpoints.language_models import byte_level, completer, gpt2_folder, own_completer
+from tests.checkpoints.published import shard, write_hub
 
 TEXTS = ["The library", "reads"]
 

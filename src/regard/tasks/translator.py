@@ -1,25 +1,25 @@
-"""A trained translator as one object: what `regard.load` gives."""
+"""Translate: pairs of a source text and its translation."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
 from regard.attention.check import is_integer
+from regard.checkpoints import folder as folders
+from regard.checkpoints.generation import Wish, wish
+from regard.data.reader import RecordReader
 from regard.data.rows import Pair
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from regard.data.tokenizer import Tokenizer
 from regard.decode.search import Beam, Search
-from regard.errors import CheckpointError, DataError
+from regard.errors import DataError
 from regard.lens.alignment import Alignment
 from regard.lens.see import look
 from regard.models.seq2seq import Seq2Seq
 from regard.tasks.evaluate import Evaluation, evaluate
+from regard.tasks.text_to_text import TextToText, pair_reader
 from regard.tasks.translate import Translation, check_texts, translate
-from regard.trained import folder as folders
-from regard.trained.generation import Wish, wish
 
-SHIPPED_NAME = "en-it"
-SHIPPED = Path(__file__).parents[1] / "shipped" / SHIPPED_NAME
 MAX_TOKENS = 256  # what training leaves out beyond, unless it was told another number
 
 
@@ -28,7 +28,7 @@ class Translator:
     """A model with its tokenizer, and what the two can do.
 
     Args:
-        module: the torch module; `module(source, target)` gives named results, `logits` among them.
+        module: the torch module; `module(inputs, lengths, targets)` gives named results, `logits` among them.
         tokenizer: what it was trained with.
         config: what else is known of it, such as how it was trained under "training".
     """
@@ -190,19 +190,18 @@ class Translator:
             ConfigError: an unknown dtype.
             CheckpointError: weights that cannot be written so.
         """
-        folders.save(folder, self.module, self.tokenizer, self.config, dtype=dtype)
+        folders.save(folder, self.module, self.tokenizer, self.config, task=Translate.name, dtype=dtype)
 
 
-def model_folder(model: str | Path | None) -> Path:
-    """The folder of a model; None and "en-it" name the model that the package ships.
+@final
+class Translate(TextToText):
+    """Training a translator."""
 
-    A folder called en-it in the working directory goes before the shipped model.
+    name = "translate"
+    fields = {"source": "source", "target": "target"}  # noqa: RUF012
+    runner = Translator
 
-    Raises:
-        CheckpointError: the shipped model is asked for, and this copy of regard has none.
-    """
-    if model is not None and (str(model) != SHIPPED_NAME or Path(model).is_dir()):
-        return Path(model)
-    if not SHIPPED.is_dir():
-        raise CheckpointError(f"this copy of regard ships no model ({SHIPPED} is missing); name a folder of your own")
-    return SHIPPED
+    def _readers(self) -> tuple[RecordReader[Pair], RecordReader[Pair] | None]:
+        options, names = self.options, self.field_names()
+        valid = None if options.valid is None else pair_reader(options, names, (options.valid,))
+        return pair_reader(options, names, options.files, options.parallel), valid

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
+from regard.checkpoints import folder as folders
 from regard.decode.search import Greedy, Search
 from regard.errors import DataError
 from regard.lens.alignment import Alignment
@@ -11,7 +12,6 @@ from regard.lens.see import look_within
 from regard.models.language_model import LanguageModel
 from regard.tasks.complete import Completion, complete, prompts_of
 from regard.tasks.translate import check_texts
-from regard.trained import folder as folders
 
 
 @final

@@ -7,11 +7,11 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor, nn
 
+from regard.checkpoints.families import FAMILIES
+from regard.checkpoints.folder import CONFIG, TOKENIZER, WEIGHTS, write_all
 from regard.data.published_tokenizer import PublishedTokenizer
 from regard.data.tokenizer import Tokenizer
 from regard.errors import UnsupportedError
-from regard.trained.families import FAMILIES
-from regard.trained.folder import CONFIG, TOKENIZER, WEIGHTS, write_all
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 

@@ -11,10 +11,10 @@ from regard.models.llama import Llama, LlamaConfig
 from regard.models.marian import to_marian
 from regard.models.seq2seq import Vocabulary
 from regard.models.t5 import T5, T5Config
-from regard.trained.completer import Completer
-from tests.trained.language_models import byte_level, gpt2_folder
-from tests.trained.made import transformer
-from tests.trained.published import WORDS, encoder, write_bert
+from regard.tasks.completer import Completer
+from tests.checkpoints.language_models import byte_level, gpt2_folder
+from tests.checkpoints.made import transformer
+from tests.checkpoints.published import WORDS, encoder, write_bert
 
 transformers = pytest.importorskip("transformers")
 

@@ -12,8 +12,8 @@ import torch
 from regard.errors import CheckpointError
 from regard.models.registry import MODELS, build
 from regard.models.seq2seq import Vocabulary
-from regard.trained.folder import read, save, weigh
-from tests.trained.made import SENTENCES, tokenizer, transformer
+from regard.checkpoints.folder import read, save, weigh
+from tests.checkpoints.made import SENTENCES, tokenizer, transformer
 
 
 def test_saved_and_read(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, final
 
 from tokenizers import AddedToken
-from torch import Tensor
+from torch import Tensor, nn
 
 from regard.attention.check import is_integer, show
+from regard.checkpoints.families import FAMILIES
+from regard.checkpoints.folder import CONFIG, TOKENIZER, WEIGHTS, AnyTokenizer, need, open_weights, read_json
 from regard.data.published_tokenizer import (
     ROLES,
     WORD_PIECE_ROLES,
@@ -29,8 +31,6 @@ from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer, marian_t
 from regard.errors import CheckpointError, UnsupportedError, nearest
 from regard.models.published import WRONG, misfits
 from regard.models.seq2seq import Seq2Seq
-from regard.trained.families import FAMILIES
-from regard.trained.folder import CONFIG, TOKENIZER, WEIGHTS, AnyTokenizer, need, open_weights, read_json
 
 GENERATION = "generation_config.json"
 INDEX = "model.safetensors.index.json"
@@ -100,14 +100,15 @@ def read_hub(folder: str | Path) -> tuple[dict[str, Any], LazyState, AnyTokenize
     return config, read_state(folder), read_tokenizer(folder, FAMILIES[kind].roles)
 
 
-def load_hub(folder: str | Path) -> Any:
-    """The object that a published checkpoint loads as.
+def load_hub(folder: str | Path) -> tuple[str, nn.Module, AnyTokenizer, dict[str, Any]]:
+    """A published checkpoint: its job, module, tokenizer and configuration.
 
     Args:
         folder: in the hub's layout.
 
     Returns:
-        What the family's `job` is, such as a `Translator`.
+        The family's `job`, such as "translate"; the module; the tokenizer, None if the folder has none; and the fields
+        of config.json under "published", with "embedding" where a folder says how texts become vectors.
 
     Raises:
         CheckpointError: as for `read_hub`, and weights that are not those of the configuration.
@@ -126,8 +127,8 @@ def load_hub(folder: str | Path) -> Any:
         raise CheckpointError(f"{path} lacks the field {error}") from error
     except WRONG as error:
         raise CheckpointError(f"{path} describes no model: {error}") from error
-    found = {"published": config, **({"embedding": embedding} if (embedding := read_embedding(Path(folder))) else {})}
-    return family.job(module, tokenizer, found)
+    embedding = read_embedding(Path(folder))
+    return family.job, module, tokenizer, {"published": config, **({"embedding": embedding} if embedding else {})}
 
 
 def download(name: str) -> Path:

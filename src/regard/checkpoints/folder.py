@@ -31,7 +31,6 @@ from regard.models.published import WRONG, misfits, some
 from regard.models.registry import build, config_from_plain, config_to_plain, name_of, vocabulary_size
 
 FORMAT = 1
-TASKS = ("translate", "complete", "encode")
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 AnyTokenizer = Tokenizer | PublishedTokenizer | SentencePieceTokenizer | None
@@ -44,7 +43,7 @@ def save(
     tokenizer: AnyTokenizer,
     config: Mapping[str, Any],
     *,
-    task: str = TASKS[0],
+    task: str,
     dtype: str = "float32",
 ) -> None:
     """Write a model that `read` reads; other files of the folder stay.
@@ -54,7 +53,7 @@ def save(
         module: the model.
         tokenizer: what it was trained with; None for none.
         config: what else `config.json` shall hold, such as "training"; format, task and model are filled in.
-        task: of `TASKS`, what it is for.
+        task: the job that it is for, by name.
         dtype: of the weights on disk: float32, float16 or bfloat16.
 
     Raises:
@@ -111,8 +110,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f'{path} is not the configuration of a regard model: it has no "format"')
     if config["format"] != FORMAT:
         raise CheckpointError(f"{path} has format {config['format']!r}; this version of regard reads format {FORMAT}")
-    if config.get("task") not in TASKS:
-        raise CheckpointError(f"{path} has task {config.get('task')!r}; known: {', '.join(TASKS)}")
+    if not isinstance(config.get("task"), str):
+        raise CheckpointError(
+            f'{path} has task {config.get("task")!r}; expected the name of a job, such as "translate"'
+        )
     model = config.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("name"), str):
         raise CheckpointError(f'{path} names no model; expected "model": {{"name": ...}}, got {model!r}')

@@ -15,9 +15,9 @@ from regard.decode.generate import generate
 from regard.errors import UnsupportedError
 from regard.models.marian import to_marian
 from regard.models.t5_names import to_t5
-from regard.trained.generation import Wish
+from regard.checkpoints.generation import Wish
 from tests.data.mixed_text import trained
-from tests.trained.published import write_hub
+from tests.checkpoints.published import write_hub
 
 sentencepiece = pytest.importorskip("sentencepiece")
 

@@ -6,6 +6,7 @@ from typing import Any, final
 
 from torch import Tensor
 
+from regard.checkpoints import folder as folders
 from regard.data.published_tokenizer import PublishedTokenizer
 from regard.errors import CheckpointError
 from regard.lens.alignment import Alignment
@@ -14,7 +15,6 @@ from regard.models.text_encoder import TextEncoder
 from regard.tasks.embed import Embedded, embed
 from regard.tasks.fill import Filling, fill
 from regard.tasks.translate import check_texts
-from regard.trained import folder as folders
 
 TASK = "encode"
 

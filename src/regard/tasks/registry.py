@@ -1,0 +1,124 @@
+"""Registry of jobs: one line a job, from which the command line, the trainer and `regard.load` know them.
+
+It imports nothing heavy: a job's module is imported when the job is asked for.
+"""
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, final
+
+from regard.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from regard.tasks.task import Task
+
+ENTRY_POINTS = "regard.tasks"  # group by which installed packages bring tasks of their own
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Where a job's parts stand.
+
+    Args:
+        runner: "module:Class" of what `regard.load` returns for a folder of this job.
+        task: "module:Class" of how it is trained; None where it is not.
+        verbs: verbs of the command line and their lines of help; each is `regard.cli.VERB`.
+    """
+
+    runner: str
+    task: str | None = None
+    verbs: Mapping[str, str] = field(default_factory=dict)
+
+
+JOBS: dict[str, Job] = {
+    "translate": Job(
+        runner="regard.tasks.translator:Translator",
+        task="regard.tasks.translator:Translate",
+        verbs={"translate": "Translate texts, or standard input line by line."},
+    ),
+    "complete": Job(
+        runner="regard.tasks.completer:Completer",
+        verbs={"complete": "Continue texts, or the lines of standard input."},
+    ),
+    "encode": Job(
+        runner="regard.tasks.encode:Encoder",
+        verbs={"embed": "Turn texts into vectors.", "fill": "Predict masked words."},
+    ),
+}
+_registered: dict[str, "type[Task]"] = {}
+
+
+def register_task(task: "type[Task]") -> "type[Task]":
+    """Make a task known by its name; use it as a decorator.
+
+    Args:
+        task: the class; its `name` must be free.
+
+    Returns:
+        The class.
+
+    Raises:
+        ConfigError: a name that another task has.
+    """
+    if task.name in JOBS or _registered.get(task.name, task) is not task:
+        raise ConfigError(f"the task {task.name!r} is there already; give yours another name")
+    _registered[task.name] = task
+    return task
+
+
+def task_class(name: str) -> "type[Task]":
+    """The task of a name: one of regard's, a registered one, one that an installed package brings, or "module:Class".
+
+    Args:
+        name: of the task, or where its class stands; modules are also looked for in the current directory.
+
+    Returns:
+        The class.
+
+    Raises:
+        ConfigError: an unknown name, or a job that is not trained.
+    """
+    if ":" in name:
+        if "" not in sys.path:
+            sys.path.append("")
+        try:
+            task: type[Task] = _imported(name)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"task={name!r} cannot be imported: {error}; expected module:Class") from error
+        return task if task.name in _registered else register_task(task)
+    if name in JOBS and (where := JOBS[name].task) is not None:
+        found: type[Task] = _imported(where)
+        return found
+    if (other := _other(name)) is not None:
+        return other
+    trained = [job for job in (*JOBS, *_registered) if job not in JOBS or JOBS[job].task is not None]
+    if name in JOBS:
+        raise ConfigError(f"the task {name!r} is not trained by regard; known: {', '.join(trained)}")
+    raise ConfigError(f"unknown task {name!r}; {nearest(name, trained)}, or module:Class of your own")
+
+
+def runner_class(name: str) -> Any:
+    """The class of what `regard.load` returns for a folder of this job, or None if the job is unknown."""
+    if name in JOBS:
+        return _imported(JOBS[name].runner)
+    other = _other(name)
+    return None if other is None else other.runner
+
+
+def _other(name: str) -> "type[Task] | None":
+    """A task that is registered, or that an installed package brings."""
+    if name in _registered:
+        return _registered[name]
+    for point in entry_points(group=ENTRY_POINTS, name=name):
+        task: type[Task] = point.load()
+        return register_task(task)
+    return None
+
+
+def _imported(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)

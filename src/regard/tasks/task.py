@@ -1,0 +1,187 @@
+"""Task: what differs between jobs, as the trainer sees it.
+
+A task turns a user's files into rows on disk, rows into batches, and a model's outputs into a loss and metrics.
+Training knows nothing else of a job. `tasks.registry` names the jobs.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from regard.data.sampler import Rows
+from regard.errors import ConfigError, nearest
+
+Progress = Callable[[str, int], None]  # what is being done, and how many rows of it are done
+Batch = TypeVar("Batch", bound=tuple[Any, ...])
+
+
+class Loss(NamedTuple):
+    """Sums over the counted units of a batch: target tokens, or rows."""
+
+    minimized: Tensor  # (): differentiable
+    reported: Tensor  # (): without label smoothing and other regularizers, detached
+
+
+class Best(NamedTuple):
+    """The metric that decides which weights of a run are kept."""
+
+    metric: str = "loss"
+    higher: bool = False  # whether a higher value is better
+
+
+class JobOptions(Protocol):
+    """What a task reads of the options of a run, which `regard.TrainOptions` documents."""
+
+    files: tuple[str, ...]
+    parallel: tuple[str, str] | None
+    format: str | None
+    delimiter: str | None
+    fields: Mapping[str, str] | None
+    valid: str | None
+    held_out: int
+    skip_bad_rows: bool
+    vocab_size: int
+    max_tokens: int
+    model: str | None
+    size: str | None
+    model_settings: Mapping[str, Any] | None
+    task_settings: Mapping[str, Any] | None
+    attention: Mapping[str, Any] | None
+    dropout: float | None
+    label_smoothing: float
+    batch_tokens: int
+    seed: int
+
+
+class Task(ABC):
+    """A job that a model is trained for.
+
+    Args:
+        options: of the run.
+        start: the runner that training starts from, for fine-tuning; None to train from random weights.
+
+    Raises:
+        ConfigError: options that the job does not have, or that don't go together.
+    """
+
+    name: ClassVar[str]
+    fields: ClassVar[Mapping[str, str]]  # the part of a record -> the field or column that holds it by default
+    models: ClassVar[tuple[str, ...]]  # architectures for the job, the default first
+    unit: ClassVar[str] = "tokens"  # what the loss is a mean over, and what speed counts
+    best: ClassVar[Best] = Best()
+    perplexity: ClassVar[bool] = True  # whether exp(loss) means something
+
+    def __init__(self, options: JobOptions, start: Any = None) -> None:
+        self.options, self.start = options, start
+
+    @abstractmethod
+    def prepare(self, folder: Path, progress: Progress) -> None:
+        """Turn the records into rows on disk; do nothing where the folder holds them already.
+
+        Args:
+            folder: where to.
+            progress: called now and then.
+
+        Raises:
+            DataError: records that cannot be used.
+        """
+
+    @abstractmethod
+    def is_prepared(self, folder: Path) -> bool:
+        """Whether a folder holds rows of records with the content that the options name now."""
+
+    @property
+    def notes(self) -> list[str]:
+        """How files were read, where their names do not say all of it: a line each."""
+        return []
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """One line about the prepared data: how many rows there are, and what was left out."""
+
+    @property
+    @abstractmethod
+    def digests(self) -> Mapping[str, str]:
+        """Digests of what must be the same when a run is resumed: of the processor and the rows."""
+
+    @property
+    @abstractmethod
+    def counts(self) -> Mapping[str, int]:
+        """Rows of the stores: "train" and "valid"."""
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """The model to train, with weights to start from."""
+
+    @abstractmethod
+    def sizes(self, split: str, rows: Rows) -> np.ndarray[Any, Any]:
+        """Sizes (n, k) of rows of "train" or "valid", for `BatchSampler`: padded length first."""
+
+    @abstractmethod
+    def units(self, rows: Rows) -> int:
+        """Units of some training rows, which the loss is divided by."""
+
+    @abstractmethod
+    def batch(self, split: str, rows: Sequence[int] | Rows) -> tuple[Any, ...]:
+        """Rows as tensors on the CPU: what `loss` and `measure` take."""
+
+    @abstractmethod
+    def loss(self, module: nn.Module, batch: Any) -> Loss:
+        """The loss of a batch, through one call of the module, which may be wrapped for several processes."""
+
+    def measure(self, module: nn.Module, batch: Any) -> Tensor:
+        """Sums over a batch, (k,) float64, of which `metrics` makes metrics once all are added up."""
+        reported = self.loss(module, batch).reported
+        return torch.tensor([float(reported), self.batch_units(batch)], dtype=torch.float64)
+
+    @abstractmethod
+    def batch_units(self, batch: Any) -> int:
+        """Units of a batch."""
+
+    def metrics(self, sums: Tensor) -> dict[str, float]:
+        """Metrics by name of the added sums of `measure`, "loss" among them."""
+        return {"loss": float(sums[0] / sums[1])}
+
+    @abstractmethod
+    def sample(self, module: nn.Module, number: int) -> list[tuple[str, str]]:
+        """Lines that show what the model makes of a held-out record: (label, text)."""
+
+    @abstractmethod
+    def save(self, folder: Path, module: nn.Module, training: Mapping[str, Any]) -> None:
+        """Write the model as `regard.load` reads it.
+
+        Args:
+            folder: of the run.
+            module: the model, not wrapped.
+            training: what config.json says of the run under "training".
+        """
+
+    def field_names(self) -> dict[str, str]:
+        """The field or column of each part of a record: as the options say, else the default.
+
+        Raises:
+            ConfigError: a part that the job's records don't have.
+        """
+        given = dict(self.options.fields or {})
+        for part in given:
+            if part not in self.fields:
+                raise ConfigError(f"fields: a record of {self.name!r} has no {part!r}; {nearest(part, self.fields)}")
+        return {**self.fields, **given}
+
+    def refuse(self, **given: Any) -> None:
+        """Raise ConfigError for an option that this job does not have, unless it is None or empty."""
+        for name, x in given.items():
+            if x:
+                raise ConfigError(f"{name}={x!r}: the task {self.name!r} has no such option; leave it out")
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """A named tuple with its tensors on the device."""
+    moved = (x.to(device, non_blocking=True) if isinstance(x, Tensor) else x for x in batch)
+    return type(batch)(*moved)

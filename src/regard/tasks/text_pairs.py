@@ -1,0 +1,172 @@
+"""Pairs of texts: from records to token ids on disk, and from rows to the tensors of a batch."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regard.data.prepare import LeftOut, Preparation, Prepared, Progress, Row, prepare
+from regard.data.record import BadRow, Record, text_of
+from regard.data.rows import Pair, PairReader, read_pairs
+from regard.data.sample import Sample
+from regard.data.store import Column
+from regard.data.tokenizer import Tokenizer
+from regard.errors import ConfigError
+from regard.layers.output_projection import IGNORED
+from regard.models.seq2seq import Vocabulary
+
+TOKENIZER = "tokenizer.json"
+SAMPLED_PAIRS = 100_000  # that the tokenizer is trained on
+TOO_LONG = "longer than max_tokens"
+
+
+class TextBatch(NamedTuple):
+    """Pairs of texts as an encoder-decoder takes them."""
+
+    inputs: Tensor  # (B, S): source ids, end mark, padding
+    lengths: Tensor  # (B,): inputs that are not padding
+    targets: Tensor  # (B, T): start mark, ids, padding
+    labels: Tensor  # (B, T): ids, end mark, then IGNORED
+    tokens: int  # labels that count
+
+
+@final
+class TextPairs(Preparation[Pair]):
+    """Pairs of texts as token ids.
+
+    Args:
+        vocab_size: subwords of the tokenizer.
+        max_tokens: of the longer text of a pair, at most.
+        tokenizer: used instead of training one.
+        cuts_sources: whether a source that is too long is cut, rather than its pair left out.
+
+    Raises:
+        ConfigError: a size that is out of range.
+    """
+
+    columns: ClassVar[Mapping[str, Column]] = {"source": Column(), "target": Column()}
+
+    def __init__(
+        self, *, vocab_size: int = 8000, max_tokens: int = 256, tokenizer: Any = None, cuts_sources: bool = False
+    ) -> None:
+        if max_tokens < 1:
+            raise ConfigError(f"max_tokens={max_tokens} must be at least 1")
+        self.vocab_size, self.max_tokens, self.cuts_sources = vocab_size, max_tokens, cuts_sources
+        self.processor, self._given = tokenizer, tokenizer is not None
+        self._sample = Sample(SAMPLED_PAIRS)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        tokenizer = self.processor.fingerprint if self._given else None
+        sizes = {"vocab_size": self.vocab_size, "max_tokens": self.max_tokens, "cuts_sources": self.cuts_sources}
+        return {**sizes, "tokenizer": tokenizer}
+
+    def key(self, record: Pair) -> str:
+        return record.source
+
+    def survey(self, record: Pair) -> None:
+        self._sample.add(record.source, record.target)
+
+    def finish_survey(self, folder: Path, progress: Progress) -> None:
+        if not self._given:
+            texts = self._sample.texts
+            progress("training the tokenizer", len(texts))
+            self.processor = Tokenizer.train(texts, vocab_size=self.vocab_size)
+        self.processor.save(folder / TOKENIZER)
+
+    def encode(self, records: Sequence[Pair]) -> list[Row | LeftOut]:
+        sources = self.processor.encode_batch([record.source for record in records])
+        targets = self.processor.encode_batch([record.target for record in records])
+        if self.cuts_sources:
+            sources = [ids[: self.max_tokens] for ids in sources]
+        return [
+            (source, target) if max(len(source), len(target)) <= self.max_tokens else LeftOut(TOO_LONG)
+            for source, target in zip(sources, targets, strict=True)
+        ]
+
+    def load(self, folder: Path) -> None:
+        if not self._given:
+            self.processor = Tokenizer.load(folder / TOKENIZER)
+
+    def record(self, plain: Sequence[Any]) -> Pair:
+        return Pair(*plain)
+
+
+def prepare_pairs(
+    files: Sequence[str] | PairReader,
+    folder: str | os.PathLike[str],
+    *,
+    valid: Sequence[str] | PairReader | None = None,
+    held_out: int = 2000,
+    skip_bad_rows: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Prepared[Pair]:
+    """Pairs of texts as token ids on disk, as training has them.
+
+    Args:
+        files: paths as for `read_pairs`, or its reader where other options than these are wanted.
+        folder: where to; used again while files and options stay the same.
+        valid: files to validate on, or a reader of them; None: rows of `files` are held out, by a hash of their source.
+        held_out: how many; at most one in twenty. Rows with the same source are on the same side.
+        skip_bad_rows: count rows that cannot be used and go on, instead of stopping at the first.
+        progress: called now and then with what is being done, and how many rows of it are done.
+        settings: those of `TextPairs`: vocab_size, max_tokens, tokenizer.
+
+    Returns:
+        The rows, with the tokenizer as `processor`.
+
+    Raises:
+        DataError: files that cannot be read, a bad row, too few rows, a folder that cannot be written.
+        ConfigError: an option out of range, or a folder that holds something else.
+    """
+    if held_out < 1:
+        raise ConfigError(f"held_out={held_out} must be at least 1")
+    reader, valid_reader = (
+        read_pairs(one, skip_bad_rows=skip_bad_rows) if isinstance(one, Sequence) else one for one in (files, valid)
+    )
+    return prepare(reader, folder, TextPairs(**settings), valid=valid_reader, held_out=held_out, progress=progress)
+
+
+def text_pair(record: Record) -> Pair | BadRow:
+    """The two texts of a record as a pair."""
+    source, target = (text_of(record, role) for role in record.values)
+    if isinstance(source, BadRow):
+        return source
+    return target if isinstance(target, BadRow) else Pair(source, target, record.place)
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+    """The vocabulary that a model needs for a tokenizer."""
+    return Vocabulary(size=tokenizer.size, pad=tokenizer.pad, bos=tokenizer.bos, eos=tokenizer.eos)
+
+
+def collate(pairs: Sequence[tuple[Any, ...]], vocabulary: Vocabulary) -> TextBatch:
+    """Pairs of token ids as tensors, ended and padded at the right to the longest.
+
+    Args:
+        pairs: ids of each source and target, without marks.
+        vocabulary: of both.
+
+    Returns:
+        A `TextBatch`.
+    """
+    source_length = max(len(source) for source, _ in pairs) + 1
+    target_length = max(len(target) for _, target in pairs) + 1
+    inputs = np.full((len(pairs), source_length), vocabulary.pad, np.int64)
+    targets = np.full((len(pairs), target_length), vocabulary.pad, np.int64)
+    labels = np.full((len(pairs), target_length), IGNORED, np.int64)
+    targets[:, 0] = vocabulary.bos
+    for i, (source, target) in enumerate(pairs):
+        inputs[i, : len(source)] = source
+        inputs[i, len(source)] = vocabulary.eos
+        targets[i, 1 : len(target) + 1] = target
+        labels[i, : len(target)] = target
+        labels[i, len(target)] = vocabulary.eos
+    lengths = torch.tensor([len(source) + 1 for source, _ in pairs])
+    count = sum(len(target) + 1 for _, target in pairs)
+    return TextBatch(torch.from_numpy(inputs), lengths, torch.from_numpy(targets), torch.from_numpy(labels), count)
