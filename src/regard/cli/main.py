@@ -72,8 +72,8 @@ class Verbs(click.Group):
         try:
             code = super().main(words or ["--help"], prog_name="regard", standalone_mode=False)
             sys.exit(code if isinstance(code, int) else 0)
-        except click.Abort:
-            _end(STOPPED, "stopped")
+        except click.Abort as error:
+            _end(STOPPED, str(error.__cause__ or "") or "stopped")
         except click.ClickException as error:
             _end(WRONG_USE, _explained(error))
         except (RegardError, OSError, MemoryError) as error:

@@ -79,15 +79,7 @@ def prepare(
     for name, number in (("held_out", held_out), ("max_tokens", max_tokens)):
         if number < 1:
             raise ConfigError(f"{name}={number} must be at least 1")
-    train_reader = files if isinstance(files, RecordReader) else read_pairs(files)
-    readers = [train_reader]
-    if valid is not None:
-        readers.append(valid if isinstance(valid, RecordReader) else _like(train_reader, valid))
-    readers = [
-        dataclasses.replace(reader, skip_bad_rows=skip_bad_rows or reader.skip_bad_rows, skipped=Counter(), notes={})
-        for reader in readers
-    ]
-
+    readers = _readers(files, valid, skip_bad_rows)
     folder = Path(folder)
     copies = folder.with_name(folder.name + ".input")
     try:
@@ -219,6 +211,34 @@ class _Work:
             if len(texts) < MOST_VALID_TEXTS:
                 texts.append(pair)
             yield ids
+
+
+def is_prepared_from(
+    folder: str | os.PathLike[str],
+    files: Sequence[str] | PairReader,
+    *,
+    valid: Sequence[str] | PairReader | None = None,
+    skip_bad_rows: bool = False,
+) -> bool:
+    """Whether `prepare` has read files of this content into a folder; True too where that cannot be told any more."""
+    try:
+        inputs = json.loads((Path(folder) / SUMMARY).read_bytes())["options"]["inputs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    return bool(inputs == [identity(reader) for reader in _readers(files, valid, skip_bad_rows)])
+
+
+def _readers(
+    files: Sequence[str] | PairReader, valid: Sequence[str] | PairReader | None, skip_bad_rows: bool
+) -> list[PairReader]:
+    """What reads the pairs to train on, and those to validate on if there are such files."""
+    readers = [files if isinstance(files, RecordReader) else read_pairs(files)]
+    if valid is not None:
+        readers.append(valid if isinstance(valid, RecordReader) else _like(readers[0], valid))
+    return [
+        dataclasses.replace(reader, skip_bad_rows=skip_bad_rows or reader.skip_bad_rows, skipped=Counter(), notes={})
+        for reader in readers
+    ]
 
 
 def _like(reader: PairReader, files: Sequence[str]) -> PairReader:

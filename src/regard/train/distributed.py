@@ -7,10 +7,12 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import final
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor, distributed
+
+T = TypeVar("T")
 
 
 @final
@@ -48,8 +50,8 @@ class Group:
             distributed.all_reduce(x)
         return x
 
-    def first_says(self, x: int) -> int:
-        """A number as the first process has it."""
+    def first_says(self, x: T) -> T:
+        """Plain data as the first process has it."""
         if self.size == 1:
             return x
         said = [x]

@@ -62,6 +62,11 @@ class Order:
             self._epoch, self._batches = epoch, found
         return self._batches
 
+    @property
+    def steps_an_epoch(self) -> int:
+        """Steps to go over the data once, as in the first epoch."""
+        return math.ceil(len(self.batches(0)) / self.options.accumulate)
+
     def next(self, progress: Progress) -> list[Rows]:
         """The batches of the next step; `progress` moves past them. A step does not cross the end of an epoch."""
         batches = self.batches(progress.epoch)

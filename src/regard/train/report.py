@@ -31,7 +31,7 @@ class Report:
     def __init__(self, folder: Path, *, since: int, tensorboard: bool, stream: TextIO | None = sys.stderr) -> None:
         self.path, self.stream = folder / METRICS, stream
         self.live = stream is not None and stream.isatty()
-        self._last, self._open_line = 0.0, False
+        self._last, self._open_line, self._unread = 0.0, False, False
         self._events = _tensorboard(folder) if tensorboard and stream is not None else None
         if stream is not None:
             _forget_after(self.path, since)
@@ -48,7 +48,7 @@ class Report:
         """A line that stays."""
         if self.stream is not None:
             self._end_line()
-            print(text, file=self.stream, flush=True)
+            self._print(text)
 
     def progress(self, text: str) -> None:
         """A line that the next one replaces; elsewhere than on a terminal, one now and then."""
@@ -56,7 +56,7 @@ class Report:
         if self.stream is None or now - self._last < (LIVE if self.live else QUIET):
             return
         self._last = now
-        print(f"\r\x1b[2K{text}" if self.live else text, end="" if self.live else "\n", file=self.stream, flush=True)
+        self._print(f"\r\x1b[2K{text}" if self.live else text, end="" if self.live else "\n")
         self._open_line = self.live
 
     def record(self, step: int, **values: Any) -> None:
@@ -71,9 +71,17 @@ class Report:
                     self._events.add_scalar(name, x, step)
 
     def _end_line(self) -> None:
-        if self._open_line and self.stream is not None:
-            print(file=self.stream, flush=True)
+        if self._open_line:
+            self._print("")
         self._open_line = False
+
+    def _print(self, text: str, end: str = "\n") -> None:
+        """Print, until nobody reads any more: a terminal that has been closed ends no training."""
+        if self.stream is not None and not self._unread:
+            try:
+                print(text, end=end, file=self.stream, flush=True)
+            except OSError:
+                self._unread = True
 
 
 def perplexity(loss: float) -> float:

@@ -10,19 +10,20 @@ it had not been stopped; in a run of so many minutes, how many steps it has may 
 """
 
 import dataclasses
-import json
 import math
 import shutil
 import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from signal import SIGINT
 from typing import Any, final
 
 import numpy as np
 import torch
 
-from regard.data.prepare import Prepared, prepare
+from regard.data.files import shown_name
+from regard.data.prepare import Prepared, is_prepared_from, prepare
 from regard.data.tokenizer import Tokenizer
 from regard.decode.generate import generate
 from regard.decode.search import Greedy
@@ -32,25 +33,25 @@ from regard.models.seq2seq import Seq2Seq, Vocabulary
 from regard.train import checkpoint
 from regard.train.alone import alone
 from regard.train.distributed import Group, joined
-from regard.train.interrupt import interrupts
+from regard.train.interrupt import ending, interrupts
 from regard.train.loop import Order, Progress, Trainer, make_optimizer
-from regard.train.options import TrainOptions, to_plain
+from regard.train.options import TrainOptions
+from regard.train.plan import Plan
 from regard.train.report import Report, duration, perplexity
 from regard.train.schedule import Schedule
 from regard.train.setup import model_config, pair_reader, pick_device, pick_precision, read_start, vocabulary_of
 from regard.trained import folder as folders
 
-CHECKPOINTS, DATA, PLAN = "checkpoints", "data", "plan.json"
+CHECKPOINTS, DATA = "checkpoints", "data"
 EVALUATIONS = 20  # in a run, if `evaluate_every` says nothing
 LEAST_BETWEEN = 50  # steps between evaluations, likewise
 EVALUATION_SHARE = 0.1  # of the minutes, at most, for which there may be fewer
 EPOCHS = 10  # if nothing is said of the run's length
+FEW_EPOCHS = 3  # from nothing: of these and fewer a run of minutes warns
 MEASURED_STEPS = 12
 SENTENCES = 48  # tokens of a text that may stay whole whatever the training's had
 SPARE = 0.97  # share of the minutes that the plan fills
 PEAK, FINE_TUNING_PEAK = 1e-3, 2e-4
-# What may differ when a run is started again.
-FREE = ("out", "threads", "tensorboard")
 
 
 def train(options: TrainOptions) -> Path:
@@ -82,14 +83,15 @@ class _Run:
     def __init__(self, options: TrainOptions, device: torch.device, group: Group, started: float) -> None:
         self.options, self.device, self.group, self.started = options, device, group, started
         self.folder = Path(options.out)
-        self.plain = {name: x for name, x in to_plain(options).items() if name not in FREE}
 
     def run(self) -> Path:
         """Everything, from the files to the trained model."""
         model_config(self.options, Vocabulary(size=self.options.vocab_size))  # wrong names end here
         self.reader = pair_reader(self.options)
-        self.plan = self._begun()
-        if self.plan.get("finished"):
+        self.valid = None if self.options.valid is None else (self.options.valid,)
+        self.plan = Plan(self.folder, self.options)
+        if self.plan.is_finished:
+            self._check_files()
             if self.group.leads:
                 sys.stderr.write(f"{self.folder} is finished; `regard info {self.folder}` tells of it\n")
             return self.folder
@@ -119,44 +121,33 @@ class _Run:
                 ) from error
         return self.folder
 
-    def _begun(self) -> dict[str, Any]:
-        """What the folder was begun with, which must be the same now."""
-        path = self.folder / PLAN
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            plan: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {"options": self.plain}
-        except ValueError as error:
-            raise CheckpointError(f"{path} is not JSON ({error}); remove {self.folder} to begin anew") from error
-        except OSError as error:
-            raise ConfigError(f"out={self.options.out!r} cannot be made or read: {error.strerror}") from error
-        if not isinstance(plan, dict) or not isinstance(plan.get("options"), dict):
-            raise CheckpointError(f"{path} has no options; remove {self.folder} to begin anew")
-        if plan["options"] != self.plain:
-            names = sorted(plan["options"].keys() | self.plain.keys())
-            told = [n for n in names if plan["options"].get(n) != self.plain.get(n)]
-            differing = ", ".join(f"{n} was {plan['options'].get(n)!r}, now {self.plain.get(n)!r}" for n in told)
+    def _check_files(self) -> None:
+        """Raise if a run that is finished was trained on files of another content."""
+        options = self.options
+        if "-" not in options.files and not is_prepared_from(
+            self.folder / DATA, self.reader, valid=self.valid, skip_bad_rows=options.skip_bad_rows
+        ):
             raise ConfigError(
-                f"{self.folder} was begun with other options ({differing}); give those, or another --out, or fine-tune "
-                f"it with --from {self.folder}"
+                f"{self.folder} is finished, and was trained on other pairs than those of "
+                f"{', '.join(options.files or options.parallel or ())}; give another --out, or fine-tune it with "
+                f"--from {self.folder}"
             )
-        return plan
 
     def _check_data(self) -> None:
         """Raise unless the pairs are those that the run was begun with, if it has come to a checkpoint."""
         named = {"tokenizer": self.data.tokenizer, "train": self.data.train, "valid": self.data.valid}
-        told = {name: x.fingerprint for name, x in named.items()}
-        if self.found is not None and self.plan.get("data", told) != told:
+        self.fingerprints = {name: x.fingerprint for name, x in named.items()}  # type: ignore[attr-defined]
+        before = self.plan.get("data", self.fingerprints)
+        if self.found is not None and before != self.fingerprints:
             raise ConfigError(
-                f"{self.folder} was begun with other pairs (their fingerprints were {self.plan['data']}, now {told}); "
-                f"give those, or another --out, or fine-tune it with --from {self.folder}"
+                f"{self.folder} was begun with other pairs (their fingerprints were {before}, now {self.fingerprints});"
+                f" give those, or another --out, or fine-tune it with --from {self.folder}"
             )
-        self._keep_plan(data=told)
+        if not self.plan.is_changed:  # else when it is known that the new length will do
+            self._keep_plan(data=self.fingerprints)
 
     def _keep_plan(self, **more: Any) -> None:
-        self.plan |= more
-        if self.group.leads:
-            text = json.dumps(self.plan, indent=1) + "\n"
-            folders.write_all(self.folder, {PLAN: lambda path: path.write_text(text, encoding="utf-8")})
+        self.plan.put(write=self.group.leads, **more)
 
     def _prepare(self, tokenizer: Tokenizer | None) -> Prepared:
         """The pairs as token ids; the first process makes them, the others find them made."""
@@ -167,13 +158,15 @@ class _Run:
             self.group.wait()
         data = prepare(
             self.reader, self.folder / DATA, vocab_size=options.vocab_size,
-            valid=None if options.valid is None else (options.valid,), held_out=options.held_out,
+            valid=self.valid, held_out=options.held_out,
             max_tokens=options.max_tokens, skip_bad_rows=options.skip_bad_rows, tokenizer=tokenizer,
             progress=lambda what, rows: self.report.progress(f"{what}: {rows:,}"),
         )  # fmt: skip
         if self.group.leads:
             self.group.wait()
         counts = data.counts
+        for file, note in counts.get("read_as", {}).items():
+            self.report.say(f"{shown_name(file)}: {note}")
         skipped = "".join(f", {n:,} {why}" for why, n in counts["skipped"].items())
         long = f", {counts['too_many_tokens']:,} longer than {options.max_tokens} tokens"
         self.report.say(
@@ -197,19 +190,32 @@ class _Run:
 
     def _schedule(self, trainer: Trainer, order: Order) -> Schedule:
         """The run's steps and learning rates; measured once where minutes are given, and kept."""
-        options = self.options
-        steps = self.group.first_says(self.plan.get("steps", 0))
-        every = self.group.first_says(self.plan.get("evaluate_every", 0))
-        self.plan["fits"] = self.group.first_says(self.plan.get("fits", {}))
+        options, first_says = self.options, self.group.first_says
+        planned = first_says(self.plan.get("steps", 0))
+        every = first_says(self.plan.get("evaluate_every", 0))
+        is_extended = first_says(bool(planned) and self.plan.has_new_length)
+        fits: dict[str, int] = {} if is_extended else first_says(self.plan.get("fits", {}))
+        steps = 0 if is_extended else planned
         if not steps and options.minutes is not None:
-            steps, every = map(self.group.first_says, self._steps_in(options.minutes, trainer, order))
+            if is_extended and self.found is not None:
+                steps = first_says(self._steps_in_all(options.minutes, self.found.state))
+            else:
+                steps, every = map(first_says, self._steps_in(options.minutes, trainer, order))
         elif not steps and options.steps is not None:
             steps = options.steps
         elif not steps:
             epochs = EPOCHS if options.epochs is None else options.epochs
-            steps = max(1, round(epochs * math.ceil(len(order.batches(0)) / options.accumulate)))
+            steps = max(1, round(epochs * order.steps_an_epoch))
+        taken = 0 if self.found is None else self.found.state["step"]
+        if is_extended and steps <= taken:
+            raise ConfigError(
+                f"{self.folder} has taken {taken:,} steps, and with the length that is given now it has {steps:,}; "
+                "give a greater one"
+            )
+        if steps != planned:
+            self._say_length(steps, planned, order)
         self.every = every or options.evaluate_every or max(LEAST_BETWEEN, steps // EVALUATIONS)
-        self._keep_plan(steps=steps, evaluate_every=self.every)
+        self._keep_plan(steps=steps, evaluate_every=self.every, fits=fits, data=self.fingerprints, finished=False)
         warmup = Schedule.default_warmup(steps) if options.warmup is None else options.warmup
         peak = options.learning_rate
         if peak is None and options.schedule == "paper":
@@ -218,6 +224,29 @@ class _Run:
         elif peak is None:
             peak = PEAK if options.start is None else FINE_TUNING_PEAK
         return Schedule(kind=options.schedule, peak=peak, warmup=warmup, steps=steps)
+
+    def _say_length(self, steps: int, before: int, order: Order) -> None:
+        """How long the run will be, where that is not what the options say."""
+        epochs = steps / order.steps_an_epoch
+        if before:
+            self.report.say(
+                f"extended from {before:,} to {steps:,} steps; the learning rate goes on as that of a run of so many"
+            )
+        if self.options.minutes is None:
+            return
+        self.report.say(f"{self.options.minutes:g} minutes: about {steps:,} steps, {epochs:.1f} epochs")
+        if self.options.start is None and epochs < FEW_EPOCHS:
+            self.report.say(
+                f"warning: from nothing, {epochs:.1f} epochs are few; more --minutes, a smaller --size, or a model to "
+                "start from (--from en-it) translate better"
+            )
+        elif epochs < 1:
+            self.report.say(f"warning: {epochs:.0%} of the pairs will be seen; give more --minutes to see all of them")
+
+    def _steps_in_all(self, minutes: float, state: dict[str, Any]) -> int:
+        """The steps of a run that has taken some, if it goes on at their pace until it has taken so many minutes."""
+        left = SPARE * 60 * minutes - state["seconds"] - (time.perf_counter() - self.started)
+        return int(state["step"] + max(0.0, left) * state["step"] / max(state["seconds"], 1e-9))
 
     def _steps_in(self, minutes: float, trainer: Trainer, order: Order) -> tuple[int, int]:
         """How many steps fit, and how many of them lie between evaluations."""
@@ -245,7 +274,7 @@ class _Run:
         before, first = progress.seconds, progress.step
         began = since = time.perf_counter()
         sat, last = 0, first  # tokens since then, and the step then
-        with interrupts() as interrupted:
+        with interrupts() as received:
             while progress.step < schedule.steps and not self._enough(progress):
                 batches, number = order.next(progress), progress.step + 1
                 tokens = order.tokens(batches)
@@ -270,12 +299,15 @@ class _Run:
                     schedule = self._fitted(schedule, progress, *pace, now - since - stepped)
                     progress.loss, progress.counted, since = 0.0, 0, now
                     sat, last = 0, number
-                stopping = self.group.first_says(len(interrupted)) > 0
+                signal = self.group.first_says(received[0] if received else 0)
                 ends = number == schedule.steps or self._enough(progress)
-                if number % self.options.checkpoint_every == 0 or ends or stopping:
+                if number % self.options.checkpoint_every == 0 or ends or signal:
                     self._checkpoint(trainer, progress)
-                if stopping:
-                    raise KeyboardInterrupt(f"stopped at step {number:,}; the same command goes on from there")
+                if signal:
+                    message = f"stopped at step {number:,} of {schedule.steps:,}; the same command goes on from there"
+                    if signal != SIGINT:  # whose exception bears it
+                        self.report.say(message)
+                    raise ending(signal, message)
         self._finish(trainer, progress)
 
     def _fits(self) -> dict[int, int]:
@@ -308,6 +340,8 @@ class _Run:
         checkpoint.read(self.found, trainer.module, trainer.optimizer)
         state = self.found.state
         progress = Progress(**{f.name: state.get(f.name, f.default) for f in dataclasses.fields(Progress)})
+        if (averaged := self.plan.get("averaged_loss", math.inf)) < progress.best_loss:
+            progress.best_loss, progress.best_step = averaged, progress.step
         self.report.say(f"going on from step {progress.step:,}, {self.found.folder}")
         return progress
 
@@ -353,7 +387,7 @@ class _Run:
         if not self.group.leads:
             return
         told = {
-            "options": self.plain, "max_tokens": self.options.max_tokens, "usual_tokens": self._usual(),
+            "options": self.plan.options, "max_tokens": self.options.max_tokens, "usual_tokens": self._usual(),
             "data": self.data.counts,
             "step": progress.step, "tokens": progress.tokens, "minutes": round(progress.seconds / 60, 1),
             "valid_loss": progress.best_loss, "threads": torch.get_num_threads(), "torch": torch.__version__,
@@ -380,6 +414,7 @@ class _Run:
             if held_out < progress.best_loss:
                 progress.best_loss, progress.best_step = held_out, progress.step
                 self._keep(trainer, progress)
+                self._keep_plan(averaged_loss=held_out)
         self._keep_plan(finished=True)
         self.report.say(
             f"finished in {duration(progress.seconds)}: held out {progress.best_loss:.3f} at step "

@@ -20,6 +20,9 @@ from regard.trained.translator import model_folder
 OF_MODEL = ("model", "size", "model_settings", "attention", "dropout", "vocab_size")
 
 
+TRANSLATE = folders.TASKS[0]
+
+
 def model_config(options: TrainOptions, vocabulary: Vocabulary) -> Any:
     """The configuration of the model that the options name.
 
@@ -123,5 +126,7 @@ def read_start(options: TrainOptions) -> tuple[Seq2Seq, Tokenizer] | None:
     if given:
         said = ", ".join(f"{name}={x!r}" for name, x in given.items())
         raise ConfigError(f"start={options.start!r} has a model and a tokenizer already, which {said} cannot change")
-    module, tokenizer, _ = folders.read(model_folder(options.start))
+    module, tokenizer, config = folders.read(model_folder(options.start))
+    if config["task"] != TRANSLATE:
+        raise ConfigError(f"start={options.start!r} is a model to {config['task']}; expected one to {TRANSLATE}")
     return module, tokenizer

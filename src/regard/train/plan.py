@@ -1,0 +1,79 @@
+"""`plan.json`: the options that a run's folder was begun with, and what was planned with them.
+
+A run goes on with the same options. Where its pairs stand may change, for the pairs themselves are compared, and so may
+its length, for a run can be extended.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, final
+
+from regard.errors import CheckpointError, ConfigError
+from regard.train.options import TrainOptions, to_plain
+from regard.trained import folder as folders
+
+PLAN = "plan.json"
+FREE = ("out", "threads", "tensorboard")  # options that are not kept
+PAIRS = ("files", "parallel", "valid")
+LENGTH = ("minutes", "steps", "epochs")
+PATIENCE = "patience"
+
+
+@final
+class Plan:
+    """What a run's folder was begun with, and what its options are now.
+
+    Args:
+        folder: of the run, made if missing.
+        options: of the run as it is started now.
+
+    Raises:
+        ConfigError: options that differ and must not, or a folder that cannot be made.
+        CheckpointError: a plan that cannot be read.
+    """
+
+    def __init__(self, folder: Path, options: TrainOptions) -> None:
+        self.folder = folder
+        self.options = {name: x for name, x in to_plain(options).items() if name not in FREE}
+        self.values = self._read(options.out)
+        before: dict[str, Any] = self.values["options"]
+        names = sorted(before.keys() | self.options.keys())
+        changed = [name for name in names if before.get(name) != self.options.get(name)]
+        self.has_new_length = any(name in LENGTH for name in changed)
+        self.is_changed = self.has_new_length or PATIENCE in changed
+        if fixed := [name for name in changed if name not in (*PAIRS, *LENGTH, PATIENCE)]:
+            differing = ", ".join(f"{n} was {before.get(n)!r}, now {self.options.get(n)!r}" for n in fixed)
+            raise ConfigError(
+                f"{folder} was begun with other options ({differing}); of a run that goes on, only {', '.join(LENGTH)} "
+                f"and {PATIENCE} may change: give the others as they were, or another --out, or fine-tune it with "
+                f"--from {folder}"
+            )
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has ended, and its length is what it was then."""
+        return bool(self.values.get("finished")) and not self.is_changed
+
+    def get(self, name: str, default: Any) -> Any:
+        """What was planned, such as the number of steps."""
+        return self.values.get(name, default)
+
+    def put(self, *, write: bool = True, **values: Any) -> None:
+        """Plan something, beside the options as they are now, and write it down."""
+        self.values |= {"options": self.options, **values}
+        if write:
+            text = json.dumps(self.values, indent=1) + "\n"
+            folders.write_all(self.folder, {PLAN: lambda path: path.write_text(text, encoding="utf-8")})
+
+    def _read(self, out: str) -> dict[str, Any]:
+        path = self.folder / PLAN
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            values = json.loads(path.read_bytes()) if path.exists() else {"options": self.options}
+        except ValueError as error:
+            raise CheckpointError(f"{path} is not JSON ({error}); remove {self.folder} to begin anew") from error
+        except OSError as error:
+            raise ConfigError(f"out={out!r} cannot be made or read: {error.strerror}") from error
+        if not isinstance(values, dict) or not isinstance(values.get("options"), dict):
+            raise CheckpointError(f"{path} has no options; remove {self.folder} to begin anew")
+        return values
