@@ -25,6 +25,7 @@ from regard.train.run import _Run, train
 from regard.train.setup import pick_device
 from regard.checkpoints import folder as folders
 from tests.train.made import options, pairs
+from tests.trained.language_models import completer
 
 
 def said(**changes: Any) -> Callable[[], object]:
@@ -45,6 +46,11 @@ def running(*patches: Any, **changes: Any) -> Callable[[], object]:
 
 def interrupted(*_: object) -> float:
     signal.raise_signal(signal.SIGINT)
+    return 1.0
+
+
+def terminated(*_: object) -> float:
+    signal.raise_signal(signal.SIGTERM)
     return 1.0
 
 
@@ -104,6 +110,27 @@ def other_pairs() -> object:
         return train(said)
 
 
+def shorter() -> object:
+    with tempfile.TemporaryDirectory() as name:
+        train(options(Path(name)))
+        return train(options(Path(name), steps=4))
+
+
+def finished_with_others() -> object:
+    with tempfile.TemporaryDirectory() as name:
+        given = options(Path(name))
+        train(given)
+        pairs(Path(given.files[0]), rows=120)
+        return train(given)
+
+
+def from_gpt() -> object:
+    with tempfile.TemporaryDirectory() as name:
+        completer().save(Path(name, "gpt"))
+        changes = {"start": str(Path(name, "gpt")), "model_settings": None, "dropout": None, "vocab_size": 8000}
+        return train(options(Path(name), **changes))
+
+
 def two_processes() -> object:
     with tempfile.TemporaryDirectory() as name:
         run = _Run(options(Path(name), files=("-",)), torch.device("cpu"), Group(0, 2), 0.0)
@@ -131,13 +158,18 @@ CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
     ("train-file", running(files=("nothing.tsv",)), DataError, "nothing.tsv"),
     (
         "train-start",
-        running(start="run"),
+        running(start="en-it"),
         ConfigError,
-        "start='run' has a model and a tokenizer already, which model_settings={'embed_dim': 16",
+        "start='en-it' has a model and a tokenizer already, which model_settings={'embed_dim': 16",
     ),
     ("train-out", in_a_file, ConfigError, "cannot be made or read"),
     ("train-plan", plan("{"), CheckpointError, "plan.json is not JSON"),
-    ("train-other-options", plan('{"options": {"steps": 3}}'), ConfigError, "steps was 3, now 9"),
+    ("train-other-options", plan('{"options": {"seed": 3}}'), ConfigError, "seed was 3, now None"),
+    ("train-shorter", shorter, ConfigError, "has taken 9 steps, and with the length that is given now it has 4; give"),
+    ("train-finished-with-others", finished_with_others, ConfigError, "is finished, and was trained on other pairs"),
+    ("train-start-is-out", said(start="run"), ConfigError, "start and out are both 'run'; give the new run a folder"),
+    ("train-start-is-gpt", from_gpt, ConfigError, "is a model to complete; expected one to translate"),
+    ("train-sigterm", running((Trainer, "gradients", terminated)), SystemExit, "143"),
     ("train-seed", said(seed=-1), ConfigError, "seed=-1 must be at least 0"),
     ("train-epochs", said(epochs=float("inf")), ConfigError, "epochs=inf must be above 0 and finite"),
     ("train-plan-empty", plan("[]"), CheckpointError, "plan.json has no options"),
@@ -174,7 +206,7 @@ CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
         "train-ctrl-c",
         running((Trainer, "gradients", interrupted)),
         KeyboardInterrupt,
-        "stopped at step 1; the same command goes on from there",
+        "stopped at step 1 of 9; the same command goes on from there",
     ),
     ("train-disk-full", running((folders, "save", full)), CheckpointError, "cannot be written: No space left"),
     ("checkpoint-disk-full", unwritable, CheckpointError, "step-00000007 cannot be written: No space left on device"),

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -137,8 +138,8 @@ def test_ctrl_c_ends_the_step_and_keeps_it(average, tmp_path, monkeypatch):
 
 def test_other_options_are_refused_and_named(tmp_path):
     train(options(tmp_path))
-    with pytest.raises(ConfigError, match="steps was 9, now 10"):
-        train(options(tmp_path, steps=10))
+    with pytest.raises(ConfigError, match=r"dropout was 0.2, now 0.1"):
+        train(options(tmp_path, dropout=0.1))
     train(options(tmp_path, threads=1))  # which may differ
 
 
@@ -257,3 +258,28 @@ def test_tensorboard_gets_the_records(tmp_path):
     pytest.importorskip("tensorboard")
     train(options(tmp_path, tensorboard=True))
     assert list((tmp_path / "run/tensorboard").iterdir())
+
+
+def test_minutes_that_cover_little_are_said(tmp_path, monkeypatch, capsys):
+    def said(**changes):
+        train(options(tmp_path, steps=None, minutes=5.0, **changes))
+        return capsys.readouterr().err
+
+    monkeypatch.setattr(_Run, "_steps_in", lambda *_: (6, 50))
+    few = said()
+    found = re.search(r"^5 minutes: about 6 steps, (0\.\d) epochs$", few, re.MULTILINE)
+    assert found is not None
+    assert f"warning: from nothing, {found[1]} epochs are few; more --minutes, a smaller --size, or a model" in few
+    tuned = {"start": str(tmp_path / "run"), "model_settings": None, "dropout": None, "vocab_size": 8000}
+    assert re.search(r"^warning: \d\d% of the pairs will be seen", said(out=str(tmp_path / "a"), **tuned), re.MULTILINE)
+    monkeypatch.setattr(_Run, "_steps_in", lambda *_: (200, 300))
+    assert "warning" not in said(out=str(tmp_path / "b"))
+
+
+def test_a_start_that_is_no_translator_is_refused(tmp_path):
+    from tests.trained.language_models import completer
+
+    completer().save(tmp_path / "gpt")
+    tuned = {"start": str(tmp_path / "gpt"), "model_settings": None, "dropout": None, "vocab_size": 8000}
+    with pytest.raises(ConfigError, match="is a model to complete; expected one to translate"):
+        train(options(tmp_path, **tuned))

@@ -8,7 +8,7 @@ A job says which fields its rows have, and what it makes of a record: `rows.py` 
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar, final
 
@@ -90,6 +90,22 @@ class RecordReader(Generic[T]):
             kind = self._format(file)
             if self.delimiter and kind not in OF_COLUMNS:
                 raise ConfigError(f"delimiter={self.delimiter!r} is of CSV, and {file} is {kind}; leave it out")
+
+    def for_files(self, files: Sequence[str]) -> "RecordReader[T]":
+        """A reader of further files, whose fields are called as in these."""
+        endings = [ending_format(file) for file in files]
+        format = self.format if None in endings else None
+        delimiter = self.delimiter if all(ending in (None, *OF_COLUMNS) for ending in endings) else None
+        return replace(
+            self,
+            files=tuple(files),
+            parallel=None,
+            format=format,
+            delimiter=delimiter,
+            copies={},
+            skipped=Counter(),
+            notes={},
+        )
 
     def __iter__(self) -> Iterator[T]:
         self.skipped.clear()

@@ -38,6 +38,7 @@ class JobOptions(Protocol):
     """What a task reads of the options of a run, which `regard.TrainOptions` documents."""
 
     files: tuple[str, ...]
+    start: str | None
     parallel: tuple[str, str] | None
     format: str | None
     delimiter: str | None

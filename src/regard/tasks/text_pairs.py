@@ -126,9 +126,8 @@ def prepare_pairs(
     """
     if held_out < 1:
         raise ConfigError(f"held_out={held_out} must be at least 1")
-    reader, valid_reader = (
-        read_pairs(one, skip_bad_rows=skip_bad_rows) if isinstance(one, Sequence) else one for one in (files, valid)
-    )
+    reader = read_pairs(files, skip_bad_rows=skip_bad_rows) if isinstance(files, Sequence) else files
+    valid_reader = reader.for_files(valid) if isinstance(valid, Sequence) else valid
     return prepare(reader, folder, TextPairs(**settings), valid=valid_reader, held_out=held_out, progress=progress)
 
 

@@ -37,6 +37,10 @@ class TextToText(Task):
 
     def __init__(self, options: JobOptions, start: Any = None) -> None:
         super().__init__(options, start)
+        if start is not None and not isinstance(start, self.runner):
+            raise ConfigError(
+                f"start: {type(start).__name__} of {options.start!r} is for another job; expected one to {self.name}"
+            )
         self.reader, self.valid_reader = self._readers()
         if start is None:
             self._config(Vocabulary(size=options.vocab_size))  # wrong names end here

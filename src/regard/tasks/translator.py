@@ -25,7 +25,7 @@ MAX_TOKENS = 256  # what training leaves out beyond, unless it was told another 
 
 @final
 class Translator:
-    """A model with its tokenizer, and what the two can do.
+    """A model that translates, with its tokenizer.
 
     Args:
         module: the torch module; `module(inputs, lengths, targets)` gives named results, `logits` among them.
@@ -202,6 +202,6 @@ class Translate(TextToText):
     runner = Translator
 
     def _readers(self) -> tuple[RecordReader[Pair], RecordReader[Pair] | None]:
-        options, names = self.options, self.field_names()
-        valid = None if options.valid is None else pair_reader(options, names, (options.valid,))
-        return pair_reader(options, names, options.files, options.parallel), valid
+        options = self.options
+        reader = pair_reader(options, self.field_names(), options.files, options.parallel)
+        return reader, None if options.valid is None else reader.for_files((options.valid,))

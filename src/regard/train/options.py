@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, final
 
 from regard.errors import ConfigError, nearest
@@ -112,6 +113,8 @@ class TrainOptions:
         _known("device", self.device.split(":")[0], ("auto", "cpu", "cuda", "mps"))
         if bool(self.files) == (self.parallel is not None):
             raise ConfigError(f"files={self.files} and parallel={self.parallel}: give one of them")
+        if self.start is not None and Path(self.start).absolute() == Path(self.out).absolute():
+            raise ConfigError(f"start and out are both {self.out!r}; give the new run a folder of its own")
         lengths = {name: getattr(self, name) for name in ("minutes", "steps", "epochs")}
         given = {name: x for name, x in lengths.items() if x is not None}
         if len(given) > 1:
