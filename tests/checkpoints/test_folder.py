@@ -9,10 +9,10 @@ import pytest
 import safetensors.torch
 import torch
 
+from regard.checkpoints.folder import read, save, weigh
 from regard.errors import CheckpointError
 from regard.models.registry import MODELS, build
 from regard.models.seq2seq import Vocabulary
-from regard.checkpoints.folder import read, save, weigh
 from tests.checkpoints.made import SENTENCES, tokenizer, transformer
 
 

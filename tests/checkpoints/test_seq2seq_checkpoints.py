@@ -9,15 +9,15 @@ import torch
 from click.testing import CliRunner
 
 import regard as rg
+from regard.checkpoints.generation import Wish
 from regard.cli.main import main
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from regard.decode.generate import generate
 from regard.errors import UnsupportedError
 from regard.models.marian import to_marian
 from regard.models.t5_names import to_t5
-from regard.checkpoints.generation import Wish
-from tests.data.mixed_text import trained
 from tests.checkpoints.published import write_hub
+from tests.data.mixed_text import trained
 
 sentencepiece = pytest.importorskip("sentencepiece")
 

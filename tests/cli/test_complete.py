@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 
 from regard.decode.search import Beam, Sample
-from tests.cli.run import error, model_folder, regard
 from tests.checkpoints.language_models import completer
 from tests.checkpoints.made import SENTENCES
+from tests.cli.run import error, model_folder, regard
 
 
 @functools.cache

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from regard.cli import demo
-from regard.train.options import TrainOptions
 from regard.tasks import translator as trained
-from tests.cli.run import regard
+from regard.train.options import TrainOptions
 from tests.checkpoints.made import translator
+from tests.cli.run import regard
 
 ORDINARY = demo.options
 

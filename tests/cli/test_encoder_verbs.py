@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import regard as rg
-from tests.cli.run import error, regard
 from tests.checkpoints.published import write_bert
+from tests.cli.run import error, regard
 
 
 @pytest.fixture

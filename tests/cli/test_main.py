@@ -14,9 +14,9 @@ import pytest
 
 from regard.cli import main as cli
 from regard.cli.command import Command
+from tests.checkpoints.made import SENTENCES
 from tests.cli.run import error, model_folder, regard
 from tests.structure.source import PACKAGE
-from tests.checkpoints.made import SENTENCES
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 

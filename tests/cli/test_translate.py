@@ -3,8 +3,8 @@
 import pytest
 
 from regard.decode.search import Beam, Greedy
-from tests.cli.run import error, model_folder, regard
 from tests.checkpoints.made import SENTENCES, translator
+from tests.cli.run import error, model_folder, regard
 
 MODEL = ("--model", str(model_folder()))
 

@@ -7,8 +7,8 @@ import pytest
 
 from regard.decode.search import Greedy
 from regard.lens.terminal import draw
-from tests.cli.run import error, model_folder, regard
 from tests.checkpoints.made import SENTENCES, translator
+from tests.cli.run import error, model_folder, regard
 
 MODEL = ("--model", str(model_folder()))
 PAIRS = [(SENTENCES[0], SENTENCES[1]), (SENTENCES[2], SENTENCES[3])]

@@ -6,9 +6,9 @@ import regard as rg
 from regard.cli import complete as verb
 from regard.errors import ConfigError, DataError, UnsupportedError
 from regard.tasks.completer import Completer
-from tests.errors.cases import Case
 from tests.checkpoints.language_models import completer
 from tests.checkpoints.made import translator
+from tests.errors.cases import Case
 
 
 def verb_of_a_translator() -> None:

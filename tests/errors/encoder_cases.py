@@ -13,8 +13,8 @@ from regard.errors import CheckpointError, ConfigError, DataError, ShapeError, U
 from regard.models.bert_names import to_bert
 from regard.models.padding import to_right
 from regard.tasks.encode import Encoder
-from tests.cli.run import model_folder
 from tests.checkpoints.published import bert, encoder
+from tests.cli.run import model_folder
 
 TOKENS = torch.tensor([[2, 5, 6, 3]])
 LONG = " ".join(["cat"] * 30)

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
+from regard.checkpoints.generation import wish
 from regard.errors import ConfigError, UnsupportedError
 from regard.models.published import never_of
-from regard.checkpoints.generation import wish
 
 CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     (

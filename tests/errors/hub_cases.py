@@ -9,11 +9,11 @@ from typing import Any
 from unittest import mock
 
 import regard as rg
+from regard.checkpoints.folder import save
+from regard.checkpoints.hub import download
 from regard.data.published_tokenizer import PublishedTokenizer, read_word_piece
 from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedError
 from regard.models.published import Named, activation_of, check_only, read_named
-from regard.checkpoints.folder import save
-from regard.checkpoints.hub import download
 from tests.checkpoints.made import transformer
 from tests.checkpoints.published import ROLES, WORDS, marian, shard, word_pieces, write_bert
 

@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from regard.checkpoints.hub import read_tokenizer
 from regard.data.charsmap import Charsmap
 from regard.data.protobuf import fields
 from regard.data.sentencepiece_model import parse_sentencepiece, read_sentencepiece
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer, t5_tokenizer
 from regard.errors import CheckpointError, DataError, UnsupportedError
-from regard.checkpoints.hub import read_tokenizer
 
 
 def field(number: int, content: bytes | int | float) -> bytes:

@@ -14,18 +14,18 @@ from unittest import mock
 import torch
 from safetensors.torch import load_file, save_file
 
+from regard.checkpoints import folder as folders
 from regard.errors import CheckpointError, ConfigError, DataError
 from regard.train import checkpoint
 from regard.train.alone import alone
+from regard.train.device import pick_device
 from regard.train.distributed import Group
-from regard.train.loop import Trainer
 from regard.train.options import TrainOptions
 from regard.train.report import Report
 from regard.train.run import _Run, train
-from regard.train.setup import pick_device
-from regard.checkpoints import folder as folders
+from regard.train.trainer import Trainer
+from tests.checkpoints.language_models import completer
 from tests.train.made import options, pairs
-from tests.trained.language_models import completer
 
 
 def said(**changes: Any) -> Callable[[], object]:
@@ -101,7 +101,7 @@ def in_one_folder() -> object:
 
 
 def other_pairs() -> object:
-    """A run that was stopped, and goes on with other pairs under the same name."""
+    """A run that was stopped, and goes on with other records under the same name."""
     with tempfile.TemporaryDirectory() as name:
         said = options(Path(name))
         with mock.patch.object(_Run, "_finish", return_value=None):
@@ -134,7 +134,7 @@ def from_gpt() -> object:
 def two_processes() -> object:
     with tempfile.TemporaryDirectory() as name:
         run = _Run(options(Path(name), files=("-",)), torch.device("cpu"), Group(0, 2), 0.0)
-        return run._prepare(None)
+        return run._prepare()
 
 
 def without_tensorboard() -> object:
@@ -166,9 +166,9 @@ CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
     ("train-plan", plan("{"), CheckpointError, "plan.json is not JSON"),
     ("train-other-options", plan('{"options": {"seed": 3}}'), ConfigError, "seed was 3, now None"),
     ("train-shorter", shorter, ConfigError, "has taken 9 steps, and with the length that is given now it has 4; give"),
-    ("train-finished-with-others", finished_with_others, ConfigError, "is finished, and was trained on other pairs"),
+    ("train-finished-with-others", finished_with_others, ConfigError, "is finished, and was trained on other records"),
     ("train-start-is-out", said(start="run"), ConfigError, "start and out are both 'run'; give the new run a folder"),
-    ("train-start-is-gpt", from_gpt, ConfigError, "is a model to complete; expected one to translate"),
+    ("train-start-is-gpt", from_gpt, ConfigError, "is for another job; expected one to translate"),
     ("train-sigterm", running((Trainer, "gradients", terminated)), SystemExit, "143"),
     ("train-seed", said(seed=-1), ConfigError, "seed=-1 must be at least 0"),
     ("train-epochs", said(epochs=float("inf")), ConfigError, "epochs=inf must be above 0 and finite"),
@@ -177,11 +177,11 @@ CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
         "train-model-vocabulary",
         running(model_settings={"vocabulary": 7}),
         ConfigError,
-        "vocabulary=7 is not set there, but by an option",
+        "vocabulary=7 has an option of its own",
     ),
     ("train-no-device", lambda: pick_device("cpu:abc"), ConfigError, "device='cpu:abc' is no device"),
     ("train-two", in_one_folder, ConfigError, "another process trains in"),
-    ("train-other-pairs", other_pairs, ConfigError, "was begun with other pairs"),
+    ("train-other-pairs", other_pairs, ConfigError, "was begun with other records"),
     (
         "train-gradient",
         running((torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))),
@@ -198,7 +198,7 @@ CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
     ),
     (
         "train-no-time",
-        running((Trainer, "seconds_a_step", lambda *_: 1e6), steps=None, minutes=1.0),
+        running((Trainer, "seconds_per_step", lambda *_: 1e6), steps=None, minutes=1.0),
         ConfigError,
         "minutes=1 leaves no time to train: a step takes 1000000.0 s",
     ),
@@ -206,7 +206,7 @@ CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
         "train-ctrl-c",
         running((Trainer, "gradients", interrupted)),
         KeyboardInterrupt,
-        "stopped at step 1 of 9; the same command goes on from there",
+        "stopped at step 1 of 9; the same command resumes from there",
     ),
     ("train-disk-full", running((folders, "save", full)), CheckpointError, "cannot be written: No space left"),
     ("checkpoint-disk-full", unwritable, CheckpointError, "step-00000007 cannot be written: No space left on device"),

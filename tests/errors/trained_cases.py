@@ -9,12 +9,12 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from regard.errors import CheckpointError, ConfigError, DataError
-from regard.tasks.evaluate import evaluate
-from regard.tasks.translate import translate
-from regard.tasks import translator as shipped
 from regard.checkpoints.folder import read, save
+from regard.errors import CheckpointError, ConfigError, DataError
+from regard.tasks import translator as shipped
+from regard.tasks.evaluate import evaluate
 from regard.tasks.load import load
+from regard.tasks.translate import translate
 from tests.checkpoints.made import tokenizer, transformer, translator
 
 

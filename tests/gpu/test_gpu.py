@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import regard as rg
+from regard.checkpoints import folder as folders
 from regard.decode.generate import generate
 from regard.decode.search import Beam, Greedy, Sample, Search
 from regard.train.run import train
-from regard.checkpoints import folder as folders
 from tests.contract import cases
 from tests.contract.bounds import error, expect, make_problem, outcome, poison
 from tests.contract.cases import DTYPES, Case

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from regard.checkpoints.generation import wish
 from regard.decode.generate import generate
 from regard.models.marian import from_marian, to_marian
 from regard.models.seq2seq import Vocabulary
 from regard.models.transformer import Transformer, TransformerConfig
-from regard.checkpoints.generation import wish
 
 transformers = pytest.importorskip("transformers")
 

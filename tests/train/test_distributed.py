@@ -1,34 +1,38 @@
 """Two processes have the gradients of one on the same batches, and end with the same model."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from regard.data.prepare import prepare
-from regard.models.registry import build
+from regard.data.sampler import Position, Rows
 from regard.train.distributed import Group, joined
-from regard.train.loop import Order, Progress, Trainer, make_optimizer
-from regard.train.run import train
-from regard.train.setup import model_config, vocabulary_of
-from tests.train.made import options, weights
+from regard.train.run import make_task, train
+from regard.train.trainer import Trainer, make_optimizer
+from tests.train.made import SMALL, options, weights
 
 ROOT = Path(__file__).parents[2]
 # Comparable to the last digits: bfloat16, the default where the processor has it, is not.
 EXACT = {"optimizer": "sgd", "dropout": 0.0, "learning_rate": 0.1, "precision": "float32"}
 
 
-def gradients(folder: Path, group: Group) -> dict[str, torch.Tensor]:
+def gradients(folder: Path, group: Group, model: str) -> dict[str, torch.Tensor]:
     """Of the first step."""
-    said = options(folder, dropout=0.0, optimizer="sgd", accumulate=2)
-    data = prepare(said.files, folder / f"data-{group.rank}", vocab_size=said.vocab_size, max_tokens=said.max_tokens)
+    run = options(folder, model, dropout=0.0, optimizer="sgd", accumulate=2)
+    task = make_task(run)
+    task.prepare(folder / f"data-{group.rank}", lambda *_: None)
     torch.manual_seed(0)
-    module = build(model_config(said, vocabulary_of(data.tokenizer))).double()
-    trainer, order = Trainer(module, make_optimizer(module, said), said, group), Order(data.train, said)
-    trainer.gradients(order, order.next(Progress()), 1)
+    module = task.build().double()
+    trainer = Trainer(task, module, make_optimizer(module, run), run, group)
+    batches = trainer.next_batches(Position())
+    batches[0] = batches[0][:1]  # fewer rows than processes
+    trainer.gradients(batches, 1)
     return {name: p.grad for name, p in module.named_parameters()}
 
 
@@ -38,31 +42,62 @@ def main(what: str, folder: Path) -> None:
     if what == "train":
         train(options(folder, **EXACT, out=str(folder / "two")))
         return
+    if what == "killed":
+        die_once(folder / "died")
+        train(options(folder, **EXACT, out=str(folder / "two")))
+        return
     with joined(torch.device("cpu")) as group:
-        found = gradients(folder, group)
-        save_file(found, folder / f"two-{group.rank}.safetensors")
+        for model in SMALL:
+            save_file(gradients(folder, group, model), folder / f"{model}-{group.rank}.safetensors")
 
 
-def in_two(what: str, folder: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", __file__, what]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, str(folder)], env=environment, capture_output=True, text=True, timeout=120)
+def die_once(mark: Path) -> None:
+    """The second process dies in the middle of the sixth step, as if by kill -9, unless it has died before."""
+    whole = Trainer.gradients
+
+    def step(self: Trainer, batches: list[Rows], number: int) -> float:
+        if number == 6 and self.group.rank == 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(self, batches, number)
+
+    Trainer.gradients = step
+
+
+def in_processes(what: str, folder: Path, count: int, *more: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "--standalone", *more]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, __file__, what, str(folder)], env=environment, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_two_processes_have_the_gradients_of_one(tmp_path):
-    expected = gradients(tmp_path, Group())
-    in_two("gradients", tmp_path)
-    for rank in range(2):
-        found = load_file(tmp_path / f"two-{rank}.safetensors")
-        assert found.keys() == expected.keys()
-        for name, gradient in expected.items():
-            torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12)
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_have_the_gradients_of_one(count, tmp_path):
+    expected = {model: gradients(tmp_path, Group(), model) for model in SMALL}
+    in_processes("gradients", tmp_path, count)
+    for model, alone in expected.items():
+        for rank in range(count):
+            together = load_file(tmp_path / f"{model}-{rank}.safetensors")
+            assert together.keys() == alone.keys()
+            for name, gradient in alone.items():
+                torch.testing.assert_close(together[name], gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_a_run_whose_process_died_ends_with_the_same_weights(tmp_path):
+    in_processes("train", tmp_path, 2)
+    whole = weights(tmp_path / "two")
+    shutil.rmtree(tmp_path / "two")
+    in_processes("killed", tmp_path, 2, "--max-restarts", "1")
+    assert (tmp_path / "died").exists()
+    again = weights(tmp_path / "two")
+    assert all(torch.equal(again[name], x) for name, x in whole.items())
 
 
 def test_two_processes_train_the_model_of_one(tmp_path):
     train(options(tmp_path, **EXACT))
-    in_two("train", tmp_path)
+    in_processes("train", tmp_path, 2)
     one, two = weights(tmp_path / "run"), weights(tmp_path / "two")
     for name, x in one.items():
         torch.testing.assert_close(two[name], x, rtol=1e-4, atol=1e-5)

@@ -9,9 +9,10 @@ import torch
 
 from regard.errors import ConfigError
 from regard.train import checkpoint
-from regard.train.loop import Trainer
-from regard.train.run import SPARE, _Run, train
+from regard.train.length import SPARE, Length
+from regard.train.run import train
 from regard.train.schedule import Schedule
+from regard.train.trainer import Trainer
 from tests.train.made import options, pairs, weights
 
 
@@ -23,8 +24,8 @@ def killed_at(number, monkeypatch):
     """The next run ends in the middle of this step: gradients taken, the optimizer not yet called."""
     whole = Trainer.gradients
 
-    def gradients(self, order, batches, step):
-        loss = whole(self, order, batches, step)
+    def gradients(self, batches, step):
+        loss = whole(self, batches, step)
         if step == number:
             raise Killed
         return loss
@@ -101,8 +102,9 @@ def test_minutes_are_extended_at_the_pace_so_far(tmp_path, monkeypatch):
         clock[0] += 2.0
         return step(self, *arguments)
 
-    monkeypatch.setattr("regard.train.run.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr(_Run, "_steps_in", lambda *_: (6, 3))
+    for module in ("run", "length", "progress"):
+        monkeypatch.setattr(f"regard.train.{module}.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr(Length, "_steps_in", lambda *_: (6, 3))
     monkeypatch.setattr(Trainer, "step", slow)
     folder = train(options(tmp_path, steps=None, minutes=12.01 / 60 / SPARE))
     assert (last(folder)["step"], last(folder)["seconds"]) == (6, 12.0)
@@ -143,7 +145,7 @@ def test_the_same_pairs_under_another_path(tmp_path, monkeypatch, capsys):
     train(options(tmp_path, files=(str(copy),)))
     assert "is finished" in capsys.readouterr().err
     pairs(copy.with_name("changed.tsv"), rows=120)
-    with pytest.raises(ConfigError, match=r"is finished, and was trained on other pairs than those of .*changed"):
+    with pytest.raises(ConfigError, match=r"is finished, and was trained on other records than those of .*changed"):
         train(options(tmp_path, files=(str(copy.with_name("changed.tsv")),)))
 
 

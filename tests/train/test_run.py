@@ -10,11 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from regard.checkpoints import folder as folders
 from regard.errors import CheckpointError, ConfigError
 from regard.train import checkpoint
-from regard.train.loop import Trainer
-from regard.train.run import SPARE, _Run, train
-from regard.checkpoints import folder as folders
+from regard.train.length import SPARE, Length
+from regard.train.run import _Run, train
+from regard.train.trainer import Trainer
 from tests.train.made import SMALL, options, weights
 
 TIMES = ("seconds", "tokens_per_second")
@@ -28,8 +29,8 @@ def killed_at(number, monkeypatch):
     """The next run ends in the middle of this step: gradients taken, the optimizer not yet called."""
     whole = Trainer.gradients
 
-    def gradients(self, order, batches, step):
-        loss = whole(self, order, batches, step)
+    def gradients(self, batches, step):
+        loss = whole(self, batches, step)
         if step == number:
             raise Killed
         return loss
@@ -120,10 +121,10 @@ def test_ctrl_c_ends_the_step_and_keeps_it(average, tmp_path, monkeypatch):
     train(options(tmp_path, out=str(tmp_path / "whole"), average=average))
     whole = Trainer.gradients
 
-    def gradients(self, order, batches, step):
+    def gradients(self, batches, step):
         if step == 5:
             signal.raise_signal(signal.SIGINT)
-        return whole(self, order, batches, step)
+        return whole(self, batches, step)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "gradients", gradients)
@@ -153,7 +154,7 @@ def test_minutes_become_steps_once(tmp_path, monkeypatch):
     kept = json.loads(plan.read_text())
     assert kept["steps"] > 1
     plan.write_text(json.dumps({**kept, "steps": 4}))
-    monkeypatch.setattr(Trainer, "seconds_a_step", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(Trainer, "seconds_per_step", lambda *_: pytest.fail("measured again"))
     train(options(tmp_path, **timed))
     assert checkpoint.newest(tmp_path / "run/checkpoints").state["step"] == 4
 
@@ -167,8 +168,9 @@ def timed(monkeypatch, seconds):
         clock[0] += seconds
         return step(self, *arguments)
 
-    monkeypatch.setattr("regard.train.run.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr(_Run, "_steps_in", lambda *_: (12, 3))
+    for module in ("run", "length", "progress"):
+        monkeypatch.setattr(f"regard.train.{module}.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr(Length, "_steps_in", lambda *_: (12, 3))
     monkeypatch.setattr(Trainer, "step", slow)
 
 
@@ -200,11 +202,11 @@ def test_resumed_in_minutes(tmp_path, monkeypatch):
 
 
 def test_measuring_leaves_the_weights_alone(tmp_path, monkeypatch):
-    def measured(self, minutes, trainer, order):
-        trainer.seconds_a_step(order, 2)
+    def measured(self, minutes):
+        self.trainer.seconds_per_step(2)
         return 3, 4
 
-    monkeypatch.setattr("regard.train.run._Run._steps_in", measured)
+    monkeypatch.setattr(Length, "_steps_in", measured)
     train(options(tmp_path, minutes=1.0, steps=None))
     train(options(tmp_path, steps=3, out=str(tmp_path / "plain")))
     assert equal(weights(tmp_path / "run"), weights(tmp_path / "plain"))
@@ -265,19 +267,19 @@ def test_minutes_that_cover_little_are_said(tmp_path, monkeypatch, capsys):
         train(options(tmp_path, steps=None, minutes=5.0, **changes))
         return capsys.readouterr().err
 
-    monkeypatch.setattr(_Run, "_steps_in", lambda *_: (6, 50))
+    monkeypatch.setattr(Length, "_steps_in", lambda *_: (6, 50))
     few = said()
     found = re.search(r"^5 minutes: about 6 steps, (0\.\d) epochs$", few, re.MULTILINE)
     assert found is not None
     assert f"warning: from nothing, {found[1]} epochs are few; more --minutes, a smaller --size, or a model" in few
     tuned = {"start": str(tmp_path / "run"), "model_settings": None, "dropout": None, "vocab_size": 8000}
     assert re.search(r"^warning: \d\d% of the pairs will be seen", said(out=str(tmp_path / "a"), **tuned), re.MULTILINE)
-    monkeypatch.setattr(_Run, "_steps_in", lambda *_: (200, 300))
+    monkeypatch.setattr(Length, "_steps_in", lambda *_: (200, 300))
     assert "warning" not in said(out=str(tmp_path / "b"))
 
 
 def test_a_start_that_is_no_translator_is_refused(tmp_path):
-    from tests.trained.language_models import completer
+    from tests.checkpoints.language_models import completer
 
     completer().save(tmp_path / "gpt")
     tuned = {"start": str(tmp_path / "gpt"), "model_settings": None, "dropout": None, "vocab_size": 8000}

@@ -112,8 +112,7 @@ class Length:
         taken = 0 if state is None else state["step"]
         if extended and steps <= taken:
             raise ConfigError(
-                f"{self.plan.folder} has taken {taken:,} steps, and with the length that is given now it has {steps:,}; "
-                "give a greater one"
+                f"{self.plan.folder} has taken {taken:,} steps; the length given now has {steps:,}: give a greater one"
             )
         if steps != planned:
             self._say_length(steps, planned)
