@@ -1,5 +1,6 @@
 """Attention models: one attention operator for every score, normalizer and pattern."""
 
+from regard import train
 from regard.attention.attend import attend, plan
 from regard.attention.bias import ALiBi, RelativeBias, TensorBias
 from regard.attention.block_pattern import BlockSparse, RandomBlocks
@@ -138,4 +139,5 @@ __all__ = [
     "replace_sdpa",
     "restore",
     "shade",
+    "train",
 ]
