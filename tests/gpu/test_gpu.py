@@ -16,6 +16,9 @@ from tests.contract.cases import DTYPES, Case
 from tests.models import language_models
 from tests.models import test_every_model as every_model
 from tests.train.made import SMALL, options
+from tests.trained.language_models import own_completer
+from tests.trained.made import SENTENCES, translator
+from tests.trained.published import encoder
 
 if not torch.cuda.is_available():
     pytest.skip("PyTorch sees no GPU here", allow_module_level=True)
@@ -70,6 +73,25 @@ def test_language_models(variant: str, search: Search) -> None:
     found = [generate(model, [prompt], search=search, max_length=9) for prompt in prompts]
     for [one], [other] in zip(found, expected, strict=True):
         assert [x.tokens for x in one] == [x.tokens for x in other]
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "auto"])
+def test_loaded_models(device: str, tmp_path) -> None:
+    text = SENTENCES[0]
+    translator().save(tmp_path / "translator")
+    own_completer().save(tmp_path / "completer")
+    encoder().save(tmp_path / "encoder")
+    for name, run in (
+        ("translator", lambda model: model.translate([text], search=Greedy())[0].text),
+        ("completer", lambda model: model.complete([text], max_new_tokens=5)[0].text),
+        ("encoder", lambda model: model.fill(["the [MASK] sat ."], top=1)[0].text),
+    ):
+        model = rg.load(tmp_path / name, device=device)
+        assert next(model.module.parameters()).device.type == "cuda"
+        assert run(model) == run(rg.load(tmp_path / name))
+        assert model.see("the cat").weights.keys() == rg.load(tmp_path / name).see("the cat").weights.keys()
+    found = rg.load(tmp_path / "encoder", device=device).embed(["the cat"])
+    torch.testing.assert_close(found, encoder().embed(["the cat"]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", SMALL)

@@ -14,6 +14,7 @@ from regard.models.seq2seq import Seq2Seq, Vocabulary
 from regard.models.transformer import size_settings
 from regard.train.options import TrainOptions, to_plain
 from regard.trained import folder as folders
+from regard.trained.device import device_of
 
 # Options that a model to start from has decided.
 OF_MODEL = ("model", "size", "model_settings", "attention", "dropout", "vocab_size")
@@ -79,22 +80,14 @@ def pair_reader(options: TrainOptions) -> PairReader:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU where there is one.
+    """The device of a name; under torchrun, a GPU for each process.
 
     Raises:
         ConfigError: a device that is not there.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(name.split(":")[0])
-    if there is not None and not there():
-        raise ConfigError(f"device={name!r}: PyTorch sees none here; give cpu")
-    if name.startswith("cuda") and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device={name!r} is no device; give cpu, cuda, cuda:0 or mps") from error
+    device = device_of(name)
+    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
+        device = device_of(f"cuda:{os.environ['LOCAL_RANK']}")
     if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)  # where collectives of objects go
     return device

@@ -3,20 +3,25 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from regard.errors import CheckpointError
 from regard.trained import folder as folders
 from regard.trained import hub
 from regard.trained import translator as shipped
+from regard.trained.device import device_of
 from regard.trained.families import JOBS
 
 
-def load(model: str | Path | None = None) -> Any:
+def load(model: str | Path | None = None, *, device: str | torch.device = "cpu") -> Any:
     """A model with its tokenizer, as one object that has its jobs as methods.
 
     Args:
         model: the folder of a run, or that `save` wrote; a folder of a published checkpoint, in the layout of the
             Hugging Face hub; a name on the hub, which needs huggingface_hub and the network; None for the model that
             the package ships.
+        device: where it runs: "cpu", "cuda", "cuda:0" (a GPU by number), "mps", or "auto" for a CUDA GPU where there is
+            one.
 
     Returns:
         An object with `.module`, `.tokenizer`, `.config`, and its jobs, such as a `Translator` with
@@ -25,7 +30,9 @@ def load(model: str | Path | None = None) -> Any:
     Raises:
         CheckpointError: a folder or file that is missing, damaged, or of another format.
         UnsupportedError: a published configuration that says something that regard does not compute.
+        ConfigError: a device that is not there.
     """
+    place = device_of(device)  # what cannot be is said before anything is read
     if model is None and not shipped.SHIPPED.is_dir():
         raise CheckpointError(
             f"this copy of regard ships no model ({shipped.SHIPPED} is missing); name a folder of your own"
@@ -34,6 +41,9 @@ def load(model: str | Path | None = None) -> Any:
     if isinstance(model, str) and hub.HUB_NAME.fullmatch(model) and not folder.parent.is_dir():
         folder = hub.download(model)
     if hub.is_hub(folder):
-        return hub.load_hub(folder)
-    module, tokenizer, config = folders.read(folder)
-    return JOBS[config["task"]](module, tokenizer, config)
+        loaded = hub.load_hub(folder)
+    else:
+        module, tokenizer, config = folders.read(folder)
+        loaded = JOBS[config["task"]](module, tokenizer, config)
+    loaded.module.to(place)
+    return loaded
