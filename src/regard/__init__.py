@@ -1,57 +1,68 @@
-"""Attention models: one attention operator for every score, normalizer and pattern."""
+"""Attention models: one attention operator for every score, normalizer and pattern.
 
-from regard import train
-from regard.attention.attend import attend, plan
-from regard.attention.bias import ALiBi, RelativeBias, TensorBias
-from regard.attention.block_pattern import BlockSparse, RandomBlocks
-from regard.attention.cache import KeyValueCache
-from regard.attention.draw import shade
-from regard.attention.normalizer import Entmax, Sigmoid, Softmax, Sparsemax
-from regard.attention.pattern import Causal, Dilated, Full, GlobalTokens, SlidingWindow, Strided
-from regard.attention.plan import Plan
-from regard.attention.prior import Gaussian
-from regard.attention.score import Additive, Bilinear, Cosine, Dot, Location
-from regard.attention.sequence_pattern import Around, Documents, KeyLengths, Mask, PrefixLM
-from regard.attention.spec import AttentionSpec
-from regard.attention.summary import Seen, Summary
-from regard.checkpoints.export import export_hf
-from regard.decode.generate import generate
-from regard.decode.search import Beam, Greedy, Hypothesis, Sample
-from regard.integrations.inference import accelerate, restore
-from regard.integrations.sdpa import replace_sdpa
-from regard.integrations.transformers import integrate_transformers
-from regard.layers.attention_config import AttentionConfig
-from regard.layers.learned import (
-    ALiBiSlopes,
-    LearnedAdditive,
-    LearnedBilinear,
-    LearnedCosine,
-    LearnedEntmax,
-    LearnedLocation,
-    LearnedRelativeBias,
-    LearnedSigmoid,
-    LearnedSink,
-)
-from regard.layers.multi_head_attention import MultiHeadAttention
-from regard.layers.positions import LearnedPositions, Rotary, SinusoidalPositions
-from regard.lens.alignment import Alignment
-from regard.lens.record import record
-from regard.lens.see import look
-from regard.models.bert import Bert, BertConfig
-from regard.models.convs2s import ConvS2S, ConvS2SConfig
-from regard.models.gpt import GPT, GPTConfig
-from regard.models.language_model import LanguageModel
-from regard.models.llama import Llama, LlamaConfig
-from regard.models.luong import Luong, LuongConfig
-from regard.models.rnn import RNN, RNNConfig
-from regard.models.seq2seq import Seq2Seq, Vocabulary
-from regard.models.t5 import T5, T5Config
-from regard.models.transformer import Transformer, TransformerConfig
-from regard.tasks.completer import Completer
-from regard.tasks.encode import Encoder
-from regard.tasks.load import load
-from regard.tasks.translator import Translator
-from regard.train.options import TrainOptions
+A public name is imported when it is first used, so that the command line answers without torch, which takes seconds to
+import.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for type checkers and editors
+    from regard.attention.attend import attend, plan
+    from regard.attention.bias import ALiBi, RelativeBias, TensorBias
+    from regard.attention.block_pattern import BlockSparse, RandomBlocks
+    from regard.attention.cache import KeyValueCache
+    from regard.attention.draw import shade
+    from regard.attention.normalizer import Entmax, Sigmoid, Softmax, Sparsemax
+    from regard.attention.pattern import Causal, Dilated, Full, GlobalTokens, SlidingWindow, Strided
+    from regard.attention.plan import Plan
+    from regard.attention.prior import Gaussian
+    from regard.attention.score import Additive, Bilinear, Cosine, Dot, Location
+    from regard.attention.sequence_pattern import Around, Documents, KeyLengths, Mask, PrefixLM
+    from regard.attention.spec import AttentionSpec
+    from regard.attention.summary import Seen, Summary
+    from regard.checkpoints.export import export_hf
+    from regard.decode.generate import generate
+    from regard.decode.search import Beam, Greedy, Hypothesis, Sample
+    from regard.integrations.inference import accelerate, restore
+    from regard.integrations.sdpa import replace_sdpa
+    from regard.integrations.transformers import integrate_transformers
+    from regard.layers.attention_config import AttentionConfig
+    from regard.layers.learned import (
+        ALiBiSlopes,
+        LearnedAdditive,
+        LearnedBilinear,
+        LearnedCosine,
+        LearnedEntmax,
+        LearnedLocation,
+        LearnedRelativeBias,
+        LearnedSigmoid,
+        LearnedSink,
+    )
+    from regard.layers.multi_head_attention import MultiHeadAttention
+    from regard.layers.positions import LearnedPositions, Rotary, SinusoidalPositions
+    from regard.lens.alignment import Alignment
+    from regard.lens.record import record
+    from regard.lens.see import look
+    from regard.models.bert import Bert, BertConfig
+    from regard.models.convs2s import ConvS2S, ConvS2SConfig
+    from regard.models.gpt import GPT, GPTConfig
+    from regard.models.language_model import LanguageModel
+    from regard.models.llama import Llama, LlamaConfig
+    from regard.models.luong import Luong, LuongConfig
+    from regard.models.rnn import RNN, RNNConfig
+    from regard.models.seq2seq import Seq2Seq, Vocabulary
+    from regard.models.t5 import T5, T5Config
+    from regard.models.transformer import Transformer, TransformerConfig
+    from regard.tasks.completer import Completer
+    from regard.tasks.encode import Encoder
+    from regard.tasks.load import load
+    from regard.tasks.registry import register_task
+    from regard.tasks.task import Task
+    from regard.tasks.translator import Translator
+    from regard.train import train
+    from regard.train.options import TrainOptions
+
+    __version__: str
 
 __all__ = [
     "ALiBi",
@@ -121,6 +132,7 @@ __all__ = [
     "Summary",
     "T5",
     "T5Config",
+    "Task",
     "TensorBias",
     "TrainOptions",
     "Transformer",
@@ -136,8 +148,92 @@ __all__ = [
     "look",
     "plan",
     "record",
+    "register_task",
     "replace_sdpa",
     "restore",
     "shade",
     "train",
 ]
+
+# The public names by the module that defines them, below `regard`.
+_NAMES = {
+    "attention.attend": ("attend", "plan"),
+    "attention.bias": ("ALiBi", "RelativeBias", "TensorBias"),
+    "attention.block_pattern": ("BlockSparse", "RandomBlocks"),
+    "attention.cache": ("KeyValueCache",),
+    "attention.draw": ("shade",),
+    "attention.normalizer": ("Entmax", "Sigmoid", "Softmax", "Sparsemax"),
+    "attention.pattern": ("Causal", "Dilated", "Full", "GlobalTokens", "SlidingWindow", "Strided"),
+    "attention.plan": ("Plan",),
+    "attention.prior": ("Gaussian",),
+    "attention.score": ("Additive", "Bilinear", "Cosine", "Dot", "Location"),
+    "attention.sequence_pattern": ("Around", "Documents", "KeyLengths", "Mask", "PrefixLM"),
+    "attention.spec": ("AttentionSpec",),
+    "attention.summary": ("Seen", "Summary"),
+    "checkpoints.export": ("export_hf",),
+    "decode.generate": ("generate",),
+    "decode.search": ("Beam", "Greedy", "Hypothesis", "Sample"),
+    "integrations.inference": ("accelerate", "restore"),
+    "integrations.sdpa": ("replace_sdpa",),
+    "integrations.transformers": ("integrate_transformers",),
+    "layers.attention_config": ("AttentionConfig",),
+    "layers.learned": (
+        "ALiBiSlopes",
+        "LearnedAdditive",
+        "LearnedBilinear",
+        "LearnedCosine",
+        "LearnedEntmax",
+        "LearnedLocation",
+        "LearnedRelativeBias",
+        "LearnedSigmoid",
+        "LearnedSink",
+    ),
+    "layers.multi_head_attention": ("MultiHeadAttention",),
+    "layers.positions": ("LearnedPositions", "Rotary", "SinusoidalPositions"),
+    "lens.alignment": ("Alignment",),
+    "lens.record": ("record",),
+    "lens.see": ("look",),
+    "models.bert": ("Bert", "BertConfig"),
+    "models.convs2s": ("ConvS2S", "ConvS2SConfig"),
+    "models.gpt": ("GPT", "GPTConfig"),
+    "models.language_model": ("LanguageModel",),
+    "models.llama": ("Llama", "LlamaConfig"),
+    "models.luong": ("Luong", "LuongConfig"),
+    "models.rnn": ("RNN", "RNNConfig"),
+    "models.seq2seq": ("Seq2Seq", "Vocabulary"),
+    "models.t5": ("T5", "T5Config"),
+    "models.transformer": ("Transformer", "TransformerConfig"),
+    "tasks.completer": ("Completer",),
+    "tasks.encode": ("Encoder",),
+    "tasks.load": ("load",),
+    "tasks.registry": ("register_task",),
+    "tasks.task": ("Task",),
+    "tasks.translator": ("Translator",),
+    "train": ("train",),
+    "train.options": ("TrainOptions",),
+}
+_HOMES = {name: f"regard.{module}" for module, names in _NAMES.items() for name in names}
+
+if not TYPE_CHECKING:  # with this function in sight, a type checker would take any name
+
+    def __getattr__(name: str) -> object:
+        """A public name, a part of the package such as `regard.lens`, or the version (PEP 562)."""
+        import importlib.metadata
+        import importlib.util
+
+        if name in _HOMES:
+            value = getattr(importlib.import_module(_HOMES[name]), name)
+        elif name == "__version__":
+            value = importlib.metadata.version("regard")
+        elif not name.startswith("_") and importlib.util.find_spec(f"regard.{name}") is not None:
+            value = importlib.import_module(f"regard.{name}")
+        else:
+            raise AttributeError(
+                f"module 'regard' has no attribute {name!r}", name=name, obj=importlib.import_module("regard")
+            )
+        globals()[name] = value  # from now on it stands there
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -1,7 +1,9 @@
 """What can go wrong, by kind. Every message names the value it got, what it expected and what to change."""
 
-import difflib
 from collections.abc import Iterable
+
+LEAST_BEGINNING = 3  # letters that two names have in common at their beginning, to be near by that
+COMPARED = 60  # letters of a name
 
 
 class RegardError(Exception):
@@ -29,9 +31,36 @@ class UnsupportedError(RegardError, NotImplementedError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence that lists the known names, the nearest to `name` first asked about."""
+    """A sentence that lists the known names, the nearest to `name` first asked about, if one is near."""
     names = list(known)
-    by_lower = {known.lower(): known for known in names}
-    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
-    guess = f"did you mean {by_lower[close[0]]!r}? " if close else ""
+    typed = str(name).lower()[:COMPARED]
+    near = [one for one in names if _is_near(typed, one.lower())]
+    guess = f"did you mean {min(near, key=lambda one: edits(typed, one.lower()))!r}? " if near else ""
     return f"{guess}{'Known' if guess else 'known'}: {', '.join(names)}"
+
+
+def _is_near(typed: str, known: str) -> bool:
+    """Whether the names begin alike, or one is a slip of the other: at most one letter wrong in three."""
+    shorter, longer = sorted(map(len, (typed, known)))
+    alike = next((i for i in range(shorter) if typed[i] != known[i]), shorter)
+    if alike >= max(LEAST_BEGINNING, 0.75 * shorter):
+        return True
+    most = max(1, shorter // 3)
+    return longer > 1 and longer - shorter <= most and edits(typed, known) <= most
+
+
+def edits(one: str, other: str) -> int:
+    """How many letters differ: put in, left out, changed for another, or swapped with their neighbor.
+
+    Source: Damerau 1964, as the distance of optimal string alignment.
+    """
+    above: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one):
+        above, last, row = row, above, [i + 1]
+        for j, wanted in enumerate(other):
+            least = min(above[j + 1] + 1, row[j] + 1, above[j] + (letter != wanted))
+            if i and j and letter == other[j - 1] and wanted == one[i - 1]:
+                least = min(least, last[j - 1] + 1)
+            row.append(least)
+    return row[-1]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from regard.cli import demo
-from regard.tasks import translator as trained
+from regard.checkpoints import shipped as trained
 from regard.train.options import TrainOptions
 from tests.checkpoints.made import translator
 from tests.cli.run import regard

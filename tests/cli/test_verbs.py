@@ -32,6 +32,16 @@ def test_evaluate(file: str) -> None:
     assert json.loads(regard("evaluate", file, *MODEL, "--greedy", "--json", "--first", "1").stdout)["pairs"] == 1
 
 
+def test_evaluate_with_another_tokenizer(file: str) -> None:
+    words = ("evaluate", file, *MODEL, "--greedy", "--tokenize", "char")
+    found = json.loads(regard(*words, "--json").stdout)
+    assert found["scores"] == translator().evaluate(PAIRS, search=Greedy(), tokenize="char").scores._asdict()
+    assert f"sacrebleu bleu: {found['signatures']['bleu']}\n" in regard(*words).stdout
+    assert "tok:char" in found["signatures"]["bleu"]
+    message = error("evaluate", file, *MODEL, "--tokenize", "cahr", code=1)
+    assert "tokenize='cahr' is none of sacrebleu's; did you mean 'char'?" in message
+
+
 def test_evaluate_other_inputs(file: str, tmp_path: Path) -> None:
     sides = [tmp_path / "a.txt", tmp_path / "b.txt"]
     for path, texts in zip(sides, zip(*PAIRS, strict=True), strict=True):
@@ -62,6 +72,12 @@ def test_see(tmp_path: Path) -> None:
     assert "pacchetto" in Path(html).read_text(encoding="utf-8")
     assert Path(png).read_bytes().startswith(b"\x89PNG")
     assert "<svg" in Path(svg).read_text(encoding="utf-8")
+
+
+def test_see_says_what_a_large_picture_leaves_out(tmp_path: Path) -> None:
+    translator(max_tokens=600).save(tmp_path)
+    words = ("see", "a " * 260, "--model", str(tmp_path), "--target", "b", "--png", str(tmp_path / "a.png"))
+    assert regard(*words).stderr == f"wrote {tmp_path}/a.png: every 2nd cell is named\n"
 
 
 def test_see_one_head_of_the_encoder() -> None:

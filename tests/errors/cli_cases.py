@@ -45,6 +45,24 @@ def translate(stdin: bytes) -> Callable[[], object]:
     return call
 
 
+def lines(content: bytes) -> Callable[[], object]:
+    """Lines of a file."""
+    from regard.cli.texts import file_texts
+
+    def call() -> object:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "notes.txt")
+            path.write_bytes(content)
+            return list(file_texts(str(path)))
+
+    return call
+
+
+def text_that_is_a_file() -> object:
+    with tempfile.NamedTemporaryFile(suffix="notes.txt") as file:
+        return run("translate", file.name)()
+
+
 def metrics() -> object:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "metrics.jsonl")
@@ -107,5 +125,14 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("cli-config-pair", config('{"parallel": ["a"]}'), ConfigError, "parallel=['a']; expected a list of 2 texts"),
     ("cli-stdin-encoding", translate(b"a\nb\xff\n"), DataError, "standard input:2: not UTF-8 at byte 2: 'b"),
     ("cli-stdin-length", translate(b"x" * 2**21), DataError, "standard input:1: more than 1,048,576 bytes in a line"),
+    ("cli-file-encoding", lines(b"a\nb\xff\n"), DataError, "notes.txt:2: not UTF-8 at byte 2: 'b"),
+    ("cli-file-length", lines(b"x" * 2**21), DataError, "notes.txt:1: more than 1,048,576 bytes in a line"),
+    ("cli-file-and-text", run("embed", "a", "--file", "b"), click.UsageError, "a text and --file exclude each other"),
+    (
+        "cli-file-as-text",
+        text_that_is_a_file,
+        click.UsageError,
+        "notes.txt is a file; to read it: regard translate --f",
+    ),
     ("cli-metrics", metrics, CheckpointError, "metrics.jsonl:2 is not JSON"),
 ]

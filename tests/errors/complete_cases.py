@@ -15,7 +15,15 @@ def verb_of_a_translator() -> None:
     with tempfile.TemporaryDirectory() as folder:
         translator().save(folder)
         nothing = dict.fromkeys(("beam", "greedy", "sample"))
-        settings = {"threads": None, "max_new_tokens": 1, "stop": (), "batch_size": 1, "as_json": False}
+        settings = {
+            "file": None,
+            "threads": None,
+            "device": "cpu",
+            "max_new_tokens": 1,
+            "stop": (),
+            "batch_size": 1,
+            "as_json": False,
+        }
         verb.run(("a",), model=folder, **settings, **nothing)
 
 
@@ -56,6 +64,6 @@ CASES: list[Case] = [
         "complete-translator",
         verb_of_a_translator,
         UnsupportedError,
-        "is a Translator, which does not go on from a text",
+        "is a Translator, which cannot complete",
     ),
 ]

@@ -126,7 +126,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ),
     (
         "job-missing",
-        lambda: open_for("fill", str(model_folder()), None),
+        lambda: open_for("fill", str(model_folder()), None, "cpu"),
         UnsupportedError,
         "is a Translator, which cannot fill; give the folder or the hub's name of one that can",
     ),

@@ -5,14 +5,16 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import safetensors.torch
 import torch
 
+from regard.checkpoints import shipped
+from regard.checkpoints.device import device_of
 from regard.checkpoints.folder import read, save
 from regard.errors import CheckpointError, ConfigError, DataError
-from regard.tasks import translator as shipped
-from regard.tasks.evaluate import evaluate
+from regard.tasks.evaluate import Metrics, evaluate
 from regard.tasks.load import load
 from regard.tasks.translate import translate
 from tests.checkpoints.made import tokenizer, transformer, translator
@@ -29,6 +31,11 @@ def reading(change: Callable[[Path], object]) -> Callable[[], object]:
             return read(folder)
 
     return call
+
+
+def without_mecab() -> object:
+    with patch("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None):
+        return Metrics("ja-mecab")
 
 
 def config(**changes: Any) -> Callable[[Path], object]:
@@ -173,6 +180,17 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         CheckpointError,
         "this copy of regard ships no model (/nowhere/en-it is missing)",
     ),
+    ("device-unknown", lambda: device_of("gpu"), ConfigError, "device='gpu' is unknown; give auto, cpu, cuda, cuda:0"),
+    ("device-wrong", lambda: device_of("cpu:x"), ConfigError, "device='cpu:x' is no device; give auto, cpu, cuda"),
+    ("device-index", lambda: device_of("cpu:7"), ConfigError, "device='cpu:7': PyTorch sees 1 here, numbered from 0"),
+    ("device-missing", lambda: device_of("mps"), ConfigError, "device='mps': PyTorch sees none here; give cpu"),
+    (
+        "trained-tokenize",
+        lambda: Metrics("cahr"),
+        ConfigError,
+        "tokenize='cahr' is none of sacrebleu's; did you mean '",
+    ),
+    ("trained-tokenize-package", without_mecab, ConfigError, "pip install sacrebleu[ja]"),
     ("trained-translate-one-text", lambda: run("One."), DataError, "texts='One.' must be a list of texts"),
     ("trained-translate-numbers", lambda: run([1]), DataError, "texts=[1] must be a list of texts"),
     (

@@ -10,6 +10,9 @@ from regard.checkpoints import folder as folders
 from regard.decode.generate import generate
 from regard.decode.search import Beam, Greedy, Sample, Search
 from regard.train.run import train
+from tests.checkpoints.language_models import own_completer
+from tests.checkpoints.made import SENTENCES, translator
+from tests.checkpoints.published import encoder
 from tests.contract import cases
 from tests.contract.bounds import error, expect, make_problem, outcome, poison
 from tests.contract.cases import DTYPES, Case
@@ -70,6 +73,25 @@ def test_language_models(variant: str, search: Search) -> None:
     found = [generate(model, [prompt], search=search, max_length=9) for prompt in prompts]
     for [one], [other] in zip(found, expected, strict=True):
         assert [x.tokens for x in one] == [x.tokens for x in other]
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "auto"])
+def test_loaded_models(device: str, tmp_path) -> None:
+    text = SENTENCES[0]
+    translator().save(tmp_path / "translator")
+    own_completer().save(tmp_path / "completer")
+    encoder().save(tmp_path / "encoder")
+    for name, run in (
+        ("translator", lambda model: model.translate([text], search=Greedy())[0].text),
+        ("completer", lambda model: model.complete([text], max_new_tokens=5)[0].text),
+        ("encoder", lambda model: model.fill(["the [MASK] sat ."], top=1)[0].text),
+    ):
+        model = rg.load(tmp_path / name, device=device)
+        assert next(model.module.parameters()).device.type == "cuda"
+        assert run(model) == run(rg.load(tmp_path / name))
+        assert model.see("the cat").weights.keys() == rg.load(tmp_path / name).see("the cat").weights.keys()
+    found = rg.load(tmp_path / "encoder", device=device).embed(["the cat"])
+    torch.testing.assert_close(found, encoder().embed(["the cat"]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", SMALL)

@@ -8,7 +8,7 @@ import torch
 from regard.decode.search import Greedy
 from regard.errors import CheckpointError
 from regard.lens.see import look
-from regard.tasks import translator as module
+from regard.checkpoints import shipped as module
 from regard.tasks.load import load
 from regard.tasks.translate import translate
 from tests.checkpoints.made import SENTENCES, tokenizer, translator

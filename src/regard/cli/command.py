@@ -1,9 +1,10 @@
 """What all verbs share: help under headings with examples, and each option once."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, final
 
 import click
+from click.shell_completion import CompletionItem
 
 OPTIONS = "Options"
 
@@ -42,6 +43,35 @@ class Count(click.ParamType[int]):
         return count
 
 
+@final
+class PathName(click.ParamType[str]):
+    """The name of a file or of a folder, which the shell completes."""
+
+    name = "path"
+
+    def __init__(self, kind: Literal["file", "dir"]) -> None:
+        self.kind = kind
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type=self.kind)]
+
+
+FILE, FOLDER = PathName("file"), PathName("dir")
+
+
+@final
+class Suggested(click.ParamType[str]):
+    """A text for which the shell suggests some; what it may be is checked where it is used."""
+
+    name = "text"
+
+    def __init__(self, *texts: str) -> None:
+        self.texts = texts
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(text) for text in self.texts if text.startswith(incomplete)]
+
+
 class Command(click.Command):
     """A verb, each option of which is given once at most, but for those that are lists.
 
@@ -59,7 +89,8 @@ class Command(click.Command):
         super().__init__(name, callback=run, params=list(params), help=run.__doc__, epilog="\n".join(lines))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        self.given(ctx, args)
+        if not ctx.resilient_parsing:  # as for the shell's completion, of a line that is not finished
+            self.given(ctx, args)
         return super().parse_args(ctx, args)
 
     def given(self, ctx: click.Context, args: Sequence[str]) -> dict[str, Any]:

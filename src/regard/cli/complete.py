@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from regard.cli.command import Command, Count, Flag, Words
-from regard.cli.shared import SENTENCES, model_flags, open_model, read_texts, search_flags, search_of
+from regard.cli.command import Command, Count, Flag
+from regard.cli.shared import SENTENCES, model_flags, open_for, search_flags, search_of
+from regard.cli.texts import is_typed, text_params, texts_of
 
 if TYPE_CHECKING:
     from regard.tasks.complete import Completion
@@ -18,8 +19,10 @@ BATCHES = 8  # that are read at a time: texts of as many tokens run together, so
 
 def run(
     texts: tuple[str, ...],
+    file: str | None,
     model: str | None,
     threads: int | None,
+    device: str,
     max_new_tokens: int,
     stop: tuple[str, ...],
     batch_size: int,
@@ -32,32 +35,25 @@ def run(
     continuation is one line, with a space for each end of a line; --json tells them whole.
     """
     from regard.decode.search import Beam
-    from regard.errors import UnsupportedError
-    from regard.tasks.completer import Completer
 
     n_best = how.get("n_best")
     how["greedy"] = how["greedy"] or not (how["sample"] or how["beam"] or n_best)
     search = search_of(how)
-    completer = open_model(model, threads)
-    if not isinstance(completer, Completer):
-        job = type(completer).__name__
-        raise UnsupportedError(f"{model or 'the model that regard ships'} is a {job}, which does not go on from a text")
+    lines = texts_of("complete", texts, file)
+    completer = open_for("complete", model, threads, device)
     settings = {"search": search, "max_new_tokens": max_new_tokens, "stop": stop, "batch_size": batch_size}
     streams = not isinstance(search, Beam) and not as_json
-    if streams and len(texts) == 1:
-        return write_as_it_comes(completer, texts[0], settings)
-    if streams and not texts and sys.stdin.isatty():
-        for text in read_texts():
+    if streams and (len(texts) == 1 or is_typed(texts, file)):
+        for text in lines:
             write_as_it_comes(completer, text, settings)
-        return None
-    lines, number = iter(texts) if texts else read_texts(), 0
+        return
+    number = 0
     while chunk := list(itertools.islice(lines, BATCHES * batch_size)):
         for found in completer.complete(chunk, **settings):
             number += 1
             for line in told(found, number if n_best else None, as_json=as_json):
                 sys.stdout.write(line + "\n")
         sys.stdout.flush()
-    return None
 
 
 def write_as_it_comes(completer: "Completer", text: str, settings: dict[str, Any]) -> None:
@@ -86,9 +82,7 @@ command = Command(
     "complete",
     run,
     params=[
-        Words(
-            "texts", about="What to go on from; without it, the lines of standard input.", nargs=-1, metavar="[TEXT]..."
-        ),
+        *text_params("What to go on from"),
         *model_flags(),
         *search_flags(sampling=True, usual="greedy"),
         Flag(["--max-new-tokens"], type=Count(), default=64, show_default=True, help="Tokens to write, at most."),

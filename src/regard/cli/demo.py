@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from regard.cli.command import Command, Flag
-from regard.cli.shared import THREADS
+from regard.cli.command import FOLDER, Command, Flag
+from regard.cli.shared import THREADS, device_flag
 from regard.tasks.dates import FIRST, LANGUAGES, LAST, DatePair, dates, name, part_of, written
 from regard.train.options import TrainOptions
 
@@ -33,7 +33,7 @@ WORST = 3  # languages that are named
 MODEL = {"embed_dim": 64, "num_heads": 4, "hidden_dim": 256, "encoder_layers": 2, "decoder_layers": 1, "norm": "pre"}
 
 
-def run(out: str, threads: int) -> None:
+def run(out: str, threads: int, device: str) -> None:
     """Translate with the model that regard ships, then train a small one from nothing, and look inside both."""
     import torch
 
@@ -41,12 +41,12 @@ def run(out: str, threads: int) -> None:
     torch.set_num_threads(threads)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    show_translations(folder)
-    train_dates(folder, threads=threads)
+    show_translations(folder, device)
+    train_dates(folder, threads=threads, device=device)
     click.echo(f"\nAll this took {time.perf_counter() - began:.0f} s.")
 
 
-def show_translations(folder: Path) -> None:
+def show_translations(folder: Path, device: str) -> None:
     """Part 1: what the shipped model translates, and what it attends to."""
     from regard.checkpoints.shipped import SHIPPED
     from regard.tasks.load import load
@@ -55,19 +55,20 @@ def show_translations(folder: Path) -> None:
     if not SHIPPED.is_dir():
         click.echo(f"This copy of regard ships no model ({SHIPPED} is missing), so on to part 2.")
         return
-    translator = load()
+    translator = load(device=device)
     for translation in translator.translate(SENTENCES):
         click.echo(f"{translation.source}\n  -> {translation.text}")
     alignments = [translator.see(sentence) for sentence in SENTENCES]
     _show(alignments, folder / "attention.html", title="Attention of English to Italian")
 
 
-def train_dates(folder: Path, *, threads: int, seed: int = 1) -> float:
+def train_dates(folder: Path, *, threads: int, device: str = "cpu", seed: int = 1) -> float:
     """Part 2: a model that learns to read dates, how often it is right, and what it attends to.
 
     Args:
         folder: where the pairs, the run and the page go.
         threads: to train on.
+        device: to train and run on.
         seed: of the pairs and the run.
 
     Returns:
@@ -85,8 +86,9 @@ def train_dates(folder: Path, *, threads: int, seed: int = 1) -> float:
     files = {part: folder / f"dates-{part}.tsv" for part in ("train", "valid")}
     _write(files["train"], dates("train", TRAINED, seed=seed))
     _write(files["valid"], dates("valid", HELD_OUT, seed=seed))
-    model = train(options(files["train"], files["valid"], folder / "dates", threads=threads, seed=seed))
-    translator = load(model)
+    how = {"threads": threads, "device": device, "seed": seed}
+    model = train(options(files["train"], files["valid"], folder / "dates", **how))
+    translator = load(model, device=device)
     right = score(translator, list(dates("test", TESTED, seed=seed)))
     day = next(day for day in map(SHOWN.__add__, map(datetime.timedelta, range(days))) if part_of(day) == "test")
     alignments = [see(translator, written(day, language)) for language in SHOWN_LANGUAGES]
@@ -95,7 +97,7 @@ def train_dates(folder: Path, *, threads: int, seed: int = 1) -> float:
     return right
 
 
-def options(train: Path, valid: Path, out: Path, *, threads: int, seed: int) -> TrainOptions:
+def options(train: Path, valid: Path, out: Path, *, threads: int, device: str, seed: int) -> TrainOptions:
     """The run that learns dates in about a minute."""
     return TrainOptions(
         files=(str(train),),
@@ -111,6 +113,7 @@ def options(train: Path, valid: Path, out: Path, *, threads: int, seed: int) -> 
         evaluate_every=150,
         seed=seed,
         threads=threads,
+        device=device,
     )
 
 
@@ -172,8 +175,11 @@ command = Command(
     "demo",
     run,
     params=[
-        Flag(["--out"], metavar="FOLDER", default="regard-demo", show_default=True, help="Where files go."),
+        Flag(
+            ["--out"], type=FOLDER, metavar="FOLDER", default="regard-demo", show_default=True, help="Where files go."
+        ),
         Flag(["--threads"], type=THREADS, default=1, show_default=True, help="So small a model needs no more."),
+        device_flag(),
     ],
     examples=["regard demo", "regard demo --out /tmp/demo"],
 )

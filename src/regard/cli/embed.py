@@ -7,14 +7,17 @@ import time
 
 import click
 
-from regard.cli.command import Command, Flag, Words
-from regard.cli.shared import BATCHES, SENTENCES, model_flags, open_for, read_texts
+from regard.cli.command import FILE, Command, Flag, Suggested
+from regard.cli.shared import BATCHES, SENTENCES, model_flags, open_for
+from regard.cli.texts import text_params, texts_of
 
 
 def run(
     texts: tuple[str, ...],
+    file: str | None,
     model: str | None,
     threads: int | None,
+    device: str,
     pooling: str | None,
     raw: bool,
     npy: str | None,
@@ -24,8 +27,9 @@ def run(
 
     A line of JSON each, with "text" and "embedding"; or all of them in one file of numpy's.
     """
-    encoder = open_for("embed", model, threads)
-    lines, kept, done, cut = iter(texts) if texts else read_texts(), [], 0, 0
+    lines = texts_of("embed", texts, file)
+    encoder = open_for("embed", model, threads, device)
+    kept, done, cut = [], 0, 0
     shown, start = sys.stderr.isatty() and (npy is not None or not sys.stdout.isatty()), time.perf_counter()
     while chunk := list(itertools.islice(lines, BATCHES * batch_size)):
         found = encoder.embedded(chunk, pooling=pooling, normalize=not raw, batch_size=batch_size)
@@ -55,19 +59,20 @@ command = Command(
     "embed",
     run,
     params=[
-        Words("texts", about="Texts; without it, the lines of standard input.", nargs=-1, metavar="[TEXT]..."),
+        *text_params("Texts"),
         *model_flags(),
         Flag(
             ["--pooling"],
+            type=Suggested("mean", "cls", "max"),
             metavar="NAME",
             help="mean, cls or max of the tokens' vectors; by default as the checkpoint says, or else mean.",
         ),
         Flag(["--raw"], is_flag=True, help="Leave the vectors as long as they are."),
-        Flag(["--npy"], metavar="FILE", help="Write one array (texts, size) for numpy instead of JSON."),
+        Flag(["--npy"], type=FILE, metavar="FILE", help="Write one array (texts, size) for numpy instead of JSON."),
         Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts that run together."),
     ],
     examples=[
         'regard embed "A cat sat on the mat." --model sentence-transformers/all-MiniLM-L6-v2',
-        "regard embed --model sentence-transformers/all-MiniLM-L6-v2 --npy vectors.npy < texts.txt",
+        "regard embed --model sentence-transformers/all-MiniLM-L6-v2 --npy vectors.npy --file texts.txt",
     ],
 )

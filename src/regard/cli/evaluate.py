@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 
-from regard.cli.command import Command, Flag, Words
-from regard.cli.shared import COUNT, SENTENCES, model_flags, open_model, search_flags, search_of
+from regard.cli.command import FILE, Command, Flag, Suggested, Words
+from regard.cli.shared import COUNT, SENTENCES, model_flags, open_for, search_flags, search_of
+
+TOKENIZERS = ("13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores101", "flores200", "none")
 
 
 def run(
@@ -21,7 +23,9 @@ def run(
     first: int | None,
     model: str | None,
     threads: int | None,
+    device: str,
     batch_size: int,
+    tokenize: str,
     as_json: bool,
     **how: object,
 ) -> None:
@@ -39,8 +43,8 @@ def run(
     pairs = list(itertools.islice(reader, first))
     for file, note in reader.notes.items():
         click.echo(f"{file}: {note}", err=True)
-    translator = open_model(model, threads)
-    found = translator.evaluate(pairs, search=search, batch_size=batch_size).to_plain()
+    translator = open_for("evaluate", model, threads, device)
+    found = translator.evaluate(pairs, search=search, batch_size=batch_size, tokenize=tokenize).to_plain()
     found["search"] = repr(search)
     found["skipped"] = dict(reader.skipped)
     click.echo(json.dumps(found, indent=2) if as_json else _table(found))
@@ -58,6 +62,7 @@ def _table(found: dict[str, Any]) -> str:
         f"{found['exact']:.1%} exactly as the reference; {found['unfinished']:,} cut off at the greatest length",
         f"{found['pairs_per_second']:,.1f} pairs a second, {found['tokens_per_second']:,.0f} tokens a second",
         f"{found['seconds']:,.1f} s with {found['search']}",
+        *(f"sacrebleu {name}: {signature}" for name, signature in found["signatures"].items()),
     ]
     lines += [f"skipped: {count:,} rows, {reason}" for reason, count in found["skipped"].items()]
     return "\n".join(lines)
@@ -75,6 +80,7 @@ command = Command(
             "files",
             about="Pairs: TSV, CSV, JSONL, JSON, Parquet; .gz or .zst; - for standard input.",
             nargs=-1,
+            type=FILE,
             metavar="[FILE]...",
         ),
         Flag(["--parallel"], nargs=2, metavar="SOURCES TARGETS", help="Two files instead, a sentence a line."),
@@ -101,7 +107,18 @@ command = Command(
         *model_flags(),
         *search_flags(),
         Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Sentences that run together."),
+        Flag(
+            ["--tokenize"],
+            type=Suggested(*TOKENIZERS),
+            metavar="NAME",
+            default=TOKENIZERS[0],
+            show_default=True,
+            help=f"How BLEU finds words, by sacrebleu: {', '.join(TOKENIZERS[:-1])} or {TOKENIZERS[-1]}.",
+        ),
         Flag(["--json", "as_json"], is_flag=True, help="Print JSON instead of a table."),
     ],
-    examples=["regard evaluate test.tsv --model runs/en-it"],
+    examples=[
+        "regard evaluate test.tsv --model runs/en-it",
+        "regard evaluate test.tsv --model runs/en-ja --tokenize ja-mecab",
+    ],
 )

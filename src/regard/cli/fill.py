@@ -4,20 +4,29 @@ import itertools
 import json
 import sys
 
-from regard.cli.command import Command, Count, Flag, Words
-from regard.cli.shared import BATCHES, SENTENCES, model_flags, open_for, read_texts
+from regard.cli.command import Command, Count, Flag
+from regard.cli.shared import BATCHES, SENTENCES, model_flags, open_for
+from regard.cli.texts import text_params, texts_of
 
 
 def run(
-    texts: tuple[str, ...], model: str | None, threads: int | None, top: int, batch_size: int, as_json: bool
+    texts: tuple[str, ...],
+    file: str | None,
+    model: str | None,
+    threads: int | None,
+    device: str,
+    top: int,
+    batch_size: int,
+    as_json: bool,
 ) -> None:
     """Find the words that stand behind masks, in texts or in the lines of standard input.
 
     A line for each word, best first. Columns are parted by tabs: the text's number, the mask's, the word's probability,
     the word, and the text with it.
     """
-    encoder = open_for("fill", model, threads)
-    lines, number = iter(texts) if texts else read_texts(), 0
+    lines = texts_of("fill", texts, file)
+    encoder = open_for("fill", model, threads, device)
+    number = 0
     while chunk := list(itertools.islice(lines, BATCHES * batch_size)):
         for filling in encoder.fill(chunk, top=top, batch_size=batch_size):
             number += 1
@@ -38,12 +47,7 @@ command = Command(
     "fill",
     run,
     params=[
-        Words(
-            "texts",
-            about="With a mask each, such as [MASK] or <mask>; without it, the lines of standard input.",
-            nargs=-1,
-            metavar="[TEXT]...",
-        ),
+        *text_params("With a mask each, such as [MASK] or <mask>"),
         *model_flags(),
         Flag(["--top"], type=Count(), default=5, show_default=True, help="Words for each mask."),
         Flag(["--json", "as_json"], is_flag=True, help="A line of JSON each: source, text, places."),

@@ -43,6 +43,7 @@ class DataclassCommand(Command):
         options: the dataclass. A field's metadata have `help`, `group` (a heading), `flag` (if it is not the field's
             name) and `metavar`. A field that is a mapping takes nested settings.
         nested: the fields that are mappings, by the first word of their dotted names.
+        types: of fields, for the shell's completion.
     """
 
     def __init__(
@@ -54,14 +55,19 @@ class DataclassCommand(Command):
         nested: Mapping[str, str],
         params: Sequence[click.Parameter],
         examples: Sequence[str],
+        types: Mapping[str, click.ParamType[str]] | None = None,
     ) -> None:
-        plain = [field for field in fields(options) if field.name not in nested.values()]
-        super().__init__(name, run, params=[*map(parameter, plain), *params], examples=examples)
+        plain = [parameter(field) for field in fields(options) if field.name not in nested.values()]
+        for param in plain:
+            param.type = (types or {}).get(param.name or "", param.type)
+        super().__init__(name, run, params=[*plain, *params], examples=examples)
         self.nested = nested
         said = {field.name: field.metadata["help"] for field in fields(options)}
         self.described = {word: said[name] for word, name in nested.items()}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
         args, said = take_dotted(ctx, args, list(self.nested))
         config = self.given(ctx, args).get("config")
         written: dict[str, Nested] = {}

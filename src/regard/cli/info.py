@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from regard.cli.command import Command, Flag, Words
+from regard.cli.command import FOLDER, Command, Flag, Words
 from regard.errors import CheckpointError
 
 METRICS = "metrics.jsonl"
@@ -81,7 +81,7 @@ command = Command(
     "info",
     run,
     params=[
-        Words("folder", about="A run's folder; by default the model that regard ships.", required=False),
+        Words("folder", about="A run's folder; by default the model that regard ships.", required=False, type=FOLDER),
         Flag(["--json", "as_json"], is_flag=True, help="Print JSON."),
     ],
     examples=["regard info runs/en-it"],

@@ -1,6 +1,7 @@
 """The command `regard`: its verbs, and how it ends when something is wrong.
 
-A verb's module is imported when the verb is called, and torch when it starts to work, so that help comes at once.
+A verb's module is imported when the verb is called, and torch when it starts to work, so that help and the shell's
+completion come at once.
 """
 
 import errno
@@ -51,7 +52,7 @@ class Verbs(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args[0] not in VERBS:
+        if args[0] not in VERBS and not ctx.resilient_parsing:  # as for the shell's completion
             raise click.UsageError(f"unknown verb {args[0]!r}; {nearest(args[0], VERBS)}", ctx)
         return super().resolve_command(ctx, args)
 

@@ -1,11 +1,13 @@
 """`regard see`."""
 
+import shlex
 from pathlib import Path
 
 import click
 
-from regard.cli.command import Command, Count, Flag, Words
+from regard.cli.command import FILE, Command, Count, Flag, Suggested, Words
 from regard.cli.shared import model_flags, open_for, search_flags, search_of
+from regard.cli.texts import refuse_file
 
 
 def run(
@@ -19,14 +21,17 @@ def run(
     svg: str | None,
     model: str | None,
     threads: int | None,
+    device: str,
     **how: object,
 ) -> None:
     """Show what each word of a translation, or of a text, attends to: in the terminal, as pictures, as a page."""
     for suffix, file in ((".png", png), (".svg", svg)):
         if file is not None and Path(file).suffix.lower() != suffix:
             raise click.UsageError(f"--{suffix[1:]} {file}: the name must end in {suffix}")
+    name = shlex.quote(text)
+    refuse_file(text, f'regard see "$(cat {name})"', f"regard see {shlex.quote(' ' + text)}")
     search = search_of(how)
-    opened = open_for("see", model, threads)
+    opened = open_for("see", model, threads, device)
     from regard.lens import page, picture, terminal
     from regard.tasks.completer import Completer
     from regard.tasks.encode import Encoder
@@ -45,9 +50,10 @@ def run(
     for file in (png, svg):
         if file is not None:
             picture.save(heat_map, file)
-    for file in (html, png, svg):
+    left_out = picture.simplified(heat_map)
+    for file, note in ((html, ""), (png, left_out), (svg, left_out)):
         if file is not None:
-            click.echo(f"wrote {file}", err=True)
+            click.echo(f"wrote {file}{note and ': '}{note}", err=True)
 
 
 command = Command(
@@ -56,10 +62,20 @@ command = Command(
     params=[
         Words("text", about="What the model reads: one or a few sentences.", required=True),
         Flag(["--target"], metavar="TEXT", help="A translation to look at; by default the model's own."),
-        Flag(["--html"], metavar="FILE", help="Write a page to explore all layers and heads; it needs no network."),
-        Flag(["--png"], metavar="FILE", help="Write a picture."),
-        Flag(["--svg"], metavar="FILE", help="Write a picture that scales."),
-        Flag(["--kind"], metavar="KIND", help="cross, encoder, decoder or text; the first that the model has."),
+        Flag(
+            ["--html"],
+            type=FILE,
+            metavar="FILE",
+            help="Write a page to explore all layers and heads; it needs no network.",
+        ),
+        Flag(["--png"], type=FILE, metavar="FILE", help="Write a picture."),
+        Flag(["--svg"], type=FILE, metavar="FILE", help="Write a picture that scales."),
+        Flag(
+            ["--kind"],
+            type=Suggested("cross", "encoder", "decoder", "text"),
+            metavar="KIND",
+            help="cross, encoder, decoder or text; the first that the model has.",
+        ),
         Flag(["--layer"], type=Count(), help="Counted from 1; by default the mean of all."),
         Flag(["--head"], type=Count(), help="Counted from 1; by default the mean of all."),
         *model_flags(),

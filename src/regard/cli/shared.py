@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from regard.cli.command import Count, Flag
+from regard.cli.command import FOLDER, Count, Flag, Suggested
 from regard.data.files import LONGEST_LINE, show
 from regard.errors import DataError, UnsupportedError
 
 if TYPE_CHECKING:
     from regard.decode.search import Search
-    from regard.tasks.translator import Translator
 
 COUNT = Count()
 THREADS, SENTENCES = Count(1024), Count(100_000)  # what a machine can be asked for
+DEVICE = Suggested("auto", "cpu", "cuda", "mps")
 OF_BEAM, OF_SAMPLE = ("n_best", "length_penalty"), ("temperature", "top_k", "top_p", "seed")
 BEAM = 4
 BATCHES = 8  # that are read at a time: texts of like length run together, so there must be a choice
@@ -24,9 +24,20 @@ BATCHES = 8  # that are read at a time: texts of like length run together, so th
 def model_flags() -> list[click.Parameter]:
     """Which model, and how it runs."""
     return [
-        Flag(["--model"], metavar="FOLDER", help="A run's folder; by default the model that regard ships."),
+        Flag(
+            ["--model"],
+            type=FOLDER,
+            metavar="FOLDER",
+            help="A run's folder, or a published checkpoint's folder or name; by default the model that regard ships.",
+        ),
         Flag(["--threads"], type=THREADS, help="Threads; all cores by default."),
+        device_flag(),
     ]
+
+
+def device_flag() -> click.Parameter:
+    """Where a model runs."""
+    return Flag(["--device"], type=DEVICE, default="cpu", show_default=True, help="cpu, cuda, cuda:0, mps or auto.")
 
 
 def search_flags(*, sampling: bool = False, usual: Literal["beam", "greedy"] = "beam") -> list[click.Parameter]:
@@ -94,20 +105,20 @@ def search_of(given: dict[str, Any]) -> "Search":
     return Greedy() if greedy else Beam(size=beam or max(BEAM, details.get("n_best", 1)), **details)
 
 
-def open_model(model: str | None, threads: int | None) -> "Translator":
-    """The model of a folder, or the one that is shipped, ready to run on so many threads."""
+def open_model(model: str | None, threads: int | None, device: str) -> Any:
+    """The model of a folder, or the one that is shipped, ready to run on a device and so many threads."""
     import torch
 
     from regard.tasks.load import load
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return load(model)
+    return load(model, device=device)
 
 
-def open_for(job: str, model: str | None, threads: int | None) -> Any:
+def open_for(job: str, model: str | None, threads: int | None, device: str) -> Any:
     """The same, if it has the method of this name."""
-    opened: Any = open_model(model, threads)
+    opened = open_model(model, threads, device)
     if not hasattr(opened, job):
         raise UnsupportedError(
             f"{model or 'the model that regard ships'} is a {type(opened).__name__}, which cannot {job}; give the "

@@ -4,9 +4,10 @@ from typing import Any
 
 import click
 
-from regard.cli.command import Flag
+from regard.cli.command import FILE, FOLDER, Flag, Suggested
 from regard.cli.flags import DataclassCommand
-from regard.train.options import TrainOptions
+from regard.cli.shared import DEVICE
+from regard.train.options import PRECISIONS, SCHEDULES, TrainOptions
 
 
 def run(config: str | None, **given: Any) -> None:
@@ -25,7 +26,22 @@ command = DataclassCommand(
     run,
     options=TrainOptions,
     nested={"model": "model_settings", "attention": "attention", "field": "fields", "task": "task_settings"},
-    params=[Flag(["--config"], metavar="FILE", help="JSON or TOML with any of these options.", heading="Run")],
+    types={
+        "files": FILE,
+        "out": FOLDER,
+        "start": FOLDER,
+        "parallel": FILE,
+        "valid": FILE,
+        "model": Suggested("transformer", "rnn", "luong", "convs2s"),
+        "size": Suggested("tiny", "small", "base", "big"),
+        "schedule": Suggested(*SCHEDULES),
+        "optimizer": Suggested("adamw", "sgd"),
+        "precision": Suggested(*PRECISIONS),
+        "device": DEVICE,
+    },
+    params=[
+        Flag(["--config"], type=FILE, metavar="FILE", help="JSON or TOML with any of these options.", heading="Run")
+    ],
     examples=[
         "regard train pairs.tsv --out runs/en-it",
         "regard train pairs.tsv --model rnn --minutes 30 --attention.score additive",

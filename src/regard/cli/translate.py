@@ -7,16 +7,19 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from regard.cli.command import Command, Flag, Words
-from regard.cli.shared import SENTENCES, model_flags, open_model, prefix_flags, read_texts, search_flags, search_if_said
+from regard.cli.command import Command, Flag
+from regard.cli.shared import SENTENCES, model_flags, open_for, prefix_flags, search_flags, search_if_said
+from regard.cli.texts import is_typed, text_params, texts_of
 
 BATCHES = 8  # that are read at a time: sentences of like length run together, so there must be a choice
 
 
 def run(
     texts: tuple[str, ...],
+    file: str | None,
     model: str | None,
     threads: int | None,
+    device: str,
     prefix: str | None,
     task: str | None,
     batch_size: int,
@@ -32,10 +35,9 @@ def run(
     if n_best and alignment:
         raise click.UsageError("--n-best and --alignment exclude each other: alignments are of the best translation")
     search = search_if_said(how)
-    translator = open_model(model, threads)
-    interactive = not texts and sys.stdin.isatty()
-    lines = iter(texts) if texts else read_texts()
-    size = 1 if interactive else BATCHES * batch_size
+    lines = texts_of("translate", texts, file)
+    translator = open_for("translate", model, threads, device)
+    size = 1 if is_typed(texts, file) else BATCHES * batch_size
     number = 0
     for chunk in _with_progress(_chunks(lines, size)):
         for translation in translator.translate(chunk, search=search, prefix=prefix, task=task, batch_size=batch_size):
@@ -76,9 +78,7 @@ command = Command(
     "translate",
     run,
     params=[
-        Words(
-            "texts", about="What to translate; without it, the lines of standard input.", nargs=-1, metavar="[TEXT]..."
-        ),
+        *text_params("What to translate"),
         *model_flags(),
         *prefix_flags(),
         *search_flags(sampling=True),
@@ -88,6 +88,6 @@ command = Command(
     ],
     examples=[
         'regard translate "This package contains the documentation."',
-        "regard translate --model runs/en-it < input.txt > output.txt",
+        "regard translate --model runs/en-it --file input.txt.gz > output.txt",
     ],
 )

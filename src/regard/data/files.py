@@ -32,13 +32,16 @@ class Line(NamedTuple):
     complete: bool  # False: it was longer than LONGEST_LINE, and is cut off there
 
 
-def read_lines(file: str, *, at: Path | None = None, longest: int = LONGEST_LINE) -> Iterator[Line]:
+def read_lines(
+    file: str, *, at: Path | None = None, longest: int = LONGEST_LINE, expected: str = "a row"
+) -> Iterator[Line]:
     """The lines of a file, of a pipe, or of standard input ("-").
 
     Args:
         file: its path, which errors name.
         at: where it was copied to, if it can be read only once; None: it is read itself.
         longest: bytes of a line that are kept; the rest is read and dropped.
+        expected: what a line should be, for the error of an empty file.
 
     Yields:
         Lines, their numbers counting from 1. An end of line is LF or CR LF; a byte order mark of UTF-8 is dropped.
@@ -62,7 +65,7 @@ def read_lines(file: str, *, at: Path | None = None, longest: int = LONGEST_LINE
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{shown_name(file)} cannot be read beyond line {number}: {error}") from error
     if not number:
-        raise DataError(f"{shown_name(file)} is empty; expected a row a line")
+        raise DataError(f"{shown_name(file)} is empty; expected {expected} a line")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from regard.errors import ConfigError, ShapeError, nearest
+from regard.lens.text import printable, shortened
 
 START, END = "[start]", "[end]"  # the tokens before the first word and after the last, as words
 
@@ -28,6 +29,7 @@ NAMES = {
     "decoder": "target to itself",
     "text": "a text to itself",
 }
+LONGEST_TEXT = 60  # columns of a terminal, where an alignment is printed
 STACKS = {"encoder": "encoder", "decoder": "decoder", "layers": "text"}  # which kind the layers of a part are
 
 
@@ -50,9 +52,15 @@ class HeatMap:
     weights: Tensor
     title: str
 
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        from regard.lens.notebook import table
+
+        return table(self)
+
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Alignment:
     """What the words of a target and its source attended to, in every attention of a model.
 
@@ -85,6 +93,18 @@ class Alignment:
                     f"Alignment: {path} has {int((~weights.isfinite()).sum())} weights that are not finite; are the "
                     "model's parameters?"
                 )
+
+    def __repr__(self) -> str:
+        texts = [
+            repr(shortened(printable(" ".join(words)), LONGEST_TEXT)) for words in (self.source, self.target) if words
+        ]
+        counts = {kind: len(self.layers(kind)) for kind in self.kinds}
+        kinds = [f"{kind}: {count} layer{'s' if count > 1 else ''}" for kind, count in counts.items()]
+        return f"Alignment({' -> '.join(texts)}, {', '.join(kinds) or 'no attention'})"
+
+    def _repr_html_(self) -> str | None:
+        """As notebooks show it: the mean of all layers and heads of the first kind."""
+        return self.map(self.kinds[0])._repr_html_() if self.kinds else None
 
     @property
     def kinds(self) -> list[str]:

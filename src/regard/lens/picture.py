@@ -1,16 +1,31 @@
-"""A heat map as a PNG or SVG file, drawn by matplotlib without its global state."""
+"""A heat map as a PNG or SVG file, drawn by matplotlib without its global state.
 
+A picture has a greatest size: cells shrink as words become more, then some words go without a name, then several words
+share a cell.
+"""
+
+import math
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from regard.errors import ConfigError
-from regard.lens.alignment import HeatMap
-from regard.lens.text import printable
+from regard.lens.alignment import HeatMap, merged
+from regard.lens.text import printable, shortened
 
 FORMATS = (".png", ".svg")
-DOTS = 200  # per inch, of a PNG
-CELL = 0.36  # all in inches: the side of a cell
+MOST_PIXELS = 4000  # of a PNG's side
+MOST_CELLS = 1000  # of a side
+DOTS = 200  # per inch, of a PNG, where that is not too many pixels
+POINTS = 72  # per inch
+FONT, LEAST_FONT = 10.0, 4.0  # in points; a word that would be smaller is left out
+FONT_SHARE = 0.8  # of a cell's side
+LONGEST_LABEL = 40  # columns of a terminal
+LEAST_CELL_OF_GRID = 4.0  # in points: smaller cells stand without lines between them
+CELL, CELLS = 0.36, 16.0  # all in inches: the side of a cell, and the most that all cells of a side take
+PAD = 0.2  # around the picture
 BAR_GAP, BAR_WIDTH, BAR_HEIGHT = 0.45, 0.14, 2.4
 TITLE_GAP = 0.15
 INK, PAPER, LINE = "#1f2328", "#ffffff", "#d7dbe0"
@@ -29,20 +44,43 @@ def save(heat_map: HeatMap, path: str | os.PathLike[str]) -> None:
         heat_map: what to draw.
         path: of the file; its end says the format, .png or .svg.
 
+    A PNG has at most 4,000 pixels a side; `simplified` says what is left out for that.
+
     Raises:
         ConfigError: another format, or matplotlib is not installed.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise ConfigError(f"picture: {os.fspath(path)!r} ends in {suffix!r}; expected {' or '.join(FORMATS)}")
-    figure(heat_map).savefig(path, format=suffix[1:], dpi=DOTS, facecolor=PAPER, bbox_inches="tight", pad_inches=0.2)
+    drawn = figure(heat_map)
+    box = drawn.get_tightbbox().padded(PAD)  # in inches
+    dots = min(DOTS, (MOST_PIXELS - 1) / max(box.size))
+    drawn.savefig(path, format=suffix[1:], dpi=dots, facecolor=PAPER, bbox_inches=box)
+
+
+def simplified(heat_map: HeatMap) -> str:
+    """What a picture leaves out of a large map.
+
+    Args:
+        heat_map: what to draw.
+
+    Returns:
+        Such as "2 x 2 words a cell; every 4th cell is named"; empty if nothing is left out.
+    """
+    binned = _binned(heat_map)
+    sides = zip((heat_map.rows, heat_map.columns), (binned.rows, binned.columns), strict=True)
+    down, across = (math.ceil(len(words) / len(cells)) for words, cells in sides)
+    step = _label_step(binned)
+    left_out = [f"{down} x {across} words a cell"] if max(down, across) > 1 else []
+    left_out += [f"every {step}{_ending(step)} cell is named"] if step > 1 else []
+    return "; ".join(left_out)
 
 
 def figure(heat_map: HeatMap) -> Any:
     """A heat map as a matplotlib Figure of its own, which no window and no pyplot know of.
 
     Args:
-        heat_map: what to draw.
+        heat_map: what to draw; see `simplified` for large ones.
 
     Returns:
         The matplotlib Figure.
@@ -64,8 +102,14 @@ def figure(heat_map: HeatMap) -> Any:
         "parse_math": False,
         "color": INK,
     }
-    rows, columns = ([printable(word) for word in side] for side in (heat_map.rows, heat_map.columns))
-    wide, high = len(columns) * CELL, len(rows) * CELL
+    title = "; ".join(filter(None, (heat_map.title, simplified(heat_map))))
+    heat_map = _binned(heat_map)
+    rows, columns = (
+        [shortened(printable(word), LONGEST_LABEL) for word in x] for x in (heat_map.rows, heat_map.columns)
+    )
+    cell, step = _cell(heat_map), _label_step(heat_map)
+    wide, high = len(columns) * cell, len(rows) * cell
+    labels = {**plain, "fontsize": min(FONT, max(LEAST_FONT, FONT_SHARE * cell * POINTS))}
     # the cells fill the figure, and the file is cut to what is drawn: labels stand outside of it
     drawn = Figure(figsize=(wide, high))
     axes = drawn.add_axes((0, 0, 1, 1))
@@ -75,15 +119,17 @@ def figure(heat_map: HeatMap) -> Any:
         vmin=0.0,
         aspect="auto",
     )
-    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="left", rotation_mode="anchor", **plain)
-    axes.set_yticks(range(len(rows)), rows, **plain)
+    across, down = (range(0, len(words), step) for words in (columns, rows))
+    axes.set_xticks(across, columns[::step], rotation=45, ha="left", rotation_mode="anchor", **labels)
+    axes.set_yticks(down, rows[::step], **labels)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     axes.set_xlabel(heat_map.column_axis, labelpad=8, fontweight="bold", **plain)
     axes.set_ylabel(heat_map.row_axis, labelpad=8, fontweight="bold", **plain)
-    axes.set_xticks([x - 0.5 for x in range(1, len(columns))], minor=True)
-    axes.set_yticks([y - 0.5 for y in range(1, len(rows))], minor=True)
-    axes.grid(which="minor", color=PAPER, linewidth=1.5)
+    if cell * POINTS >= LEAST_CELL_OF_GRID:
+        lines = {"colors": PAPER, "linewidths": 1.5 * cell / CELL}
+        axes.vlines([x - 0.5 for x in range(1, len(columns))], -0.5, len(rows) - 0.5, **lines)
+        axes.hlines([y - 0.5 for y in range(1, len(rows))], -0.5, len(columns) - 0.5, **lines)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
     tall = min(high, BAR_HEIGHT)
@@ -92,5 +138,39 @@ def figure(heat_map: HeatMap) -> Any:
     bar.set_label("attention weight", labelpad=8, **plain)
     bar.outline.set_visible(False)
     bar.ax.tick_params(color=LINE, labelcolor=INK, labelsize="small")
-    drawn.text(0, -TITLE_GAP / high, heat_map.title, fontsize="small", va="top", **plain)
+    drawn.text(0, -TITLE_GAP / high, title, fontsize="small", va="top", **plain)
     return drawn
+
+
+def _binned(heat_map: HeatMap) -> HeatMap:
+    """The map with at most `MOST_CELLS` cells a side: a bin of words gets their sum, and gives their mean."""
+    bins = [_bins(len(words)) for words in (heat_map.rows, heat_map.columns)]
+    if all(len(cells) == len(words) for cells, words in zip(bins, (heat_map.rows, heat_map.columns), strict=True)):
+        return heat_map
+    rows, columns = bins
+    return replace(
+        heat_map,
+        rows=[heat_map.rows[cell.start] for cell in rows],
+        columns=[heat_map.columns[cell.start] for cell in columns],
+        weights=merged(heat_map.weights, rows, columns),
+    )
+
+
+def _bins(words: int) -> Sequence[range]:
+    size = math.ceil(words / MOST_CELLS)
+    return [range(start, min(start + size, words)) for start in range(0, words, size)]
+
+
+def _cell(heat_map: HeatMap) -> float:
+    """The side of a cell in inches."""
+    return min(CELL, CELLS / max(len(heat_map.rows), len(heat_map.columns)))
+
+
+def _label_step(heat_map: HeatMap) -> int:
+    """Every how many cells a word is named: as often as the names have room."""
+    return math.ceil(LEAST_FONT / (FONT_SHARE * _cell(heat_map) * POINTS))
+
+
+def _ending(number: int) -> str:
+    """Of an ordinal number."""
+    return "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")

@@ -2,23 +2,58 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 from regard.data.rows import Pair
 from regard.data.tokenizer import Tokenizer
 from regard.decode.search import Beam, Search
-from regard.errors import DataError
+from regard.errors import ConfigError, DataError, nearest
 from regard.models.seq2seq import Seq2Seq
 from regard.tasks.translate import Translation, translate
 
+TOKENIZE = "13a"  # sacrebleu's own default
 LONGEST_OF_BUCKETS = (5, 10, 20, 30, 50)  # words of the source; one more bucket holds what is longer
 
 
 class Scores(NamedTuple):
-    """Both from 0 to 100, by sacrebleu's defaults."""
+    """Both from 0 to 100, computed by sacrebleu."""
 
     bleu: float
     chrf: float
+
+
+@final
+class Metrics:
+    """BLEU and chrF, as sacrebleu computes them.
+
+    Args:
+        tokenize: how BLEU finds words, as sacrebleu names it: "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char",
+            "flores101", "flores200" or "none".
+
+    Raises:
+        ConfigError: a tokenizer that sacrebleu has not, or whose package or vocabulary is not here.
+    """
+
+    def __init__(self, tokenize: str = TOKENIZE) -> None:
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
+
+        if tokenize not in BLEU.TOKENIZERS:
+            raise ConfigError(f"tokenize={tokenize!r} is none of sacrebleu's; {nearest(tokenize, BLEU.TOKENIZERS)}")
+        try:
+            # force: no warning of texts that are tokenized already; it is not for this function to judge.
+            self._metrics = {"bleu": BLEU(force=True, tokenize=tokenize), "chrf": CHRF()}
+        except (RuntimeError, ImportError, OSError) as error:
+            why = "sacrebleu cannot download its vocabulary: " if isinstance(error, OSError) else ""
+            raise ConfigError(f"tokenize={tokenize!r}: {why}{' '.join(str(error).split())}") from error
+
+    def scores(self, texts: Sequence[str], references: Sequence[str]) -> Scores:
+        """The scores of a corpus, each text against one reference."""
+        return Scores(**{name: one.corpus_score(texts, [references]).score for name, one in self._metrics.items()})
+
+    def signatures(self) -> dict[str, str]:
+        """How each score is computed, by name, once there are scores."""
+        return {name: str(one.get_signature()) for name, one in self._metrics.items()}
 
 
 class Bucket(NamedTuple):
@@ -41,6 +76,7 @@ class Evaluation(NamedTuple):
     seconds: float
     tokens: int  # that were written, the end marks included
     translations: list[Translation]
+    signatures: dict[str, str]  # of each score, by name: how sacrebleu computed it
 
     def to_plain(self) -> dict[str, Any]:
         """The numbers as JSON's types; texts are left out."""
@@ -59,6 +95,7 @@ def evaluate(
     longest: int = 256,
     usual: int | None = None,
     batch_size: int = 32,
+    tokenize: str = TOKENIZE,
 ) -> Evaluation:
     """Translate the sources of pairs, and compare with their targets.
 
@@ -69,13 +106,16 @@ def evaluate(
         search: how the target is looked for.
         longest, usual: beyond how many tokens sources are split; as for `translate`.
         batch_size: sentences that run together.
+        tokenize: as for `Metrics`.
 
     Returns:
         BLEU and chrF over all and by length of the source, and the speed.
 
     Raises:
         DataError: no pairs.
+        ConfigError: as for `Metrics`.
     """
+    metrics = Metrics(tokenize)  # before the work, which an error would lose
     rows = [(pair[0], pair[1]) for pair in pairs]
     if not rows:
         raise DataError("no pairs to evaluate; give a file with at least one row")
@@ -87,45 +127,48 @@ def evaluate(
     texts = [translation.text for translation in translations]
     best = [translation.candidates[0] for translation in translations]
     return Evaluation(
-        scores=score(texts, references),
+        scores=metrics.scores(texts, references),
         exact=sum(text == reference for text, reference in zip(texts, references, strict=True)) / len(rows),
-        buckets=by_length(sources, texts, references),
+        buckets=by_length(sources, texts, references, metrics),
         pairs=len(rows),
         unfinished=sum(not candidate.finished for candidate in best),
         seconds=seconds,
         tokens=sum(len(ids) + 1 for candidate in best for ids in candidate.tokens),
         translations=translations,
+        signatures=metrics.signatures(),
     )
 
 
-def score(texts: Sequence[str], references: Sequence[str]) -> Scores:
+def score(texts: Sequence[str], references: Sequence[str], *, tokenize: str = TOKENIZE) -> Scores:
     """BLEU and chrF of texts, each against one reference.
 
     Args:
         texts: what was written.
         references: what should have been, as many.
+        tokenize: as for `Metrics`.
 
     Returns:
         The scores of the whole corpus.
 
+    Raises:
+        ConfigError: as for `Metrics`.
+
     Source: Papineni et al. 2002, section 2.3; Popović 2015, section 2; computed by sacrebleu (Post 2018).
     """
-    from sacrebleu.metrics.bleu import BLEU
-    from sacrebleu.metrics.chrf import CHRF
-
-    # force: no warning of texts that are tokenized already; it is not for this function to judge.
-    bleu = BLEU(force=True).corpus_score(texts, [references])
-    return Scores(bleu.score, CHRF().corpus_score(texts, [references]).score)
+    return Metrics(tokenize).scores(texts, references)
 
 
-def by_length(sources: Sequence[str], texts: Sequence[str], references: Sequence[str]) -> list[Bucket]:
+def by_length(
+    sources: Sequence[str], texts: Sequence[str], references: Sequence[str], metrics: Metrics | None = None
+) -> list[Bucket]:
     """The scores of the pairs of like length, where there are any."""
+    metrics = metrics or Metrics()
     lengths = [len(source.split()) for source in sources]
     buckets, shortest = [], 0
     for longest in (*LONGEST_OF_BUCKETS, None):
         inside = [i for i, n in enumerate(lengths) if n >= shortest and (longest is None or n <= longest)]
         if inside:
-            scores = score([texts[i] for i in inside], [references[i] for i in inside])
+            scores = metrics.scores([texts[i] for i in inside], [references[i] for i in inside])
             buckets.append(Bucket(shortest, longest, len(inside), scores))
         shortest = (longest or 0) + 1
     return buckets

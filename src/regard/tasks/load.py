@@ -3,20 +3,25 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from regard.checkpoints import folder as folders
 from regard.checkpoints import hub
+from regard.checkpoints.device import device_of
 from regard.checkpoints.shipped import model_folder
 from regard.errors import CheckpointError
 from regard.tasks.registry import JOBS, runner_class
 
 
-def load(model: str | Path | None = None) -> Any:
+def load(model: str | Path | None = None, *, device: str | torch.device = "cpu") -> Any:
     """A model with its tokenizer, as one object that has its jobs as methods.
 
     Args:
         model: the folder of a run, or that `save` wrote; a folder of a published checkpoint, in the layout of the
             Hugging Face hub; a name on the hub, which needs huggingface_hub and the network; "en-it" or None for the
             model that the package ships, unless there is a folder of that name.
+        device: where it runs: "cpu", "cuda", "cuda:0" (a GPU by number), "mps", or "auto" for a CUDA GPU where there is
+            one.
 
     Returns:
         A runner with `.module`, `.tokenizer`, `.config`, and its jobs, such as a `Translator` with
@@ -25,7 +30,9 @@ def load(model: str | Path | None = None) -> Any:
     Raises:
         CheckpointError: a folder or file that is missing, damaged, or of another format.
         UnsupportedError: a published configuration that says something that regard does not compute.
+        ConfigError: a device that is not there.
     """
+    place = device_of(device)  # what cannot be is said before anything is read
     folder = model_folder(model)
     if isinstance(model, str) and hub.HUB_NAME.fullmatch(model) and not folder.parent.is_dir():
         folder = hub.download(model)
@@ -39,4 +46,4 @@ def load(model: str | Path | None = None) -> Any:
                 "once regard.register_task has it"
             )
         module, tokenizer, config = folders.read(folder)
-    return runner_class(job)(module, tokenizer, config)
+    return runner_class(job)(module.to(place), tokenizer, config)

@@ -16,7 +16,7 @@ from regard.errors import DataError
 from regard.lens.alignment import Alignment
 from regard.lens.see import look
 from regard.models.seq2seq import Seq2Seq
-from regard.tasks.evaluate import Evaluation, evaluate
+from regard.tasks.evaluate import TOKENIZE, Evaluation, evaluate
 from regard.tasks.text_to_text import TextToText, pair_reader
 from regard.tasks.translate import Translation, check_texts, translate
 
@@ -161,7 +161,12 @@ class Translator:
         return " ".join(links)
 
     def evaluate(
-        self, pairs: Iterable[Pair | tuple[str, str]], *, search: Search = Beam(), batch_size: int = 32
+        self,
+        pairs: Iterable[Pair | tuple[str, str]],
+        *,
+        search: Search = Beam(),
+        batch_size: int = 32,
+        tokenize: str = TOKENIZE,
     ) -> Evaluation:
         """BLEU, chrF and speed on pairs of a source and its reference.
 
@@ -169,15 +174,18 @@ class Translator:
             pairs: sources and references.
             search: `Beam`, `Greedy` or `Sample`.
             batch_size: sentences that run together.
+            tokenize: how BLEU finds words, as sacrebleu names it: "13a", "intl", "zh", "ja-mecab", "ko-mecab",
+                "char", "flores101", "flores200" or "none".
 
         Returns:
             The scores over all and by length, and the translations.
 
         Raises:
             DataError: no pairs.
+            ConfigError: a tokenizer that sacrebleu has not, or whose package or vocabulary is not here.
         """
-        lengths = {"longest": self.longest, "usual": self.usual}
-        return evaluate(self.module, self.tokenizer, pairs, search=search, **lengths, batch_size=batch_size)
+        how = {"longest": self.longest, "usual": self.usual, "batch_size": batch_size, "tokenize": tokenize}
+        return evaluate(self.module, self.tokenizer, pairs, search=search, **how)
 
     def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
         """Write it as a folder that `regard.load` reads.

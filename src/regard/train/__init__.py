@@ -34,9 +34,9 @@ def train(files: Files = (), **options: Any) -> Any:
 
     from regard.data.reader import as_files
     from regard.errors import ConfigError, nearest
+    from regard.tasks.load import load
     from regard.train import run
     from regard.train.options import TrainOptions
-    from regard.trained.load import load
 
     known = [field.name for field in fields(TrainOptions)]
     for name in options:

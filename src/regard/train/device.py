@@ -4,26 +4,18 @@ import os
 
 import torch
 
-from regard.errors import ConfigError
+from regard.checkpoints.device import device_of
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU where there is one.
+    """The device of a name; under torchrun, a GPU for each process.
 
     Raises:
         ConfigError: a device that is not there.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(name.split(":")[0])
-    if there is not None and not there():
-        raise ConfigError(f"device={name!r}: PyTorch sees none here; give cpu")
-    if name.startswith("cuda") and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device={name!r} is no device; give cpu, cuda, cuda:0 or mps") from error
+    device = device_of(name)
+    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
+        device = device_of(f"cuda:{os.environ['LOCAL_RANK']}")
     if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)  # where collectives of objects go
     return device
