@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from regard.cli import demo
 from regard.checkpoints import shipped as trained
+from regard.cli import demo
 from regard.train.options import TrainOptions
 from tests.checkpoints.made import translator
 from tests.cli.run import regard

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
-from regard.data.batches import epoch_batches
 from regard.data.files import read_lines
-from regard.data.prepare import prepare
 from regard.data.rows import read_pairs
-from regard.data.store import PairStore
+from regard.data.sampler import BatchSampler
+from regard.data.store import Column, RecordStore
 from regard.data.tokenizer import RESERVED, Tokenizer
 from regard.errors import CheckpointError, ConfigError, DataError
+from regard.tasks.text_pairs import prepare_pairs
 
 PAIRS = b"one\tuno\ntwo\tdue\n"
 OBJECT = b'{"source": "one", "target": "uno"}\n'
@@ -56,16 +56,16 @@ def preparing(content: bytes, **options: object) -> Callable[[], object]:
     """Prepare a file, in a folder where `other` is not made by `prepare`."""
     files = {"x.tsv": content, "other/thesis.tex": b"precious"}
     return among(
-        files, lambda folder: prepare([str(folder / "x.tsv")], folder / "data", **{"vocab_size": 300, **options})
+        files, lambda folder: prepare_pairs([str(folder / "x.tsv")], folder / "data", **{"vocab_size": 300, **options})
     )
 
 
 def into_another_folder(folder: Path) -> object:
-    return prepare([str(folder / "x.tsv")], folder / "other")
+    return prepare_pairs([str(folder / "x.tsv")], folder / "other")
 
 
 def into_a_file(folder: Path) -> object:
-    return prepare([str(folder / "x.tsv")], folder / "x.tsv" / "data")
+    return prepare_pairs([str(folder / "x.tsv")], folder / "x.tsv" / "data")
 
 
 def changed_meanwhile(folder: Path) -> object:
@@ -74,7 +74,7 @@ def changed_meanwhile(folder: Path) -> object:
     def touch(doing: str, rows: int) -> None:
         os.utime(path, ns=(1, 1))
 
-    return prepare([str(path)], folder / "data", vocab_size=300, progress=touch)
+    return prepare_pairs([str(path)], folder / "data", vocab_size=300, progress=touch)
 
 
 def closed_standard_input() -> object:
@@ -91,15 +91,15 @@ def stored(change: Callable[[Path], object]) -> Callable[[], object]:
     """Open a store after a change to its folder."""
 
     def run(folder: Path) -> object:
-        PairStore.write(folder / "train", [([1, 2], [3])])
+        RecordStore.write(folder / "train", {"ids": Column()}, [([1, 2],)])
         change(folder / "train")
-        return PairStore.open(folder / "train")
+        return RecordStore(folder / "train")
 
     return among({}, run)
 
 
-def batched(folder: Path) -> object:
-    return epoch_batches(PairStore.write(folder / "train", [([7] * 9, [8])]), tokens=9, seed=0, epoch=0)
+def oversized() -> object:
+    return BatchSampler(2, lambda rows: rows + 9, budget=9, seed=0).pool(0, 0)
 
 
 def no_columns(folder: Path) -> object:
@@ -294,7 +294,7 @@ PREPARED: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         ConfigError,
         "other is not empty, and holds no prepared.json: it is not replaced; name another folder",
     ),
-    ("store-none", among({}, lambda folder: PairStore.open(folder / "x")), DataError, "x holds no finished pairs ("),
+    ("store-none", among({}, lambda folder: RecordStore(folder / "x")), DataError, "x holds no finished records ("),
     (
         "store-format",
         stored(lambda folder: (folder / "store.json").write_text('{"format": 9, "rows": 1, "ids": 3}')),
@@ -313,7 +313,12 @@ PREPARED: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         DataError,
         "ids.i32 has 8 bytes; expected 12; prepare the data again",
     ),
-    ("batch-tokens", among({}, batched), ConfigError, "tokens=9 is less than the longest row, 10 tokens with its end"),
+    (
+        "batch-tokens",
+        oversized,
+        ConfigError,
+        "a row has 10 tokens with its end mark, and a batch 9; raise batch_tokens",
+    ),
 ]
 
 TOKENIZERS: list[tuple[str, Callable[[], object], type[Exception], str]] = [

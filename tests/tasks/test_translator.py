@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from regard.checkpoints import shipped as module
 from regard.decode.search import Greedy
 from regard.errors import CheckpointError
 from regard.lens.see import look
-from regard.checkpoints import shipped as module
 from regard.tasks.load import load
 from regard.tasks.translate import translate
 from tests.checkpoints.made import SENTENCES, tokenizer, translator

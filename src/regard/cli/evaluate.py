@@ -1,13 +1,13 @@
 """`regard evaluate`."""
 
+import inspect
 import itertools
 import json
-from typing import Any
 
 import click
 
 from regard.cli.command import FILE, Command, Flag, Suggested, Words
-from regard.cli.shared import COUNT, SENTENCES, model_flags, open_for, search_flags, search_of
+from regard.cli.shared import COUNT, SENTENCES, model_flags, open_for, search_flags, search_if_said
 
 TOKENIZERS = ("13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores101", "flores200", "none")
 
@@ -15,8 +15,9 @@ TOKENIZERS = ("13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores101", 
 def run(
     files: tuple[str, ...],
     parallel: tuple[str, str] | None,
-    source_field: str,
-    target_field: str,
+    fields: tuple[str, ...],
+    source_field: str | None,
+    target_field: str | None,
     format: str | None,
     delimiter: str | None,
     skip_bad_rows: bool,
@@ -25,51 +26,45 @@ def run(
     threads: int | None,
     device: str,
     batch_size: int,
-    tokenize: str,
+    tokenize: str | None,
     as_json: bool,
     **how: object,
 ) -> None:
-    """Translate the sources of pairs and compare with their targets: BLEU, chrF, by length, and speed."""
-    from regard.data.rows import columns_of, read_pairs
+    """Run a model on records with known answers, and measure how good its own are, and how fast."""
+    from regard.tasks.registry import task_class
 
     if bool(files) == bool(parallel):
-        raise click.UsageError("give files of pairs, or --parallel SOURCES TARGETS")
-    search = search_of(how)
-    fields = (source_field, target_field)
-    reader = read_pairs(
-        files, parallel=parallel or None, columns=columns_of(fields), fields=fields, format=format,
-        delimiter=delimiter, skip_bad_rows=skip_bad_rows,
-    )  # fmt: skip
-    pairs = list(itertools.islice(reader, first))
+        raise click.UsageError("give files of records, or --parallel SOURCES TARGETS")
+    given = {"search": search_if_said(how), "tokenize": tokenize}
+    runner = open_for("evaluate", model, threads, device)
+    known = inspect.signature(runner.evaluate).parameters
+    settings = {name: x for name, x in given.items() if x is not None}
+    for name in settings:
+        if name not in known:
+            raise click.UsageError(f"{name}: a {type(runner).__name__} has no such option; leave it out")
+    names = dict(field_of(field) for field in fields)
+    names |= {part: x for part, x in (("source", source_field), ("target", target_field)) if x is not None}
+    reader = task_class(runner.job).read(
+        files, parallel=parallel or None, fields=names, format=format, delimiter=delimiter, skip_bad_rows=skip_bad_rows
+    )
+    records = list(itertools.islice(reader, first))
     for file, note in reader.notes.items():
         click.echo(f"{file}: {note}", err=True)
-    translator = open_for("evaluate", model, threads, device)
-    found = translator.evaluate(pairs, search=search, batch_size=batch_size, tokenize=tokenize).to_plain()
-    found["search"] = repr(search)
-    found["skipped"] = dict(reader.skipped)
-    click.echo(json.dumps(found, indent=2) if as_json else _table(found))
+    evaluation = runner.evaluate(records, batch_size=batch_size, **settings)
+    skipped = dict(reader.skipped)
+    if as_json:
+        click.echo(json.dumps({**evaluation.to_plain(), "skipped": skipped}, indent=2, ensure_ascii=False))
+        return
+    lines = [evaluation.table(), *(f"skipped: {count:,} rows, {reason}" for reason, count in skipped.items())]
+    click.echo("\n".join(lines))
 
 
-def _table(found: dict[str, Any]) -> str:
-    rows = [("words of source", "pairs", "BLEU", "chrF")]
-    for bucket in found["buckets"]:
-        words = f"{bucket['shortest']}+" if bucket["longest"] is None else f"{bucket['shortest']}-{bucket['longest']}"
-        rows.append((words, f"{bucket['pairs']:,}", *_numbers(bucket["scores"])))
-    rows.append(("all", f"{found['pairs']:,}", *_numbers(found["scores"])))
-    lines = [f"{a:<16}{b:>8}{c:>8}{d:>8}" for a, b, c, d in rows]
-    lines += [
-        "",
-        f"{found['exact']:.1%} exactly as the reference; {found['unfinished']:,} cut off at the greatest length",
-        f"{found['pairs_per_second']:,.1f} pairs a second, {found['tokens_per_second']:,.0f} tokens a second",
-        f"{found['seconds']:,.1f} s with {found['search']}",
-        *(f"sacrebleu {name}: {signature}" for name, signature in found["signatures"].items()),
-    ]
-    lines += [f"skipped: {count:,} rows, {reason}" for reason, count in found["skipped"].items()]
-    return "\n".join(lines)
-
-
-def _numbers(scores: dict[str, float]) -> tuple[str, str]:
-    return f"{scores['bleu']:.1f}", f"{scores['chrf']:.1f}"
+def field_of(text: str) -> tuple[str, str]:
+    """The part of a record and the field that holds it, of "part=field"."""
+    part, equals, field = text.partition("=")
+    if not (part and equals and field):
+        raise click.UsageError(f"--field {text}: expected PART=FIELD, such as source=en")
+    return part, field
 
 
 command = Command(
@@ -78,24 +73,20 @@ command = Command(
     params=[
         Words(
             "files",
-            about="Pairs: TSV, CSV, JSONL, JSON, Parquet; .gz or .zst; - for standard input.",
+            about="Records: TSV, CSV, JSONL, JSON, Parquet; .gz or .zst; - for standard input.",
             nargs=-1,
             type=FILE,
             metavar="[FILE]...",
         ),
         Flag(["--parallel"], nargs=2, metavar="SOURCES TARGETS", help="Two files instead, a sentence a line."),
         Flag(
-            ["--source-field"],
-            default="source",
-            show_default=True,
-            help="Field of the source, or number of its column.",
+            ["--field", "fields"],
+            multiple=True,
+            metavar="PART=FIELD",
+            help="The field of a part of each record, or the number of its column, such as source=en.",
         ),
-        Flag(
-            ["--target-field"],
-            default="target",
-            show_default=True,
-            help="Field of the target, or number of its column.",
-        ),
+        Flag(["--source-field"], metavar="FIELD", help="The same as --field source=FIELD."),
+        Flag(["--target-field"], metavar="FIELD", help="The same as --field target=FIELD."),
         Flag(
             ["--format"],
             metavar="NAME",
@@ -111,9 +102,8 @@ command = Command(
             ["--tokenize"],
             type=Suggested(*TOKENIZERS),
             metavar="NAME",
-            default=TOKENIZERS[0],
-            show_default=True,
-            help=f"How BLEU finds words, by sacrebleu: {', '.join(TOKENIZERS[:-1])} or {TOKENIZERS[-1]}.",
+            help=f"How BLEU finds words, by sacrebleu: {', '.join(TOKENIZERS[:-1])} or {TOKENIZERS[-1]}.  "
+            f"[default: {TOKENIZERS[0]}]",
         ),
         Flag(["--json", "as_json"], is_flag=True, help="Print JSON instead of a table."),
     ],

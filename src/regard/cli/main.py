@@ -14,16 +14,14 @@ from typing import Any, NoReturn
 import click
 
 from regard.errors import RegardError, nearest
+from regard.tasks.registry import JOBS
 
-# regard.cli.<verb>.command, by what `regard --help` says of it.
+# Verbs and their lines in `regard --help`; each is `regard.cli.<verb>.command`. Those of jobs are in their registry.
 VERBS = {
     "demo": "See what regard does: translate, look, train a small model.",
-    "train": "Train a model on a file of pairs.",
-    "translate": "Translate texts, or standard input line by line.",
-    "fill": "Find the words that stand behind masks.",
-    "embed": "Turn texts into vectors.",
-    "complete": "Go on with texts, or with the lines of standard input.",
-    "evaluate": "Measure a model on a file of pairs.",
+    "train": "Train a model on your own records.",
+    **{verb: line for job in JOBS.values() for verb, line in job.verbs.items()},
+    "evaluate": "Measure a model on records with known answers.",
     "see": "Show what a model attends to.",
     "info": "Explain a run's folder.",
 }
@@ -113,7 +111,7 @@ def _said(error: BaseException) -> str:
 
 main = Verbs(
     name="regard",
-    help="Train translators, run them, and see what they attend to.",
+    help="Train attention models, run them, and see what they attend to.",
     epilog=EXAMPLES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )

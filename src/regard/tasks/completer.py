@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from regard.checkpoints import folder as folders
 from regard.decode.search import Greedy, Search
@@ -23,6 +23,8 @@ class Completer:
         tokenizer: of the model; None where there is none, and then only the module is of use.
         config: what else is known of it.
     """
+
+    job: ClassVar[str] = "complete"
 
     def __init__(self, module: LanguageModel, tokenizer: Any, config: Mapping[str, Any] | None = None) -> None:
         self.module, self.tokenizer, self.config = module, tokenizer, dict(config or {})
@@ -103,4 +105,4 @@ class Completer:
             ConfigError: an unknown dtype.
             CheckpointError: weights that cannot be written so.
         """
-        folders.save(folder, self.module, self.tokenizer, self.config, task="complete", dtype=dtype)
+        folders.save(folder, self.module, self.tokenizer, self.config, task=self.job, dtype=dtype)

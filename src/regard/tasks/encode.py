@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from torch import Tensor
 
@@ -16,8 +16,6 @@ from regard.tasks.embed import Embedded, embed
 from regard.tasks.fill import Filling, fill
 from regard.tasks.translate import check_texts
 
-TASK = "encode"
-
 
 @final
 class Encoder:
@@ -29,6 +27,8 @@ class Encoder:
         config: what else is known of it, such as config.json's fields under "published", and under "embedding" how
             texts become vectors: "pooling" and "longest".
     """
+
+    job: ClassVar[str] = "encode"
 
     def __init__(
         self, module: TextEncoder, tokenizer: PublishedTokenizer | None, config: Mapping[str, Any] | None = None
@@ -142,4 +142,4 @@ class Encoder:
             ConfigError: an unknown dtype.
             CheckpointError: weights that cannot be written so.
         """
-        folders.save(folder, self.module, self._tokenizer, self.config, task=TASK, dtype=dtype)
+        folders.save(folder, self.module, self._tokenizer, self.config, task=self.job, dtype=dtype)

@@ -77,6 +77,25 @@ class Evaluation(NamedTuple):
     tokens: int  # that were written, the end marks included
     translations: list[Translation]
     signatures: dict[str, str]  # of each score, by name: how sacrebleu computed it
+    search: str  # how targets were searched for
+
+    def table(self) -> str:
+        """The scores by length and over all, and the speed, as lines of text."""
+        rows = [("words of source", "pairs", "BLEU", "chrF")]
+        for bucket in self.buckets:
+            words = f"{bucket.shortest}+" if bucket.longest is None else f"{bucket.shortest}-{bucket.longest}"
+            rows.append((words, f"{bucket.pairs:,}", *(f"{x:.1f}" for x in bucket.scores)))
+        rows.append(("all", f"{self.pairs:,}", *(f"{x:.1f}" for x in self.scores)))
+        return "\n".join(
+            [
+                *(f"{a:<16}{b:>8}{c:>8}{d:>8}" for a, b, c, d in rows),
+                "",
+                f"{self.exact:.1%} exactly as the reference; {self.unfinished:,} cut off at the greatest length",
+                f"{self.pairs / self.seconds:,.1f} pairs a second, {self.tokens / self.seconds:,.0f} tokens a second",
+                f"{self.seconds:,.1f} s with {self.search}",
+                *(f"sacrebleu {name}: {signature}" for name, signature in self.signatures.items()),
+            ]
+        )
 
     def to_plain(self) -> dict[str, Any]:
         """The numbers as JSON's types; texts are left out."""
@@ -136,6 +155,7 @@ def evaluate(
         tokens=sum(len(ids) + 1 for candidate in best for ids in candidate.tokens),
         translations=translations,
         signatures=metrics.signatures(),
+        search=repr(search),
     )
 
 

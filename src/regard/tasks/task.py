@@ -13,6 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from regard.data.prepare import is_prepared_from
+from regard.data.reader import RecordReader, as_files
+from regard.data.record import Record
+from regard.data.rows import columns_of
 from regard.data.sampler import Rows
 from regard.errors import ConfigError, nearest
 
@@ -71,6 +75,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
+    runner: ClassVar[Any]  # class of what `regard.load` returns for a model of this job
     fields: ClassVar[Mapping[str, str]]  # the part of a record -> the field or column that holds it by default
     models: ClassVar[tuple[str, ...]]  # architectures for the job, the default first
     unit: ClassVar[str] = "tokens"  # what the loss is a mean over, and what speed counts
@@ -79,6 +84,51 @@ class Task(ABC):
 
     def __init__(self, options: JobOptions, start: Any = None) -> None:
         self.options, self.start = options, start
+        names = ("fields", "parallel", "format", "delimiter", "skip_bad_rows")
+        self.reader = self.read(options.files, **{name: getattr(options, name) for name in names})
+        self.valid_reader = None if options.valid is None else self.reader.for_files((options.valid,))
+
+    @classmethod
+    @abstractmethod
+    def convert(cls, record: Record) -> Any:
+        """A record of the job from the values of a row, by part; or a `BadRow` that says why there is none."""
+
+    @classmethod
+    def read(
+        cls,
+        files: Sequence[str],
+        *,
+        fields: Mapping[str, str] | None = None,
+        parallel: tuple[str, ...] | None = None,
+        format: str | None = None,
+        delimiter: str | None = None,
+        skip_bad_rows: bool = False,
+    ) -> RecordReader[Any]:
+        """A reader of the job's records.
+
+        Args:
+            files: as for `RecordReader`.
+            fields: the field or column of some parts of a record, where it is not the default.
+            parallel, format, delimiter, skip_bad_rows: as for `RecordReader`.
+
+        Raises:
+            ConfigError: a part that the job's records don't have; and as `RecordReader`.
+            DataError: as `RecordReader`.
+        """
+        for part in fields or ():
+            if part not in cls.fields:
+                raise ConfigError(f"fields: a record of {cls.name!r} has no {part!r}; {nearest(part, cls.fields)}")
+        names = {**cls.fields, **(fields or {})}
+        return RecordReader(
+            fields=names,
+            convert=cls.convert,
+            files=as_files(list(files)),
+            parallel=parallel,
+            columns=columns_of(tuple(names.values())),
+            format=format,
+            delimiter=delimiter,
+            skip_bad_rows=skip_bad_rows,
+        )
 
     @abstractmethod
     def prepare(self, folder: Path, progress: Progress) -> None:
@@ -92,9 +142,10 @@ class Task(ABC):
             DataError: records that cannot be used.
         """
 
-    @abstractmethod
     def is_prepared(self, folder: Path) -> bool:
         """Whether a folder holds rows of records with the content that the options name now."""
+        readers = [self.reader, *([] if self.valid_reader is None else [self.valid_reader])]
+        return is_prepared_from(folder, readers)
 
     @property
     def notes(self) -> list[str]:
@@ -162,18 +213,6 @@ class Task(ABC):
             module: the model, not wrapped.
             training: what config.json says of the run under "training".
         """
-
-    def field_names(self) -> dict[str, str]:
-        """The field or column of each part of a record: as the options say, else the default.
-
-        Raises:
-            ConfigError: a part that the job's records don't have.
-        """
-        given = dict(self.options.fields or {})
-        for part in given:
-            if part not in self.fields:
-                raise ConfigError(f"fields: a record of {self.name!r} has no {part!r}; {nearest(part, self.fields)}")
-        return {**self.fields, **given}
 
     def refuse(self, **given: Any) -> None:
         """Raise ConfigError for an option that this job does not have, unless it is None or empty."""

@@ -1,6 +1,5 @@
 """Text to text: training an encoder-decoder on pairs of texts, which several jobs share."""
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,9 +9,9 @@ import torch
 from torch import nn
 
 from regard.data.files import shown_name
-from regard.data.prepare import Prepared, is_prepared_from, prepare
-from regard.data.reader import RecordReader, as_files
-from regard.data.rows import Pair, columns_of
+from regard.data.prepare import Prepared, prepare
+from regard.data.record import BadRow, Record
+from regard.data.rows import Pair
 from regard.data.sampler import Rows
 from regard.data.store import RecordStore
 from regard.decode.generate import generate
@@ -32,7 +31,6 @@ class TextToText(Task):
     """A job that an encoder-decoder learns from pairs of texts."""
 
     models: ClassVar[tuple[str, ...]] = ("transformer", "rnn", "luong", "convs2s")
-    runner: ClassVar[Any]
     cuts_sources: ClassVar[bool] = False  # whether a source that is too long is cut, rather than its row left out
 
     def __init__(self, options: JobOptions, start: Any = None) -> None:
@@ -41,7 +39,6 @@ class TextToText(Task):
             raise ConfigError(
                 f"start: {type(start).__name__} of {options.start!r} is for another job; expected one to {self.name}"
             )
-        self.reader, self.valid_reader = self._readers()
         if start is None:
             self._config(Vocabulary(size=options.vocab_size))  # wrong names end here
         self.preparation = TextPairs(
@@ -52,13 +49,13 @@ class TextToText(Task):
         )
         self.data: Prepared[Pair]
 
+    @classmethod
+    def convert(cls, record: Record) -> Pair | BadRow:
+        return text_pair(record)
+
     def prepare(self, folder: Path, progress: Progress) -> None:
         valid, held_out = self.valid_reader, self.options.held_out
         self.data = prepare(self.reader, folder, self.preparation, valid=valid, held_out=held_out, progress=progress)
-
-    def is_prepared(self, folder: Path) -> bool:
-        readers = [self.reader, *([] if self.valid_reader is None else [self.valid_reader])]
-        return is_prepared_from(folder, readers)
 
     @property
     def notes(self) -> list[str]:
@@ -126,28 +123,8 @@ class TextToText(Task):
     def _store(self, split: str) -> RecordStore:
         return self.data.train if split == "train" else self.data.valid
 
-    @abstractmethod
-    def _readers(self) -> tuple[RecordReader[Pair], RecordReader[Pair] | None]:
-        """What reads the records to train on, and those to validate on, if they are in files of their own."""
-
     def _config(self, vocabulary: Vocabulary) -> Any:
         return model_config(self.options, self.models[0], vocabulary)
-
-
-def pair_reader(
-    options: JobOptions, fields: Mapping[str, str], files: Sequence[str], parallel: tuple[str, str] | None = None
-) -> RecordReader[Pair]:
-    """What reads pairs of texts whose two parts are called as `fields` says."""
-    return RecordReader(
-        fields=fields,
-        convert=text_pair,
-        files=as_files(list(files)),
-        parallel=parallel,
-        columns=columns_of(tuple(fields.values())),
-        format=options.format,
-        delimiter=options.delimiter,
-        skip_bad_rows=options.skip_bad_rows,
-    )
 
 
 def model_config(options: JobOptions, default: str, vocabulary: Vocabulary) -> Any:

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from regard.attention.check import is_integer
 from regard.checkpoints import folder as folders
 from regard.checkpoints.generation import Wish, wish
-from regard.data.reader import RecordReader
 from regard.data.rows import Pair
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from regard.data.tokenizer import Tokenizer
@@ -17,7 +16,7 @@ from regard.lens.alignment import Alignment
 from regard.lens.see import look
 from regard.models.seq2seq import Seq2Seq
 from regard.tasks.evaluate import TOKENIZE, Evaluation, evaluate
-from regard.tasks.text_to_text import TextToText, pair_reader
+from regard.tasks.text_to_text import TextToText
 from regard.tasks.translate import Translation, check_texts, translate
 
 MAX_TOKENS = 256  # what training leaves out beyond, unless it was told another number
@@ -32,6 +31,8 @@ class Translator:
         tokenizer: what it was trained with.
         config: what else is known of it, such as how it was trained under "training".
     """
+
+    job: ClassVar[str] = "translate"
 
     def __init__(self, module: Seq2Seq, tokenizer: Tokenizer, config: Mapping[str, Any] | None = None) -> None:
         self.module, self.tokenizer, self.config = module, tokenizer, dict(config or {})
@@ -198,18 +199,13 @@ class Translator:
             ConfigError: an unknown dtype.
             CheckpointError: weights that cannot be written so.
         """
-        folders.save(folder, self.module, self.tokenizer, self.config, task=Translate.name, dtype=dtype)
+        folders.save(folder, self.module, self.tokenizer, self.config, task=self.job, dtype=dtype)
 
 
 @final
 class Translate(TextToText):
     """Training a translator."""
 
-    name = "translate"
+    name = Translator.job
     fields = {"source": "source", "target": "target"}  # noqa: RUF012
     runner = Translator
-
-    def _readers(self) -> tuple[RecordReader[Pair], RecordReader[Pair] | None]:
-        options = self.options
-        reader = pair_reader(options, self.field_names(), options.files, options.parallel)
-        return reader, None if options.valid is None else reader.for_files((options.valid,))
