@@ -13,6 +13,7 @@ from regard.checkpoints.folder import read, save, weigh
 from regard.errors import CheckpointError
 from regard.models.registry import MODELS, build
 from regard.models.seq2seq import Vocabulary
+from regard.tasks.text_to_text import TextToText
 from tests.checkpoints.made import SENTENCES, tokenizer, transformer
 
 
@@ -36,7 +37,7 @@ def test_saved_and_read(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("name", TextToText.models)
 def test_every_model(name: str, tmp_path: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         module = build(MODELS[name][0](vocabulary=Vocabulary(size=tokenizer().size)))

@@ -303,15 +303,15 @@ PREPARED: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ),
     (
         "store-missing",
-        stored(lambda folder: (folder / "ids.i32").unlink()),
+        stored(lambda folder: (folder / "ids.data").unlink()),
         DataError,
-        "ids.i32 cannot be read (No such",
+        "ids.data cannot be read (No such",
     ),
     (
         "store-short",
-        stored(lambda folder: (folder / "ids.i32").write_bytes(bytes(8))),
+        stored(lambda folder: (folder / "ids.data").write_bytes(bytes(4))),
         DataError,
-        "ids.i32 has 8 bytes; expected 12; prepare the data again",
+        "ids.data has 4 bytes; expected 8; prepare the data again",
     ),
     (
         "batch-tokens",

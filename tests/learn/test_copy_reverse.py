@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from regard.models.registry import MODELS, build, config_from_plain
+from regard.models.registry import build, config_from_plain
+from regard.tasks.text_to_text import TextToText
 from tests.learn.strings import LONGEST, N, aligned, exact, train
 
 SECONDS = 60  # of CPU time
@@ -35,7 +36,7 @@ MADE: dict[str, tuple[str, dict[str, Any], float]] = {
 
 
 def test_every_architecture_is_here() -> None:
-    assert set(MADE) == set(MODELS)
+    assert set(MADE) == set(TextToText.models)
 
 
 @pytest.mark.slow

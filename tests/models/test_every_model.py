@@ -9,8 +9,9 @@ from torch import Tensor
 
 import regard as rg
 from regard.layers.attention_config import AttentionConfig
-from regard.models.registry import MODELS, build, config_from_plain
+from regard.models.registry import build, config_from_plain
 from regard.models.seq2seq import Seq2Seq
+from regard.tasks.text_to_text import TextToText
 from tests.models.inputs import lengths_of
 
 N = 19
@@ -59,7 +60,7 @@ def stepped(model: Seq2Seq, source: Tensor, target: Tensor) -> Tensor:
 
 
 def test_every_architecture_is_here() -> None:
-    assert {name for name, _ in VARIANTS.values()} == set(MODELS)
+    assert {name for name, _ in VARIANTS.values()} == set(TextToText.models)
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])

@@ -10,6 +10,7 @@ from regard.errors import ConfigError
 from regard.layers.attention_config import AttentionConfig
 from regard.models.registry import MODELS, build, config_from_plain, config_to_plain, name_of
 from regard.models.seq2seq import Seq2Seq, Vocabulary
+from regard.tasks.text_to_text import TextToText
 
 VOCABULARY = Vocabulary(size=23, pad=3, bos=4, eos=5)
 OTHERS: dict[str, dict[str, Any]] = {
@@ -23,7 +24,7 @@ ATTENTION = AttentionConfig(
 )
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TextToText.models)
 @pytest.mark.parametrize("attention", [AttentionConfig(), ATTENTION], ids=["plain", "other"])
 def test_a_configuration_comes_back(name: str, attention: AttentionConfig) -> None:
     config = MODELS[name][0](vocabulary=VOCABULARY, attention=attention, **OTHERS[name])
@@ -34,7 +35,7 @@ def test_a_configuration_comes_back(name: str, attention: AttentionConfig) -> No
     assert plain["vocabulary"] == {"size": 23, "pad": 3, "bos": 4, "eos": 5}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TextToText.models)
 def test_a_name_leads_to_its_model_and_back(name: str) -> None:
     config = config_from_plain(name, {"vocabulary": VOCABULARY, **OTHERS[name]})
     model = build(config)
@@ -44,12 +45,12 @@ def test_a_name_leads_to_its_model_and_back(name: str) -> None:
     assert (model.config, model.vocabulary) == (config, VOCABULARY)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TextToText.models)
 def test_fields_left_out_have_their_defaults(name: str) -> None:
     assert config_from_plain(name, {"vocabulary": {"size": 23}}) == MODELS[name][0](vocabulary=Vocabulary(size=23))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", TextToText.models)
 def test_an_unknown_setting_names_the_nearest(name: str) -> None:
     with pytest.raises(ConfigError, match="'dropuot'; did you mean 'dropout'"):
         config_from_plain(name, {"vocabulary": {"size": 23}, "dropuot": 0.1})

@@ -1,13 +1,12 @@
 """`regard evaluate`."""
 
-import inspect
 import itertools
 import json
 
 import click
 
 from regard.cli.command import FILE, Command, Flag, Suggested, Words
-from regard.cli.shared import COUNT, SENTENCES, model_flags, open_for, search_flags, search_if_said
+from regard.cli.shared import COUNT, SENTENCES, accepted, model_flags, open_for, search_flags, search_if_said
 
 TOKENIZERS = ("13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores101", "flores200", "none")
 
@@ -37,11 +36,7 @@ def run(
         raise click.UsageError("give files of records, or --parallel SOURCES TARGETS")
     given = {"search": search_if_said(how), "tokenize": tokenize}
     runner = open_for("evaluate", model, threads, device)
-    known = inspect.signature(runner.evaluate).parameters
-    settings = {name: x for name, x in given.items() if x is not None}
-    for name in settings:
-        if name not in known:
-            raise click.UsageError(f"{name}: a {type(runner).__name__} has no such option; leave it out")
+    settings = accepted(runner, "evaluate", {name: x for name, x in given.items() if x is not None})
     names = dict(field_of(field) for field in fields)
     names |= {part: x for part, x in (("source", source_field), ("target", target_field)) if x is not None}
     reader = task_class(runner.job).read(

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from regard.cli.command import FILE, Command, Count, Flag, Suggested, Words
-from regard.cli.shared import model_flags, open_for, search_flags, search_of
+from regard.cli.shared import accepted, model_flags, open_for, search_flags, search_if_said
 from regard.cli.texts import refuse_file
 
 
@@ -24,24 +24,18 @@ def run(
     device: str,
     **how: object,
 ) -> None:
-    """Show what each word of a translation, or of a text, attends to: in the terminal, as pictures, as a page."""
+    """Show what each word that a model reads or writes attends to: in the terminal, as pictures, as a page."""
     for suffix, file in ((".png", png), (".svg", svg)):
         if file is not None and Path(file).suffix.lower() != suffix:
             raise click.UsageError(f"--{suffix[1:]} {file}: the name must end in {suffix}")
     name = shlex.quote(text)
     refuse_file(text, f'regard see "$(cat {name})"', f"regard see {shlex.quote(' ' + text)}")
-    search = search_of(how)
+    search = search_if_said(how)
     opened = open_for("see", model, threads, device)
     from regard.lens import page, picture, terminal
-    from regard.tasks.completer import Completer
-    from regard.tasks.encode import Encoder
 
-    if isinstance(opened, Completer | Encoder):
-        if target is not None:
-            raise click.UsageError("--target needs a model that translates; this one reads one text")
-        alignment = opened.see(text)
-    else:
-        alignment = opened.see(text, target, search=search)
+    settings = {name: x for name, x in (("target", target), ("search", search)) if x is not None}
+    alignment = opened.see(text, **accepted(opened, "see", settings))
     heat_map = alignment.map(kind or alignment.kinds[0], layer=layer, head=head)
     written = " ".join(alignment.target[:-1])
     click.echo(f"{written}\n\n{terminal.draw(heat_map)}" if written else terminal.draw(heat_map))

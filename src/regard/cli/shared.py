@@ -1,5 +1,6 @@
 """Options and inputs that several verbs have."""
 
+import inspect
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
@@ -125,6 +126,15 @@ def open_for(job: str, model: str | None, threads: int | None, device: str) -> A
             "folder or the hub's name of one that can: --model"
         )
     return opened
+
+
+def accepted(runner: Any, method: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, all of which a runner's method takes; UsageError names one that it does not."""
+    known = inspect.signature(getattr(runner, method)).parameters
+    for name in settings:
+        if name not in known:
+            raise click.UsageError(f"{name}: a {type(runner).__name__} has no such option for {method}; leave it out")
+    return settings
 
 
 def read_texts() -> Iterator[str]:

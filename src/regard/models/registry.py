@@ -16,23 +16,37 @@ from regard.models.gpt import GPT, GPTConfig
 from regard.models.llama import Llama, LlamaConfig
 from regard.models.luong import Luong, LuongConfig
 from regard.models.rnn import RNN, RNNConfig
-from regard.models.seq2seq import Seq2Seq, Vocabulary
+from regard.models.seq2seq import Vocabulary
 from regard.models.t5 import T5, T5Config
 from regard.models.transformer import Transformer, TransformerConfig
 
-MODELS: dict[str, tuple[type, type[Seq2Seq]]] = {
+MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "transformer": (TransformerConfig, Transformer),
     "rnn": (RNNConfig, RNN),
     "luong": (LuongConfig, Luong),
     "convs2s": (ConvS2SConfig, ConvS2S),
-}
-# Those that read and write published checkpoints, besides the Transformer.
-PUBLISHED: dict[str, tuple[type, type[nn.Module]]] = {
     "bert": (BertConfig, Bert),
     "gpt": (GPTConfig, GPT),
     "llama": (LlamaConfig, Llama),
     "t5": (T5Config, T5),
 }
+NAME = "name"  # key of a model's name, in the plain data of one that a configuration holds
+
+
+def register_model(name: str, config: type, module: type[nn.Module]) -> None:
+    """Make a model known by name, so that folders of it can be saved and loaded.
+
+    Args:
+        name: of the model; it must be free.
+        config: its configuration, a frozen dataclass with `vocabulary` or `vocab_size`.
+        module: its module, which is built from the configuration alone.
+
+    Raises:
+        ConfigError: a name that another model has.
+    """
+    if MODELS.get(name, (config, module)) != (config, module):
+        raise ConfigError(f"the model {name!r} is there already; give yours another name")
+    MODELS[name] = (config, module)
 
 
 def config_from_plain(name: str, plain: Mapping[str, Any]) -> Any:
@@ -41,7 +55,7 @@ def config_from_plain(name: str, plain: Mapping[str, Any]) -> Any:
     Args:
         name: of the model.
         plain: its fields; what is left out has its default. "vocabulary", "attention" and "rotary_scaling" may be
-            dictionaries.
+            dictionaries, and so may another model's configuration, with its name under "name".
 
     Returns:
         The model's configuration.
@@ -61,7 +75,7 @@ def config_from_plain(name: str, plain: Mapping[str, Any]) -> Any:
         given["attention"] = AttentionConfig.from_plain(_mapping("attention", given["attention"]))
     if given.get("rotary_scaling") is not None and not isinstance(given["rotary_scaling"], RotaryScaling):
         given["rotary_scaling"] = RotaryScaling.from_plain(_mapping("rotary_scaling", given["rotary_scaling"]))
-    return _filled(name, made, {field: tuple(x) if isinstance(x, list) else x for field, x in given.items()})
+    return _filled(name, made, {field: _value(x) for field, x in given.items()})
 
 
 def config_to_plain(config: Any) -> dict[str, Any]:
@@ -92,7 +106,7 @@ def build(config: Any) -> Any:
     Raises:
         ConfigError: what is not the configuration of a model, or sizes that don't go together.
     """
-    return {**MODELS, **PUBLISHED}[name_of(config)][1](config)
+    return MODELS[name_of(config)][1](config)
 
 
 def vocabulary_size(config: Any) -> int:
@@ -116,28 +130,37 @@ def name_of(config: Any) -> str:
         config: of a model.
 
     Returns:
-        A key of `MODELS` or `PUBLISHED`.
+        A key of `MODELS`.
 
     Raises:
         ConfigError: what is not the configuration of a model.
     """
-    for name, (made, _) in {**MODELS, **PUBLISHED}.items():
+    for name, (made, _) in MODELS.items():
         if type(config) is made:
             return name
-    known = ", ".join(made.__name__ for made, _ in {**MODELS, **PUBLISHED}.values())
+    known = ", ".join(made.__name__ for made, _ in MODELS.values())
     raise ConfigError(f"{show(config)} is not the configuration of a model; known: {known}")
 
 
 def _entry(name: str) -> tuple[type, type[nn.Module]]:
-    if name not in list(known := {**MODELS, **PUBLISHED}):
-        raise ConfigError(f"unknown model {name!r}; {nearest(name, known)}")
-    return known[name]
+    if name not in list(MODELS):
+        raise ConfigError(f"unknown model {name!r}; {nearest(name, MODELS)}")
+    return MODELS[name]
 
 
 def _plain(x: Any) -> Any:
     if isinstance(x, AttentionConfig | Vocabulary | RotaryScaling):
         return x.to_plain()
+    if dataclasses.is_dataclass(x):  # the configuration of another model
+        return {NAME: name_of(x), **config_to_plain(x)}
     return list(x) if isinstance(x, tuple) else x
+
+
+def _value(x: Any) -> Any:
+    """A field's value from plain data: a tuple of a list, the configuration of another model of a dictionary."""
+    if isinstance(x, Mapping) and isinstance(x.get(NAME), str):
+        return config_from_plain(x[NAME], {field: y for field, y in x.items() if field != NAME})
+    return tuple(x) if isinstance(x, list) else x
 
 
 def _mapping(name: str, plain: object) -> Mapping[str, Any]:
