@@ -11,6 +11,7 @@ from typing import TypeVar, final
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
 
@@ -60,8 +61,12 @@ def joined(device: torch.device) -> Iterator[Group]:
     if size == 1:
         yield Group()
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, rank, size = next(rendezvous("env://"))
+    # A restarted process must not read the addresses of processes that have died.
+    store = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
-        yield Group(int(os.environ["RANK"]), size)
+        yield Group(rank, size)
     finally:
         distributed.destroy_process_group()

@@ -164,7 +164,6 @@ def wrap(module: nn.Module, device: torch.device) -> DistributedDataParallel:
     return DistributedDataParallel(
         module,
         device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,
         gradient_as_bucket_view=True,
     )
 
