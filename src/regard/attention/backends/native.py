@@ -88,10 +88,14 @@ class Native:
         return _eager(call)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # a compiler would look into the import
 def _missing() -> str | None:
     """Why the kernels are not there; None if they are."""
     return kernels.missing()
+
+
+# What torch.compiler.assume_constant_result does, which imports the whole compiler (1.8 s) to do it. Without the mark a
+# compiler would look into the import of the kernels.
+vars(_missing)["_dynamo_marked_constant"] = True
 
 
 def _eager(call: Call) -> tuple[Tensor, Seen | None]:
