@@ -12,6 +12,7 @@ from regard.attention.intervals import Bools, Intervals, Ints
 from regard.attention.pattern import Pattern
 from regard.attention.schedule import Blocks, Reach
 from regard.attention.value import holds, value
+from regard.attention.watched import array
 from regard.errors import ConfigError, ShapeError
 
 
@@ -70,7 +71,7 @@ class BlockSparse(Pattern):
         return (seen_HBLS & covered[..., None]).transpose(0, 1)
 
     def reach(self, blocks: Blocks) -> Reach:
-        layout = self.layout.cpu().numpy().reshape(-1, *self.layout.shape[-2:])
+        layout = array(self.layout).reshape(-1, *self.layout.shape[-2:])
         edges = np.arange(layout.shape[2] + 1, dtype=np.int64) * self.block_size
         first, last = (np.clip(x // self.block_size, 0, layout.shape[1] - 1) for x in (blocks.first, blocks.last))
         some = _any_between(np.asarray(layout.any(0)), first, last)

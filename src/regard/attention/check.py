@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regard.attention.watched import recorded
+from regard.attention.watched import opaque
 from regard.errors import ConfigError, ShapeError
 
 INTEGERS = (int, np.integer, torch.SymInt)
@@ -56,10 +56,10 @@ def is_number(x: object) -> TypeGuard[float]:
 
 
 def smallest(x: float | Tensor) -> float:
-    """The least entry, where reading it is free: infinity for a tensor on a device, or in what is recorded."""
+    """The least entry, where reading it is free: infinity for a tensor on a device, recorded, or under torch.vmap."""
     if not isinstance(x, Tensor):
         return x
-    known = not recorded() and x.device.type == "cpu" and x.numel() > 0
+    known = not opaque() and x.device.type == "cpu" and x.numel() > 0
     return float(x.detach().min()) if known else math.inf
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from regard.attention.call import Call
 from regard.attention.literal import from_text, to_text
 from regard.attention.summary import Seen, Summary
-from regard.attention.tile_sum import pull
+from regard.attention.tile_sum import alias, pull
 from regard.attention.tiled import compute
 
 EAGER: dict[
@@ -168,9 +168,10 @@ def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     live = [i for i, g in enumerate(gradients) if g is not None]
     incoming = [g for g in gradients if g is not None]
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # the gradient is to be differentiated itself
-        call = _call(tensors, plain)
+        aliases = [alias(x) for x in tensors]
+        call = _call(aliases, plain)
         results = _listed(call, *compute(call))
-        pulled = pull([results[i] for i in live], [tensors[i] for i in ctx.wanted], incoming, again=True)
+        pulled = pull([results[i] for i in live], [aliases[i] for i in ctx.wanted], incoming, again=True)
         found = [torch.zeros_like(tensors[i]) if g is None else g for i, g in zip(ctx.wanted, pulled, strict=True)]
     else:
         found = attend_backward(incoming, live, ctx.wanted, list(tensors), *plain)

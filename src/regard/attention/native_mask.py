@@ -14,6 +14,7 @@ from regard.attention.call import Call
 from regard.attention.pattern import And, Causal, Dilated, Full, Pattern, SlidingWindow, positions
 from regard.attention.sequence_pattern import Documents, KeyLengths
 from regard.attention.value import holds_tensors, restrict
+from regard.attention.watched import array
 
 SIDE = 64  # rows and columns of a tile of the kernels
 EMPTY, FULL = -1, -2
@@ -153,7 +154,7 @@ def _tiles(
             columns = slice(first * SIDE, min(last * SIDE, num_keys))
             seen = restrict(pattern, rows, columns).visible(query_BL[:, rows], key_S[columns])
             shape = (*seen.shape[:2], rows.stop - rows.start, columns.stop - columns.start)
-            found.append((block, first, last, seen.expand(shape).numpy()))
+            found.append((block, first, last, array(seen.expand(shape))))
     shape = np.broadcast_shapes((1, 1), *(x.shape[:2] for *_, x in found))
     tiles = np.broadcast_to(base, (*shape, *base.shape)).copy()
     words, count = list[npt.NDArray[Any]](), 0

@@ -9,10 +9,11 @@ from torch import Tensor
 from regard import kernels
 from regard.attention.backends.chunked import Chunked
 from regard.attention.backends.native import Native
-from regard.attention.backends.protocol import Backend
+from regard.attention.backends.protocol import Backend, transform_refusals
 from regard.attention.backends.reference import Reference
 from regard.attention.backends.sdpa import SDPA, needs_mask
 from regard.attention.call import Call
+from regard.attention.watched import transforms
 from regard.errors import ConfigError, UnsupportedError, nearest
 
 BACKENDS: dict[str, Backend] = {b.name: b for b in (Native(), SDPA(), Chunked(), Reference())}
@@ -104,15 +105,19 @@ def make_plan(call: Call, backend: str) -> Plan:
     chosen = choose(call, backend).name
     refusals = {name: tuple(b.refusals(call)) for name, b in BACKENDS.items()}
     why = "another was asked for" if backend != "auto" else f"{chosen} is expected to be faster"
+    if backend == "auto" and transforms():
+        why = f"a transform of torch.func is active, and {chosen} is made of plain operations"
     passed_over = {name: why for name, reasons in refusals.items() if not reasons and name != chosen}
     return Plan(call, chosen, {n: r for n, r in refusals.items() if r}, passed_over)
 
 
 def _preferred(call: Call) -> str:
     """The fastest backend that computes the call, by L, S, E, dtype, device and the values; never by batch size."""
+    pairs = call.query.shape[2] * call.key.shape[2]
+    if transform_refusals() or (transforms() and pairs <= MASKED):
+        return "reference"  # plain operations, which torch.func transforms any number of times
     if not BACKENDS["native"].refusals(call):
         return "native"
-    pairs = call.query.shape[2] * call.key.shape[2]
     if not BACKENDS["sdpa"].refusals(call) and (pairs <= MASKED or not needs_mask(call)):
         return "sdpa"
     return "reference" if pairs * call.spec.score.width(call.query.shape[3]) <= SMALL else "chunked"

@@ -12,6 +12,7 @@ from regard.attention.intervals import FAR, Intervals
 from regard.attention.pattern import Pattern
 from regard.attention.schedule import Blocks, Reach
 from regard.attention.value import holds, value
+from regard.attention.watched import array
 from regard.errors import ConfigError, ShapeError
 
 
@@ -116,7 +117,7 @@ class Documents(Pattern):
 
     def reach(self, blocks: Blocks) -> Reach:
         least_Bb, most_Bb = _by_block(self.query_ids, blocks)
-        keys_BS, cells = _numpy(self.key_ids), blocks.cells()[:-1]
+        keys_BS, cells = array(self.key_ids), blocks.cells()[:-1]
         least_Bc, most_Bc = (f.reduceat(keys_BS, cells, axis=1) for f in (np.minimum, np.maximum))
         overlap = (least_Bb[:, :, None] <= most_Bc[:, None]) & (least_Bc[:, None] <= most_Bb[:, :, None])
         single = (least_Bb == most_Bb)[:, :, None] & (least_Bc == most_Bc)[:, None]
@@ -170,7 +171,7 @@ class Mask(Pattern):
         return self.tensor.reshape((1,) * (4 - self.tensor.dim()) + tuple(self.tensor.shape))
 
     def reach(self, blocks: Blocks) -> Reach:
-        mask = _numpy(self.tensor)
+        mask = array(self.tensor)
         mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
         grids: list[npt.NDArray[np.bool_]] = []
         for over in (np.logical_or, np.logical_and):
@@ -241,16 +242,11 @@ class Around(Pattern):
 
 def _by_block(tensor: Tensor, blocks: Blocks) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """The least and the greatest entry among each block's rows of (..., L or 1): two of (rest, blocks)."""
-    rows = _numpy(tensor).reshape(-1, tensor.shape[-1])
+    rows = array(tensor).reshape(-1, tensor.shape[-1])
     if rows.shape[1] == 1:
         spread = np.repeat(rows, len(blocks), axis=1)
         return spread, spread
     return np.minimum.reduceat(rows, blocks.edges[:-1], axis=1), np.maximum.reduceat(rows, blocks.edges[:-1], axis=1)
-
-
-def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any] = tensor.cpu().numpy()
-    return array
 
 
 def _check_integers(owner: str, name: str, tensor: Tensor, expected: str, dims: int) -> None:

@@ -160,7 +160,7 @@ class Merger:
         rows = (batch, heads, num_queries)
         self.top_k = summary.top_k
         self.top_weights = like.new_zeros(*rows, self.top_k)
-        self.top_keys = torch.full((*rows, self.top_k), -1, dtype=torch.int64, device=like.device)
+        self.top_keys = like.new_full((*rows, self.top_k), -1, dtype=torch.int64)
         # mass, mean and sum of squared deviations of the key position so far (Chan et al. 1983, "Algorithms for
         # computing the sample variance", equations 1.5): no difference of large squares
         self.mass, self.mean, self.spread = (like.new_zeros(rows) for _ in range(3))

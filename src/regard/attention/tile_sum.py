@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 
 from regard.attention.tiling import Tile
 from regard.attention.value import axis
+from regard.attention.watched import vmapped
 
 
 class Output(NamedTuple):
@@ -48,11 +49,23 @@ def tile_sum(
     Returns:
         The sums, one for each output.
     """
-    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs) and not any_dual(inputs):
+    graded = any_grad(inputs)
+    if vmapped() or (graded and not any_dual(inputs) and not any_batched(inputs)):
         sums: tuple[Tensor, ...] = _TileSum.apply(function, tiles, axes, outputs, *inputs)  # type: ignore[no-untyped-call]
         return sums
-    with torch.no_grad():  # forward-mode tangents pass through the loop by themselves
+    # Forward-mode tangents and batched gradients pass through the loop by themselves, and so do gradients of them.
+    with torch.set_grad_enabled(graded):
         return _loop(function, tiles, inputs, axes, outputs)
+
+
+def any_grad(tensors: Sequence[Tensor]) -> bool:
+    """Whether a result of the tensors has a gradient."""
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def any_batched(tensors: Sequence[Tensor]) -> bool:
+    """Whether any of the tensors stands for many, as gradients do in `torch.autograd.grad(is_grads_batched=True)`."""
+    return any(torch._C._functorch.is_legacy_batchedtensor(x) for x in tensors)
 
 
 def any_dual(tensors: Sequence[Tensor]) -> bool:
@@ -95,17 +108,43 @@ def _loop(
     axes: Sequence[str],
     outputs: Sequence[Output],
 ) -> tuple[Tensor, ...]:
-    device = inputs[0].device
-    sums = tuple(torch.zeros(o.shape, dtype=o.dtype, device=device) for o in outputs)
+    like, batched = inputs[0], any_batched(inputs)
+    sums = [torch.zeros(o.shape, dtype=o.dtype, device=like.device) for o in outputs]
     for tile in tiles:
         parts = function(tile, *(part(x, a, tile) for x, a in zip(inputs, axes, strict=True)))
-        for total, output, x in zip(sums, outputs, parts, strict=True):
-            if x is not None:
-                _add_part(total, output.axes, tile, x)
-    return sums
+        for i, (output, x) in enumerate(zip(outputs, parts, strict=True)):
+            if x is None:
+                continue
+            if batched:  # only a sum that has the examples itself can be added to in place
+                sums[i] = sums[i] + x.new_zeros(())
+            _add_part(sums[i], output.axes, tile, x)
+    return tuple(sums)
+
+
+def one_by_one(function: Any, info: Any, in_dims: tuple[Any, ...], arguments: Sequence[Any]) -> tuple[Any, ...]:
+    """The rule by which torch.vmap takes an autograd function that returns tensors: each example by itself.
+
+    Args:
+        function: the class.
+        info: PyTorch's; `batch_size` is the number of examples.
+        in_dims: the dimension of the examples in each argument; no int where it has none.
+        arguments: of the function.
+
+    Returns:
+        The tensors with the examples stacked in dimension 0, and these dimensions.
+    """
+    pairs = list(zip(arguments, in_dims, strict=True))
+    examples = [
+        function.apply(*(x.select(dim, i) if isinstance(dim, int) else x for x, dim in pairs))
+        for i in range(info.batch_size)
+    ]
+    stacked = tuple(torch.stack(tensors) for tensors in zip(*examples, strict=True))
+    return stacked, (0,) * len(stacked)
 
 
 class _TileSum(torch.autograd.Function):
+    """The sum with a gradient. Under torch.vmap, only gradients are such sums: forward, backends refuse it."""
+
     @staticmethod
     def forward(
         function: TileFunction, tiles: Sequence[Tile], axes: Sequence[str], outputs: Sequence[Output], *inputs: Tensor
@@ -129,6 +168,10 @@ class _TileSum(torch.autograd.Function):
             [*ctx.axes, *(ctx.outputs[i].axes for i in live)], wanted,
         )  # fmt: skip
         return (None, None, None, None, *grads[: len(inputs)])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, ...]:
+        return one_by_one(_TileSum, info, in_dims, arguments)
 
 
 def gradient_sum(
@@ -156,7 +199,14 @@ def pull(
 def differentiable(parts: Sequence[Tensor], wanted: Sequence[int], again: bool) -> list[Tensor]:
     """The parts, those wanted made the start of a graph, unless `again` and they already belong to an outer one."""
     # Outside a graph everything is detached: a view that was taken without gradients still says requires_grad.
-    return [x if again and x.requires_grad else x.detach().requires_grad_(i in wanted) for i, x in enumerate(parts)]
+    return [
+        alias(x) if again and x.requires_grad else x.detach().requires_grad_(i in wanted) for i, x in enumerate(parts)
+    ]
+
+
+def alias(x: Tensor) -> Tensor:
+    """The tensor as another node of the graph: one that is given as key and value has a gradient as each of them."""
+    return x.view_as(x)
 
 
 def _pullback(function: TileFunction, count: int, wanted: Sequence[int], live: Sequence[int]) -> TileFunction:

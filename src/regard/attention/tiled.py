@@ -20,9 +20,21 @@ from regard.attention.formula import masked_scores, mix, shield, with_prior
 from regard.attention.normalizer import Sigmoid, Softmax, Statistic, finite, sink_of
 from regard.attention.spec import AttentionSpec
 from regard.attention.summary import Frame, Merger, Seen, Summary, collect, contributions, sum_axes, sum_shapes
-from regard.attention.tile_sum import Output, any_dual, differentiable, gradient_sum, part, pull, tile_sum
+from regard.attention.tile_sum import (
+    Output,
+    any_batched,
+    any_dual,
+    any_grad,
+    differentiable,
+    gradient_sum,
+    one_by_one,
+    part,
+    pull,
+    tile_sum,
+)
 from regard.attention.tiling import Tile, cut
 from regard.attention.value import per_head, rebuild
+from regard.attention.watched import vmapped
 
 
 def compute(call: Call, core: "Core | None" = None, summaries: "Summaries | None" = None) -> tuple[Tensor, Seen | None]:
@@ -123,10 +135,11 @@ class _Work:
 
     def softmax(self) -> tuple[Tensor, Statistic]:
         """The output before it is cast, and the statistic of each row."""
-        if torch.is_grad_enabled() and any(x.requires_grad for x in self.inputs) and not any_dual(self.inputs):
+        graded = any_grad(self.inputs)
+        if vmapped() or (graded and not any_dual(self.inputs) and not any_batched(self.inputs)):
             output, shift, level = _OnlineSoftmax.apply(self, *self.inputs)  # type: ignore[no-untyped-call]
         else:
-            with torch.no_grad():
+            with torch.set_grad_enabled(graded):  # see `tile_sum`
                 output, shift, level = self.online(self.inputs)
         return output, Statistic(shift, level)
 
@@ -186,7 +199,7 @@ class _Work:
         batch, heads, num_queries = self.rows
         num_keys = self.call.key.shape[2]
         merger = Merger(summary, batch, heads, num_queries, row.shift) if summary.merged else None
-        count = len(self.inputs)
+        pending, count = merger, len(self.inputs)
 
         def add(tile: Tile, *parts: Tensor) -> Sequence[Tensor]:
             view = self.view(tile, *parts[:count])
@@ -199,8 +212,8 @@ class _Work:
                 piece = weights.narrow(-1, done, run.stop - run.start)
                 done += run.stop - run.start
                 sums.append(contributions(summary, piece, frame))
-                if merger is not None and not torch.is_grad_enabled():  # not while a gradient recomputes the tile
-                    merger.add(piece, frame)
+                if pending is not None:
+                    pending.add(piece, frame)
             joined = zip(*sums, strict=True)
             return tuple(
                 torch.cat(parts, -1) if "S" in axes else sum(parts[1:], parts[0])
@@ -214,6 +227,7 @@ class _Work:
         if outputs or merger is not None:
             given, given_axes = [*self.inputs, *row], [*self.axes, "BHLi", "BHLi"]
             sums = tile_sum(add, self.tiles, given, given_axes, outputs)
+        pending = None  # a gradient computes the tiles again
         log_sum_exp = (row.shift + row.level).squeeze(-1) if summary.log_sum_exp else None
         return collect(summary, sums, merger, log_sum_exp)
 
@@ -245,6 +259,10 @@ class _OnlineSoftmax(torch.autograd.Function):
             wanted,
         )
         return (None, *grads[: len(inputs)])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, ...]:
+        return one_by_one(_OnlineSoftmax, info, in_dims, arguments)
 
 
 def _softmax_pullback(work: _Work, wanted: Sequence[int]) -> Any:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from regard.attention.check import is_number, show
+from regard.attention.watched import transforms
 from regard.errors import ConfigError
 
 LEVELS = 1 << 16  # of a probability
@@ -45,7 +46,7 @@ class Dropout(nn.Module):
         """
         if not self.training or self.p == 0:
             return x
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
+        if x.device.type != "cpu" or torch.compiler.is_compiling() or transforms():
             return functional.dropout(x, self.p, training=True)
         dropped = min(round(self.p * LEVELS), LEVELS - 1)
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.attention.check import check_integer, is_number, show
+from regard.attention.watched import opaque
 from regard.errors import ConfigError, ShapeError
 from regard.layers.rotary_scaling import RotaryScaling
 
@@ -219,7 +220,7 @@ class LearnedPositions(nn.Module):
         num_positions, embed_dim = self.weight.shape
         positions_BL = _positions("LearnedPositions", x, embed_dim, start)
         if isinstance(start, Tensor):
-            known = start.device.type == "cpu" and not torch.compiler.is_compiling()
+            known = start.device.type == "cpu" and not opaque()
             first, last = (int(start.min()), int(start.max())) if known else (0, 0)
         else:
             first = last = start

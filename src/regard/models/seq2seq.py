@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from regard.attention.pattern import Full, Pattern
 from regard.attention.sequence_pattern import KeyLengths
+from regard.attention.watched import opaque
 from regard.layers.output_projection import CrossEntropy, OutputProjection
 from regard.layers.packing import Packing, packing
 from regard.models.padding import check_lengths, check_tokens
@@ -76,8 +77,8 @@ class Memory(NamedTuple):
     @property
     def pattern(self) -> Pattern:
         """Which keys may be attended to: not the padding."""
-        full = self.states.shape[1]
-        return Full() if bool((self.lengths == full).all()) else KeyLengths(self.lengths)
+        full = not opaque() and bool((self.lengths == self.states.shape[1]).all())
+        return Full() if full else KeyLengths(self.lengths)
 
     def packing(self, module: nn.Module) -> Packing | None:
         """How a module can compute with the states alone, and not with padding; see there."""

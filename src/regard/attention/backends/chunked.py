@@ -5,7 +5,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from regard.attention.backends.protocol import Cost
+from regard.attention.backends.protocol import Cost, transform_refusals
 from regard.attention.call import Call
 from regard.attention.in_graph import EAGER, run_in_graph
 from regard.attention.summary import Seen
@@ -20,7 +20,7 @@ class Chunked:
     name = "chunked"
 
     def refusals(self, call: Call) -> list[str]:
-        return []
+        return transform_refusals()
 
     def cost(self, call: Call) -> Cost:
         areas = [(b.rows.stop - b.rows.start) * t.width for b in cut(call) for t in b.tiles]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from regard import kernels
-from regard.attention.backends.protocol import Cost
+from regard.attention.backends.protocol import Cost, transform_refusals
 from regard.attention.bias import Bias, TensorBias
 from regard.attention.call import Call
 from regard.attention.in_graph import EAGER, run_in_graph
@@ -37,10 +37,10 @@ from regard.attention.prior import Gaussian
 from regard.attention.score import Additive, Dot, Score
 from regard.attention.spec import PLAIN, AttentionSpec
 from regard.attention.summary import Seen, Summary
-from regard.attention.tile_sum import any_dual
+from regard.attention.tile_sum import alias, any_batched, any_dual
 from regard.attention.tiled import by_tiles, compute
 from regard.attention.value import rebuild
-from regard.attention.watched import recorded, transformed, wrapped
+from regard.attention.watched import constant_while_compiling, recorded, vmapped, wrapped
 
 MOST_BIAS = 1 << 26  # numbers of a bias's gradient, which is kept for each head and sequence before it is added up
 
@@ -55,6 +55,7 @@ class Native:
         spec, reasons = call.spec, []
         if (missing := _missing()) is not None:
             reasons.append(f"kernels: {missing}")
+        reasons += transform_refusals()
         if call.query.device.type != "cpu":
             reasons.append(f"device: runs on the CPU only, not on {call.query.device}")
         if not isinstance(spec.score, Additive) and type(spec.score).factors is Score.factors:
@@ -84,11 +85,11 @@ class Native:
         if torch.compiler.is_compiling():
             return run_in_graph(call, self.name)
         if recorded() or any(map(wrapped, call[:3])):
-            return compute(call) if transformed() else run_in_graph(call, self.name)
+            return run_in_graph(call, self.name)
         return _eager(call)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # a compiler would look into the import
+@constant_while_compiling  # a compiler would look into the import
 def _missing() -> str | None:
     """Why the kernels are not there; None if they are."""
     return kernels.missing()
@@ -217,21 +218,29 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_output: Tensor | None, _: None, d_level: Tensor | None) -> tuple[Any, ...]:
         *inputs, output, statistic = ctx.saved_tensors
-        query, key, value, *held = inputs
-        call = ctx.call._replace(query=query, key=key, value=value, spec=rebuild(ctx.call.spec, iter(held)))
-        if torch.is_grad_enabled():  # the gradient is to be differentiated itself
+        again = torch.is_grad_enabled()  # the gradient is to be differentiated itself
+        if again or vmapped() or any_batched([g for g in (d_output, d_level) if g is not None]):
+            with torch.enable_grad():
+                inputs = [alias(x) for x in inputs]
+                tiled, row = by_tiles(_with_inputs(ctx.call, inputs))
             wanted = [x for x, needed in zip(inputs, ctx.needs_input_grad[1:], strict=True) if needed]
-            again, row = by_tiles(call)
-            live = [(x, g) for x, g in ((again, d_output), (row.level, d_level)) if g is not None and x.requires_grad]
+            live = [(x, g) for x, g in ((tiled, d_output), (row.level, d_level)) if g is not None and x.requires_grad]
             found = iter(
                 torch.autograd.grad([x for x, _ in live], wanted, [g.to(x.dtype) for x, g in live],
-                                    create_graph=True, allow_unused=True)
+                                    create_graph=again, allow_unused=True)
             )  # fmt: skip
             return (None, *(next(found) if needed else None for needed in ctx.needs_input_grad[1:]))
         if d_output is None:
             d_output = torch.zeros_like(output)
         needed = ctx.needs_input_grad[1:]
+        call = _with_inputs(ctx.call, inputs)
         return (None, *_backward(call, ctx.parts, ctx.lists, output, statistic, d_output, d_level, needed))
+
+
+def _with_inputs(call: Call, inputs: Sequence[Tensor]) -> Call:
+    """The call with other tensors: query, key, value and what its values hold."""
+    query, key, value, *held = inputs
+    return call._replace(query=query, key=key, value=value, spec=rebuild(call.spec, iter(held)))
 
 
 def _at_once(call: Call) -> tuple[Tensor, Seen | None] | None:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from regard.attention.call import Call
 from regard.attention.summary import Seen
+from regard.attention.watched import forward_mode, recorded, transforms, vmapped
 
 
 class Cost(NamedTuple):
@@ -31,3 +32,12 @@ class Backend(Protocol):
     def run(self, call: Call) -> tuple[Tensor, Seen | None]:
         """The output (B, H, L, V) in the dtype of the query, and the summaries if any are asked for."""
         ...
+
+
+def transform_refusals() -> list[str]:
+    """Why a backend that goes by tiles does not run under the transforms of `torch.func` that are active."""
+    if vmapped():
+        return ["torch.func: has no torch.vmap, which hides the pattern's data; the backend 'reference' has"]
+    if recorded() and (transforms() or forward_mode()):
+        return ["torch.func: is one operation of a recorded graph, without its transforms; 'reference' is plain ones"]
+    return []

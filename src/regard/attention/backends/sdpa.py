@@ -16,6 +16,7 @@ from regard.attention.pattern import Causal, Full
 from regard.attention.score import Dot
 from regard.attention.summary import Seen
 from regard.attention.tile_sum import any_dual
+from regard.attention.watched import forward_mode, transforms
 
 HARMLESS = 1e10  # times what is seen, far from the largest float32
 # Under a mask on a GPU, all but cuDNN's kernel: its gradient is NaN for rows whose scores lie far below 0, in PyTorch
@@ -48,8 +49,11 @@ class SDPA:
             reasons.append("dropout: draws other entries than the seed says")
         if call.summary is not None:
             reasons.append("summary: returns the output only")
-        if not torch.compiler.is_compiling() and any_dual((call.query, call.key, call.value)):
+        dual = forward_mode() and (torch.compiler.is_compiling() or any_dual((call.query, call.key, call.value)))
+        if dual or "Jvp" in transforms():
             reasons.append("derivatives: has no forward mode")
+        if transforms().count("Grad") > 1:
+            reasons.append("derivatives: has no second ones")
         return reasons
 
     def cost(self, call: Call) -> Cost:
