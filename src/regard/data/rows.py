@@ -21,6 +21,7 @@ from regard.data.formats import (
     read_parquet,
     read_tsv,
 )  # fmt: skip
+from regard.data.spaces import is_blank
 from regard.errors import ConfigError, DataError, nearest
 
 __all__ = ["Pair", "PairReader", "columns_of", "read_pairs"]
@@ -162,7 +163,7 @@ def _checked(pair: Pair) -> Row:
     """The pair without spaces around its sides, or why it cannot be used."""
     source, target, place = pair.source.strip(), pair.target.strip(), pair.place
     for name, side, other in (("source", source, target), ("target", target, source)):
-        if not side:
+        if is_blank(side):
             return BadRow(place, f"empty {name}", f"the other side is {show(other)}")
         if len(side) > LONGEST_SIDE:
             detail = f"the {name} has {len(side):,} characters, expected at most {LONGEST_SIDE:,}: {show(side)}"
