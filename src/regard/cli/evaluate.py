@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from regard.cli.command import Command, Flag, Words
-from regard.cli.shared import COUNT, SENTENCES, model_flags, open_model, search_flags, search_of
+from regard.cli.shared import COUNT, SENTENCES, length_flags, model_flags, open_model, search_flags, search_of
 
 
 def run(
@@ -19,6 +19,8 @@ def run(
     first: int | None,
     model: str | None,
     threads: int | None,
+    max_length: int | None,
+    whole: bool | None,
     batch_size: int,
     as_json: bool,
     **how: object,
@@ -35,7 +37,8 @@ def run(
     )
     pairs = list(itertools.islice(reader, first))
     translator = open_model(model, threads)
-    found = translator.evaluate(pairs, search=search, batch_size=batch_size).to_plain()
+    lengths = {"max_length": max_length, "whole": whole}
+    found = translator.evaluate(pairs, search=search, **lengths, batch_size=batch_size).to_plain()
     found["search"] = repr(search)
     found["skipped"] = dict(reader.skipped)
     click.echo(json.dumps(found, indent=2) if as_json else _table(found))
@@ -79,6 +82,7 @@ command = Command(
         Flag(["--first"], type=COUNT, help="Only the first N pairs."),
         *model_flags(),
         *search_flags(),
+        *length_flags(),
         Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Sentences that run together."),
         Flag(["--json", "as_json"], is_flag=True, help="Print JSON instead of a table."),
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from regard.cli.command import Command, Count, Flag, Words
-from regard.cli.shared import model_flags, open_for, search_flags, search_of
+from regard.cli.shared import length_flags, model_flags, open_for, prefix_flags, search_flags, search_of
 
 
 def run(
@@ -17,6 +17,10 @@ def run(
     html: str | None,
     png: str | None,
     svg: str | None,
+    prefix: str | None,
+    task: str | None,
+    max_length: int | None,
+    whole: bool | None,
     model: str | None,
     threads: int | None,
     **how: object,
@@ -36,7 +40,8 @@ def run(
             raise click.UsageError("--target needs a model that translates; this one reads one text")
         alignment = opened.see(text)
     else:
-        alignment = opened.see(text, target, search=search)
+        how = {"prefix": prefix, "task": task, "max_length": max_length, "whole": whole}
+        alignment = opened.see(text, target, search=search, **how)
     heat_map = alignment.map(kind or alignment.kinds[0], layer=layer, head=head)
     written = " ".join(alignment.target[:-1])
     click.echo(f"{written}\n\n{terminal.draw(heat_map)}" if written else terminal.draw(heat_map))
@@ -48,6 +53,8 @@ def run(
     for file in (html, png, svg):
         if file is not None:
             click.echo(f"wrote {file}", err=True)
+    if not alignment.finished:
+        click.echo("the translation was cut at its greatest length; raise it with --max-length", err=True)
 
 
 command = Command(
@@ -63,7 +70,9 @@ command = Command(
         Flag(["--layer"], type=Count(), help="Counted from 1; by default the mean of all."),
         Flag(["--head"], type=Count(), help="Counted from 1; by default the mean of all."),
         *model_flags(),
+        *prefix_flags(),
         *search_flags(),
+        *length_flags(),
     ],
     examples=['regard see "This package contains the documentation." --html attention.html --png attention.png'],
 )

@@ -4,9 +4,9 @@ White space of any kind and length becomes one space, none at the ends. Characte
 hyphens, zero-width spaces, byte order marks, marks of direction, control characters, fillers. Three kinds are dropped
 only where they have no meaning:
 
-    joiners             U+200C, U+200D: kept between letters of scripts that they shape (Persian, Hindi, ...), and in emoji
-    variation selectors kept after a character that has variants: emoji, ideographs, symbols, Mongolian letters
-    tags                kept after the black flag, of which they make another
+    joiners               U+200C, U+200D: kept between letters of scripts that they shape (Persian, Hindi), and in emoji
+    variation selectors   kept after a character that has variants: emoji, ideographs, symbols, Mongolian letters
+    tags                  kept after the black flag, of which they make another
 
 The rules are regular expressions, so that the `tokenizers` package applies them too, and `tokenizer.json` holds them.
 
@@ -16,7 +16,8 @@ Source: Unicode 16, Default_Ignorable_Code_Point and White_Space; for joiners RF
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from tokenizers import Regex, normalizers
 
@@ -42,11 +43,12 @@ FLAG: Ranges = [(0x1F3F4, 0x1F3F4)]
 SYMBOLS: Ranges = [(0xA9, 0xA9), (0xAE, 0xAE), (0x203C, 0x2049), (0x2100, 0x2580), (0x2582, 0x2BFF), (0x1F000, 0x1FAFF)]
 # Arabic to Sinhala, Tibetan to Burmese, Khmer, Mongolian, and the like: not Thai, not Lao.
 JOINED: Ranges = [
-    (0x0600, 0x0DFF), (0x0F00, 0x109F), (0x1780, 0x180A), (0x1810, 0x18AF), (0x1A20, 0x1CFF), (0xA800, 0xABFF), (0xFB50, 0xFDFF),
-    (0xFE70, 0xFEFE), (0x10A00, 0x10FFF), (0x11000, 0x11FFF), (0x1E900, 0x1E95F),
+    (0x0600, 0x0DFF), (0x0F00, 0x109F), (0x1780, 0x180A), (0x1810, 0x18AF), (0x1A20, 0x1CFF), (0xA800, 0xABFF),
+    (0xFB50, 0xFDFF), (0xFE70, 0xFEFE), (0x10A00, 0x10FFF), (0x11000, 0x11FFF), (0x1E900, 0x1E95F),
 ]  # fmt: skip
 VARIED: Ranges = [
-    *SYMBOLS, (0x1000, 0x109F), (0x1820, 0x18AF), (0x3001, 0x9FFF), (0xA840, 0xA87F), (0xF900, 0xFAFF), (0x20000, 0x3FFFF),
+    *SYMBOLS, (0x1000, 0x109F), (0x1820, 0x18AF), (0x3001, 0x9FFF), (0xA840, 0xA87F), (0xF900, 0xFAFF),
+    (0x20000, 0x3FFFF),
 ]  # fmt: skip
 EMOJI_SELECTOR, KEYCAP = 0xFE0F, 0x20E3
 
@@ -58,7 +60,8 @@ def _rules(escaped: Callable[[int], str]) -> list[tuple[str, str]]:
     """
 
     def one_of(*ranges: Ranges) -> str:
-        return f"[{''.join(f'{escaped(a)}-{escaped(b)}' for a, b in itertools.chain(*ranges))}]"
+        parts = (escaped(a) if a == b else f"{escaped(a)}-{escaped(b)}" for a, b in itertools.chain(*ranges))
+        return f"[{''.join(parts)}]"
 
     joiner, selector, tag = map(one_of, (JOINERS, SELECTORS, TAGS))
     joined, varied = one_of(JOINED, SYMBOLS), one_of(VARIED)
@@ -98,6 +101,31 @@ def normalized(text: str) -> str:
 def is_blank(text: str) -> bool:
     """Whether a text has nothing that can be seen."""
     return not SEEN.search(text)
+
+
+def readable(text: str, encode: Callable[[str], Sequence[int]], unknown: int | None) -> str:
+    """A text without odd characters that a published tokenizer does not know.
+
+    Args:
+        text: any text.
+        encode: gives the tokens of a text.
+        unknown: the token of what is not known; None: there is none.
+
+    Returns:
+        The text, in which unknown white space is a space, and unknown characters that cannot be seen are dropped.
+    """
+    if unknown is None:
+        return text
+    for character in set(ODD.findall(text)):
+        if unknown in encode(character):
+            text = text.replace(character, " " if character.isspace() else "")
+    return text
+
+
+def unknown_of(tokenizer: Any) -> int | None:
+    """The token of what a tokenizer does not know, None if it knows all."""
+    found: int | None = tokenizer.role("unk") if hasattr(tokenizer, "role") else None
+    return found
 
 
 def normalizer() -> normalizers.Normalizer:

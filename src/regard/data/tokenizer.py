@@ -1,9 +1,9 @@
 """Text as numbers of subwords and back.
 
 Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909) over source and target together. A word carries the space
-before it as the sign U+2581; a character that the vocabulary lacks becomes its UTF-8 bytes. So every text survives in the
-form that `regard.data.spaces` gives it: single spaces, nothing that cannot be seen, NFC. Digits stand alone, and letters
-apart from other signs.
+before it as the sign U+2581; a character that the vocabulary lacks becomes its UTF-8 bytes. So every text survives in
+the form that `regard.data.spaces` gives it: single spaces, nothing that cannot be seen, NFC. Digits stand alone, and
+letters apart from other signs.
 
 Ids: 0 padding, 1 start, 2 end, 3 to 258 the bytes, then characters, then merges in the order they were learned.
 """

@@ -1,8 +1,8 @@
 """Text that is too long for a model, in pieces that are not.
 
-A piece holds as many sentences as fit, or as are usual. A sentence that alone is too long is cut between clauses, else after
-a comma, semicolon or colon, else between words, else anywhere. What stood between two pieces is kept beside them, so that
-the pieces can be joined again as they were.
+A piece holds as many sentences as fit, or as are usual. A sentence that alone is too long is cut between clauses, else
+after a comma, semicolon or colon, else between words, else anywhere. What stood between two pieces is kept beside them,
+so that the pieces can be joined again as they were.
 """
 
 import itertools
@@ -38,7 +38,7 @@ def split(text: str, longest: int, count: Count, usual: int | None = None) -> li
         text: any text.
         longest: tokens that a piece may have, >= 1.
         count: the numbers of tokens of texts.
-        usual: tokens that a piece of several sentences may have, >= 1; then paragraphs are pieces of their own too. None:
+        usual: tokens that a piece of several sentences may have, >= 1, and each paragraph is a piece of its own; None:
             a text is cut only where it is longer than `longest`.
 
     Returns:

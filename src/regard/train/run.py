@@ -24,7 +24,7 @@ import torch
 
 from regard.data.prepare import Prepared, prepare
 from regard.data.tokenizer import Tokenizer
-from regard.decode.generate import generate
+from regard.decode.generate import generate, twice_as_long
 from regard.decode.search import Greedy
 from regard.errors import CheckpointError, ConfigError
 from regard.models.registry import build
@@ -46,6 +46,7 @@ LEAST_BETWEEN = 50  # steps between evaluations, likewise
 EVALUATION_SHARE = 0.1  # of the minutes, at most, for which there may be fewer
 EPOCHS = 10  # if nothing is said of the run's length
 MEASURED_STEPS = 12
+MOST_TARGETS = 99.9  # percent of the targets, whose length is taken for usual
 SENTENCES = 48  # tokens of a text that may stay whole whatever the training's had
 SPARE = 0.97  # share of the minutes that the plan fills
 PEAK, FINE_TUNING_PEAK = 1e-3, 2e-4
@@ -337,7 +338,13 @@ class _Run:
     def _show_sample(self, trainer: Trainer, step: int) -> None:
         pair = self.data.valid_texts[step % len(self.data.valid_texts)]
         tokenizer = self.data.tokenizer
-        found = generate(trainer.module, [tokenizer.encode(pair.source)], search=Greedy())
+        excess = self._lengths()["target_excess"]
+        found = generate(
+            trainer.module,
+            [tokenizer.encode(pair.source)],
+            search=Greedy(),
+            max_length=lambda source: twice_as_long(source) + excess,
+        )
         for name, text in (
             ("source", pair.source), ("target", pair.target), ("output", tokenizer.decode(found[0][0].tokens))
         ):  # fmt: skip
@@ -348,13 +355,20 @@ class _Run:
         lengths = np.asarray(self.data.train.source_lengths)
         return min(max(SENTENCES, int(np.percentile(lengths, 90)) + 1), self.options.max_tokens)
 
+    def _lengths(self) -> dict[str, Any]:
+        """How long targets are beside their sources, in tokens: all together, and by how many they exceed twice."""
+        train = self.data.train
+        sources, targets = np.asarray(train.source_lengths, np.int64), np.asarray(train.target_lengths, np.int64)
+        excess = int(np.percentile(targets - 2 * sources, MOST_TARGETS)) + 1
+        return {"length_ratio": float(targets.sum() / sources.sum()), "target_excess": max(excess, 0)}
+
     def _keep(self, trainer: Trainer, progress: Progress) -> None:
         """Write the model as `regard.load` reads it."""
         if not self.group.leads:
             return
         told = {
             "options": self.plain, "max_tokens": self.options.max_tokens, "usual_tokens": self._usual(),
-            "data": self.data.counts,
+            **self._lengths(), "data": self.data.counts,
             "step": progress.step, "tokens": progress.tokens, "minutes": round(progress.seconds / 60, 1),
             "valid_loss": progress.best_loss, "threads": torch.get_num_threads(), "torch": torch.__version__,
         }  # fmt: skip
