@@ -119,9 +119,9 @@ def test_tasks_and_prefixes(t5, tmp_path):
     assert chosen.source == "bcd"
     assert model.see("bcd", "ab", task="translation").source == ["wide", "full:", "bcd", "[end]"]
     found = run("translate", "bcd", "--model", str(folder), "--task", "translation")
-    assert found.output == f"{by_task.text}\n"
+    assert found.stdout == f"{by_task.text}\n"
     found = run("translate", "bcd", "--model", str(folder), "--prefix", "a: ", "--greedy")
-    assert found.output == f"{chosen.text}\n"
+    assert found.stdout == f"{chosen.text}\n"
 
 
 def run(*words):

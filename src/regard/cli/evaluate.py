@@ -6,7 +6,16 @@ import json
 import click
 
 from regard.cli.command import FILE, Command, Flag, Suggested, Words
-from regard.cli.shared import COUNT, SENTENCES, accepted, model_flags, open_for, search_flags, search_if_said
+from regard.cli.shared import (
+    COUNT,
+    SENTENCES,
+    accepted,
+    length_flags,
+    model_flags,
+    open_for,
+    search_flags,
+    search_if_said,
+)
 
 TOKENIZERS = ("13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores101", "flores200", "none")
 
@@ -24,6 +33,8 @@ def run(
     model: str | None,
     threads: int | None,
     device: str,
+    max_length: int | None,
+    whole: bool | None,
     batch_size: int,
     tokenize: str | None,
     as_json: bool,
@@ -34,7 +45,7 @@ def run(
 
     if bool(files) == bool(parallel):
         raise click.UsageError("give files of records, or --parallel SOURCES TARGETS")
-    given = {"search": search_if_said(how), "tokenize": tokenize}
+    given = {"search": search_if_said(how), "tokenize": tokenize, "max_length": max_length, "whole": whole}
     runner = open_for("evaluate", model, threads, device)
     settings = accepted(runner, "evaluate", {name: x for name, x in given.items() if x is not None})
     names = dict(field_of(field) for field in fields)
@@ -92,6 +103,7 @@ command = Command(
         Flag(["--first"], type=COUNT, help="Only the first N pairs."),
         *model_flags(),
         *search_flags(),
+        *length_flags(),
         Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Sentences that run together."),
         Flag(
             ["--tokenize"],

@@ -212,7 +212,7 @@ def read_file(file: str) -> Nested:
     if path.suffix not in readers:
         raise ConfigError(f"{file}: a configuration ends in {' or '.join(readers)}; got {path.suffix!r}")
     try:
-        found = readers[path.suffix](path.read_text(encoding="utf-8"))
+        found = readers[path.suffix](path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is not {path.suffix[1:].upper()}: {error}") from error
     if not isinstance(found, dict):

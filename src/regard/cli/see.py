@@ -6,7 +6,15 @@ from pathlib import Path
 import click
 
 from regard.cli.command import FILE, Command, Count, Flag, Suggested, Words
-from regard.cli.shared import accepted, model_flags, open_for, search_flags, search_if_said
+from regard.cli.shared import (
+    accepted,
+    length_flags,
+    model_flags,
+    open_for,
+    prefix_flags,
+    search_flags,
+    search_if_said,
+)
 from regard.cli.texts import refuse_file
 
 
@@ -19,6 +27,10 @@ def run(
     html: str | None,
     png: str | None,
     svg: str | None,
+    prefix: str | None,
+    task: str | None,
+    max_length: int | None,
+    whole: bool | None,
     model: str | None,
     threads: int | None,
     device: str,
@@ -34,7 +46,15 @@ def run(
     opened = open_for("see", model, threads, device)
     from regard.lens import page, picture, terminal
 
-    settings = {name: x for name, x in (("target", target), ("search", search)) if x is not None}
+    given = {
+        "target": target,
+        "search": search,
+        "prefix": prefix,
+        "task": task,
+        "max_length": max_length,
+        "whole": whole,
+    }
+    settings = {name: x for name, x in given.items() if x is not None}
     alignment = opened.see(text, **accepted(opened, "see", settings))
     heat_map = alignment.map(kind or alignment.kinds[0], layer=layer, head=head)
     written = " ".join(alignment.target[:-1])
@@ -48,6 +68,8 @@ def run(
     for file, note in ((html, ""), (png, left_out), (svg, left_out)):
         if file is not None:
             click.echo(f"wrote {file}{note and ': '}{note}", err=True)
+    if not alignment.finished:
+        click.echo("the translation was cut at its greatest length; raise it with --max-length", err=True)
 
 
 command = Command(
@@ -73,7 +95,9 @@ command = Command(
         Flag(["--layer"], type=Count(), help="Counted from 1; by default the mean of all."),
         Flag(["--head"], type=Count(), help="Counted from 1; by default the mean of all."),
         *model_flags(),
+        *prefix_flags(),
         *search_flags(),
+        *length_flags(),
     ],
     examples=['regard see "This package contains the documentation." --html attention.html --png attention.png'],
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from regard.cli.command import FOLDER, Count, Flag, Suggested
-from regard.data.files import LONGEST_LINE, show
+from regard.data.files import LONGEST_LINE, STANDARD_INPUT, show, without_mark
 from regard.errors import DataError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -86,6 +86,18 @@ def prefix_flags() -> list[click.Parameter]:
     ]
 
 
+def length_flags() -> list[click.Parameter]:
+    """How long targets and sources may be."""
+    return [
+        Flag(
+            ["--max-length"],
+            type=COUNT,
+            help="Tokens of a target at most; by default more than training had, or as the checkpoint says.",
+        ),
+        Flag(["--whole"], is_flag=True, default=None, help="Read each text whole, however long, and split none."),
+    ]
+
+
 def search_of(given: dict[str, Any]) -> "Search":
     """The search that the options say; they are taken out of `given`."""
     from regard.decode.search import Beam, Greedy, Sample
@@ -141,7 +153,7 @@ def read_texts() -> Iterator[str]:
     """The lines of standard input, as they come."""
     lines = iter(lambda: sys.stdin.buffer.readline(LONGEST_LINE + 1), b"")
     for number, line in enumerate(lines, start=1):
-        content = line.removesuffix(b"\n").removesuffix(b"\r")
+        content = (without_mark(STANDARD_INPUT, line) if number == 1 else line).removesuffix(b"\n").removesuffix(b"\r")
         if len(content) > LONGEST_LINE:
             raise DataError(f"standard input:{number}: more than {LONGEST_LINE:,} bytes in a line: {show(content)}")
         try:

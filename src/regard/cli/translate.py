@@ -3,14 +3,23 @@
 import itertools
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
 from regard.cli.command import Command, Flag
-from regard.cli.shared import SENTENCES, model_flags, open_for, prefix_flags, search_flags, search_if_said
+from regard.cli.shared import (
+    SENTENCES,
+    length_flags,
+    model_flags,
+    open_for,
+    prefix_flags,
+    search_flags,
+    search_if_said,
+)
 from regard.cli.texts import is_typed, text_params, texts_of
 
+NUMBERS_SHOWN = 8  # of lines, in a warning
 BATCHES = 8  # that are read at a time: sentences of like length run together, so there must be a choice
 
 
@@ -22,6 +31,8 @@ def run(
     device: str,
     prefix: str | None,
     task: str | None,
+    max_length: int | None,
+    whole: bool | None,
     batch_size: int,
     scores: bool,
     alignment: bool,
@@ -39,9 +50,13 @@ def run(
     translator = open_for("translate", model, threads, device)
     size = 1 if is_typed(texts, file) else BATCHES * batch_size
     number = 0
+    wanted = {"search": search, "prefix": prefix, "task": task, "max_length": max_length, "whole": whole}
     for chunk in _with_progress(_chunks(lines, size)):
-        for translation in translator.translate(chunk, search=search, prefix=prefix, task=task, batch_size=batch_size):
+        cut = []
+        for translation in translator.translate(chunk, **wanted, batch_size=batch_size):
             number += 1
+            if not all(candidate.finished for candidate in translation.candidates):
+                cut.append(number)
             for candidate in translation.candidates:
                 columns = [str(number)] if n_best else []
                 columns += [f"{candidate.score:.4f}"] if scores else []
@@ -49,11 +64,21 @@ def run(
                 columns += [translator.align(translation)] if alignment else []
                 sys.stdout.write("\t".join(columns) + "\n")
         sys.stdout.flush()
+        if cut:
+            click.echo(_cut("text" if texts else "line", cut), err=True)
 
 
 def _chunks(lines: Iterator[str], size: int) -> Iterator[list[str]]:
     while chunk := list(itertools.islice(lines, size)):
         yield chunk
+
+
+def _cut(kind: str, numbers: Sequence[int]) -> str:
+    """That the translations of these lines have no end of their own."""
+    shown = ", ".join(map(str, numbers[:NUMBERS_SHOWN])) + (", ..." if len(numbers) > NUMBERS_SHOWN else "")
+    several = len(numbers) > 1
+    said = f"{kind}s {shown}: {len(numbers)} translations were" if several else f"{kind} {shown}: the translation was"
+    return f"{said} cut at {'their' if several else 'its'} greatest length; raise it with --max-length"
 
 
 def _one_line(text: str) -> str:
@@ -82,6 +107,7 @@ command = Command(
         *model_flags(),
         *prefix_flags(),
         *search_flags(sampling=True),
+        *length_flags(),
         Flag(["--scores"], is_flag=True, help="Show the score before each text: mean log-probability of its tokens."),
         Flag(["--alignment"], is_flag=True, help='Show which words come from which after each text, as "0-0 2-1".'),
         Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Sentences that run together."),

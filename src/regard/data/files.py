@@ -60,7 +60,7 @@ def read_lines(
                 while not rest.endswith(b"\n") and len(rest) > longest:
                     rest = stream.readline(longest + 1)
                 if number == 1:
-                    content = _without_mark(file, content)
+                    content = without_mark(file, content)
                 yield Line(number, content[:longest].removesuffix(b"\n").removesuffix(b"\r"), complete)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{shown_name(file)} cannot be read beyond line {number}: {error}") from error
@@ -146,7 +146,8 @@ def _listing(names: list[str]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "") or "nothing"
 
 
-def _without_mark(file: str, content: bytes) -> bytes:
+def without_mark(file: str, content: bytes) -> bytes:
+    """The first line of a file without a byte order mark of UTF-8; DataError if it has one of UTF-16."""
     if content.startswith(UTF16_MARKS):
         raise DataError(f"{shown_name(file)} is in UTF-16; expected UTF-8: iconv -f UTF-16 -t UTF-8 converts it")
     return content.removeprefix(UTF8_MARK)

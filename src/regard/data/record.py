@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from regard.data.files import show
+from regard.data.spaces import is_blank
 
 LONGEST_TEXT = 50_000  # characters
 
@@ -54,7 +55,7 @@ def text_of(record: Record, role: str, longest: int = LONGEST_TEXT) -> str | Bad
     if not isinstance(value, str):
         return BadRow(place, "not text", f"the {role} is {show(repr(value))}")
     text = value.strip()
-    if not text:
+    if is_blank(text):
         others = {other: x for other, x in record.values.items() if other != role}
         detail = f"the {', '.join(others)} is {', '.join(show(str(x)) for x in others.values())}" if others else "a row"
         return BadRow(place, f"empty {role}", detail)

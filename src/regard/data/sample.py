@@ -5,12 +5,14 @@ import heapq
 import random
 from typing import final
 
+from regard.data.spaces import normalized
+
 LONGEST_TEXT = 1000  # characters of a sampled text; more would let few rows fill the memory
 
 
 def text_hash(text: str) -> int:
-    """64 bits that are equal for texts that differ in case and spaces alone."""
-    plain = " ".join(text.casefold().split())
+    """64 bits that are equal for texts that differ in case, spaces and invisible characters alone."""
+    plain = normalized(text.casefold())
     return int.from_bytes(hashlib.blake2b(plain.encode(), digest_size=8).digest(), "big")
 
 

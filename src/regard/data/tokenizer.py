@@ -1,9 +1,9 @@
 """Text as numbers of subwords and back.
 
 Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909) over source and target together. A word carries the space
-before it as the sign U+2581; a character that the vocabulary lacks becomes its UTF-8 bytes. So every text survives, but
-for what Unicode calls equal (NFC), and for U+2581 itself, which comes back as a space. Digits stand alone, and letters
-apart from other signs.
+before it as the sign U+2581; a character that the vocabulary lacks becomes its UTF-8 bytes. So every text survives in
+the form that `regard.data.spaces` gives it: single spaces, nothing that cannot be seen, NFC. Digits stand alone, and
+letters apart from other signs.
 
 Ids: 0 padding, 1 start, 2 end, 3 to 258 the bytes, then characters, then merges in the order they were learned.
 """
@@ -13,7 +13,6 @@ import itertools
 import json
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import final
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
+from regard.data.spaces import normalized, normalizer
 from regard.errors import CheckpointError, ConfigError, DataError
 
 SPACE = "\u2581"
@@ -189,7 +189,7 @@ def _alphabet(texts: list[str], most: int) -> list[str]:
     """The characters that become pieces, the most frequent first; equally frequent ones in order of their codes."""
     counts = Counter({SPACE: sum(map(len, texts))})
     for text in texts:
-        counts.update(unicodedata.normalize("NFC", text))
+        counts.update(normalized(text))
     rarest = RAREST * counts[SPACE]
     frequent = [character for character, count in counts.items() if count >= rarest and character != " "]
     return sorted(frequent, key=lambda character: (-counts[character], character))[:most]
@@ -226,7 +226,7 @@ def _problem(vocabulary: dict[str, int], merges: list[tuple[str, ...]]) -> str |
 
 def _surround(subwords: tokenizers.Tokenizer) -> None:
     """What happens to a text before and after its words are encoded."""
-    subwords.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Prepend(" ")])
+    subwords.normalizer = normalizers.Sequence([normalizer(), normalizers.Prepend(" ")])
     subwords.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never", split=False),

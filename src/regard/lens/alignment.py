@@ -70,17 +70,26 @@ class Alignment:
         weights: by the attention's path in the model, (H, T, S) for "cross_attention", (H, S, S) for the encoder's
             "self_attention" and (H, T, T) for the decoder's, whose columns are a start mark and the target words
             before the end mark.
+        source_numbers, target_numbers: of each word, its number among those of the text, counted from 0; None of a word
+            that does not count, as marks and prefixes. By default all words count but the end marks.
+        finished: whether the model ended the target by itself; if not, it was cut at the greatest length.
 
     Raises:
-        ShapeError: weights of other sizes than the words, or that are not finite.
+        ShapeError: weights or numbers of other sizes than the words, or weights that are not finite.
         ConfigError: an attention that is neither of these.
     """
 
     source: list[str]
     target: list[str]
     weights: dict[str, Tensor]
+    source_numbers: Sequence[int | None] | None = None
+    target_numbers: Sequence[int | None] | None = None
+    finished: bool = True
 
     def __post_init__(self) -> None:
+        for words, numbers in ((self.source, self.source_numbers), (self.target, self.target_numbers)):
+            if numbers is not None and len(numbers) != len(words):
+                raise ShapeError(f"Alignment: {len(numbers)} numbers of {len(words)} words; expected one of each")
         for path, weights in self.weights.items():
             rows, columns = (len(self.target if axis == "target" else self.source) for axis in AXES[kind_of(path)])
             if weights.dim() != 3 or tuple(weights.shape[1:]) != (rows, columns):
@@ -130,8 +139,8 @@ class Alignment:
 
     def words(self, kind: str = "cross") -> tuple[list[str], list[str]]:
         """The words that attend, and those that are attended to."""
-        if kind == "decoder":
-            return self.target, [START, *self.target[:-1]]
+        if kind == "decoder":  # of several pieces, each has a start
+            return self.target, [START, *(START if word == END else word for word in self.target[:-1])]
         return (self.target if kind == "cross" else self.source), self.source
 
     def map(self, kind: str = "cross", *, layer: int | None = None, head: int | None = None) -> HeatMap:
@@ -168,8 +177,8 @@ class Alignment:
     def pharaoh(self) -> str:
         """The source word of each target word, as "0-0 2-1": source index, target index, counted from 0.
 
-        Each target word but the end mark goes with the source word, but for the end mark, of the largest weight in
-        the mean of all layers and heads.
+        Each target word that counts goes with the source word that counts of the largest weight in the mean of all
+        layers and heads; one that gives these no weight has none.
 
         Returns:
             One line, without its end.
@@ -177,10 +186,45 @@ class Alignment:
         Raises:
             ConfigError: a model without cross-attention.
         """
-        weights = self.map("cross").weights[: len(self.target) - 1, : len(self.source) - 1]
-        if not weights.numel():
+        weights = self.map("cross").weights
+        rows, row_numbers = _counted(self.target_numbers, len(self.target))
+        columns, column_numbers = _counted(self.source_numbers, len(self.source))
+        if not rows or not columns:
             return ""
-        return " ".join(f"{source}-{target}" for target, source in enumerate(weights.argmax(1).tolist()))
+        largest = weights[rows][:, columns].max(1)
+        pairs = zip(largest.values.tolist(), largest.indices.tolist(), row_numbers, strict=True)
+        return " ".join(f"{column_numbers[i]}-{target}" for weight, i, target in pairs if weight > 0)
+
+
+def joined(alignments: Sequence[Alignment]) -> Alignment:
+    """The alignments of the pieces of one text as one, in which no piece attends to another.
+
+    Args:
+        alignments: of one model, one after the other; at least one.
+
+    Returns:
+        The words of all, each piece with its end marks.
+    """
+    if len(alignments) == 1:
+        return alignments[0]
+    sides = {
+        side: [x for one in alignments for x in getattr(one, side)]
+        for side in ("source", "target", "source_numbers", "target_numbers")
+    }
+    weights = {
+        path: torch.stack(
+            [torch.block_diag(*heads) for heads in zip(*(one.weights[path] for one in alignments), strict=True)]
+        )
+        for path in alignments[0].weights
+    }
+    return Alignment(**sides, weights=weights, finished=all(one.finished for one in alignments))
+
+
+def _counted(numbers: Sequence[int | None] | None, words: int) -> tuple[list[int], list[int]]:
+    """The places of the words that count, and their numbers."""
+    each = range(words - 1) if numbers is None else numbers
+    places = [(place, number) for place, number in enumerate(each) if number is not None]
+    return [place for place, _ in places], [number for _, number in places]
 
 
 def kind_of(path: str) -> str:

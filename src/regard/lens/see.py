@@ -10,6 +10,7 @@ from regard.data.tokenizer import Tokenizer
 from regard.errors import DataError
 from regard.lens.alignment import END, Alignment, kind_of, merged
 from regard.lens.record import Recording, record
+from regard.lens.words import Words, words_read, words_written
 from regard.models.language_model import LanguageModel
 from regard.models.seq2seq import Seq2Seq
 from regard.models.text_encoder import TextEncoder
@@ -41,12 +42,30 @@ def look(
     Raises:
         ConfigError: a model without attention.
     """
-    read, wrote = tokenizer.encode(source), list(target)
+    written = words_written(tokenizer, target)
+    if target_words is not None:
+        written = Words(written.tokens, list(target_words), list(range(len(target_words))), len(target_words))
+    return look_at(module, words_read(tokenizer, source), written)
+
+
+def look_at(module: Seq2Seq, read: Words, written: Words) -> Alignment:
+    """What a model attends to, between the words of a source and of a target.
+
+    Args:
+        module: the model; its mode and its hooks are as before afterwards.
+        read: the source.
+        written: the target.
+
+    Returns:
+        The weights between words, and the numbers of the words.
+
+    Raises:
+        ConfigError: a model without attention.
+    """
     vocabulary = module.vocabulary
-    seen = _recorded(module, [*read, vocabulary.eos], None, [vocabulary.bos, *wrote])
-    sides = (read, tokenizer.words(read)), (wrote, target_words or tokenizer.words(wrote))
-    columns, rows = ([*words, (END, range(len(ids), len(ids) + 1))] for ids, words in sides)
-    source_ranges, target_ranges = ([pieces for _, pieces in words] for words in (columns, rows))
+    seen = _recorded(module, [*read.tokens, vocabulary.eos], None, [vocabulary.bos, *written.tokens])
+    columns, rows = ([*side.spans, (END, range(len(side.tokens), len(side.tokens) + 1))] for side in (read, written))
+    source_ranges, target_ranges = ([tokens for _, tokens in words] for words in (columns, rows))
     # the decoder reads a start mark before the target: the columns of its words stand one place later
     read_ranges = [range(1), *(range(r.start + 1, r.stop + 1) for r in target_ranges[:-1])]
     ranges = {
@@ -62,6 +81,8 @@ def look(
             for path, attention in seen.items()
             if attention.weights is not None
         },
+        source_numbers=[*read.numbers, None],
+        target_numbers=[*written.numbers, None],
     )
 
 

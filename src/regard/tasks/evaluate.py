@@ -1,7 +1,7 @@
 """How good translations are, and how fast they came: against references, over all and by length."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, final
 
 from regard.data.rows import Pair
@@ -113,6 +113,8 @@ def evaluate(
     search: Search = Beam(),
     longest: int = 256,
     usual: int | None = None,
+    whole: bool = False,
+    max_length: int | Callable[[int], int] | None = None,
     batch_size: int = 32,
     tokenize: str = TOKENIZE,
 ) -> Evaluation:
@@ -123,7 +125,8 @@ def evaluate(
         tokenizer: what it was trained with.
         pairs: sources and references.
         search: how the target is looked for.
-        longest, usual: beyond how many tokens sources are split; as for `translate`.
+        longest, usual, whole: beyond how many tokens sources are split; as for `translate`.
+        max_length: tokens of a target at most; as for `translate`.
         batch_size: sentences that run together.
         tokenize: as for `Metrics`.
 
@@ -140,7 +143,7 @@ def evaluate(
         raise DataError("no pairs to evaluate; give a file with at least one row")
     sources, references = [row[0] for row in rows], [row[1] for row in rows]
     start = time.perf_counter()
-    lengths = {"longest": longest, "usual": usual}
+    lengths = {"longest": longest, "usual": usual, "whole": whole, "max_length": max_length}
     translations = translate(module, tokenizer, sources, search=search, **lengths, batch_size=batch_size)
     seconds = time.perf_counter() - start
     texts = [translation.text for translation in translations]

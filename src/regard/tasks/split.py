@@ -1,24 +1,27 @@
 """Text that is too long for a model, in pieces that are not.
 
-A piece holds as many sentences as fit, or as are usual. A sentence that alone is too long is cut after a comma,
-semicolon or colon, else between words, else anywhere. What stood between two pieces is kept beside them, so that the
-pieces can be joined again as they were.
+A piece holds as many sentences as fit, or as are usual. A sentence that alone is too long is cut between clauses, else
+after a comma, semicolon or colon, else between words, else anywhere. What stood between two pieces is kept beside them,
+so that the pieces can be joined again as they were.
 """
 
+import itertools
 import re
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-# Where text may be cut, best first. A match is what stands between two pieces: white space, or nothing after the
-# signs of scripts that write none.
-CUTS = (
-    re.compile(r"""\n\s*|(?<=[.!?…])["'”’»)\]]*(\s+)|(?<=[。！？])"""),  # noqa: RUF001
-    re.compile(r"(?<=[,;:])\s+|(?<=[，、；：])"),  # noqa: RUF001
-    re.compile(r"\s+"),
-)
+from regard.data.spaces import DROPPED
+from regard.tasks.sentences import Strength, breaks, spaces
+
+# A match is what stands between two pieces: white space, or nothing after the signs of scripts that write none.
+COMMA = re.compile(r"(?<=[,;:،؛፣፤፥])\s+|(?<=[，、；：၊])")  # noqa: RUF001
+SPACE = re.compile(r"\s+")
 TOKENS_PER_CHARACTER = 4  # at most: the bytes of a character in UTF-8
+LONGEST_CLUSTER = 16  # characters with their accents and joiners that are not cut apart
 
 Count = Callable[[Sequence[str]], list[int]]
+Spans = Iterable[tuple[int, int]]
 
 
 class Piece(NamedTuple):
@@ -35,7 +38,8 @@ def split(text: str, longest: int, count: Count, usual: int | None = None) -> li
         text: any text.
         longest: tokens that a piece may have, >= 1.
         count: the numbers of tokens of texts.
-        usual: tokens that a piece of several sentences may have, >= 1; None for `longest`.
+        usual: tokens that a piece of several sentences may have, >= 1, and each paragraph is a piece of its own; None:
+            a text is cut only where it is longer than `longest`.
 
     Returns:
         At least one piece; texts and gaps joined are the text.
@@ -43,29 +47,48 @@ def split(text: str, longest: int, count: Count, usual: int | None = None) -> li
     >>> split("One two. Three four. Five.", 4, lambda texts: [len(text.split()) for text in texts])
     [Piece(text='One two. Three four.', gap=' '), Piece(text='Five.', gap='')]
     """
-    return _split(Piece(text), min(usual or longest, longest), longest, count, CUTS)
+    seen = DROPPED.sub("", text)
+    whole = Piece(seen)
+    parts = [whole] if usual is None else list(_cut(whole, _places(seen, Strength.PARAGRAPH)))
+    most = min(usual or longest, longest)
+    pieces = [short for part in parts for short in _split(part, most, longest, count, LEVELS)]
+    return pieces if seen == text else _with_unseen(pieces, text)
 
 
-def _split(piece: Piece, most: int, longest: int, count: Count, cuts: Sequence[re.Pattern[str]]) -> list[Piece]:
-    """`most` tokens for what the first of the cuts leaves together, `longest` for what the others do."""
+def _places(text: str, weakest: Strength) -> Spans:
+    return ((place.start, place.end) for place in breaks(text) if place.strength >= weakest)
+
+
+# Where text may be cut, best first.
+LEVELS: Sequence[Callable[[str], Spans]] = (
+    lambda text: _places(text, Strength.SENTENCE),
+    lambda text: _places(text, Strength.CLAUSE),
+    lambda text: (match.span() for match in COMMA.finditer(text)),
+    spaces,
+    lambda text: (match.span() for match in SPACE.finditer(text)),
+)
+
+
+def _split(
+    piece: Piece, most: int, longest: int, count: Count, levels: Sequence[Callable[[str], Spans]]
+) -> list[Piece]:
+    """`most` tokens for what the first level leaves together, `longest` for what the others do."""
     if count([piece.text])[0] <= most:
         return [piece]
-    if not cuts:
-        return _anywhere(piece, max(1, longest // TOKENS_PER_CHARACTER))
-    parts = _cut(piece, cuts[0])
+    if not levels:
+        return list(_anywhere(piece, max(1, longest // TOKENS_PER_CHARACTER)))
+    parts = list(_cut(piece, levels[0](piece.text)))
     packed = _pack(parts, count([part.text for part in parts]), most)
-    return [short for part in packed for short in _split(part, longest, longest, count, cuts[1:])]
+    return [short for part in packed for short in _split(part, longest, longest, count, levels[1:])]
 
 
-def _cut(piece: Piece, cut: re.Pattern[str]) -> list[Piece]:
-    parts, start = [], 0
-    for match in cut.finditer(piece.text):
-        # Closing quotes and brackets stay with their sentence: the gap is the white space after them.
-        end = match.start(1) if match.re.groups and match[1] is not None else match.start()
-        if start < end and match.end() < len(piece.text):
-            parts.append(Piece(piece.text[start:end], piece.text[end : match.end()]))
-            start = match.end()
-    return [*parts, Piece(piece.text[start:], piece.gap)]
+def _cut(piece: Piece, spans: Spans) -> Iterator[Piece]:
+    start = 0
+    for end, after in spans:
+        if start < end and after < len(piece.text):
+            yield Piece(piece.text[start:end], piece.text[end:after])
+            start = after
+    yield Piece(piece.text[start:], piece.gap)
 
 
 def _pack(parts: Sequence[Piece], counts: Sequence[int], longest: int) -> list[Piece]:
@@ -87,6 +110,31 @@ def _join(group: Sequence[Piece]) -> Piece:
     return Piece("".join([*texts, group[-1].text]), group[-1].gap)
 
 
-def _anywhere(piece: Piece, size: int) -> list[Piece]:
-    texts = [piece.text[i : i + size] for i in range(0, len(piece.text), size)]
-    return [*(Piece(text) for text in texts[:-1]), Piece(texts[-1], piece.gap)]
+def _anywhere(piece: Piece, size: int) -> Iterator[Piece]:
+    """Pieces of `size` characters, or less where a character would be parted from its accents."""
+    start, text = 0, piece.text
+    while start + size < len(text):
+        end = start + size
+        lowest = max(start + 1, end - LONGEST_CLUSTER)
+        while end > lowest and _clings(text[end]):
+            end -= 1
+        end = start + size if _clings(text[end]) else end
+        yield Piece(text[start:end])
+        start = end
+    yield Piece(text[start:], piece.gap)
+
+
+def _clings(character: str) -> bool:
+    """Whether it belongs to the character before it."""
+    return unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf")
+
+
+def _with_unseen(pieces: Iterable[Piece], text: str) -> list[Piece]:
+    """Pieces of a text without characters that are dropped, as pieces of the text with them."""
+    dropped = {i for match in DROPPED.finditer(text) for i in range(*match.span())}
+    seen = [i for i in range(len(text)) if i not in dropped]
+    ends = [0, *itertools.accumulate(len(part) for piece in pieces for part in piece)]
+    places = [seen[end] if end < len(seen) else len(text) for end in ends]
+    places[0] = 0
+    parts = [text[start:end] for start, end in itertools.pairwise(places)]
+    return [Piece(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]

@@ -14,7 +14,7 @@ from regard.data.record import BadRow, Record
 from regard.data.rows import Pair
 from regard.data.sampler import Rows
 from regard.data.store import RecordStore
-from regard.decode.generate import generate
+from regard.decode.generate import generate, twice_as_long
 from regard.decode.search import Greedy
 from regard.errors import ConfigError
 from regard.layers.attention_config import AttentionConfig
@@ -24,6 +24,7 @@ from regard.models.transformer import size_settings
 from regard.tasks.task import JobOptions, Loss, Progress, Task
 from regard.tasks.text_pairs import TextBatch, TextPairs, collate, text_pair, vocabulary_of
 
+MOST_TARGETS = 99.9  # percent of the targets, whose length is taken for usual
 WHOLE_TEXT = 48  # tokens of a text that may stay whole whatever the training's texts had
 
 
@@ -111,14 +112,26 @@ class TextToText(Task):
     def sample(self, module: nn.Module, number: int) -> list[tuple[str, str]]:
         pair = self.data.valid_records[number % len(self.data.valid_records)]
         ids = self.tokenizer.encode(pair.source)[: self.options.max_tokens]
-        [[best]] = generate(module, [ids], search=Greedy())  # type: ignore[arg-type]
+        excess = self._target_lengths()["target_excess"]
+        [[best]] = generate(
+            module,  # type: ignore[arg-type]
+            [ids],
+            search=Greedy(),
+            max_length=lambda source: twice_as_long(source) + excess,
+        )
         return [("source", pair.source), ("target", pair.target), ("output", self.tokenizer.decode(best.tokens))]
 
     def save(self, folder: Path, module: nn.Module, training: Mapping[str, Any]) -> None:
         lengths = self.data.train.lengths("source")
         usual = min(max(WHOLE_TEXT, int(np.percentile(lengths, 90)) + 1), self.options.max_tokens)
-        described = {**training, "max_tokens": self.options.max_tokens, "usual_tokens": usual, "data": self.data.counts}
-        self.runner(module, self.tokenizer, {"training": described}).save(folder)
+        sizes = {"max_tokens": self.options.max_tokens, "usual_tokens": usual, **self._target_lengths()}
+        self.runner(module, self.tokenizer, {"training": {**training, **sizes, "data": self.data.counts}}).save(folder)
+
+    def _target_lengths(self) -> dict[str, Any]:
+        """How long targets are beside their sources, in tokens: all together, and by how many they exceed twice."""
+        sources, targets = (self.data.train.lengths(column) for column in ("source", "target"))
+        excess = int(np.percentile(targets - 2 * sources, MOST_TARGETS)) + 1
+        return {"length_ratio": float(targets.sum() / sources.sum()), "target_excess": max(excess, 0)}
 
     def _store(self, split: str) -> RecordStore:
         return self.data.train if split == "train" else self.data.valid

@@ -1,6 +1,7 @@
 """Translate: pairs of a source text and its translation."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -10,16 +11,22 @@ from regard.checkpoints.generation import Wish, wish
 from regard.data.rows import Pair
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from regard.data.tokenizer import Tokenizer
+from regard.decode.generate import twice_as_long
 from regard.decode.search import Beam, Search
 from regard.errors import DataError
-from regard.lens.alignment import Alignment
-from regard.lens.see import look
+from regard.lens.alignment import Alignment, joined
+from regard.lens.see import look_at
+from regard.lens.words import words_read, words_written
 from regard.models.seq2seq import Seq2Seq
+from regard.models.t5 import T5
 from regard.tasks.evaluate import TOKENIZE, Evaluation, evaluate
+from regard.tasks.source import read_source
 from regard.tasks.text_to_text import TextToText
-from regard.tasks.translate import Translation, check_texts, translate
+from regard.tasks.translate import Candidate, Translation, check_texts, gaps, translate, within_word
 
 MAX_TOKENS = 256  # what training leaves out beyond, unless it was told another number
+T5_TOKENS = 512  # that T5 was trained on, unless its config.json says another number
+SUMMARY = 0.5  # tokens of targets for each of sources, below which a model is taken for one that summarizes
 
 
 @final
@@ -40,13 +47,30 @@ class Translator:
     @property
     def longest(self) -> int:
         """Tokens of the longest source that the model was trained on, the end mark included."""
-        longest = self._trained("max_tokens") or MAX_TOKENS
+        longest = self._trained("max_tokens") or (self._positions() if isinstance(self.module, T5) else MAX_TOKENS)
         return longest if self.module.longest is None else min(longest, self.module.longest)
 
     @property
     def usual(self) -> int:
         """Tokens beyond which a text is split at sentence ends: what most sources of the training had, or `longest`."""
         return min(self._trained("usual_tokens") or self.longest, self.longest)
+
+    @property
+    def whole(self) -> bool:
+        """Whether texts are read whole however long: those to be summarized, and T5's but for translations."""
+        training = self.config.get("training")
+        ratio = training.get("length_ratio") if isinstance(training, dict) else None
+        return isinstance(self.module, T5) or (isinstance(ratio, float) and ratio < SUMMARY)
+
+    def _positions(self) -> int:
+        fields = self.config.get("published")
+        found = fields.get("n_positions") if isinstance(fields, dict) else None
+        return found if is_integer(found) and found > 0 else T5_TOKENS
+
+    def _bounds(self, whole: bool | None) -> dict[str, Any]:
+        """How long the texts may be that are read at a time."""
+        usual = None if "published" in self.config else self.usual
+        return {"longest": self.longest, "usual": usual, "whole": self.whole if whole is None else whole}
 
     def _trained(self, name: str) -> int | None:
         training = self.config.get("training")
@@ -78,38 +102,52 @@ class Translator:
         search: Search | None = None,
         prefix: str | None = None,
         task: str | None = None,
+        max_length: int | None = None,
+        whole: bool | None = None,
         batch_size: int = 32,
     ) -> list[Translation]:
         """The translations of texts; `str` of one is its best text.
 
         Args:
-            texts: any texts; long ones are split at sentence ends and joined again.
+            texts: any texts; long ones are split at sentence ends and joined again, if the model is no summarizer.
             search: `Beam`, `Greedy` or `Sample`; by default what a published checkpoint asks for, or `Beam()`.
             prefix: what the model reads before each text, such as "translate English to German: "; by default that of
                 the task.
             task: one of those that a published checkpoint's config.json names, such as "translation_en_to_de".
+            max_length: tokens of a target at most, the end mark among them; where a text is split, of each of its
+                pieces. By default what a published checkpoint says, or more than the targets of the training had.
+            whole: whether texts are never split; by default as the property `whole` says.
             batch_size: sentences that run together.
 
         Returns:
-            A translation for each text, in order, with `.text`, `.score` and all `.candidates`.
+            A translation for each text, in order, with `.text`, `.score`, `.finished` and all `.candidates`.
 
         Raises:
-            DataError: something else than a list of texts.
+            DataError: something else than a list of texts, or a text that is too long and not to be split.
             ConfigError: a task that the checkpoint does not name.
             UnsupportedError: no search, where the checkpoint asks for what regard does not do.
         """
-        how = self._how(search, prefix, task) | {"longest": self.longest, "usual": self.usual}
+        how = self._how(search, prefix, task, max_length) | self._bounds(whole)
         return translate(self.module, self.tokenizer, texts, **how, batch_size=batch_size)
 
-    def _how(self, search: Search | None, prefix: str | None, task: str | None) -> dict[str, Any]:
+    def _how(
+        self, search: Search | None, prefix: str | None, task: str | None, max_length: int | None
+    ) -> dict[str, Any]:
         """The search, the prefix and the greatest length: what is said here, or by the checkpoint."""
-        if search is not None and task is None:
-            return {"search": search, "prefix": prefix or ""}
-        wished = self.wish(task)
+        wished = None if search is not None and task is None else self.wish(task)
         if wished is None:
-            return {"search": search or Beam(), "prefix": prefix or ""}
-        prefix = wished.prefix if prefix is None else prefix
-        return {"search": search or wished.search, "prefix": prefix, "max_length": wished.max_length}
+            how = {"search": search or Beam(), "prefix": prefix or "", "max_length": None}
+        else:
+            prefix = wished.prefix if prefix is None else prefix
+            how = {"search": search or wished.search, "prefix": prefix, "max_length": wished.max_length}
+        if max_length is not None:
+            how["max_length"] = max_length
+        return how | {"max_length": self._length() if how["max_length"] is None else how["max_length"]}
+
+    def _length(self) -> Callable[[int], int] | None:
+        """The greatest length of targets, by that of their source, if those of the training were long."""
+        excess = self._trained("target_excess")
+        return None if excess is None else lambda source: twice_as_long(source) + excess
 
     def see(
         self,
@@ -119,14 +157,16 @@ class Translator:
         search: Search | None = None,
         prefix: str | None = None,
         task: str | None = None,
+        max_length: int | None = None,
+        whole: bool | None = None,
     ) -> Alignment:
         """What each word of a translation attended to.
 
         Args:
-            text: the source.
-            target: a translation to look at; None for the model's own.
+            text: the source. Where `translate` splits it, its pieces attend to themselves alone.
+            target: a translation to look at, of the whole text; None for the model's own.
             search: how the model's own is looked for; as for `translate`.
-            prefix, task: as for `translate`.
+            prefix, task, max_length, whole: as for `translate`.
 
         Returns:
             The weights of all layers and heads between words.
@@ -135,37 +175,53 @@ class Translator:
             DataError: a text that is blank, or longer than the model was trained on.
         """
         check_texts([text])
-        text, plain = str(self._how(search, prefix, task)["prefix"]) + text.strip(), text
-        tokens = len(self.tokenizer.encode(text))
-        if not plain.strip() or tokens >= self.longest:
+        how = self._how(search, prefix, task, max_length)
+        tokens = len(words_read(self.tokenizer, text, how["prefix"]).tokens)
+        if tokens >= self.longest or not words_read(self.tokenizer, text).tokens:
             raise DataError(f"text has {tokens} tokens; expected 1 to {self.longest - 1}: see one or a few sentences")
         if target is None:
-            how = self._how(search, prefix, task) | {"longest": self.longest}
-            [chosen] = translate(self.module, self.tokenizer, [plain], **how)[0].candidates[0].tokens
+            [translation] = translate(self.module, self.tokenizer, [text], **how, **self._bounds(whole))
         else:
             check_texts([target])
             of_targets = {"target": True} if isinstance(self.tokenizer, SentencePieceTokenizer) else {}
             chosen = self.tokenizer.encode(target.strip(), **of_targets)
-        return look(self.module, self.tokenizer, text.strip(), chosen)
+            source = read_source(self.tokenizer, text, longest=self.longest, prefix=how["prefix"])
+            translation = Translation(text, source.pieces, [Candidate(target, 0.0, [chosen], True)], source.prefix)
+        return joined(list(self._look(translation)))
+
+    def _look(self, translation: Translation) -> Iterator[Alignment]:
+        """What the pieces of a translation attended to, their words numbered by those of the whole text."""
+        pieces, [best, *_] = translation.pieces, translation.candidates
+        texts = self.tokenizer.decode_batch(best.tokens)
+        inside = "".join(part for piece in pieces for part in piece)
+        read_before, written_before = len(translation.source.split()) - len(inside.split()), 0
+        sides = zip(pieces, best.tokens, texts, gaps(pieces, texts), strict=True)
+        for i, (piece, tokens, text, gap) in enumerate(sides):
+            read = words_read(self.tokenizer, piece.text, translation.prefix).after(read_before)
+            written = words_written(self.tokenizer, tokens).after(written_before)
+            if any(number is not None for number in read.numbers):
+                yield dataclasses.replace(look_at(self.module, read, written), finished=best.finished)
+            read_before, written_before = read.count, written.count
+            if i + 1 < len(pieces):  # a word that was too long goes on in the next piece
+                read_before -= not piece.gap and within_word(piece.text, pieces[i + 1].text)
+                written_before -= not gap and within_word(text, texts[i + 1])
 
     def align(self, translation: Translation) -> str:
-        """Which source word each word of a translation came from, as "0-0 2-1": source, target, from 0 (Pharaoh)."""
-        links, read, written = [], 0, 0
-        for piece, tokens in zip(translation.pieces, translation.candidates[0].tokens, strict=True):
-            if not piece.text.strip():
-                continue
-            seen = look(self.module, self.tokenizer, piece.text.strip(), tokens)
-            for link in seen.pharaoh().split():
-                source, target = map(int, link.split("-"))
-                links.append(f"{read + source}-{written + target}")
-            read, written = read + len(seen.source) - 1, written + len(seen.target) - 1  # without the end marks
-        return " ".join(links)
+        """Which source word each word of a translation came from, as "0-0 2-1": source, target, from 0 (Pharaoh).
+
+        Words are those of `translation.source` and `translation.text`, as `str.split` parts them; in scripts that part
+        no words, the pieces of the vocabulary.
+        """
+        links = (seen.pharaoh() for seen in self._look(translation))
+        return " ".join(link for link in links if link)
 
     def evaluate(
         self,
         pairs: Iterable[Pair | tuple[str, str]],
         *,
         search: Search = Beam(),
+        max_length: int | None = None,
+        whole: bool | None = None,
         batch_size: int = 32,
         tokenize: str = TOKENIZE,
     ) -> Evaluation:
@@ -174,6 +230,7 @@ class Translator:
         Args:
             pairs: sources and references.
             search: `Beam`, `Greedy` or `Sample`.
+            max_length, whole: as for `translate`.
             batch_size: sentences that run together.
             tokenize: how BLEU finds words, as sacrebleu names it: "13a", "intl", "zh", "ja-mecab", "ko-mecab",
                 "char", "flores101", "flores200" or "none".
@@ -185,7 +242,8 @@ class Translator:
             DataError: no pairs.
             ConfigError: a tokenizer that sacrebleu has not, or whose package or vocabulary is not here.
         """
-        how = {"longest": self.longest, "usual": self.usual, "batch_size": batch_size, "tokenize": tokenize}
+        how = self._bounds(whole) | {"max_length": self._length() if max_length is None else max_length}
+        how |= {"batch_size": batch_size, "tokenize": tokenize}
         return evaluate(self.module, self.tokenizer, pairs, search=search, **how)
 
     def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
