@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
-from regard.data.published_tokenizer import WORD_PIECE_ROLES, read_byte_level, read_word_piece
+from regard.data.vocabulary_files import WORD_PIECE_ROLES, read_byte_level, read_word_piece
 from tests.data.mixed_text import lines as mixed_lines
 
 ALPHABETS = (

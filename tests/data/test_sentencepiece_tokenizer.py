@@ -1,14 +1,16 @@
 """T5's and Marian's tokenizers against the transformers package's, which are made of SentencePiece itself."""
 
+import base64
 import json
 import warnings
 
 import pytest
+import sentencepiece
 
-from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer, marian_tokenizer, t5_tokenizer
+from regard.data.sentencepiece_layouts import marian_tokenizer, t5_tokenizer
+from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from tests.data.mixed_text import lines, trained
 
-sentencepiece = pytest.importorskip("sentencepiece")
 transformers = pytest.importorskip("transformers")
 
 T5 = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "vocab_size": 700}
@@ -39,7 +41,7 @@ def marian(tmp_path_factory):
 
 def test_t5_is_sentencepiece_between_its_marks(t5):
     theirs = sentencepiece.SentencePieceProcessor(model_proto=trained(**T5))
-    texts = lines(1000, seed=20)
+    texts = lines(1000, seed=20, marks=False)
     assert t5.encode_batch(texts) == theirs.encode(texts)
     first, last = t5.size - 1, t5.size - 7
     assert (t5.id_of("<extra_id_0>"), t5.id_of("<extra_id_6>"), last) == (first, last, theirs.vocab_size())
@@ -51,17 +53,18 @@ def test_t5_is_sentencepiece_between_its_marks(t5):
 
 
 def test_t5s_ids_are_those_of_transformers(t5):
-    model = t5._source.model
-    vocabulary = [(piece.text, piece.score) for piece in model.pieces]
+    model = sentencepiece.SentencePieceProcessor(model_proto=trained(**T5))
+    vocabulary = [(model.id_to_piece(i), model.get_score(i)) for i in range(len(model))]
     vocabulary += [(f"<extra_id_{i}>", 0.0) for i in reversed(range(7))]
     theirs = transformers.T5Tokenizer(vocab=vocabulary, extra_ids=7)
     texts = ["a word", "<extra_id_0> in <extra_id_3>", "translate English to German: abc déjà", "  two   spaces "]
+    texts += ["a </s> b <pad>", "a</s>b <unk>", "</s>", " <extra_id_1>x"]
     assert [t5.encode(text, marks=True) for text in texts] == theirs(texts).input_ids
 
 
 def test_marian_is_transformers(marian):
     ours, theirs = marian
-    texts = lines(1000, seed=21, marks=False)
+    texts = [*lines(1000, seed=21), "a</s>b", "</s>>>fra<< a", "a </s> >>fra<< b", "<pad>"]
     texts += [f">>fra<< {text}" for text in texts[:20]] + [">>xyz<<a", ">>no language", ">><<", "a >>fra<< b"]
     assert [ours.encode(text, marks=True) for text in texts] == theirs(texts).input_ids
     assert [ours.encode(text, marks=True, target=True) for text in texts] == theirs(text_target=texts).input_ids
@@ -69,10 +72,13 @@ def test_marian_is_transformers(marian):
     assert ours.decode_batch(ids) == theirs.batch_decode(ids, skip_special_tokens=True)
 
 
-def test_marks_in_a_text_are_text(t5, marian):
+def test_marks_in_a_text_are_marks(t5, marian):
     for tokenizer in (t5, marian[0]):
-        marks = {tokenizer.pad, tokenizer.eos}
-        assert not marks & set(tokenizer.encode("a </s> b <pad> <pad></s>"))
+        found = tokenizer.encode("a </s> b <pad> <pad></s>")
+        assert [i for i in found if i in (tokenizer.pad, tokenizer.eos)] == [
+            tokenizer.eos, tokenizer.pad, tokenizer.pad, tokenizer.eos,
+        ]  # fmt: skip
+        assert tokenizer.decode(found) == "a b"
 
 
 def test_words_and_pieces(t5):
@@ -91,3 +97,18 @@ def test_a_saved_tokenizer_comes_back(t5, marian, tmp_path):
         texts = lines(50, seed=22)
         assert again.encode_batch(texts) == tokenizer.encode_batch(texts)
     assert t5.fingerprint != marian[0].fingerprint
+
+
+def test_a_file_of_an_earlier_version_comes_back(t5, marian, tmp_path):
+    """As they were written before tokens had flags."""
+    model = base64.b64encode(trained(**T5)).decode()
+    extra = {f"<extra_id_{i}>": t5.size - 1 - i for i in range(7)}
+    roles = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
+    plain = {"kind": "sentencepiece", "source": model, "target": None, "ids": None, "extra": extra, "roles": roles}
+    (tmp_path / "t5.json").write_text(json.dumps(plain))
+    assert SentencePieceTokenizer.load(tmp_path / "t5.json").fingerprint == t5.fingerprint
+    marian[0].save(tmp_path / "marian.json")
+    plain = json.loads((tmp_path / "marian.json").read_text())
+    old = {name: plain[name] for name in ("kind", "source", "target", "ids", "roles")}
+    (tmp_path / "marian.json").write_text(json.dumps({**old, "extra": {}}))
+    assert SentencePieceTokenizer.load(tmp_path / "marian.json").fingerprint == marian[0].fingerprint

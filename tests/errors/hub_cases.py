@@ -11,11 +11,12 @@ from unittest import mock
 import regard as rg
 from regard.checkpoints.folder import save
 from regard.checkpoints.hub import download
-from regard.data.published_tokenizer import PublishedTokenizer, read_word_piece
+from regard.data.published_tokenizer import PublishedTokenizer
+from regard.data.vocabulary_files import read_word_piece
 from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedError
 from regard.models.published import Named, activation_of, check_only, read_named
 from tests.checkpoints.made import transformer
-from tests.checkpoints.published import ROLES, WORDS, marian, shard, word_pieces, write_bert
+from tests.checkpoints.published import ROLES, marian, shard, word_pieces, write_bert
 
 
 def loading(change: Callable[[Path], object], make: Callable[[Path], Path] = marian) -> Callable[[], object]:
@@ -51,6 +52,11 @@ def index(**changes: str) -> Callable[[Path], object]:
         path.write_text(json.dumps(index))
 
     return change
+
+
+def beyond() -> object:
+    """A text with a token that was added to the tokenizer and not to the model."""
+    return loading(text("added_tokens.json", '{"<new>": 14}'), write_bert)().embed(["the <new> cat"])  # type: ignore[attr-defined]
 
 
 def text(name: str, content: str, then: Callable[[Path], object] = lambda folder: None) -> Callable[[Path], object]:
@@ -161,9 +167,51 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("hub-link", loading(linked), CheckpointError, "elsewhere, outside of the folder; put a copy of the file in"),
     (
         "hub-tokenizer-added",
-        loading(text("vocab.txt", "\n".join(WORDS), text("added_tokens.json", '{"<new>": 7}')), lambda f: marian(f)),
+        loading(text("added_tokens.json", '{"<new>": 7}'), write_bert),
         CheckpointError,
         "the token '<new>' is said to be 7, and the vocabulary makes it 14",
+    ),
+    (
+        "hub-tokenizer-class",
+        loading(text("tokenizer_config.json", '{"tokenizer_class": "BertJapaneseTokenizer"}'), write_bert),
+        UnsupportedError,
+        "tokenizer_class='BertJapaneseTokenizer' is not supported; expected tokenizer.json in the folder, which says",
+    ),
+    (
+        "hub-tokenizer-files",
+        loading(text("vocab.json", "{}")),
+        CheckpointError,
+        "has no source.spm and no target.spm, and no tokenizer.json; of vocabularies it has vocab.json",
+    ),
+    (
+        "hub-tokenizer-token",
+        loading(text("tokenizer_config.json", '{"mask_token": 5}'), write_bert),
+        CheckpointError,
+        "mask_token is 5; expected a token as text, or its content and flags",
+    ),
+    (
+        "hub-tokenizer-id",
+        loading(text("added_tokens.json", '{"<new>": "x"}'), write_bert),
+        CheckpointError,
+        "a token has the id 'x'; expected a number from 0 on",
+    ),
+    (
+        "hub-tokenizer-field",
+        loading(text("tokenizer_config.json", '{"rewrites": "tweets"}'), write_bert),
+        UnsupportedError,
+        "tokenizer_config.json has the field rewrites='tweets', which is not known, and may change how texts are read",
+    ),
+    (
+        "hub-tokenizer-refused",
+        loading(text("tokenizer_config.json", '{"split_special_tokens": true}'), write_bert),
+        UnsupportedError,
+        "says split_special_tokens=True, which is not supported: marks in a text are marks; expected None or False",
+    ),
+    (
+        "hub-tokenizer-rows",
+        beyond,
+        DataError,
+        "text 1 has the token '<new>' with id 14, and the model has embeddings for 14 tokens, ids 0 to 13: the",
     ),
     (
         "tokenizer-role",

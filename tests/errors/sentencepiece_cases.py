@@ -6,21 +6,24 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from regard.checkpoints.hub import read_tokenizer
-from regard.data.charsmap import Charsmap
-from regard.data.protobuf import fields
-from regard.data.sentencepiece_model import parse_sentencepiece, read_sentencepiece
-from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer, t5_tokenizer
+from regard.checkpoints.hub_tokenizer import read_tokenizer
+from regard.data.sentencepiece_layouts import t5_tokenizer
+from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer, open_model
 from regard.errors import CheckpointError, DataError, UnsupportedError
 
 
-def field(number: int, content: bytes | int | float) -> bytes:
-    """A field in protobuf's wire format; small numbers only."""
+def number(x: int) -> bytes:
+    """A varint of protobuf's wire format."""
+    return bytes([x]) if x < 128 else bytes([x & 127 | 128]) + number(x >> 7)
+
+
+def field(name: int, content: bytes | int | float) -> bytes:
+    """A field in protobuf's wire format."""
     if isinstance(content, float):
-        return bytes([number << 3 | 5]) + struct.pack("<f", content)
-    key = number << 3 | (0 if isinstance(content, int) else 2)
-    wide = bytes([key]) if key < 128 else bytes([key & 127 | 128, key >> 7])
-    return wide + (bytes([content]) if isinstance(content, int) else bytes([len(content)]) + content)
+        return number(name << 3 | 5) + struct.pack("<f", content)
+    if isinstance(content, int):
+        return number(name << 3) + number(content)
+    return number(name << 3 | 2) + number(len(content)) + content
 
 
 def piece(text: str | bytes, kind: int = 1, score: float = -1.0) -> bytes:
@@ -32,8 +35,20 @@ MARKS = [piece("<pad>", 3), piece("</s>", 3), piece("<unk>", 2)]
 GOOD = b"".join([*MARKS, piece("a"), piece("\u2581")])
 
 
-def parsed(*parts: bytes) -> Callable[[], object]:
-    return lambda: parse_sentencepiece(b"".join(parts), "made.model")
+def opened(*parts: bytes) -> Callable[[], object]:
+    return lambda: open_model(b"".join(parts), "made.model")
+
+
+def no_text() -> object:
+    """A model that replaces "b" by bytes that are no text: units of a double array, then what replaces."""
+    units = [1 << 10, *[0] * 255]  # the root, whose children stand at 1 ^ byte
+    child = 1 ^ ord("b")
+    units[child] = ord("b") | 1 << 8 | (child ^ 200) << 10  # a sequence ends here, and its value stands at 200
+    units[200] = 1 << 31  # the first of the replacements
+    charsmap = struct.pack("<257I", 4 * 256, *units) + b"\xff\xfe\0"
+    model = GOOD + field(3, field(2, charsmap))
+    ids = {"<unk>": 0, "</s>": 1}
+    return SentencePieceTokenizer(model, ids=ids, roles={"unk": "<unk>", "eos": "</s>"}).encode("abc")
 
 
 def loaded(text: str) -> Callable[[], object]:
@@ -46,68 +61,28 @@ def loaded(text: str) -> Callable[[], object]:
     return call
 
 
-def in_a_folder(**files: bytes) -> Callable[[], object]:
+def in_a_folder(usual: str = "T5Tokenizer", **files: bytes) -> Callable[[], object]:
     """The tokenizer of a folder with these files; two underscores are a dot."""
 
     def call() -> object:
         with tempfile.TemporaryDirectory() as name:
             for file, content in files.items():
                 Path(name, file.replace("__", ".")).write_bytes(content)
-            return read_tokenizer(Path(name), {})
+            return read_tokenizer(Path(name), usual)
 
     return call
 
 
 CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
-    ("protobuf-wire", lambda: list(fields(b"\x0b", "x")), CheckpointError, "x: the field at byte 0 has wire type 3"),
-    (
-        "protobuf-length",
-        lambda: list(fields(b"\x0a\xff\xff\x03abc", "x")),
-        CheckpointError,
-        "the field 1 at byte 0 says that it has 65535 bytes; 3 are left",
-    ),
-    ("protobuf-number", lambda: list(fields(b"\x08\xff", "x")), CheckpointError, "the number at byte 1 of 2 does not"),
-    (
-        "charsmap-size",
-        lambda: Charsmap(b"\xff\xff\0\0ab\0", "x"),
-        CheckpointError,
-        "7 bytes says that its array has 65535",
-    ),
-    (
-        "charsmap-text",
-        lambda: Charsmap(struct.pack("<3I", 8, 0, 1 << 8 | 1) + b"\0", "x").longest("\x01", 0),
-        CheckpointError,
-        "points to byte",
-    ),
-    (
-        "spm-missing",
-        lambda: read_sentencepiece("/nowhere/spiece.model"),
-        CheckpointError,
-        "/nowhere/spiece.model: no vocabulary can be read (No such file",
-    ),
-    ("spm-field", parsed(GOOD, field(2, 3)), CheckpointError, "field 2, trainer, has wire type 0; expected 2"),
-    ("spm-text", parsed(piece(b"\xff\xfe")), CheckpointError, "pieces[0]: text is not UTF-8: b'\\xff\\xfe'"),
-    ("spm-twice", parsed(GOOD, piece("a")), CheckpointError, "piece 5 is Piece(text='a', score=-1.0, kind=1)"),
-    ("spm-score", parsed(GOOD, piece("b", 1, float("inf"))), CheckpointError, "score=inf"),
-    ("spm-unknown", parsed(piece("a")), CheckpointError, "of 1 pieces 0 are for the unknown and 0 for bytes"),
-    (
-        "spm-bytes",
-        parsed(GOOD, field(2, field(35, 1))),
-        CheckpointError,
-        "0 for bytes; expected 1, and 256, with byte_fallback=True",
-    ),
-    (
-        "spm-words",
-        parsed(GOOD, field(2, field(3, 3))),
-        UnsupportedError,
-        "made.model has model_type=word, which is not",
-    ),
-    (
-        "spm-denormalizer",
-        parsed(GOOD, field(5, field(2, b"abc"))),
-        UnsupportedError,
-        "made.model has a denormalizer, which is not supported",
-    ),
+    ("spm-cut", opened(GOOD[:-1]), CheckpointError, "made.model is damaged, or no SentencePiece model: INTERNAL"),
+    ("spm-no-pieces", opened(), CheckpointError, "made.model is damaged, or no SentencePiece model: INTERNAL: unk is"),
+    ("spm-text", opened(GOOD, piece(b"\xff\xfe")), CheckpointError, "can't decode byte 0xff in position 0"),
+    ("spm-twice", opened(GOOD, piece("a")), CheckpointError, "a is already defined"),
+    ("spm-score", opened(GOOD, piece("b", 1, float("inf"))), CheckpointError, "score is NaN or Inf"),
+    ("spm-unknown", opened(piece("a")), CheckpointError, "unk is not defined"),
+    ("spm-bytes", opened(GOOD, field(2, field(35, 1))), CheckpointError, "there are not 256 byte pieces"),
+    ("spm-charsmap", opened(GOOD, field(3, field(2, b"\xff\xff\0\0ab\0"))), CheckpointError, "input blob size"),
+    ("spm-no-text", no_text, CheckpointError, "the SentencePiece model is damaged: 'utf-8' codec can't decode"),
     (
         "spm-surrogate",
         lambda: t5_tokenizer(GOOD).encode("\ud800"),
@@ -118,13 +93,20 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "spm-ids",
         lambda: SentencePieceTokenizer(GOOD, ids={"a": "b"}, roles={"unk": "<unk>", "eos": "a"}),  # type: ignore[dict-item]
         CheckpointError,
-        "1 without a number, such as ['a'], numbers of their own, and lacks [\"unk='<unk>'\"]",
+        "1 without a number, such as ['a'], numbers of their own, and lacks tokens for ['unk']; expected an id",
     ),
     (
         "spm-two-vocabularies",
-        in_a_folder(source__spm=GOOD, target__spm=GOOD, vocab__json=b"{}", target_vocab__json=b"{}"),
+        in_a_folder(
+            "MarianTokenizer",
+            source__spm=GOOD,
+            target__spm=GOOD,
+            vocab__json=b"{}",
+            target_vocab__json=b"{}",
+            tokenizer_config__json=b'{"separate_vocabs": true}',
+        ),
         UnsupportedError,
-        "target_vocab.json, a vocabulary of targets beside that of sources, is not supported",
+        "says separate_vocabs=True, which is not supported: Marian: one vocab.json counts sources and targets",
     ),
     (
         "spm-extra-ids",
@@ -142,6 +124,6 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "spm-saved",
         loaded(json.dumps({"kind": "other", "source": None, "target": None, "ids": None, "extra": {}, "roles": {}})),
         CheckpointError,
-        "no SentencePiece tokenizer of regard's: kind='other'",
+        "no SentencePiece tokenizer of regard's: kind='other', layout=None",
     ),
 ]

@@ -96,7 +96,7 @@ def test_marks_before_a_prompt_stay_and_those_after_it_go():
     inner.post_processor = processors.TemplateProcessing(single=f"{END} $A {END}", special_tokens=[mark])
     marked = PublishedTokenizer(inner, {"bos": END})
     plain = byte_level().encode("The library")
-    assert prompts_of(marked, ["The library", ""]) == [[mark[1], *plain], []]
+    assert prompts_of(marked, ["The library", ""]) == [[mark[1], *plain], [mark[1]]]
     assert prompts_of(byte_level(), ["The library"]) == [plain]
     own = own_completer().tokenizer
     assert prompts_of(own, ["a"]) == [[own.bos, *own.encode("a")]]

@@ -8,12 +8,8 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from regard.checkpoints.families import FAMILIES
-from regard.checkpoints.folder import CONFIG, TOKENIZER, WEIGHTS, write_all
-from regard.data.published_tokenizer import PublishedTokenizer
-from regard.data.tokenizer import Tokenizer
+from regard.checkpoints.folder import CONFIG, WEIGHTS, write_all
 from regard.errors import UnsupportedError
-
-TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def export_hf(model: Any, folder: str | Path) -> None:
@@ -42,14 +38,8 @@ def export_hf(model: Any, folder: str | Path) -> None:
         WEIGHTS: lambda path: safetensors.torch.save_file(stored, path, {"format": "pt"}),
     }
     tokenizer = getattr(model, "tokenizer", None) if model is not module else None
-    if isinstance(tokenizer, PublishedTokenizer):
-        said = {f"{role}_token": token for role, token in tokenizer.roles.items()}
-        said |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": getattr(module, "longest", None)}
-        said = {name: x for name, x in said.items() if x is not None}
-        writers[TOKENIZER] = tokenizer.save
-        writers[TOKENIZER_CONFIG] = lambda path: path.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-    elif tokenizer is not None and not isinstance(tokenizer, Tokenizer):
-        writers |= {name: _bytes(content) for name, content in tokenizer.files().items()}
+    files = {} if tokenizer is None else tokenizer.files(max_length=getattr(module, "longest", None))
+    writers |= {name: _bytes(content) for name, content in files.items()}
     write_all(Path(folder), writers)
 
 

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from regard.attention.check import show
 from regard.data.published_tokenizer import PublishedTokenizer
-from regard.data.sentencepiece_tokenizer import KIND as SENTENCEPIECE
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer
+from regard.data.text_tokenizer import TextTokenizer
 from regard.data.tokenizer import Tokenizer
 from regard.errors import CheckpointError, ConfigError, nearest
 from regard.models.published import WRONG, misfits, some
@@ -33,7 +33,7 @@ from regard.models.registry import build, config_from_plain, config_to_plain, na
 FORMAT = 1
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-AnyTokenizer = Tokenizer | PublishedTokenizer | SentencePieceTokenizer | None
+AnyTokenizer = TextTokenizer | None
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
 
@@ -66,10 +66,8 @@ def save(
     named = {name: _stored(name, x, DTYPES[dtype]) for name, x in _without_aliases(module).items()}
     plain = {"name": name_of(module.config), **config_to_plain(module.config)}
     found = {**config, "format": FORMAT, "task": task, "model": plain}
-    if not isinstance(tokenizer, Tokenizer):
-        found["tokenizer"] = None if tokenizer is None else {"roles": tokenizer.roles}
-        if isinstance(tokenizer, SentencePieceTokenizer):
-            found["tokenizer"]["kind"] = SENTENCEPIECE
+    if tokenizer is None or tokenizer.kind != Tokenizer.kind:
+        found["tokenizer"] = None if tokenizer is None else tokenizer.settings()
     text = json.dumps(found, indent=2)
     writers: dict[str, Callable[[Path], object]] = {
         WEIGHTS: lambda path: path.write_bytes(safetensors.torch.save(named)),
@@ -191,9 +189,13 @@ def _tokenizer(folder: Path, config: Mapping[str, Any]) -> AnyTokenizer:
         raise CheckpointError(
             f'{folder / CONFIG}: "tokenizer" is {show(described)}; expected {{"roles": {{role: token}}}}'
         )
-    if described.get("kind") == SENTENCEPIECE:
-        return SentencePieceTokenizer.load(need(folder, TOKENIZER))
-    return PublishedTokenizer.load(need(folder, TOKENIZER), roles)
+    tokenizer: TextTokenizer
+    if described.get("kind") == SentencePieceTokenizer.kind:
+        tokenizer = SentencePieceTokenizer.load(need(folder, TOKENIZER))
+    else:
+        tokenizer = PublishedTokenizer.load(need(folder, TOKENIZER), roles)
+    tokenizer.use(described)
+    return tokenizer
 
 
 def _build(path: Path, config: Mapping[str, Any], tokenizer: AnyTokenizer) -> nn.Module:
@@ -203,12 +205,14 @@ def _build(path: Path, config: Mapping[str, Any], tokenizer: AnyTokenizer) -> nn
     except WRONG as error:
         raise CheckpointError(f"{path} describes no model: {error}") from error
     size = vocabulary_size(made)
-    published = not isinstance(tokenizer, Tokenizer)  # whose models may have room for more tokens
-    if tokenizer is not None and (size < tokenizer.size if published else size != tokenizer.size):
-        raise CheckpointError(
-            f"{path} says {size} pieces of vocabulary, and {TOKENIZER} beside it has {tokenizer.size}; "
-            "they are of different models"
-        )
+    if tokenizer is not None:
+        # Published models may have more embeddings than tokens, or tokens without embeddings, which are not used.
+        if tokenizer.kind == Tokenizer.kind and size != tokenizer.size:
+            raise CheckpointError(
+                f"{path} says {size} pieces of vocabulary, and {TOKENIZER} beside it has {tokenizer.size}; "
+                "they are of different models"
+            )
+        tokenizer.rows = size
     try:
         with torch.random.fork_rng(
             devices=[]

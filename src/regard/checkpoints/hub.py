@@ -2,9 +2,7 @@
 
     config.json                     the family as "model_type", and its fields
     model.safetensors               the tensors, or model.safetensors.index.json, which says the file of each
-    tokenizer.json                  or vocab.txt, or vocab.json and merges.txt
-    spiece.model                    or source.spm, target.spm and vocab.json, of SentencePiece: before any other
-    tokenizer_config.json           which tokens have which roles; also special_tokens_map.json
+    tokenizer.json, spiece.model    and others, of the tokenizer: see `hub_tokenizer`
 
 Nothing in a folder is trusted: files are read in it alone, tensors when they are asked for, and pickles never.
 """
@@ -14,22 +12,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, final
 
-from tokenizers import AddedToken
 from torch import Tensor, nn
 
 from regard.attention.check import is_integer, show
 from regard.checkpoints.families import FAMILIES
-from regard.checkpoints.folder import CONFIG, TOKENIZER, WEIGHTS, AnyTokenizer, need, open_weights, read_json
-from regard.data.published_tokenizer import (
-    ROLES,
-    WORD_PIECE_ROLES,
-    PublishedTokenizer,
-    read_byte_level,
-    read_word_piece,
-)
-from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer, marian_tokenizer, t5_tokenizer
+from regard.checkpoints.folder import CONFIG, WEIGHTS, AnyTokenizer, need, open_weights, read_json
+from regard.checkpoints.hub_files import inside, settings
+from regard.checkpoints.hub_tokenizer import read_tokenizer
 from regard.errors import CheckpointError, UnsupportedError, nearest
 from regard.models.published import WRONG, misfits
+from regard.models.registry import vocabulary_size
 from regard.models.seq2seq import Seq2Seq
 
 GENERATION = "generation_config.json"
@@ -38,11 +30,6 @@ HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")  # owner/model
 MODULES = "modules.json"  # of the sentence-transformers package: the steps from a text to its vector
 STEPS = ("Transformer", "Pooling", "Normalize")
 POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
-HOW = ("single_word", "lstrip", "rstrip", "normalized", "special")  # a token is found in text
-SENTENCEPIECE = ("spiece.model", "source.spm", "target.spm", "target_vocab.json")
-EXTRA_ID = re.compile(r"<extra_id_\d+>")  # T5's marks
-MOST_EXTRA_IDS = 100_000
-EXTRA_IDS = 100  # of them, where the files don't say it
 FILES = ["*.json", "*.txt", "*.safetensors", "*.model", "*.spm"]  # that are downloaded
 
 
@@ -97,7 +84,7 @@ def read_hub(folder: str | Path) -> tuple[dict[str, Any], LazyState, AnyTokenize
     kind = config.get("model_type")
     if kind not in list(FAMILIES):
         raise CheckpointError(f"{folder / CONFIG}: unknown model_type {show(kind)}; {nearest(str(kind), FAMILIES)}")
-    return config, read_state(folder), read_tokenizer(folder, FAMILIES[kind].roles)
+    return config, read_state(folder), read_tokenizer(folder, FAMILIES[kind].tokenizer)
 
 
 def load_hub(folder: str | Path) -> tuple[str, nn.Module, AnyTokenizer, dict[str, Any]]:
@@ -117,7 +104,7 @@ def load_hub(folder: str | Path) -> tuple[str, nn.Module, AnyTokenizer, dict[str
     config, state, tokenizer = read_hub(folder)
     family = FAMILIES[config["model_type"]]
     if issubclass(family.module, Seq2Seq):  # for which the fields of both files were one, and of old ones still are
-        config |= _settings(Path(folder), GENERATION)
+        config |= settings(Path(folder), GENERATION)
     path = Path(folder, CONFIG)
     try:
         module = family.read(config, state)
@@ -127,6 +114,8 @@ def load_hub(folder: str | Path) -> tuple[str, nn.Module, AnyTokenizer, dict[str
         raise CheckpointError(f"{path} lacks the field {error}") from error
     except WRONG as error:
         raise CheckpointError(f"{path} describes no model: {error}") from error
+    if tokenizer is not None:
+        tokenizer.rows = vocabulary_size(module.config)
     embedding = read_embedding(Path(folder))
     return family.job, module, tokenizer, {"published": config, **({"embedding": embedding} if embedding else {})}
 
@@ -192,81 +181,6 @@ def read_state(folder: Path) -> LazyState:
     return LazyState({tensor: shards[file] for tensor, file in where.items()})
 
 
-def inside(folder: Path, path: Path) -> Path:
-    """The path of a file of the folder; a link out of it is followed only where the hub's own cache makes one.
-
-    Args:
-        folder: in the hub's layout.
-        path: of a file in it.
-
-    Returns:
-        The path.
-
-    Raises:
-        CheckpointError: a link to another place.
-    """
-    real, home = path.resolve(), folder.resolve()
-    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
-    if home not in real.parents and blobs != real.parent:
-        raise CheckpointError(f"{path} is a link to {real}, outside of the folder; put a copy of the file in its place")
-    return path
-
-
-def read_tokenizer(folder: Path, usual: Mapping[str, str]) -> AnyTokenizer:
-    """The tokenizer of a folder, from whichever files it has.
-
-    Args:
-        folder: in the hub's layout.
-        usual: tokens by role where the files don't say them.
-
-    Returns:
-        The tokenizer, or None if there are no such files.
-
-    Raises:
-        CheckpointError: files that are damaged or don't go together.
-    """
-    names = (TOKENIZER, "vocab.txt", "vocab.json", "merges.txt", *SENTENCEPIECE)
-    files = {name: inside(folder, folder / name) for name in names if (folder / name).is_file()}
-    settings = {**_settings(folder, "special_tokens_map.json"), **_settings(folder, "tokenizer_config.json")}
-    said = {role: token.content for role in ROLES if (token := _token(settings.get(f"{role}_token"))) is not None}
-    added = _added(folder, settings)
-    roles, tokens = said or usual, list(added.values())
-    made: PublishedTokenizer | SentencePieceTokenizer
-    if {"source.spm", "target.spm", "vocab.json"} <= set(files):
-        if "target_vocab.json" in files:
-            raise UnsupportedError(
-                f"{folder}: target_vocab.json, a vocabulary of targets beside that of sources, is not supported; "
-                "expected one vocab.json for both"
-            )
-        source, target = (files[name].read_bytes() for name in ("source.spm", "target.spm"))
-        made = marian_tokenizer(source, target, read_json(files["vocab.json"]))
-    elif "spiece.model" in files:
-        made = t5_tokenizer(files["spiece.model"].read_bytes(), extra_ids=_extra_ids(folder, settings))
-    elif TOKENIZER in files:
-        made = PublishedTokenizer.load(files[TOKENIZER], roles, tokens)
-    elif "vocab.txt" in files:
-        made = read_word_piece(
-            files["vocab.txt"],
-            {**WORD_PIECE_ROLES, **usual, **roles},
-            tokens,
-            lowercase=settings.get("do_lower_case") is not False,
-            strip_accents=settings.get("strip_accents"),
-            chinese=settings.get("tokenize_chinese_chars") is not False,
-        )
-    elif {"vocab.json", "merges.txt"} <= set(files):
-        space = settings.get("add_prefix_space") is True
-        made = read_byte_level(files["vocab.json"], files["merges.txt"], {**usual, **roles}, tokens, prefix_space=space)
-    else:
-        return None
-    for i, token in added.items():
-        if made.id_of(token.content) != i:
-            raise CheckpointError(
-                f"{folder}: the token {token.content!r} is said to be {i}, and the vocabulary makes it "
-                f"{made.id_of(token.content)}"
-            )
-    return made
-
-
 def read_embedding(folder: Path) -> dict[str, Any]:
     """How texts become vectors, where the folder is one of the sentence-transformers package.
 
@@ -291,7 +205,7 @@ def read_embedding(folder: Path) -> dict[str, Any]:
     for step, kind in zip(steps, kinds, strict=True):
         path = str(step.get("path", ""))
         if kind == "Pooling" and PurePosixPath(path).name == path:
-            pooling = _settings(inside(folder, folder / path), CONFIG)
+            pooling = settings(inside(folder, folder / path), CONFIG)
             asked = [name for name, x in pooling.items() if name.startswith("pooling_mode_") and x is True]
             if len(asked) != 1 or asked[0] not in POOLINGS:
                 known = ", ".join(POOLINGS)
@@ -299,40 +213,5 @@ def read_embedding(folder: Path) -> dict[str, Any]:
                     f"{folder / path}: the pooling {asked} is not supported; expected one of {known}"
                 )
             found["pooling"] = POOLINGS[asked[0]]
-    longest = _settings(folder, "sentence_bert_config.json").get("max_seq_length")
+    longest = settings(folder, "sentence_bert_config.json").get("max_seq_length")
     return found | ({"longest": longest} if is_integer(longest) and longest > 0 else {})
-
-
-def _extra_ids(folder: Path, settings: Mapping[str, Any]) -> int:
-    """How many marks T5's vocabulary has behind its pieces."""
-    listed = settings.get("additional_special_tokens", [])
-    texts = [token.content for one in listed if (token := _token(one)) is not None] if isinstance(listed, list) else []
-    named = sum(bool(EXTRA_ID.fullmatch(text)) for text in texts)
-    said = settings.get("extra_ids", named or EXTRA_IDS)
-    if not is_integer(said) or not 0 <= said <= MOST_EXTRA_IDS:
-        raise CheckpointError(f"{folder}: extra_ids={show(said)}; expected a number from 0 to {MOST_EXTRA_IDS}")
-    return int(said)
-
-
-def _settings(folder: Path, name: str) -> dict[str, Any]:
-    return read_json(inside(folder, folder / name)) if (folder / name).is_file() else {}
-
-
-def _added(folder: Path, settings: Mapping[str, Any]) -> dict[int, AddedToken]:
-    """The tokens that stand beside the vocabulary, by id, in order."""
-    found = {i: AddedToken(token) for token, i in _settings(folder, "added_tokens.json").items() if is_integer(i)}
-    described = settings.get("added_tokens_decoder")
-    for i, plain in described.items() if isinstance(described, dict) else ():
-        if i.isdecimal() and (token := _token(plain)) is not None:
-            found[int(i)] = token
-    return dict(sorted(found.items()))
-
-
-def _token(plain: object) -> AddedToken | None:
-    """A token as the files have it: its text, or a dictionary that also says how it is found."""
-    if isinstance(plain, str):
-        return AddedToken(plain, special=True, normalized=False)
-    if not isinstance(plain, dict) or not isinstance(plain.get("content"), str):
-        return None
-    how = {name: plain[name] for name in HOW if isinstance(plain.get(name), bool)}
-    return AddedToken(plain["content"], **how)

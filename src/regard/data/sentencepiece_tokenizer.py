@@ -1,10 +1,12 @@
-"""The SentencePiece vocabularies of published encoder-decoders as tokenizers: T5's, and Marian's pair of them.
+"""The SentencePiece vocabularies of published models as tokenizers: T5's, Marian's pair of them, and others.
 
-T5 counts its pieces as its one model file does, and puts the marks <extra_id_0>, <extra_id_1>, ... behind them in
-reverse order. Marian cuts sources by one model file and targets by another, and counts the pieces of both in a
-`vocab.json`; a source may start with the language that is wanted, such as ">>fr<<", which is one token.
+Texts are cut by the `sentencepiece` package. T5 counts its pieces as its one model file does, and puts the marks
+<extra_id_0>, <extra_id_1>, ... behind them in reverse order. Marian cuts sources by one model file and targets by
+another, and counts the pieces of both in a `vocab.json`; a source may start with the language that is wanted, such as
+">>fr<<", which is one token.
 
-What looks like a mark in a text is text, except T5's marks and Marian's language: so no text ends before its end.
+Source: unigram: Kudo 2018, arXiv 1804.10959, section 3.2; BPE: Sennrich et al. 2016, arXiv 1508.07909; the whole: Kudo
+and Richardson 2018, arXiv 1808.06226.
 """
 
 import base64
@@ -13,34 +15,55 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
-from regard.data.sentencepiece import SPACE, SentencePiece
-from regard.data.sentencepiece_model import CONTROL, UNKNOWN, parse_sentencepiece
+from tokenizers import AddedToken
+
+from regard.data.added_tokens import FLAGS, AddedTokens, mark, plain
+from regard.data.text_tokenizer import TextTokenizer, cleaned
 from regard.data.tokenizer import UNSPACED, grouped, is_text
 from regard.errors import CheckpointError, DataError
 
+SPACE = "\u2581"
+# The class of the transformers package and its files: the model of sources, of targets, and the ids.
+LAYOUTS = {
+    "t5": ("T5Tokenizer", ("spiece.model",)),
+    "marian": ("MarianTokenizer", ("source.spm", "target.spm", "vocab.json")),
+    "xlm-roberta": ("XLMRobertaTokenizer", ("sentencepiece.bpe.model",)),
+    "llama": ("LlamaTokenizer", ("tokenizer.model",)),
+}
+PAIRED = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"}  # the usual roles of encoder-decoders
+NO_PREFIX = bytes([3 << 3 | 2, 2, 3 << 3, 0])  # protobuf, behind a model: normalizer_spec.add_dummy_prefix = false
+BLOBS = ("source", "target")  # files within a saved tokenizer
 LANGUAGE = re.compile(r">>.*?<<", re.DOTALL)
-KIND = "sentencepiece"  # of the file that `save` writes
 
 
 @final
-class SentencePieceTokenizer:
+class SentencePieceTokenizer(TextTokenizer):
     """Texts as ids of a published SentencePiece vocabulary.
 
     Args:
         source: the bytes of the model file that cuts sources.
         target: of the one that cuts targets; None for the same.
         ids: the id of each token, where they are counted apart from the model file; None for its own.
-        extra: tokens that are found in texts as they stand, and their ids, such as T5's <extra_id_0>.
-        roles: tokens by role: "pad", "bos", "eos", "unk".
+        added: tokens that are found in texts as they stand, such as T5's <extra_id_0>. Those without an id get the next
+            ones, in order.
+        roles: tokens by role, "unk" among them; all of them are marks, and found in texts as they stand. Those that the
+            vocabulary lacks are left out.
+        before: the roles of the marks before a text.
+        after: the roles of the marks after a text.
+        layout: of `LAYOUTS`, which files the transformers package has for it. In Marian's a text may start with a
+            language, such as ">>fr<<"; what Llama's decodes keeps its spaces.
+        prefix_each: whether the space that the model file puts before a text stands before each part between added
+            tokens, or before the first alone.
 
     Raises:
-        CheckpointError: model files that are damaged, ids that are no numbers, or a role without a token.
-        UnsupportedError: a model file that needs what there is not; see `parse_sentencepiece`.
+        CheckpointError: model files that are damaged, ids that are no numbers, or no token for unk or around a text.
     """
+
+    kind = "sentencepiece"
 
     def __init__(
         self,
@@ -48,24 +71,38 @@ class SentencePieceTokenizer:
         target: bytes | None = None,
         *,
         ids: Mapping[str, int] | None = None,
-        extra: Mapping[str, int] | None = None,
+        added: Iterable[AddedToken] = (),
         roles: Mapping[str, str],
+        before: Sequence[str] = (),
+        after: Sequence[str] = ("eos",),
+        layout: str = "t5",
+        prefix_each: bool = True,
     ) -> None:
         self._files = {"source": source, "target": target}
-        self._source = SentencePiece(parse_sentencepiece(source, "source"))
-        self._target = self._source if target is None else SentencePiece(parse_sentencepiece(target, "target"))
-        pieces = self._source.model.pieces
-        self._counted = ids is not None
-        self._ids = {piece.text: i for i, piece in enumerate(pieces)} if ids is None else dict(ids)
-        self.extra, self.roles = dict(extra or {}), dict(roles)
-        self._all = {**self._ids, **self.extra}
-        _check_ids(self._all, self.roles)
+        self._source, pieces = open_model(source, "source")
+        self._target = self._source if target is None else open_model(target, "target")[0]
+        self._own_ids = ids is None
+        self._ids = {piece: i for i, piece in enumerate(pieces)} if ids is None else dict(ids)
+        self._added = list(added)
+        numbers = itertools.count(1 + max((i for i in self._ids.values() if type(i) is int), default=-1))
+        extra = {x.content: next(numbers) for x in self._added if x.content not in self._ids}
+        self._all = {**self._ids, **extra}
+        self.roles = {role: token for role, token in roles.items() if token in self._all}
+        _check_ids(self._all, self.roles, {*before, *after})
         self._pieces = {i: token for token, i in self._all.items()}
-        names = set(self.roles.values()) | {piece.text for piece in pieces if piece.kind in (CONTROL, UNKNOWN)}
-        self._marks = {self._all[name] for name in names if name in self._all}
+        described = {x.content for x in self._added}
+        marks = [mark(token) for token in dict.fromkeys(self.roles.values()) if token not in described]
+        # MarianTokenizer is none of the `tokenizers` package, and finds every token in the text as it stands.
+        self._layout, self._languages = layout, layout == "marian"
+        late = not self._languages and any(x.normalized for x in self._added)
+        self._finder = AddedTokens([*self._added, *marks], _normalizer(source) if late else None)
+        unseen = [pieces[i] for i in range(len(pieces)) if self._source.is_control(i) or self._source.is_unknown(i)]
+        self._marks = {self._all[token] for token in {*self.roles.values(), *unseen} if token in self._all}
+        self._alone = self._marks | {self._all[token] for token in described}  # which are words of their own
+        self._kept = {self._all[x.content] for x in self._added if x.special} - self._marks  # in decoded text
+        self._bare = None if prefix_each else open_model(source + NO_PREFIX, "source")[0]
         self._unknown = self._all[self.roles["unk"]]
-        found = sorted(self.extra, key=len, reverse=True)
-        self._extra = re.compile(f"({'|'.join(map(re.escape, found))})") if found else None
+        self._around = tuple(before), tuple(after)
 
     @property
     def size(self) -> int:
@@ -74,77 +111,61 @@ class SentencePieceTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """What tells this tokenizer from others."""
+        """A hash that is the same for tokenizers that do the same."""
         return hashlib.sha256(json.dumps(self._plain(), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def before(self) -> list[int]:
+        """The marks that the model was trained to read before a text."""
+        return [self._all[self.roles[name]] for name in self._around[0]]
+
+    @property
+    def after(self) -> list[int]:
+        """The marks that the model was trained to read after a text."""
+        return [self._all[self.roles[name]] for name in self._around[1]]
 
     def id_of(self, token: str) -> int | None:
         """The id of a token, None if there is no such token."""
         return self._all.get(token)
 
-    def role(self, name: str) -> int | None:
-        """The id of the token of a role, None if no token has it."""
-        return self._all.get(self.roles.get(name, ""))
+    def token_of(self, number: int) -> str:
+        """The token of an id as the vocabulary has it, empty if there is none."""
+        return self._pieces.get(number, "")
 
-    @property
-    def pad(self) -> int | None:
-        """What fills the places after the end."""
-        return self.role("pad")
-
-    @property
-    def bos(self) -> int | None:
-        """What texts start with."""
-        return self.role("bos")
-
-    @property
-    def eos(self) -> int | None:
-        """What texts end with."""
-        return self.role("eos")
-
-    def encode(self, text: str, *, marks: bool = False, target: bool = False) -> list[int]:
-        """The ids of a text.
-
-        Args:
-            text: any text.
-            marks: whether the end mark is added.
-            target: whether it is cut as a target, where that differs.
-
-        Returns:
-            The ids.
-
-        Raises:
-            DataError: something that is no text, or has half a pair of surrogates.
-        """
-        if not is_text(text):
-            raise DataError(f"{text!r:.100} is not text that can be encoded in UTF-8; expected a string")
-        cutter = self._target if target else self._source
-        ids: list[int] = []
-        if self._counted and (language := LANGUAGE.match(text)):
-            ids.append(self._all.get(language[0], self._unknown))
-            text = text[language.end() :]
-        for part in [text] if self._extra is None else self._extra.split(text):
-            ids += [self.extra[part]] if part in self.extra else self._cut(cutter, part)
-        return ids + ([self._all[self.roles["eos"]]] if marks else [])
-
-    def encode_batch(self, texts: Sequence[str], *, marks: bool = False) -> list[list[int]]:
-        """The ids of each text, as `encode` gives them."""
-        return [self.encode(text, marks=marks) for text in texts]
+    def encode_batch(self, texts: Sequence[str], *, marks: bool = False, target: bool = False) -> list[list[int]]:
+        """The ids of each text; see `TextTokenizer`."""
+        for text in texts:
+            if not is_text(text):
+                raise DataError(f"{text!r:.100} is not text that can be encoded in UTF-8; expected a string")
+        ids: list[list[int | str]] = [[] for _ in texts]  # ids of tokens, and text that is still to be cut
+        for some, parts in zip(ids, self._finder.split(texts), strict=True):
+            for text, is_token in parts:
+                language = LANGUAGE.match(text) if self._languages and not is_token else None
+                if is_token:
+                    some.append(self._all[text])
+                elif language is None:
+                    some.append(text)
+                else:
+                    some += [self._all.get(language[0], self._unknown), text[language.end() :]]
+        cut = self._cut_all(ids, target)
+        cut = [self.marked(some) for some in cut] if marks else cut
+        self.check_rows(cut)
+        return cut
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; the marks of padding, start, end and of what is unknown are left out."""
         parts: list[str] = []
-        tokens = [self._pieces.get(i, "") for i in ids if i not in self._marks]
-        for extra, some in itertools.groupby(tokens, self.extra.__contains__):
-            together = list(some)
-            parts += together if extra else [self._target.decode_pieces(together).strip()]
-        return " ".join(part for part in parts if part)
-
-    def decode_batch(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """The text of each sequence of ids."""
-        return [self.decode(each) for each in ids]
+        tokens = [i for i in ids if i not in self._marks and i in self._pieces]
+        for alone, some in itertools.groupby(tokens, self._kept.__contains__):
+            pieces = [self._pieces[i] for i in some]
+            parts += pieces if alone else [_asked(self._target.decode, pieces, str).replace(SPACE, " ")]
+        exact = self._layout == "llama"
+        text = "".join(parts) if exact else " ".join(part.strip() for part in parts if part.strip())
+        return cleaned(text) if self.clean_up else text
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Each id as text to look at, without the sign of a space before it."""
-        return [self._pieces.get(i, "").removeprefix(SPACE) or " " for i in ids]
+        return [self.token_of(i).removeprefix(SPACE) or " " for i in ids]
 
     def words(self, ids: Sequence[int]) -> list[tuple[str, range]]:
         """Pieces put together: each word, and which of the ids it is made of; marks stand alone."""
@@ -156,13 +177,25 @@ class SentencePieceTokenizer:
         partial.write_text(json.dumps(self._plain(), ensure_ascii=False), encoding="utf-8")
         partial.replace(path)
 
-    def files(self) -> dict[str, bytes]:
-        """The files that the hub's layout has for such a vocabulary, by name."""
-        if not self._counted:
-            return {"spiece.model": self._files["source"] or b""}
-        target = self._files["target"] or self._files["source"]
+    def files(self, *, max_length: int | None = None) -> dict[str, bytes]:
+        """The files that the transformers package reads such a vocabulary from; see `TextTokenizer`."""
+        source = self._files["source"] or b""
+        described = {self._all[x.content]: plain(x) for x in self._added}
+        config = {f"{role}_token": token for role, token in self.roles.items()}
+        config |= {"added_tokens_decoder": {str(i): described[i] for i in sorted(described)}} if described else {}
+        config |= {"clean_up_tokenization_spaces": self.clean_up, "model_max_length": max_length}
+        config |= {} if self.truncation_side == "right" else {"truncation_side": self.truncation_side}
+        name, files = LAYOUTS[self._layout]
+        config |= {"tokenizer_class": name}
+        if self._layout == "llama":
+            config |= {"add_bos_token": bool(self.before), "add_eos_token": bool(self.after)}
+            config["legacy"] = self._bare is None
+        if self._layout == "t5":
+            config["extra_ids"] = sum(x.content.startswith("<extra_id_") for x in self._added)
         vocabulary = json.dumps(self._ids, ensure_ascii=False, indent=2).encode()
-        return {"source.spm": self._files["source"] or b"", "target.spm": target or b"", "vocab.json": vocabulary}
+        contents = dict(zip(files, (source, self._files["target"] or source, vocabulary), strict=False))
+        config = {name: x for name, x in config.items() if x is not None}
+        return {**contents, "tokenizer_config.json": (json.dumps(config, indent=2) + "\n").encode()}
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> "SentencePieceTokenizer":
@@ -178,12 +211,15 @@ class SentencePieceTokenizer:
             CheckpointError: a file that is missing or damaged.
         """
         try:
-            plain = json.loads(Path(path).read_bytes())
-            files = [None if (x := plain[name]) is None else base64.b64decode(x) for name in ("source", "target")]
-            tables = {name: plain[name] for name in ("ids", "extra", "roles")}
-            if plain["kind"] == KIND and all(x is None or isinstance(x, dict) for x in tables.values()):
-                return SentencePieceTokenizer(files[0] or b"", files[1], **tables)
-            problem = f"kind={plain['kind']!r}"
+            saved = json.loads(Path(path).read_bytes())
+            source, target = (None if (x := saved[name]) is None else base64.b64decode(x) for name in BLOBS)
+            if saved["kind"] != SentencePieceTokenizer.kind or saved.get("layout", "t5") not in LAYOUTS:
+                problem = f"kind={saved['kind']!r}, layout={saved.get('layout')!r}"
+            else:
+                how = {name: saved[name] for name in ("before", "after", "layout", "prefix_each") if name in saved}
+                how.setdefault("layout", "t5" if saved["ids"] is None else "marian")  # of older files
+                roles, ids = dict(saved["roles"]), None if saved["ids"] is None else dict(saved["ids"])
+                return SentencePieceTokenizer(source or b"", target, ids=ids, added=_saved(saved), roles=roles, **how)
         except OSError as error:
             raise CheckpointError(f"{path}: no tokenizer can be read ({error.strerror})") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -192,72 +228,108 @@ class SentencePieceTokenizer:
 
     def _plain(self) -> dict[str, Any]:
         files = {name: None if x is None else base64.b64encode(x).decode() for name, x in self._files.items()}
-        ids = self._ids if self._counted else None
-        return {"kind": KIND, **files, "ids": ids, "extra": self.extra, "roles": self.roles}
+        return {
+            "kind": self.kind,
+            **files,
+            "ids": None if self._own_ids else self._ids,
+            "added": [plain(x) for x in self._added],
+            "roles": self.roles,
+            "before": list(self._around[0]),
+            "after": list(self._around[1]),
+            "layout": self._layout,
+            "prefix_each": self._bare is None,
+        }
 
-    def _cut(self, cutter: SentencePiece, text: str) -> list[int]:
-        if not self._counted:
-            return cutter.encode(text)
-        found = [self._all.get(piece, self._unknown) for piece, _ in cutter.pieces(text)]
-        return [self._unknown if i in self._marks else i for i in found]
+    def _cut_all(self, texts: list[list[int | str]], target: bool) -> list[list[int]]:
+        """The ids of texts whose parts are text, or ids already; all text is cut at once."""
+        processor = self._target if target else self._source
+        parts = [(number, x) for some in texts for number, x in enumerate(some) if isinstance(x, str)]
+        if self._bare is None:
+            cut = iter(self._cut(processor, [x for _, x in parts]))
+        else:
+            first = iter(self._cut(processor, [x for number, x in parts if number == 0]))
+            others = iter(self._cut(self._bare, [x for number, x in parts if number]))
+            cut = (next(others if number else first) for number, _ in parts)
+        return [[i for x in some for i in (next(cut) if isinstance(x, str) else [x])] for some in texts]
+
+    def _cut(self, processor: Any, texts: list[str]) -> list[list[int]]:
+        if self._own_ids:
+            return _asked(processor.encode, texts, int)
+        cut = _asked(processor.encode, texts, str)
+        return [[self._all.get(piece, self._unknown) for piece in pieces] for pieces in cut]
 
     def _starts_word(self, ids: Sequence[int], i: int) -> bool:
-        alone = self._marks | set(self.extra.values())
-        if i == 0 or ids[i] in alone or ids[i - 1] in alone:
+        if i == 0 or ids[i] in self._alone or ids[i - 1] in self._alone:
             return True
-        piece = self._pieces.get(ids[i], "")
+        piece = self.token_of(ids[i])
         return piece.startswith(SPACE) or bool(UNSPACED.match(piece))
 
     def _word(self, ids: list[int]) -> str:
-        token = self._pieces.get(ids[0], "")
-        return token if ids[0] in self._marks else self.decode(ids) or " "
+        return self.token_of(ids[0]) if ids[0] in self._marks else self.decode(ids) or " "
 
 
-def t5_tokenizer(model: bytes, *, extra_ids: int = 100) -> SentencePieceTokenizer:
-    """T5's tokenizer.
-
-    Args:
-        model: the bytes of `spiece.model`.
-        extra_ids: how many marks <extra_id_0>, <extra_id_1>, ... stand behind its pieces, the last one first.
-
-    Returns:
-        The tokenizer.
-
-    Raises:
-        CheckpointError, UnsupportedError: as for `SentencePieceTokenizer`.
-
-    Source: Raffel et al. 2019, arXiv 1910.10683, section 3.1.4.
-    """
-    size = len(parse_sentencepiece(model, "spiece.model").pieces)
-    extra = {f"<extra_id_{i}>": size + extra_ids - 1 - i for i in range(extra_ids)}
-    return SentencePieceTokenizer(model, extra=extra, roles={"pad": "<pad>", "eos": "</s>", "unk": "<unk>"})
+def _saved(saved: Mapping[str, Any]) -> list[AddedToken]:
+    """The added tokens of a saved file, which once had no flags but ids under "extra"."""
+    if "added" not in saved:
+        return [mark(content) for content in sorted(saved["extra"], key=saved["extra"].__getitem__)]
+    return [AddedToken(x["content"], **{flag: x[flag] for flag in FLAGS}) for x in saved["added"]]
 
 
-def marian_tokenizer(source: bytes, target: bytes, ids: Mapping[str, int]) -> SentencePieceTokenizer:
-    """Marian's tokenizer, with one vocabulary for source and target.
+def open_model(model: bytes, what: str) -> tuple[Any, list[str]]:
+    """A model file at work.
 
     Args:
-        source: the bytes of `source.spm`.
-        target: of `target.spm`.
-        ids: what `vocab.json` says.
+        model: the bytes of a `.model` or `.spm` file.
+        what: it is, for messages.
 
     Returns:
-        The tokenizer.
+        The processor of the `sentencepiece` package, and the pieces in the order of their ids.
 
     Raises:
-        CheckpointError, UnsupportedError: as for `SentencePieceTokenizer`.
+        CheckpointError: bytes that are damaged, or no SentencePiece model.
     """
-    return SentencePieceTokenizer(source, target, ids=ids, roles={"pad": "<pad>", "eos": "</s>", "unk": "<unk>"})
+    import sentencepiece
+
+    try:
+        processor = sentencepiece.SentencePieceProcessor()
+        processor.LoadFromSerializedProto(model)
+        pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+        processor.encode("a", out_type=str)
+    except (RuntimeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{what} is damaged, or no SentencePiece model: {_said(error)}") from error
+    return processor, pieces
 
 
-def _check_ids(ids: Mapping[str, int], roles: Mapping[str, str]) -> None:
-    """Raise CheckpointError unless each token has a number of its own, and each role a token."""
+def _normalizer(model: bytes) -> Callable[[str], str]:
+    """How a model file replaces characters, without what it does with spaces."""
+    import sentencepiece
+
+    same = {"add_dummy_prefix": False, "escape_whitespaces": False, "remove_extra_whitespaces": False}
+    normalize: Callable[[str], str] = sentencepiece.SentencePieceNormalizer(model_proto=model, **same).normalize
+    return normalize
+
+
+def _asked(method: Callable[..., Any], what: Any, kind: type) -> Any:
+    """What a method of the `sentencepiece` package gives; files that were read may still say what is no text."""
+    try:
+        return method(what, out_type=kind)
+    except (RuntimeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"the SentencePiece model is damaged: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _check_ids(ids: Mapping[str, int], roles: Mapping[str, str], around: Iterable[str]) -> None:
+    """Raise CheckpointError unless each token has a number of its own, and each role that is needed a token."""
     numbers: Iterable[object] = ids.values()
     wrong = [token for token, i in ids.items() if type(i) is not int or not 0 <= i < 2**31]
-    lacking = [f"{role}={token!r}" for role, token in roles.items() if token not in ids]
-    if wrong or lacking or len(set(numbers)) != len(ids) or not {"unk", "eos"} <= set(roles):
+    needed = {"unk", *around}
+    lacking = sorted(needed - set(roles))
+    if wrong or lacking or len(set(numbers)) != len(ids):
         raise CheckpointError(
             f"the vocabulary of {len(ids)} tokens has {len(wrong)} without a number, such as {wrong[:1]}, numbers "
-            f"{'twice' if not wrong and len(set(numbers)) != len(ids) else 'of their own'}, and lacks {lacking}; "
-            "expected an id for each token, and tokens for unk and eos"
+            f"{'twice' if not wrong and len(set(numbers)) != len(ids) else 'of their own'}, and lacks tokens for "
+            f"{lacking}; expected an id for each token, and tokens for {' and '.join(sorted(needed))}"
         )

@@ -22,6 +22,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from regard.data.spaces import normalized, normalizer
+from regard.data.text_tokenizer import TextTokenizer
 from regard.errors import CheckpointError, ConfigError, DataError
 
 SPACE = "\u2581"
@@ -40,7 +41,7 @@ UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u34
 
 
 @final
-class Tokenizer:
+class Tokenizer(TextTokenizer):
     """Subwords, trained on the texts that a model is trained on.
 
     Args:
@@ -48,11 +49,13 @@ class Tokenizer:
         merges: which two pieces become one, first learned first.
     """
 
+    kind = "own"
     pad, bos, eos = range(3)
 
     def __init__(self, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
         self._subwords = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True))
         self._pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+        self.roles = dict(zip(("pad", "bos", "eos"), MARKS, strict=True))
         _surround(self._subwords)
 
     @staticmethod
@@ -107,31 +110,38 @@ class Tokenizer:
         """What tells this tokenizer from others."""
         return hashlib.sha256(self._subwords.to_str().encode()).hexdigest()
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text, without marks of start or end."""
-        return self.encode_batch([text])[0]
+    @property
+    def before(self) -> tuple[int, ...]:
+        """The mark before a text."""
+        return (self.bos,)
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text; faster than one by one.
+    @property
+    def after(self) -> tuple[int, ...]:
+        """The mark after a text."""
+        return (self.eos,)
 
-        Raises:
-            DataError: something that is no text, or has half a pair of surrogates.
-        """
+    def id_of(self, token: str) -> int | None:
+        """The id of a token, None if there is no such token."""
+        found: int | None = self._subwords.token_to_id(token)
+        return found
+
+    def token_of(self, number: int) -> str:
+        """The token of an id as the vocabulary has it, empty if there is none."""
+        return self._pieces[number] if 0 <= number < self.size else ""
+
+    def encode_batch(self, texts: Sequence[str], *, marks: bool = False, target: bool = False) -> list[list[int]]:
+        """The ids of each text; see `TextTokenizer`. Targets are cut as sources are, and a mark in a text is text."""
         try:
             found = self._subwords.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError as error:
             wrong = next((text for text in texts if not is_text(text)), texts)
             raise DataError(f"{wrong!r:.100} is not text that can be encoded in UTF-8; expected a string") from error
-        return [encoding.ids for encoding in found]
+        return [self.marked(encoding.ids) if marks else encoding.ids for encoding in found]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; marks are left out, and bytes that are no UTF-8 become U+FFFD."""
         text: str = self._subwords.decode([i for i in ids if i >= len(MARKS)], skip_special_tokens=False)
         return text
-
-    def decode_batch(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """The text of each sequence of ids."""
-        return [self.decode(each) for each in ids]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Each id as text to look at, without the sign of a space before it."""
@@ -158,6 +168,10 @@ class Tokenizer:
         partial = Path(path).with_name(Path(path).name + ".partial")
         partial.write_text(self._subwords.to_str(), encoding="utf-8")
         partial.replace(path)
+
+    def files(self, *, max_length: int | None = None) -> dict[str, bytes]:
+        """No files: the hub has no layout for a tokenizer that regard trained."""
+        return {}
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> "Tokenizer":

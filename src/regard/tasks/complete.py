@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, final
+from typing import Literal, NamedTuple, final
 
 from regard.attention.check import check_integer, show
-from regard.data.tokenizer import Tokenizer
+from regard.data.text_tokenizer import TextTokenizer
 from regard.decode.generate import generate
 from regard.decode.search import Beam, Greedy, Hypothesis, Search
 from regard.errors import ConfigError
@@ -45,7 +45,7 @@ class Completion(NamedTuple):
 
 def complete(
     module: LanguageModel,
-    tokenizer: Any,
+    tokenizer: TextTokenizer,
     texts: Sequence[str],
     *,
     search: Search = Greedy(),
@@ -109,21 +109,17 @@ def complete(
     ]
 
 
-def prompts_of(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+def prompts_of(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[list[int]]:
     """The tokens that a model reads of texts: with the marks before them that it was trained with.
 
     Args:
-        tokenizer: a `Tokenizer`, whose texts start with bos; or a `PublishedTokenizer`, which knows its marks.
+        tokenizer: of the model.
         texts: any texts.
 
     Returns:
         The tokens of each text.
     """
-    plain: list[list[int]] = tokenizer.encode_batch(texts)
-    if isinstance(tokenizer, Tokenizer):
-        return [[tokenizer.bos, *ids] for ids in plain]
-    marked = tokenizer.encode_batch(texts, marks=True)
-    return [_without_end(marks, ids) for marks, ids in zip(marked, plain, strict=True)]
+    return [[*tokenizer.before, *ids] for ids in tokenizer.encode_batch(texts)]
 
 
 @final
@@ -136,7 +132,7 @@ class Writer:
         stop: strings before which the text ends.
     """
 
-    def __init__(self, tokenizer: Any, prompt: Sequence[int], stop: Sequence[str]) -> None:
+    def __init__(self, tokenizer: TextTokenizer, prompt: Sequence[int], stop: Sequence[str]) -> None:
         self._tokenizer, self._stop = tokenizer, stop
         self._tokens = list(prompt[-CONTEXT:])
         self._before = tokenizer.decode(self._tokens)
@@ -173,16 +169,11 @@ class Writer:
         return piece
 
 
-def continuation(tokenizer: Any, prompt: Sequence[int], found: Hypothesis, stop: Sequence[str]) -> Continuation:
+def continuation(
+    tokenizer: TextTokenizer, prompt: Sequence[int], found: Hypothesis, stop: Sequence[str]
+) -> Continuation:
     """What a search found as text, cut before the first stop string."""
     writer = Writer(tokenizer, prompt, stop)
     writer.add(*found.tokens)
     end: End = "stop" if writer.stopped else "end" if found.finished else "length"
     return Continuation(writer.text, found.score, found.tokens, end)
-
-
-def _without_end(marked: list[int], plain: list[int]) -> list[int]:
-    """The tokens with the marks before them, without those after them."""
-    starts = range(len(marked) - len(plain) + 1)
-    start = next((i for i in starts if marked[i : i + len(plain)] == plain), None)
-    return plain if start is None else marked[: start + len(plain)]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from regard.attention.check import check_integer
-from regard.data.published_tokenizer import PublishedTokenizer
+from regard.data.text_tokenizer import TextTokenizer
 from regard.errors import ConfigError, DataError, nearest
 from regard.models.text_encoder import TextEncoder
 from regard.tasks.batched import batched
@@ -39,7 +39,7 @@ class Embedded(NamedTuple):
 
 def embed(
     module: TextEncoder,
-    tokenizer: PublishedTokenizer,
+    tokenizer: TextTokenizer,
     texts: Sequence[str],
     *,
     pooling: str = "mean",

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, final
 from torch import Tensor
 
 from regard.checkpoints import folder as folders
-from regard.data.published_tokenizer import PublishedTokenizer
+from regard.data.text_tokenizer import TextTokenizer
 from regard.errors import CheckpointError
 from regard.lens.alignment import Alignment
 from regard.lens.see import look_within
@@ -31,12 +31,12 @@ class Encoder:
     job: ClassVar[str] = "encode"
 
     def __init__(
-        self, module: TextEncoder, tokenizer: PublishedTokenizer | None, config: Mapping[str, Any] | None = None
+        self, module: TextEncoder, tokenizer: TextTokenizer | None, config: Mapping[str, Any] | None = None
     ) -> None:
         self.module, self._tokenizer, self.config = module, tokenizer, dict(config or {})
 
     @property
-    def tokenizer(self) -> PublishedTokenizer:
+    def tokenizer(self) -> TextTokenizer:
         """The tokenizer.
 
         Raises:

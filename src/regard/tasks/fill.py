@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regard.attention.check import check_integer
-from regard.data.published_tokenizer import PublishedTokenizer
+from regard.data.text_tokenizer import TextTokenizer
 from regard.errors import DataError, UnsupportedError
 from regard.models.text_encoder import TextEncoder
 from regard.tasks.batched import batched
@@ -45,7 +45,7 @@ class Filling(NamedTuple):
 
 def fill(
     module: TextEncoder,
-    tokenizer: PublishedTokenizer,
+    tokenizer: TextTokenizer,
     texts: Sequence[str],
     *,
     top: int = 5,

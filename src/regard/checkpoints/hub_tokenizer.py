@@ -1,0 +1,309 @@
+"""The tokenizer of a folder in the layout of the Hugging Face hub, from whichever files it has.
+
+    tokenizer.json                  or the files of the tokenizer's class: vocab.txt; vocab.json and merges.txt
+    spiece.model                    or source.spm, target.spm and vocab.json, of SentencePiece: before tokenizer.json
+    tokenizer_config.json           the class, which tokens have which roles, tokens beside the vocabulary, with flags
+    special_tokens_map.json, added_tokens.json    the same, where tokenizer_config.json has no added_tokens_decoder
+
+What is said in two files, or in none, is what the transformers package makes of it.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import tokenizers
+from tokenizers import AddedToken, normalizers, pre_tokenizers
+
+from regard.attention.check import is_integer, show
+from regard.checkpoints.folder import TOKENIZER, AnyTokenizer, read_json
+from regard.checkpoints.hub_files import inside, settings
+from regard.checkpoints.tokenizer_fields import ADDED_TOKEN, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, check_fields
+from regard.data.added_tokens import FLAGS, mark
+from regard.data.published_tokenizer import PublishedTokenizer
+from regard.data.sentencepiece_layouts import marian_tokenizer, t5_tokenizer, xlm_roberta_tokenizer
+from regard.data.sentencepiece_tokenizer import PAIRED, SentencePieceTokenizer
+from regard.data.text_tokenizer import ROLES, TextTokenizer
+from regard.data.vocabulary_files import WORD_PIECE_ROLES, read_byte_level, read_word_piece
+from regard.errors import CheckpointError, UnsupportedError
+from regard.models.published import some
+
+CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+EXTRA_ID = re.compile(r"<extra_id_\d+>")  # T5's marks
+MOST_EXTRA_IDS = 100_000
+EXTRA_IDS = 100  # of them, where the files don't say it
+END = "<|endoftext|>"  # GPT-2's only mark
+ROBERTA_ROLES = {
+    "unk": "<unk>", "pad": "<pad>", "bos": "<s>", "eos": "</s>", "cls": "<s>", "sep": "</s>", "mask": "<mask>",
+}  # fmt: skip
+ANY_CLASS = ("PreTrainedTokenizer", "TokenizersBackend", "PythonBackend", "SentencePieceBackend")  # says nothing
+
+
+class Tokens(NamedTuple):
+    """What the files say of tokens."""
+
+    roles: dict[str, str]  # tokens by role: those that are said, and the usual ones
+    described: list[AddedToken]  # tokens whose flags go before those of the vocabulary, by id
+    named: list[AddedToken]  # tokens that are added where the vocabulary has none of the same name
+    ids: dict[str, int]  # the ids that tokens are said to have
+
+
+Files = Mapping[str, Path]
+Build = Callable[[Files, Tokens, Mapping[str, Any]], TextTokenizer]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TokenizerClass:
+    """How the tokenizers of a class of the transformers package are read where there is no tokenizer.json.
+
+    Args:
+        files: the names of the vocabulary's files.
+        roles: tokens by role where the folder's files don't say them, if the vocabulary has them.
+        build: makes the tokenizer.
+        change: changes that of a tokenizer.json, as tokenizer_config.json says.
+        first: whether the files go before a tokenizer.json.
+    """
+
+    files: tuple[str, ...]
+    roles: Mapping[str, str]
+    build: Build
+    change: Callable[[tokenizers.Tokenizer, Mapping[str, Any]], object] = lambda subwords, config: None
+    first: bool = False
+
+
+def read_tokenizer(folder: Path, usual: str) -> AnyTokenizer:
+    """The tokenizer of a folder.
+
+    Args:
+        folder: in the hub's layout.
+        usual: of `CLASSES`, the class where tokenizer_config.json names none.
+
+    Returns:
+        The tokenizer, or None if the folder has no vocabulary.
+
+    Raises:
+        CheckpointError: files that are missing, damaged or don't go together.
+        UnsupportedError: a class or a field that is not supported.
+    """
+    config, token_map = settings(folder, CONFIG), settings(folder, MAP)
+    names = {TOKENIZER, *(name for known in CLASSES.values() for name in known.files)}
+    files = {name: inside(folder, folder / name) for name in sorted(names) if (folder / name).is_file()}
+    if not files:
+        return None
+    check_fields(folder / CONFIG, config, TOKENIZER_CONFIG)
+    check_fields(folder / MAP, token_map, SPECIAL_TOKENS_MAP)
+    said = config.get("tokenizer_class") or settings(folder, "config.json").get("tokenizer_class") or usual
+    said = str(said).removesuffix("Fast")
+    kind = CLASSES.get(usual if said in ANY_CLASS else said)
+    if kind is not None and not set(kind.files) <= set(files) and set(CLASSES[usual].files) <= set(files):
+        kind = CLASSES[usual]  # such as a Qwen2 that says LlamaTokenizerFast
+    tokens = _tokens(folder, config, token_map, CLASSES[usual].roles if kind is None else kind.roles)
+    tokenizer: TextTokenizer
+    if TOKENIZER in files and not (kind is not None and kind.first and set(kind.files) <= set(files)):
+        change = CLASSES[usual].change if kind is None else kind.change
+        tokenizer = PublishedTokenizer.load(
+            files[TOKENIZER], tokens.roles, tokens.described, tokens.named, change=lambda made: change(made, config)
+        )
+    elif kind is None:
+        raise UnsupportedError(
+            f"{folder}: tokenizer_class={show(said)} is not supported; expected {TOKENIZER} in the folder, which says "
+            f"it all, or one of {', '.join(CLASSES)}"
+        )
+    elif lacking := [name for name in kind.files if name not in files]:
+        raise CheckpointError(
+            f"{folder} has no {' and no '.join(lacking)}, and no {TOKENIZER}; of vocabularies it has {some(files)}"
+        )
+    else:
+        tokenizer = kind.build(files, tokens, config)
+    for content, number in tokens.ids.items():
+        if tokenizer.id_of(content) != number:
+            raise CheckpointError(
+                f"{folder}: the token {content!r} is said to be {number}, and the vocabulary makes it "
+                f"{tokenizer.id_of(content)}"
+            )
+    tokenizer.use(
+        {"truncation_side": config.get("truncation_side"), "clean_up": config.get("clean_up_tokenization_spaces")}
+    )
+    return tokenizer
+
+
+def _tokens(folder: Path, config: Mapping[str, Any], token_map: Mapping[str, Any], usual: Mapping[str, str]) -> Tokens:
+    """What the files say of tokens: the map goes before the configuration, unless that one describes all tokens."""
+    described = config.get("added_tokens_decoder")
+    fields = {**token_map, **config} if isinstance(described, dict) else {**config, **token_map}
+    roles, named = dict(usual), []
+    for role in ROLES:
+        if (name := f"{role}_token") not in fields or fields[name] == "":
+            continue
+        token = _token(folder, name, fields[name])
+        if token is None:
+            roles.pop(role, None)  # the files say that there is none
+        else:
+            roles[role] = token.content
+            named.append(_as_mark(token))
+    others = {name: x for name, x in fields.items() if name.endswith("_token") and isinstance(x, str | dict)}
+    listed = [x for name, x in others.items() if name.removesuffix("_token") not in ROLES]
+    for name in ("model_specific_special_tokens", "extra_special_tokens", "additional_special_tokens"):
+        said = fields.get(name) or []
+        listed += list(said.values()) if isinstance(said, dict) else said if isinstance(said, list) else [said]
+    more = [_token(folder, "a special token", x) for x in listed]
+    named += [_as_mark(token) for token in more if token is not None and token.content]
+    marks = {*roles.values(), *(token.content for token in named)}
+    if isinstance(described, dict):
+        beside = {_number(folder, i): _token(folder, i, x) for i, x in described.items()}
+        flags = [x for _, x in sorted(beside.items()) if x is not None]
+        ids = {x.content: i for i, x in beside.items() if x is not None}
+        return Tokens(roles, [_as_mark(x) if x.content in roles.values() else x for x in flags], named, ids)
+    ids = {content: _number(folder, i) for content, i in settings(folder, ADDED).items()}
+    plain = [
+        AddedToken(content, normalized=content not in marks, special=content in marks)
+        for content in sorted(ids, key=ids.__getitem__)
+    ]
+    return Tokens(roles, [], [*plain, *named], ids)
+
+
+def _token(folder: Path, name: str, said: object) -> AddedToken | None:
+    """A token as the files have it: its text, or its text and flags; None for none."""
+    if said is None:
+        return None
+    if isinstance(said, str):
+        return mark(said)
+    if not isinstance(said, dict) or not isinstance(said.get("content"), str):
+        raise CheckpointError(f"{folder}: {name} is {show(said)}; expected a token as text, or its content and flags")
+    check_fields(folder, said, ADDED_TOKEN)
+    return AddedToken(said["content"], **{flag: said[flag] for flag in FLAGS if isinstance(said.get(flag), bool)})
+
+
+def _as_mark(token: AddedToken) -> AddedToken:
+    flags = {flag: getattr(token, flag) for flag in FLAGS}
+    return AddedToken(token.content, **{**flags, "special": True})
+
+
+def _number(folder: Path, said: object) -> int:
+    """The id of a token, which JSON has as a number or as the name of a field."""
+    number = int(said) if isinstance(said, str) and said.isdecimal() and len(said) < 10 else said
+    if not is_integer(number) or not 0 <= number < 2**31:
+        raise CheckpointError(f"{folder}: a token has the id {show(said)}; expected a number from 0 on")
+    return int(number)
+
+
+def _word_piece(files: Files, tokens: Tokens, config: Mapping[str, Any]) -> TextTokenizer:
+    return read_word_piece(
+        files["vocab.txt"],
+        {**{role: WORD_PIECE_ROLES[role] for role in ("unk", "cls", "sep")}, **tokens.roles},
+        tokens.described,
+        tokens.named,
+        lowercase=config.get("do_lower_case") is not False,
+        strip_accents=config.get("strip_accents"),
+        chinese=config.get("tokenize_chinese_chars") is not False,
+    )
+
+
+def _change_word_piece(subwords: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
+    """Take over what the configuration says of BERT's normalizer."""
+    said = {
+        "lowercase": config.get("do_lower_case"),
+        "strip_accents": config.get("strip_accents"),
+        "handle_chinese_chars": config.get("tokenize_chinese_chars"),
+    }
+    said = {name: x for name, x in said.items() if isinstance(x, bool)}
+    for part in _parts(subwords.normalizer, normalizers.Sequence):
+        if isinstance(part, normalizers.BertNormalizer):
+            for name, x in said.items():
+                setattr(part, name, x)
+
+
+def _byte_level(roberta: bool = False, qwen2: bool = False) -> Build:
+    def build(files: Files, tokens: Tokens, config: Mapping[str, Any]) -> TextTokenizer:
+        before = [role for role in ("bos",) if config.get(f"add_{role}_token") is True and role in tokens.roles]
+        after = [role for role in ("eos",) if config.get(f"add_{role}_token") is True and role in tokens.roles]
+        return read_byte_level(
+            files["vocab.json"],
+            files["merges.txt"],
+            tokens.roles,
+            tokens.described,
+            tokens.named,
+            prefix_space=config.get("add_prefix_space") is True,
+            qwen2=qwen2,
+            before=["cls"] if roberta else before,
+            after=["sep"] if roberta else after,
+        )
+
+    return build
+
+
+def _change_byte_level(subwords: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
+    """Take over whether a text is read with a space before it."""
+    if isinstance(said := config.get("add_prefix_space"), bool):
+        for part in _parts(subwords.pre_tokenizer, pre_tokenizers.Sequence):
+            if isinstance(part, pre_tokenizers.ByteLevel):
+                part.add_prefix_space = said
+
+
+def _parts(whole: Any, sequence: type) -> list[Any]:
+    """The steps of a normalizer or pre-tokenizer."""
+    return list(whole) if isinstance(whole, sequence) else [whole]
+
+
+def _t5(files: Files, tokens: Tokens, config: Mapping[str, Any]) -> TextTokenizer:
+    named = sum(bool(EXTRA_ID.fullmatch(token.content)) for token in tokens.named)
+    said = config.get("extra_ids", named or EXTRA_IDS)
+    path = files["spiece.model"]
+    if not is_integer(said) or not 0 <= said <= MOST_EXTRA_IDS:
+        raise CheckpointError(f"{path.parent}: extra_ids={show(said)}; expected a number from 0 to {MOST_EXTRA_IDS}")
+    return t5_tokenizer(path.read_bytes(), extra_ids=int(said), added=_all_added(tokens), roles=tokens.roles)
+
+
+def _marian(files: Files, tokens: Tokens, config: Mapping[str, Any]) -> TextTokenizer:
+    source, target = (files[name].read_bytes() for name in ("source.spm", "target.spm"))
+    ids = read_json(files["vocab.json"])
+    return marian_tokenizer(source, target, ids, added=_all_added(tokens), roles=tokens.roles)
+
+
+def _xlm_roberta(files: Files, tokens: Tokens, config: Mapping[str, Any]) -> TextTokenizer:
+    model = files["sentencepiece.bpe.model"].read_bytes()
+    return xlm_roberta_tokenizer(model, added=_all_added(tokens), roles=tokens.roles)
+
+
+def _llama(files: Files, tokens: Tokens, config: Mapping[str, Any]) -> TextTokenizer:
+    before = ["bos"] if config.get("add_bos_token") is not False and "bos" in tokens.roles else []
+    after = ["eos"] if config.get("add_eos_token") is True and "eos" in tokens.roles else []
+    return SentencePieceTokenizer(
+        files["tokenizer.model"].read_bytes(),
+        added=_all_added(tokens),
+        roles=tokens.roles,
+        before=before,
+        after=after,
+        layout="llama",
+        prefix_each=config.get("legacy") is True,
+    )
+
+
+def _all_added(tokens: Tokens) -> list[AddedToken]:
+    """The tokens beside the vocabulary, those with flags of their own first."""
+    return list({x.content: x for x in (*reversed(tokens.named), *reversed(tokens.described))}.values())[::-1]
+
+
+BYTE_LEVEL = {"files": ("vocab.json", "merges.txt"), "change": _change_byte_level}
+CLASSES: dict[str, TokenizerClass] = {
+    **dict.fromkeys(
+        ("BertTokenizer", "DistilBertTokenizer"),
+        TokenizerClass(files=("vocab.txt",), roles=WORD_PIECE_ROLES, build=_word_piece, change=_change_word_piece),
+    ),
+    "RobertaTokenizer": TokenizerClass(roles=ROBERTA_ROLES, build=_byte_level(roberta=True), **BYTE_LEVEL),
+    "GPT2Tokenizer": TokenizerClass(roles={"bos": END, "eos": END, "unk": END}, build=_byte_level(), **BYTE_LEVEL),
+    "Qwen2Tokenizer": TokenizerClass(
+        roles={"eos": END, "unk": END, "pad": END}, build=_byte_level(qwen2=True), **BYTE_LEVEL
+    ),
+    "XLMRobertaTokenizer": TokenizerClass(files=("sentencepiece.bpe.model",), roles=ROBERTA_ROLES, build=_xlm_roberta),
+    "LlamaTokenizer": TokenizerClass(
+        files=("tokenizer.model",), roles={"bos": "<s>", "eos": "</s>", "unk": "<unk>"}, build=_llama
+    ),
+    "T5Tokenizer": TokenizerClass(files=("spiece.model",), roles=PAIRED, build=_t5, first=True),
+    "MarianTokenizer": TokenizerClass(
+        files=("source.spm", "target.spm", "vocab.json"), roles=PAIRED, build=_marian, first=True
+    ),
+}
