@@ -4,9 +4,10 @@ import tempfile
 
 import regard as rg
 from regard.cli import complete as verb
-from regard.errors import ConfigError, DataError, UnsupportedError
+from regard.cli.shared import open_for
+from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedError
 from regard.tasks.completer import Completer
-from tests.checkpoints.language_models import completer
+from tests.checkpoints.language_models import completer, own_completer
 from tests.checkpoints.made import translator
 from tests.errors.cases import Case
 
@@ -25,6 +26,12 @@ def verb_of_a_translator() -> None:
             "as_json": False,
         }
         verb.run(("a",), model=folder, **settings, **nothing)
+
+
+def verb_without_tokenizer() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Completer(own_completer().module, None).save(folder)
+        open_for("complete", folder, None, "cpu")
 
 
 CASES: list[Case] = [
@@ -59,6 +66,12 @@ CASES: list[Case] = [
         lambda: completer().see("a" * 99),
         DataError,
         "tokens; expected 1 to 40: see one or a few sentences",
+    ),
+    (
+        "complete-no-tokenizer",
+        verb_without_tokenizer,
+        CheckpointError,
+        " has no tokenizer, which turns texts into token ids; put the checkpoint's tokenizer files into the folder",
     ),
     (
         "complete-translator",

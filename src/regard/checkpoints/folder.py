@@ -90,9 +90,6 @@ def read(folder: str | Path) -> tuple[Any, Any, dict[str, Any]]:
         CheckpointError: a file that is missing, damaged, of another format, or that does not fit the others.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise CheckpointError(f"{folder} {what}; expected the folder of a trained model, with {CONFIG} in it")
     config = read_config(folder)
     tokenizer = _tokenizer(folder, config)
     module = _build(folder / CONFIG, config, tokenizer)
@@ -102,6 +99,9 @@ def read(folder: str | Path) -> tuple[Any, Any, dict[str, Any]]:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """What `config.json` of a folder says, of a known format and task."""
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise CheckpointError(f"{folder} {what}; expected the folder of a trained model, with {CONFIG} in it")
     path = need(folder, CONFIG)
     config = read_json(path)
     if "format" not in config:

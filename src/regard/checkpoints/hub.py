@@ -108,7 +108,8 @@ def load_hub(folder: str | Path) -> tuple[str, nn.Module, AnyTokenizer, dict[str
     path = Path(folder, CONFIG)
     try:
         module = family.read(config, state)
-    except (UnsupportedError, CheckpointError):
+    except (UnsupportedError, CheckpointError) as error:
+        error.args = (f"{path}: {error}",)  # models know of no files
         raise
     except KeyError as error:
         raise CheckpointError(f"{path} lacks the field {error}") from error

@@ -9,7 +9,7 @@ import click
 
 from regard.cli.command import FOLDER, Count, Flag, Suggested
 from regard.data.files import LONGEST_LINE, STANDARD_INPUT, show, without_mark
-from regard.errors import DataError, UnsupportedError
+from regard.errors import CheckpointError, DataError, UnsupportedError
 
 if TYPE_CHECKING:
     from regard.decode.search import Search
@@ -18,6 +18,7 @@ COUNT = Count()
 THREADS, SENTENCES = Count(1024), Count(100_000)  # what a machine can be asked for
 DEVICE = Suggested("auto", "cpu", "cuda", "mps")
 OF_BEAM, OF_SAMPLE = ("n_best", "length_penalty"), ("temperature", "top_k", "top_p", "seed")
+JOBS = ("translate", "fill", "embed", "complete", "evaluate", "see")  # verbs that call the model's method of this name
 BEAM = 4
 BATCHES = 8  # that are read at a time: texts of like length run together, so there must be a choice
 
@@ -130,12 +131,20 @@ def open_model(model: str | None, threads: int | None, device: str) -> Any:
 
 
 def open_for(job: str, model: str | None, threads: int | None, device: str) -> Any:
-    """The same, if it has the method of this name."""
+    """The same, if it has the method of this name and reads texts."""
     opened = open_model(model, threads, device)
+    name, kind = model or "the model that regard ships", type(opened).__name__
     if not hasattr(opened, job):
+        article = "an" if kind[0] in "AEIO" else "a"
+        can = ", ".join(one for one in JOBS if hasattr(opened, one))
         raise UnsupportedError(
-            f"{model or 'the model that regard ships'} is a {type(opened).__name__}, which cannot {job}; give the "
-            "folder or the hub's name of one that can: --model"
+            f"{name} is {article} {kind}, which cannot {job}; give the folder or the hub's name of one that can: "
+            f"--model. This one can: {can}"
+        )
+    if opened.tokenizer is None:
+        raise CheckpointError(
+            f"{name} has no tokenizer, which turns texts into token ids; put the checkpoint's tokenizer files into the "
+            "folder"
         )
     return opened
 
