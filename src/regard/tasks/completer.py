@@ -11,11 +11,12 @@ from regard.lens.alignment import Alignment
 from regard.lens.see import look_within
 from regard.models.language_model import LanguageModel
 from regard.tasks.complete import Completion, complete, prompts_of
+from regard.tasks.runner import Runner
 from regard.tasks.translate import check_texts
 
 
 @final
-class Completer:
+class Completer(Runner):
     """A model with its tokenizer, and what the two can do.
 
     Args:

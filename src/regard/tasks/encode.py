@@ -14,11 +14,12 @@ from regard.lens.see import look_within
 from regard.models.text_encoder import TextEncoder
 from regard.tasks.embed import Embedded, embed
 from regard.tasks.fill import Filling, fill
+from regard.tasks.runner import Runner
 from regard.tasks.translate import check_texts
 
 
 @final
-class Encoder:
+class Encoder(Runner):
     """A model that reads whole texts, with its tokenizer, and what the two can do.
 
     Args:

@@ -11,6 +11,7 @@ from regard.checkpoints.device import device_of
 from regard.checkpoints.shipped import model_folder
 from regard.errors import CheckpointError
 from regard.tasks.registry import JOBS, runner_class
+from regard.tasks.runner import Runner
 
 
 def load(model: str | Path | None = None, *, device: str | torch.device = "cpu") -> Any:
@@ -46,4 +47,6 @@ def load(model: str | Path | None = None, *, device: str | torch.device = "cpu")
                 "once regard.register_task has it"
             )
         module, tokenizer, config = folders.read(folder)
-    return runner_class(job)(module.to(place), tokenizer, config)
+    runner: Runner = runner_class(job)(module.to(place), tokenizer, config)
+    runner.read_extras(folder)
+    return runner

@@ -20,6 +20,7 @@ from regard.lens.words import words_read, words_written
 from regard.models.seq2seq import Seq2Seq
 from regard.models.t5 import T5
 from regard.tasks.evaluate import TOKENIZE, Evaluation, evaluate
+from regard.tasks.runner import Runner
 from regard.tasks.source import read_source
 from regard.tasks.text_to_text import TextToText
 from regard.tasks.translate import Candidate, Translation, check_texts, gaps, translate, within_word
@@ -30,7 +31,7 @@ SUMMARY = 0.5  # tokens of targets for each of sources, below which a model is t
 
 
 @final
-class Translator:
+class Translator(Runner):
     """A model that translates, with its tokenizer.
 
     Args:
