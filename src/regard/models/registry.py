@@ -18,6 +18,7 @@ from regard.models.luong import Luong, LuongConfig
 from regard.models.rnn import RNN, RNNConfig
 from regard.models.seq2seq import Vocabulary
 from regard.models.t5 import T5, T5Config
+from regard.models.text_classifier import TextClassifier, TextClassifierConfig
 from regard.models.transformer import Transformer, TransformerConfig
 
 MODELS: dict[str, tuple[type, type[nn.Module]]] = {
@@ -29,6 +30,7 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "gpt": (GPTConfig, GPT),
     "llama": (LlamaConfig, Llama),
     "t5": (T5Config, T5),
+    "text-classifier": (TextClassifierConfig, TextClassifier),
 }
 NAME = "name"  # key of a model's name, in the plain data of one that a configuration holds
 

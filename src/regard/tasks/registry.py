@@ -44,6 +44,11 @@ JOBS: dict[str, Job] = {
         runner="regard.tasks.completer:Completer",
         verbs={"complete": "Continue texts, or the lines of standard input."},
     ),
+    "classify": Job(
+        runner="regard.tasks.classify:Classifier",
+        task="regard.tasks.classify:Classify",
+        verbs={"classify": "Give texts, or the lines of standard input, labels with probabilities."},
+    ),
     "encode": Job(
         runner="regard.tasks.encode:Encoder",
         verbs={"embed": "Turn texts into vectors.", "fill": "Predict masked words."},

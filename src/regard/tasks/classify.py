@@ -1,0 +1,408 @@
+"""Classify: texts and their labels."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from regard.checkpoints import folder as folders
+from regard.data.prepare import Prepared, prepare
+from regard.data.record import BadRow, Record
+from regard.data.sampler import Rows
+from regard.errors import CheckpointError, ConfigError, DataError
+from regard.lens.alignment import Alignment, merged
+from regard.lens.record import record
+from regard.models.bert import Bert
+from regard.models.registry import build, config_from_plain
+from regard.models.text_classifier import TextClassifier
+from regard.tasks.bag_of_words import BagOfWords, hashed_words
+from regard.tasks.batched import batched
+from regard.tasks.classify_scores import (
+    ClassifyEvaluation,
+    confusion_of,
+    decisions,
+    f1_of,
+    score,
+)
+from regard.tasks.labelled_texts import Labelled, LabelledTexts, labelled_text
+from regard.tasks.runner import Runner
+from regard.tasks.task import Best, JobOptions, Loss, Progress, Task
+from regard.tasks.text_pairs import vocabulary_of
+from regard.tasks.text_to_text import summary_of
+from regard.tasks.translate import check_texts
+
+BASELINE = "bag_of_words.safetensors"
+MAX_TOKENS = 256  # of a text that is read, unless training took another number
+
+
+class Classification(NamedTuple):
+    """A text and the probability of each label, the most probable first."""
+
+    text: str
+    labels: list[tuple[str, float]]
+
+    @property
+    def label(self) -> str:
+        """The most probable."""
+        return self.labels[0][0]
+
+    def __str__(self) -> str:
+        return self.label
+
+
+class LabelledBatch(NamedTuple):
+    """Texts and labels as a classifier takes them."""
+
+    inputs: Tensor  # (B, S)
+    lengths: Tensor  # (B,)
+    labels: Tensor  # (B, labels), 1 for a label that a text has, else 0
+
+
+@final
+class Classifier(Runner):
+    """A model that gives texts labels, with its tokenizer.
+
+    Args:
+        module: the torch module; `module(inputs, lengths)` gives named results, `logits` among them.
+        tokenizer: of the model.
+        config: what else is known of it: the names of the labels under "labels", how it was trained under "training".
+        baseline: logistic regression on the same training rows; None for none.
+
+    Raises:
+        CheckpointError: a config without the names of the labels.
+    """
+
+    job: ClassVar[str] = "classify"
+
+    def __init__(
+        self,
+        module: TextClassifier,
+        tokenizer: Any,
+        config: Mapping[str, Any] | None = None,
+        baseline: BagOfWords | None = None,
+    ) -> None:
+        self.module, self.tokenizer, self.config, self.baseline = module, tokenizer, dict(config or {}), baseline
+        labels = self.config.get("labels")
+        if not isinstance(labels, list) or len(labels) != module.config.num_labels:
+            raise CheckpointError(
+                f'"labels" is {labels!r:.80}; expected the names of {module.config.num_labels} labels'
+            )
+        self.labels: list[str] = labels
+
+    def probabilities(self, texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
+        """The probability of each label.
+
+        Args:
+            texts: any texts; what is beyond the greatest length is cut.
+            batch_size: texts that run together.
+
+        Returns:
+            (texts, labels), rows that sum to 1 unless a text may have several labels.
+
+        Raises:
+            DataError: something else than a list of texts.
+        """
+        check_texts(texts)
+        if not len(texts):
+            return torch.empty(0, len(self.labels))
+        rows = [self.tokenizer.marked(ids, longest=self._longest) for ids in self.tokenizer.encode_batch(texts)]
+
+        def run(tokens: Tensor, lengths: Tensor, chosen: list[int]) -> Tensor:
+            logits = self.module(tokens, lengths).logits.float().cpu()
+            return logits.sigmoid() if self.module.config.multi_label else logits.softmax(-1)
+
+        return torch.stack(batched(self.module, rows, run, batch_size=batch_size, pad=self.tokenizer.pad or 0))
+
+    def classify(self, texts: Sequence[str], *, top: int | None = None, batch_size: int = 32) -> list[Classification]:
+        """The labels of texts; `str` of one is its most probable label.
+
+        Args:
+            texts: as for `probabilities`.
+            top: how many labels of each text; None for all.
+            batch_size: as for `probabilities`.
+
+        Returns:
+            A `Classification` for each text, in order.
+
+        Raises:
+            DataError: something else than a list of texts.
+        """
+        ranked = self.probabilities(texts, batch_size=batch_size).sort(dim=-1, descending=True)
+        named = [
+            [(self.labels[i], p) for i, p in zip(indices[:top], values[:top], strict=True)]
+            for indices, values in zip(ranked.indices.tolist(), ranked.values.tolist(), strict=True)
+        ]
+        return [Classification(text, labels) for text, labels in zip(texts, named, strict=True)]
+
+    def evaluate(self, records: Iterable[Labelled], *, batch_size: int = 32) -> ClassifyEvaluation:
+        """Accuracy, macro F1, confusion and calibration, beside those of the logistic regression on words.
+
+        Args:
+            records: texts with their labels.
+            batch_size: texts that run together.
+
+        Returns:
+            The scores.
+
+        Raises:
+            DataError: no records, or a label that the model does not have.
+        """
+        rows, known = list(records), {label: i for i, label in enumerate(self.labels)}
+        if not rows:
+            raise DataError("no records to evaluate; give a file with at least one row")
+        true = torch.zeros(len(rows), len(known), dtype=torch.bool)
+        for number, row in enumerate(rows):
+            for label in row.labels:
+                if label not in known:
+                    raise DataError(f"{row.place}: the model has no label {label!r}; it has {', '.join(known):.200}")
+                true[number, known[label]] = True
+        start = time.perf_counter()
+        probabilities = self.probabilities([row.text for row in rows], batch_size=batch_size)
+        seconds = time.perf_counter() - start
+        several = self.module.config.multi_label
+        decided = decisions(probabilities, multi_label=several)
+        baseline = None
+        if self.baseline is not None:
+            expected = self.baseline.probabilities([hashed_words(row.text) for row in rows])
+            baseline = score(expected, true, multi_label=several)
+        return ClassifyEvaluation(
+            labels=self.labels,
+            scores=score(probabilities, true, multi_label=several),
+            baseline=baseline,
+            confusion=None if several else confusion_of(decided, true),
+            f1=f1_of(decided, true).nan_to_num().tolist(),
+            counts=true.sum(0).tolist(),
+            texts=len(rows),
+            seconds=seconds,
+        )
+
+    def see(self, text: str) -> Alignment:
+        """How much each word counts in the pooled vector, by hop, under the label that the text is given.
+
+        Args:
+            text: one or a few sentences.
+
+        Returns:
+            The weights of the pooling, a head a hop, from the label to the words.
+
+        Raises:
+            DataError: a text without tokens.
+        """
+        [chosen] = self.classify([text], top=1)
+        ids = self.tokenizer.marked(self.tokenizer.encode(text), longest=self._longest)
+        device = next(self.module.parameters()).device
+        with torch.no_grad(), record(self.module) as seen:
+            self.module(torch.tensor([ids], device=device))
+        words = self.tokenizer.words(ids)
+        weights = merged(seen["pooling"].weights[0].float().cpu(), [range(1)], [pieces for _, pieces in words])
+        names = [word for word, _ in words]
+        return Alignment(source=names, target=[chosen.label], weights={"pooling.cross_attention": weights})
+
+    def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
+        """Write it as a folder that `regard.load` reads.
+
+        Args:
+            folder: made if missing.
+            dtype: of the weights on disk: float32, float16 or bfloat16.
+
+        Raises:
+            ConfigError: an unknown dtype.
+            CheckpointError: weights that cannot be written so.
+        """
+        folders.save(folder, self.module, self.tokenizer, self.config, task=self.job, dtype=dtype)
+        if self.baseline is not None:
+            folders.write_all(Path(folder), {BASELINE: self.baseline.save})
+
+    def read_extras(self, folder: Path) -> None:
+        """Read what else `save` wrote: the logistic regression, if it is there."""
+        if (folder / BASELINE).is_file():
+            self.baseline = BagOfWords.load(folder / BASELINE, multi_label=self.module.config.multi_label)
+
+    @property
+    def _longest(self) -> int:
+        trained = self.config.get("training", {}).get("max_tokens", MAX_TOKENS)
+        return min(trained, self.module.longest or trained)
+
+
+@final
+class Classify(Task):
+    """Training a classifier, from random weights or from a published encoder."""
+
+    name = Classifier.job
+    runner = Classifier
+    fields = {"text": "text", "label": "label"}  # noqa: RUF012
+    models = ("text-classifier",)
+    unit = "texts"
+    best = Best("macro_f1", higher=True)
+    perplexity = False
+
+    def __init__(self, options: JobOptions, start: Any = None) -> None:
+        super().__init__(options, start)
+        self.refuse(parallel=options.parallel, size=options.size, attention=options.attention)
+        if start is not None and not isinstance(start, Classifier) and not isinstance(start.module, Bert):
+            raise ConfigError(
+                f"start={options.start!r} is a {type(start).__name__}; expected a published encoder such as BERT, or a "
+                "classifier"
+            )
+        longest = None if start is None else start.module.longest
+        self.preparation = LabelledTexts(
+            vocab_size=options.vocab_size,
+            max_tokens=min(options.max_tokens, longest or options.max_tokens),
+            tokenizer=None if start is None else start.tokenizer,
+        )
+        self.data: Prepared[Labelled]
+        self._baseline: BagOfWords | None = None
+
+    @classmethod
+    def convert(cls, record: Record) -> Labelled | BadRow:
+        return labelled_text(record)
+
+    def prepare(self, folder: Path, progress: Progress) -> None:
+        self.data = prepare(
+            self.reader,
+            folder,
+            self.preparation,
+            valid=self.valid_reader,
+            held_out=self.options.held_out,
+            progress=progress,
+        )
+        if isinstance(self.start, Classifier) and self.start.labels != self.preparation.labels:
+            raise ConfigError(
+                f"start={self.options.start!r} has the labels {', '.join(self.start.labels):.200}; the records have "
+                f"{', '.join(self.preparation.labels):.200}"
+            )
+        progress("fitting the bag of words", len(self.data.train))
+        self._baseline = self._fit_baseline(folder / BASELINE)
+
+    @property
+    def summary(self) -> str:
+        labels = f"{len(self.preparation.labels):,} labels"
+        several = ", any number a text" if self.preparation.multi_label else ""
+        return f"{summary_of(self.data.counts, 'texts')}; {labels}{several}; {self._baseline_score()}"
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        data = self.data
+        return {"tokenizer": data.processor.fingerprint, "train": data.train.digest, "valid": data.valid.digest}
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        return {"train": len(self.data.train), "valid": len(self.data.valid)}
+
+    def build(self) -> nn.Module:
+        if isinstance(self.start, Classifier):
+            module: nn.Module = self.start.module
+            return module
+        settings: dict[str, Any] = dict(self.options.model_settings or {})
+        if self.options.dropout is not None:
+            settings.setdefault("dropout", self.options.dropout)
+        settings |= {"num_labels": len(self.preparation.labels), "multi_label": self.preparation.multi_label}
+        if self.start is None:
+            settings["vocabulary"] = vocabulary_of(self.data.processor)
+            made: nn.Module = build(config_from_plain(self.models[0], settings))
+            return made
+        encoder = replace(self.start.module.config, masked_words=False, pooler=False)
+        tokens = {"size": encoder.vocab_size, "pad": self.data.processor.pad or 0, "bos": 0, "eos": 0}
+        settings = {"hops": 1, "dropout": 0.1, **settings, "vocabulary": tokens, "encoder": encoder}
+        classifier: TextClassifier = build(config_from_plain(self.models[0], settings))
+        own = classifier.encoder.state_dict()
+        state = {name: x for name, x in self.start.module.state_dict().items() if name in own}
+        classifier.encoder.load_state_dict(state)
+        return classifier
+
+    def sizes(self, split: str, rows: Rows) -> np.ndarray[Any, Any]:
+        return self._store(split).lengths("text", rows)
+
+    def units(self, rows: Rows) -> int:
+        return len(rows)
+
+    def batch(self, split: str, rows: Sequence[int] | Rows) -> LabelledBatch:
+        store = self._store(split)
+        texts, labels, _ = zip(*(store.row(int(row)) for row in rows), strict=True)
+        lengths = [len(ids) for ids in texts]
+        inputs = np.full((len(texts), max(lengths)), self.data.processor.pad or 0, np.int64)
+        for i, ids in enumerate(texts):
+            inputs[i, : len(ids)] = ids
+        return LabelledBatch(torch.from_numpy(inputs), torch.tensor(lengths), self._targets(labels))
+
+    def batch_units(self, batch: LabelledBatch) -> int:
+        return len(batch.lengths)
+
+    def loss(self, module: nn.Module, batch: LabelledBatch) -> Loss:
+        output = module(batch.inputs, batch.lengths)
+        logits, count = output.logits.float(), len(batch.lengths)
+        smoothing = self.options.label_smoothing if torch.is_grad_enabled() else 0.0
+        if self.preparation.multi_label:
+            reported = functional.binary_cross_entropy_with_logits(logits, batch.labels, reduction="none").sum(1).sum()
+            minimized = reported
+        else:
+            reported = functional.cross_entropy(logits, batch.labels, reduction="sum")
+            minimized = functional.cross_entropy(logits, batch.labels, reduction="sum", label_smoothing=smoothing)
+        return Loss(minimized + count * output.penalty, reported.detach())
+
+    def measure(self, module: nn.Module, batch: LabelledBatch) -> Tensor:
+        """Loss, texts, texts with all labels right; then of each label hits, decisions and true ones."""
+        logits, true = module(batch.inputs, batch.lengths).logits.float(), batch.labels.bool()
+        several = self.preparation.multi_label
+        decided = decisions(logits.sigmoid() if several else logits.softmax(-1), multi_label=several)
+        if several:
+            loss = functional.binary_cross_entropy_with_logits(logits, batch.labels, reduction="none").sum()
+        else:
+            loss = functional.cross_entropy(logits, batch.labels, reduction="sum")
+        right = (decided == true).all(1).sum()
+        sums = [loss[None], torch.tensor([len(true)], device=loss.device), right[None]]
+        return torch.cat([*(x.double() for x in (*sums, (decided & true).sum(0), decided.sum(0), true.sum(0)))])
+
+    def metrics(self, sums: Tensor) -> dict[str, float]:
+        loss, texts, right = sums[:3].tolist()
+        hits, decided, true = sums[3:].view(3, -1)
+        f1 = 2 * hits / (decided + true)
+        return {"loss": loss / texts, "accuracy": right / texts, "macro_f1": float(f1[~f1.isnan()].mean())}
+
+    def sample(self, module: nn.Module, number: int) -> list[tuple[str, str]]:
+        record = self.data.valid_records[number % len(self.data.valid_records)]
+        [chosen] = self._runner(module, {}).classify([record.text], top=3)
+        ranked = ", ".join(f"{label} {probability:.2f}" for label, probability in chosen.labels)
+        return [("text", f"{record.text:.200}"), ("label", ", ".join(record.labels)), ("output", ranked)]
+
+    def save(self, folder: Path, module: nn.Module, training: Mapping[str, Any]) -> None:
+        sizes = {"max_tokens": self.preparation.max_tokens, "data": self.data.counts}
+        self._runner(module, {**training, **sizes}).save(folder)
+
+    def _runner(self, module: Any, training: Mapping[str, Any]) -> Classifier:
+        longest = {"max_tokens": self.preparation.max_tokens}
+        config = {"labels": self.preparation.labels, "training": {**longest, **training}}
+        return Classifier(module, self.data.processor, config, self._baseline)
+
+    def _store(self, split: str) -> Any:
+        return self.data.train if split == "train" else self.data.valid
+
+    def _targets(self, labels: Iterable[Iterable[int]]) -> Tensor:
+        """Labels by number as rows of 1 and 0."""
+        rows = list(labels)
+        targets = torch.zeros(len(rows), len(self.preparation.labels))
+        for i, numbers in enumerate(rows):
+            targets[i, [int(number) for number in numbers]] = 1
+        return targets
+
+    def _fit_baseline(self, path: Path) -> BagOfWords:
+        several = self.preparation.multi_label
+        if path.is_file():
+            return BagOfWords.load(path, multi_label=several)
+        _, labels, words = zip(*(self.data.train.row(i) for i in range(len(self.data.train))), strict=True)
+        baseline = BagOfWords.fit(words, self._targets(labels), multi_label=several)
+        folders.write_all(path.parent, {path.name: baseline.save})
+        return baseline
+
+    def _baseline_score(self) -> str:
+        """How good the baseline is on the held-out texts."""
+        _, labels, words = zip(*(self.data.valid.row(i) for i in range(len(self.data.valid))), strict=True)
+        several = self.preparation.multi_label
+        found = score(self._baseline.probabilities(words), self._targets(labels).bool(), multi_label=several)
+        return f"bag of words, held out: accuracy {found.accuracy:.3f}, macro F1 {found.macro_f1:.3f}"

@@ -1,0 +1,136 @@
+"""Scores of a classifier: accuracy, macro F1, confusion and calibration."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+BINS = 10  # of probabilities, for the calibration
+MAX_CELLS = 12  # labels whose confusion is shown as a table
+SHOWN = 10  # characters of a label in the table's head
+
+
+class Scores(NamedTuple):
+    """How good decisions are."""
+
+    accuracy: float  # share of texts whose labels are all right
+    macro_f1: float  # mean over the labels that occur, in the texts or in the decisions
+    calibration: float  # expected calibration error, from 0 to 1: Guo et al. 2017, arXiv 1706.04599, equation 3
+
+
+class ClassifyEvaluation(NamedTuple):
+    """How good a classifier is on texts with known labels."""
+
+    labels: list[str]
+    scores: Scores
+    baseline: Scores | None  # of the logistic regression on words; None if the folder has none
+    confusion: Tensor | None  # (labels, labels), rows are the true ones; None if a text may have several labels
+    f1: list[float]  # of each label
+    counts: list[int]  # texts that have each label
+    texts: int
+    seconds: float
+
+    def to_plain(self) -> dict[str, Any]:
+        """The same as JSON's types."""
+        per_label = {
+            label: {"f1": f1, "texts": count}
+            for label, f1, count in zip(self.labels, self.f1, self.counts, strict=True)
+        }
+        return {
+            "scores": self.scores._asdict(),
+            "bag_of_words": None if self.baseline is None else self.baseline._asdict(),
+            "labels": per_label,
+            "confusion": None if self.confusion is None else self.confusion.tolist(),
+            "texts": self.texts,
+            "seconds": self.seconds,
+            "texts_per_second": self.texts / self.seconds,
+        }
+
+    def table(self) -> str:
+        """The scores beside the baseline's, those of each label, and the confusion matrix, as lines of text."""
+        lines = [f"{'':<20}{'accuracy':>10}{'macro F1':>10}{'calibration error':>19}"]
+        for name, scores in (("this model", self.scores), ("bag of words", self.baseline)):
+            if scores is not None:
+                lines.append(f"{name:<20}{scores.accuracy:>10.3f}{scores.macro_f1:>10.3f}{scores.calibration:>19.3f}")
+        lines += ["", f"{'label':<30}{'texts':>8}{'F1':>8}"]
+        for label, f1, count in zip(self.labels, self.f1, self.counts, strict=True):
+            lines.append(f"{label[:28]:<30}{count:>8,}{f1:>8.3f}")
+        if self.confusion is not None and len(self.labels) <= MAX_CELLS:
+            heads = [label[:SHOWN] for label in self.labels]
+            lines += [
+                "",
+                "true label (row), predicted (column)",
+                " " * 20 + "".join(f"{h:>{SHOWN + 2}}" for h in heads),
+            ]
+            for label, row in zip(self.labels, self.confusion.tolist(), strict=True):
+                lines.append(f"{label[:18]:<20}" + "".join(f"{count:>{SHOWN + 2},}" for count in row))
+        speed = self.texts / self.seconds
+        return "\n".join([*lines, "", f"{self.texts:,} texts, {speed:,.1f} a second, {self.seconds:,.1f} s"])
+
+    def picture(self, path: str) -> None:
+        """Write the confusion matrix as a picture, each row scaled to 1.
+
+        Args:
+            path: ends in .png or .svg.
+
+        Raises:
+            ImportError: matplotlib is missing.
+        """
+        from matplotlib.figure import Figure
+
+        if self.confusion is None:
+            return
+        shares = self.confusion / self.confusion.sum(1, keepdim=True).clamp(min=1)
+        side = 2 + 0.4 * len(self.labels)
+        figure = Figure(figsize=(side + 1, side), layout="constrained")
+        axes = figure.subplots()
+        image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+        axes.set_xticks(range(len(self.labels)), self.labels, rotation=90)
+        axes.set_yticks(range(len(self.labels)), self.labels)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        figure.colorbar(image, label="share of the row")
+        figure.savefig(path, dpi=150)
+
+
+def decisions(probabilities: Tensor, *, multi_label: bool) -> Tensor:
+    """The labels (texts, labels) that are decided for, as booleans: the most probable one, or those of 0.5 and more."""
+    if multi_label:
+        return probabilities >= 0.5
+    best = probabilities.argmax(-1, keepdim=True)
+    return torch.zeros_like(probabilities, dtype=torch.bool).scatter(1, best, True)
+
+
+def f1_of(decided: Tensor, true: Tensor) -> Tensor:
+    """F1 of each label (labels,) of booleans (texts, labels); NaN where a label is neither decided for nor true."""
+    hits, sizes = (decided & true).sum(0), decided.sum(0) + true.sum(0)
+    return 2 * hits / sizes
+
+
+def score(probabilities: Tensor, true: Tensor, *, multi_label: bool) -> Scores:
+    """Scores of probabilities (texts, labels) against true labels, booleans of the same shape."""
+    decided = decisions(probabilities, multi_label=multi_label)
+    f1 = f1_of(decided, true)
+    if multi_label:
+        confidence, right = (
+            torch.where(decided, probabilities, 1 - probabilities).flatten(),
+            (decided == true).flatten(),
+        )
+    else:
+        confidence, right = probabilities.amax(-1), (decided == true).all(1)
+    accuracy = (decided == true).all(1).float().mean()
+    return Scores(float(accuracy), float(f1[~f1.isnan()].mean()), calibration_error(confidence, right))
+
+
+def calibration_error(confidence: Tensor, right: Tensor) -> float:
+    """Mean distance between confidence and accuracy, over bins of equal width, weighted by their sizes."""
+    bins = (confidence * BINS).long().clamp(max=BINS - 1)
+    gaps = torch.zeros(BINS).index_add_(0, bins, confidence.float() - right.float())
+    return float(gaps.abs().sum() / len(confidence))
+
+
+def confusion_of(decided: Tensor, true: Tensor) -> Tensor:
+    """How often texts of each true label (row) are given each label (column), of booleans with one label a row."""
+    size = true.shape[1]
+    cells = true.long().argmax(1) * size + decided.long().argmax(1)
+    return torch.bincount(cells, minlength=size * size).view(size, size)

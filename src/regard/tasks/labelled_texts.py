@@ -1,0 +1,110 @@
+"""Labelled texts: from records to token ids, labels and words on disk."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, final
+
+from regard.data.prepare import LeftOut, Preparation, Progress, Row
+from regard.data.record import BadRow, Record, text_of
+from regard.data.sample import Sample
+from regard.data.store import Column
+from regard.data.tokenizer import Tokenizer
+from regard.errors import DataError
+from regard.tasks.bag_of_words import hashed_words
+
+LABELS, TOKENIZER = "labels.json", "tokenizer.json"
+SAMPLED_TEXTS = 100_000  # that the tokenizer is trained on
+MAX_LABELS = 10_000
+
+
+class Labelled(NamedTuple):
+    """A text, its labels, and where they stand."""
+
+    text: str
+    labels: list[str]
+    place: str
+
+
+@final
+class LabelledTexts(Preparation[Labelled]):
+    """Texts as token ids, their labels as numbers, and their words as features of the baseline.
+
+    Args:
+        vocab_size: subwords of the tokenizer.
+        max_tokens: of a text, marks counted; the rest is cut.
+        tokenizer: used instead of training one.
+    """
+
+    columns: ClassVar[Mapping[str, Column]] = {"text": Column(), "labels": Column(), "words": Column()}
+
+    def __init__(self, *, vocab_size: int, max_tokens: int, tokenizer: Any = None) -> None:
+        self.vocab_size, self.max_tokens = vocab_size, max_tokens
+        self.processor, self._given = tokenizer, tokenizer is not None
+        self.labels: list[str] = []
+        self.multi_label = False
+        self._counts: Counter[str] = Counter()
+        self._sample = Sample(SAMPLED_TEXTS)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        tokenizer = self.processor.fingerprint if self._given else None
+        return {"vocab_size": self.vocab_size, "max_tokens": self.max_tokens, "tokenizer": tokenizer}
+
+    def key(self, record: Labelled) -> str:
+        return record.text
+
+    def survey(self, record: Labelled) -> None:
+        self._sample.add(record.text, "")
+        self._counts.update(record.labels)
+        self.multi_label |= len(record.labels) != 1
+        if len(self._counts) > MAX_LABELS:
+            raise DataError(f"{record.place}: more than {MAX_LABELS:,} labels; is the label's field the right one?")
+
+    def finish_survey(self, folder: Path, progress: Progress) -> None:
+        if len(self._counts) < 2:
+            raise DataError(f"the records have {len(self._counts)} label, {list(self._counts)}; expected two or more")
+        self.labels = sorted(self._counts)
+        if not self._given:
+            texts = self._sample.texts
+            progress("training the tokenizer", len(texts))
+            self.processor = Tokenizer.train(texts, vocab_size=self.vocab_size)
+        self.processor.save(folder / TOKENIZER)
+        plain = {"labels": self.labels, "multi_label": self.multi_label}
+        (folder / LABELS).write_text(json.dumps(plain, ensure_ascii=False), encoding="utf-8")
+
+    def encode(self, records: Sequence[Labelled]) -> list[Row | LeftOut]:
+        encoded = self.processor.encode_batch([record.text for record in records])
+        known = {label: i for i, label in enumerate(self.labels)}
+        rows: list[Row | LeftOut] = []
+        for labelled, bare in zip(records, encoded, strict=True):
+            numbers = [known[label] for label in labelled.labels if label in known]
+            if len(numbers) < len(labelled.labels):
+                rows.append(LeftOut("a label that training has not"))
+            else:
+                rows.append(
+                    (self.processor.marked(bare, longest=self.max_tokens), numbers, hashed_words(labelled.text))
+                )
+        return rows
+
+    def load(self, folder: Path) -> None:
+        if not self._given:
+            self.processor = Tokenizer.load(folder / TOKENIZER)
+        plain = json.loads((folder / LABELS).read_text(encoding="utf-8"))
+        self.labels, self.multi_label = plain["labels"], plain["multi_label"]
+
+    def record(self, plain: Sequence[Any]) -> Labelled:
+        return Labelled(*plain)
+
+
+def labelled_text(record: Record) -> Labelled | BadRow:
+    """The text and labels of a record; a list of labels may be empty, a single one may not."""
+    text = text_of(record, "text")
+    if isinstance(text, BadRow):
+        return text
+    value = record.values["label"]
+    labels = [str(label).strip() for label in (value if isinstance(value, list | tuple) else [value])]
+    if not all(labels) or (not labels and not isinstance(value, list)):
+        return BadRow(record.place, "empty label", f"the text is {text!r:.80}")
+    return Labelled(text, list(dict.fromkeys(labels)), record.place)
