@@ -51,6 +51,11 @@ class Preparation(ABC, Generic[R]):
     def options(self) -> dict[str, Any]:
         """Plain data that the rows depend on, besides the files."""
 
+    @property
+    def digest(self) -> str:
+        """Of the processor: equal for processors that do the same."""
+        return str(self.processor.fingerprint)
+
     @abstractmethod
     def key(self, record: R) -> str:
         """Records with the same key stay on the same side of the held-out split."""

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from regard.checkpoints import folder as folders
-from regard.data.prepare import Prepared, prepare
 from regard.data.record import BadRow, Record
 from regard.data.sampler import Rows
 from regard.errors import CheckpointError, ConfigError, DataError
@@ -34,7 +33,6 @@ from regard.tasks.labelled_texts import Labelled, LabelledTexts, labelled_text
 from regard.tasks.runner import Runner
 from regard.tasks.task import Best, JobOptions, Loss, Progress, Task
 from regard.tasks.text_pairs import vocabulary_of
-from regard.tasks.text_to_text import summary_of
 from regard.tasks.translate import check_texts
 
 BASELINE = "bag_of_words.safetensors"
@@ -238,40 +236,35 @@ class Classify(Task):
     runner = Classifier
     fields = {"text": "text", "label": "label"}  # noqa: RUF012
     models = ("text-classifier",)
-    unit = "texts"
+    rows = unit = "texts"
     best = Best("macro_f1", higher=True)
     perplexity = False
 
     def __init__(self, options: JobOptions, start: Any = None) -> None:
         super().__init__(options, start)
         self.refuse(parallel=options.parallel, size=options.size, attention=options.attention)
-        if start is not None and not isinstance(start, Classifier) and not isinstance(start.module, Bert):
-            raise ConfigError(
-                f"start={options.start!r} is a {type(start).__name__}; expected a published encoder such as BERT, or a "
-                "classifier"
-            )
-        longest = None if start is None else start.module.longest
-        self.preparation = LabelledTexts(
-            vocab_size=options.vocab_size,
-            max_tokens=min(options.max_tokens, longest or options.max_tokens),
-            tokenizer=None if start is None else start.tokenizer,
-        )
-        self.data: Prepared[Labelled]
         self._baseline: BagOfWords | None = None
 
     @classmethod
     def convert(cls, record: Record) -> Labelled | BadRow:
         return labelled_text(record)
 
-    def prepare(self, folder: Path, progress: Progress) -> None:
-        self.data = prepare(
-            self.reader,
-            folder,
-            self.preparation,
-            valid=self.valid_reader,
-            held_out=self.options.held_out,
-            progress=progress,
+    def make_preparation(self) -> LabelledTexts:
+        options, start = self.options, self.start
+        if start is not None and not isinstance(start, Classifier) and not isinstance(start.module, Bert):
+            raise ConfigError(
+                f"start={options.start!r} is a {type(start).__name__}; expected a published encoder such as BERT, or a "
+                "classifier"
+            )
+        longest = None if start is None else start.module.longest
+        return LabelledTexts(
+            vocab_size=options.vocab_size,
+            max_tokens=min(options.max_tokens, longest or options.max_tokens),
+            tokenizer=None if start is None else start.tokenizer,
         )
+
+    def prepare(self, folder: Path, progress: Progress) -> None:
+        super().prepare(folder, progress)
         if isinstance(self.start, Classifier) and self.start.labels != self.preparation.labels:
             raise ConfigError(
                 f"start={self.options.start!r} has the labels {', '.join(self.start.labels):.200}; the records have "
@@ -284,16 +277,7 @@ class Classify(Task):
     def summary(self) -> str:
         labels = f"{len(self.preparation.labels):,} labels"
         several = ", any number a text" if self.preparation.multi_label else ""
-        return f"{summary_of(self.data.counts, 'texts')}; {labels}{several}; {self._baseline_score()}"
-
-    @property
-    def digests(self) -> Mapping[str, str]:
-        data = self.data
-        return {"tokenizer": data.processor.fingerprint, "train": data.train.digest, "valid": data.valid.digest}
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        return {"train": len(self.data.train), "valid": len(self.data.valid)}
+        return f"{super().summary}; {labels}{several}; {self._baseline_score()}"
 
     def build(self) -> nn.Module:
         if isinstance(self.start, Classifier):
@@ -317,13 +301,13 @@ class Classify(Task):
         return classifier
 
     def sizes(self, split: str, rows: Rows) -> np.ndarray[Any, Any]:
-        return self._store(split).lengths("text", rows)
+        return self.store(split).lengths("text", rows)
 
     def units(self, rows: Rows) -> int:
         return len(rows)
 
     def batch(self, split: str, rows: Sequence[int] | Rows) -> LabelledBatch:
-        store = self._store(split)
+        store = self.store(split)
         texts, labels, _ = zip(*(store.row(int(row)) for row in rows), strict=True)
         lengths = [len(ids) for ids in texts]
         inputs = np.full((len(texts), max(lengths)), self.data.processor.pad or 0, np.int64)
@@ -379,9 +363,6 @@ class Classify(Task):
         longest = {"max_tokens": self.preparation.max_tokens}
         config = {"labels": self.preparation.labels, "training": {**longest, **training}}
         return Classifier(module, self.data.processor, config, self._baseline)
-
-    def _store(self, split: str) -> Any:
-        return self.data.train if split == "train" else self.data.valid
 
     def _targets(self, labels: Iterable[Iterable[int]]) -> Tensor:
         """Labels by number as rows of 1 and 0."""

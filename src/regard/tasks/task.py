@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from regard.data.prepare import is_prepared_from
+from regard.data.files import shown_name
+from regard.data.prepare import Preparation, Prepared, is_prepared_from, prepare
 from regard.data.reader import RecordReader, as_files
 from regard.data.record import Record
 from regard.data.rows import columns_of
 from regard.data.sampler import Rows
+from regard.data.store import RecordStore
 from regard.errors import ConfigError, nearest
 
 Progress = Callable[[str, int], None]  # what is being done, and how many rows of it are done
@@ -78,6 +80,7 @@ class Task(ABC):
     runner: ClassVar[Any]  # class of what `regard.load` returns for a model of this job
     fields: ClassVar[Mapping[str, str]]  # the part of a record -> the field or column that holds it by default
     models: ClassVar[tuple[str, ...]]  # architectures for the job, the default first
+    rows: ClassVar[str] = "rows"  # what a row is called in messages, such as "pairs"
     unit: ClassVar[str] = "tokens"  # what the loss is a mean over, and what speed counts
     best: ClassVar[Best] = Best()
     perplexity: ClassVar[bool] = True  # whether exp(loss) means something
@@ -87,6 +90,8 @@ class Task(ABC):
         names = ("fields", "parallel", "format", "delimiter", "skip_bad_rows")
         self.reader = self.read(options.files, **{name: getattr(options, name) for name in names})
         self.valid_reader = None if options.valid is None else self.reader.for_files((options.valid,))
+        self.preparation = self.make_preparation()
+        self.data: Prepared[Any]
 
     @classmethod
     @abstractmethod
@@ -131,6 +136,9 @@ class Task(ABC):
         )
 
     @abstractmethod
+    def make_preparation(self) -> Preparation[Any]:
+        """How records become rows of numbers."""
+
     def prepare(self, folder: Path, progress: Progress) -> None:
         """Turn the records into rows on disk; do nothing where the folder holds them already.
 
@@ -141,6 +149,8 @@ class Task(ABC):
         Raises:
             DataError: records that cannot be used.
         """
+        valid, held_out = self.valid_reader, self.options.held_out
+        self.data = prepare(self.reader, folder, self.preparation, valid=valid, held_out=held_out, progress=progress)
 
     def is_prepared(self, folder: Path) -> bool:
         """Whether a folder holds rows of records with the content that the options name now."""
@@ -150,22 +160,30 @@ class Task(ABC):
     @property
     def notes(self) -> list[str]:
         """How files were read, where their names do not say all of it: a line each."""
-        return []
+        return [f"{shown_name(file)}: {note}" for file, note in self.data.counts.get("read_as", {}).items()]
 
     @property
-    @abstractmethod
     def summary(self) -> str:
         """One line about the prepared data: how many rows there are, and what was left out."""
+        counts = self.data.counts
+        reasons = {**counts.get("left_out", {}), **counts["skipped"]}
+        left = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+        return f"{counts['train']:,} {self.rows} to train on, {counts['valid']:,} held out; left out: {left or 'none'}"
 
     @property
-    @abstractmethod
     def digests(self) -> Mapping[str, str]:
         """Digests of what must be the same when a run is resumed: of the processor and the rows."""
+        rows = {split: self.store(split).digest for split in ("train", "valid")}
+        return {"processor": self.preparation.digest, **rows}
 
     @property
-    @abstractmethod
     def counts(self) -> Mapping[str, int]:
-        """Rows of the stores: "train" and "valid"."""
+        """Rows to train on and held out: "train" and "valid"."""
+        return {split: len(self.store(split)) for split in ("train", "valid")}
+
+    def store(self, split: str) -> RecordStore:
+        """The rows of "train" or "valid"."""
+        return self.data.train if split == "train" else self.data.valid
 
     @abstractmethod
     def build(self) -> nn.Module:

@@ -8,12 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from regard.data.files import shown_name
-from regard.data.prepare import Prepared, prepare
 from regard.data.record import BadRow, Record
 from regard.data.rows import Pair
 from regard.data.sampler import Rows
-from regard.data.store import RecordStore
 from regard.decode.generate import generate, twice_as_long
 from regard.decode.search import Greedy
 from regard.errors import ConfigError
@@ -21,7 +18,7 @@ from regard.layers.attention_config import AttentionConfig
 from regard.models.registry import build, config_from_plain
 from regard.models.seq2seq import Vocabulary
 from regard.models.transformer import size_settings
-from regard.tasks.task import JobOptions, Loss, Progress, Task
+from regard.tasks.task import JobOptions, Loss, Task
 from regard.tasks.text_pairs import TextBatch, TextPairs, collate, text_pair, vocabulary_of
 
 MOST_TARGETS = 99.9  # percent of the targets, whose length is taken for usual
@@ -32,35 +29,30 @@ class TextToText(Task):
     """A job that an encoder-decoder learns from pairs of texts."""
 
     models: ClassVar[tuple[str, ...]] = ("transformer", "rnn", "luong", "convs2s")
+    rows = "pairs"
     cuts_sources: ClassVar[bool] = False  # whether a source that is too long is cut, rather than its row left out
 
     def __init__(self, options: JobOptions, start: Any = None) -> None:
         super().__init__(options, start)
-        if start is not None and not isinstance(start, self.runner):
-            raise ConfigError(
-                f"start: {type(start).__name__} of {options.start!r} is for another job; expected one to {self.name}"
-            )
         if start is None:
             self._config(Vocabulary(size=options.vocab_size))  # wrong names end here
-        self.preparation = TextPairs(
-            vocab_size=options.vocab_size,
-            max_tokens=options.max_tokens,
-            tokenizer=None if start is None else start.tokenizer,
+
+    def make_preparation(self) -> TextPairs:
+        if self.start is not None and not isinstance(self.start, self.runner):
+            raise ConfigError(
+                f"start={self.options.start!r} is a {type(self.start).__name__}, which is for another job; expected one "
+                f"to {self.name}"
+            )
+        return TextPairs(
+            vocab_size=self.options.vocab_size,
+            max_tokens=self.options.max_tokens,
+            tokenizer=None if self.start is None else self.start.tokenizer,
             cuts_sources=self.cuts_sources,
         )
-        self.data: Prepared[Pair]
 
     @classmethod
     def convert(cls, record: Record) -> Pair | BadRow:
         return text_pair(record)
-
-    def prepare(self, folder: Path, progress: Progress) -> None:
-        valid, held_out = self.valid_reader, self.options.held_out
-        self.data = prepare(self.reader, folder, self.preparation, valid=valid, held_out=held_out, progress=progress)
-
-    @property
-    def notes(self) -> list[str]:
-        return [f"{shown_name(file)}: {note}" for file, note in self.data.counts.get("read_as", {}).items()]
 
     @property
     def tokenizer(self) -> Any:
@@ -69,16 +61,7 @@ class TextToText(Task):
 
     @property
     def summary(self) -> str:
-        return f"{summary_of(self.data.counts, 'pairs')}; {self.tokenizer.size:,} subwords"
-
-    @property
-    def digests(self) -> Mapping[str, str]:
-        data = self.data
-        return {"tokenizer": self.tokenizer.fingerprint, "train": data.train.digest, "valid": data.valid.digest}
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        return {"train": len(self.data.train), "valid": len(self.data.valid)}
+        return f"{super().summary}; {self.tokenizer.size:,} subwords"
 
     def build(self) -> nn.Module:
         if self.start is not None:
@@ -88,7 +71,7 @@ class TextToText(Task):
         return made
 
     def sizes(self, split: str, rows: Rows) -> np.ndarray[Any, Any]:
-        store = self._store(split)
+        store = self.store(split)
         source, target = store.lengths("source", rows), store.lengths("target", rows)
         return np.stack([np.maximum(source, target) + 1, source], 1)
 
@@ -96,7 +79,7 @@ class TextToText(Task):
         return int(self.data.train.lengths("target", rows).sum()) + len(rows)
 
     def batch(self, split: str, rows: Sequence[int] | Rows) -> TextBatch:
-        store = self._store(split)
+        store = self.store(split)
         vocabulary = vocabulary_of(self.tokenizer)
         return collate([store.row(int(row)) for row in rows], vocabulary)
 
@@ -133,9 +116,6 @@ class TextToText(Task):
         excess = int(np.percentile(targets - 2 * sources, MOST_TARGETS)) + 1
         return {"length_ratio": float(targets.sum() / sources.sum()), "target_excess": max(excess, 0)}
 
-    def _store(self, split: str) -> RecordStore:
-        return self.data.train if split == "train" else self.data.valid
-
     def _config(self, vocabulary: Vocabulary) -> Any:
         return model_config(self.options, self.models[0], vocabulary)
 
@@ -170,10 +150,3 @@ def model_config(options: JobOptions, default: str, vocabulary: Vocabulary) -> A
         settings.setdefault("norm", "pre")  # learns in fewer steps, and at higher rates, than the published one
     attention = AttentionConfig.from_plain(options.attention or {})
     return config_from_plain(name, {**settings, "vocabulary": vocabulary, "attention": attention})
-
-
-def summary_of(counts: Mapping[str, Any], rows: str) -> str:
-    """One line about prepared data: rows to train on and held out, and what was left out."""
-    reasons = {**counts.get("left_out", {}), **counts["skipped"]}
-    left = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
-    return f"{counts['train']:,} {rows} to train on, {counts['valid']:,} held out; left out: {left or 'none'}"
