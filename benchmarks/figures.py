@@ -17,9 +17,7 @@ LETTERS = string.ascii_lowercase  # of the machines
 def results(page: str) -> list[tuple[str, dict[str, Any]]]:
     """The result files of a page, by name."""
     paths = sorted((ROOT / "benchmarks" / "results").glob("*/*.json"), key=lambda path: (path.stem, path))
-    return [
-        (path.stem, json.loads(path.read_text())) for path in paths if PAGE_OF.get(path.stem, "README.md") == page
-    ]
+    return [(path.stem, json.loads(path.read_text())) for path in paths if PAGE_OF.get(path.stem, "README.md") == page]
 
 
 def table(page: str) -> str:
