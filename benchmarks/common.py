@@ -119,9 +119,9 @@ def replaced(name: str, found: Iterable[dict[str, Any]]) -> Iterator[dict[str, A
     """All cases of a result file: those found now, each with the commit that it is of, and the others written."""
     path = result(name)
     file = json.loads(path.read_text()) if path.exists() else {"cases": []}
-    again = {case["case"]: {**case, "commit": commit()} for case in found}
+    again = {(case["case"], case["unit"]): {**case, "commit": commit()} for case in found}
     for case in file["cases"]:
-        yield again.pop(case["case"], {"commit": file["commit"], **case})
+        yield again.pop((case["case"], case["unit"]), {"commit": file["commit"], **case})
     yield from again.values()
 
 

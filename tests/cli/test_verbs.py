@@ -62,6 +62,21 @@ def test_evaluate_other_inputs(file: str, tmp_path: Path) -> None:
     assert "empty.tsv is empty" in error(*words, str(tmp_path / "empty.tsv"), code=1)
 
 
+def test_evaluate_says_how_a_table_was_read(file: str, tmp_path: Path) -> None:
+    words = ("evaluate", *MODEL, "--greedy", "--json")
+    expected = json.loads(regard(*words, file).stdout)["scores"]
+    rows = "".join(f'"{target}";"{source}"\r\n' for source, target in PAIRS)
+    (tmp_path / "sheet.dat").write_text(f"\ufeffItalian;English\r\n{rows}", encoding="utf-8")
+    sheet = (str(tmp_path / "sheet.dat"), "--source-field", "english", "--target-field", "italian")
+    assert "say format, or --format: tsv, csv" in error(*words, *sheet, code=1)
+    for flags in (("--format", "csv"), ("--format", "csv", "--delimiter", ";")):
+        result = regard(*words, *sheet, *flags)
+        assert json.loads(result.stdout)["scores"] == expected
+        assert (
+            result.stderr == f"{sheet[0]}: read as CSV, delimiter ';', fields 'English' and 'Italian' of its header\n"
+        )
+
+
 def test_see(tmp_path: Path) -> None:
     html, png, svg = (str(tmp_path / name) for name in ("a.html", "a.png", "a.svg"))
     result = regard("see", SENTENCES[0], *MODEL, "--target", SENTENCES[1], "--html", html, "--png", png, "--svg", svg)

@@ -39,7 +39,7 @@ def table(rows, *, delimiter=",", header=(), quoting=csv.QUOTE_MINIMAL, end="\r\
 
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 @pytest.mark.parametrize(
-    "header", [(), ("source", "target"), ("Source ", "TARGET"), ("en", "it"), ("English", "Italian")]
+    "header", [(), ("source", "target"), ("Source ", "TARGET"), ("en", "it"), ("English", "Italiano")]
 )
 @pytest.mark.parametrize("delimiter", list(",;\t|"))
 def test_csv_with_any_delimiter_header_and_quotes(tmp_path: Path, delimiter, header, quoting) -> None:

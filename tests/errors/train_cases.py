@@ -14,6 +14,7 @@ from unittest import mock
 import torch
 from safetensors.torch import load_file, save_file
 
+from regard import train as train_package
 from regard.checkpoints import folder as folders
 from regard.errors import CheckpointError, ConfigError, DataError
 from regard.train import checkpoint
@@ -144,6 +145,7 @@ def without_tensorboard() -> object:
 
 CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
     ("train-nothing", said(files=()), ConfigError, "files=() and parallel=None: give one of them"),
+    ("train-keyword", lambda: train_package(minute=5), ConfigError, "unknown option 'minute'; did you mean 'minutes'"),
     ("train-lengths", said(steps=3, epochs=2), ConfigError, "steps=3 and epochs=2: give one of them"),
     ("train-schedule", said(schedule="linea"), ConfigError, "unknown schedule 'linea'; did you mean 'linear'?"),
     ("train-least", said(batch_tokens=0), ConfigError, "batch_tokens=0 must be at least 1"),

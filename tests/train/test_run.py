@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from regard.train import checkpoint
 from regard.train.length import SPARE, Length
 from regard.train.run import _Run, train
 from regard.train.trainer import Trainer
-from tests.train.made import SMALL, options, weights
+from tests.train.made import SMALL, options, pairs, weights
 
 TIMES = ("seconds", "tokens_per_second")
 
@@ -285,3 +286,17 @@ def test_a_start_that_is_no_translator_is_refused(tmp_path):
     tuned = {"start": str(tmp_path / "gpt"), "model_settings": None, "dropout": None, "vocab_size": 8000}
     with pytest.raises(ConfigError, match="is a model to complete; expected one to translate"):
         train(options(tmp_path, **tuned))
+
+
+def test_how_a_table_was_read_is_said_each_time(tmp_path, capsys):
+    rows = (tmp_path / "pairs.tsv", tmp_path / "pairs.csv")
+    lines = Path(pairs(rows[0])).read_text().splitlines()
+    rows[1].write_text("English;Italian\n" + "".join(line.replace("\t", ";") + "\n" for line in lines))
+    train(options(tmp_path, steps=3))
+    assert "read as" not in capsys.readouterr().err
+    for steps in (3, 4):
+        train(options(tmp_path, steps=steps, files=(str(rows[1]),), out=str(tmp_path / "csv")))
+        note = "read as CSV, delimiter ';', fields 'English' and 'Italian' of its header"
+        assert f"{rows[1]}: {note}\n" in capsys.readouterr().err
+    config = json.loads((tmp_path / "csv/config.json").read_text())
+    assert config["training"]["data"]["read_as"] == {str(rows[1]): note}

@@ -22,7 +22,8 @@ id idx index source src sources target tgt trg targets input output text texts s
 translation translations reference ref label labels class category score original translated document summary title
 arabic bulgarian catalan chinese croatian czech danish dutch english estonian finnish french german greek hebrew hindi
 hungarian irish italian japanese korean latvian lithuanian norwegian polish portuguese romanian russian slovak
-slovenian spanish swedish turkish ukrainian vietnamese
+slovenian spanish swedish turkish ukrainian vietnamese deutsch englisch italienisch français anglais italien español
+inglés italiano inglese francese tedesco spagnolo português
 """
 LANGUAGES = """
 ar bg bn ca cs cy da de el en es et eu fa fi fr ga gl he hi hr hu id is it ja ka ko lt lv mk ms mt nb nl nn no pl pt ro
