@@ -7,6 +7,7 @@ from torch import Tensor
 
 from regard.attention.bias import Bias, TensorBias
 from regard.attention.call import HALVES, Call, make_call
+from regard.attention.foreign import CALLS, unknown_argument
 from regard.attention.memo import recall, remember
 from regard.attention.normalizer import Normalizer
 from regard.attention.pattern import Pattern
@@ -51,6 +52,7 @@ def attend(
     key_start: int = 0,
     summary: Summary | None = None,
     backend: str = "auto",
+    **others: object,
 ) -> Tensor | tuple[Tensor, Seen]:
     """Attention: each query's mixture of the values, by how well their keys answer it.
 
@@ -79,7 +81,8 @@ def attend(
 
     Raises:
         ShapeError: tensors whose shapes, dtypes or devices do not go together.
-        ConfigError: an argument that is out of range, unknown, or of the wrong kind.
+        ConfigError: an argument that is out of range, unknown, or of the wrong kind; for those of other libraries, such
+            as attn_mask and is_causal, the message says what to write instead.
         UnsupportedError: a backend that does not compute the call, a summary that means nothing with it, or
             torch.jit.trace.
 
@@ -90,6 +93,8 @@ def attend(
     >>> attend(query, key, torch.tensor([[[[1.0], [2.0]]]])).round().flatten()
     tensor([1., 2.])
     """
+    if others:
+        raise unknown_argument("attend", others, CALLS, attend)
     values, signature = (score, normalizer, pattern, bias), None
     if summary is None and type(dropout) in (float, int) and dropout == 0:
         signature, known = recall(query, key, value, values, query_start, key_start, backend)
@@ -131,6 +136,7 @@ def plan(
     key_start: int = 0,
     summary: Summary | None = None,
     backend: str = "auto",
+    **others: object,
 ) -> Plan:
     """What `attend` would do with the same arguments: which backend, why not the others, and at what cost.
 
@@ -157,6 +163,8 @@ def plan(
         ConfigError: as for `attend`.
         UnsupportedError: as for `attend`.
     """
+    if others:
+        raise unknown_argument("plan", others, CALLS, plan)
     spec = _spec(score, normalizer, pattern, bias, dropout)
     low = _autocast(query)
     if low is not None:

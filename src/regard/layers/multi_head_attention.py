@@ -10,6 +10,7 @@ from regard.attention.attend import attend
 from regard.attention.bias import Bias
 from regard.attention.cache import KeyValueCache
 from regard.attention.check import check_integer, is_dense, is_integer, is_number, show
+from regard.attention.foreign import CALLS_OF_LAYERS, LAYERS, unknown_argument
 from regard.attention.normalizer import Normalizer, Softmax
 from regard.attention.pattern import Causal, Full, Pattern, positions
 from regard.attention.score import Dot, Score
@@ -89,8 +90,11 @@ class MultiHeadAttention(AttentionModule):
         pattern: Pattern = Full(),
         position_bias: Bias | Learned | None = None,
         backend: str = "auto",
+        **others: object,
     ) -> None:
         super().__init__()
+        if others:
+            raise unknown_argument("MultiHeadAttention", others, LAYERS, MultiHeadAttention.__init__)
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         _check_sizes(embed_dim, num_heads, num_kv_heads, head_dim=head_dim, key_dim=key_dim, value_dim=value_dim)
         self.embed_dim, self.num_heads, self.num_kv_heads = embed_dim, num_heads, num_kv_heads
@@ -212,6 +216,7 @@ class MultiHeadAttention(AttentionModule):
         key_start: int = 0,
         seed: int | Tensor | None = None,
         summary: Summary | None = None,
+        **others: object,
     ) -> Tensor | tuple[Tensor, Seen]:
         """Attention of the queries over the keys, or over themselves.
 
@@ -240,6 +245,8 @@ class MultiHeadAttention(AttentionModule):
                 see, or as for `attend`.
             UnsupportedError: as for `attend`.
         """
+        if others:
+            raise unknown_argument("MultiHeadAttention", others, CALLS_OF_LAYERS, MultiHeadAttention.forward)
         key = query if key is None else key
         value = key if value is None else value
         self._check_inputs(query, key, value)
