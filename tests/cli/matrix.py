@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
-from unittest.mock import patch
 
+import pytest
 from click.testing import CliRunner
 
 from regard.cli.main import main
@@ -19,7 +19,7 @@ from tests.cli.kinds import KINDS, NO_MODELS
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "verbs.md"
 BEGIN, END = "<!-- verbs: {} -->", "<!-- end verbs: {} -->"
 FOLDER = "FOLDER"  # how messages call any folder
-SHOWN = 90  # characters of a message
+SHOWN = 100  # characters of a message
 
 SHIPPED = "the model that regard ships"
 NAMES = {  # what --model may say besides a folder
@@ -27,7 +27,7 @@ NAMES = {  # what --model may say besides a folder
     "a name that there is not": "nowhere",
     "a name on the hub, without `huggingface-hub`": "owner/name",
 }
-PAIRS = "the cat sat .\tthe mat .\na cat .\ta mat .\n"
+PAIRS = [("the cat sat .", "the mat ."), ("a cat .", "a mat .")]
 TEXT = "the cat sat ."
 
 
@@ -62,7 +62,8 @@ def commands(kind: str, model: str | None) -> dict[str, list[str]]:
 
 def run(command: list[str]) -> Outcome:
     """A command's outcome, on a machine without huggingface_hub, so that no name is looked for in the network."""
-    with patch.dict(sys.modules, {"huggingface_hub": None}):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "huggingface_hub", None)
         result = CliRunner().invoke(main, command)
     raised = None if isinstance(result.exception, SystemExit) else result.exception
     return Outcome(result.exit_code, result.stdout, result.stderr, raised)
@@ -70,7 +71,7 @@ def run(command: list[str]) -> Outcome:
 
 def models(folder: Path) -> dict[str, str | None]:
     """All kinds, written into a folder that is the working one: what --model says of each."""
-    (folder / "pairs.tsv").write_text(PAIRS)
+    (folder / "pairs.tsv").write_text("".join("\t".join(pair) + "\n" for pair in PAIRS))
     (folder / "a-file").write_text("no model")
     written: dict[str, str | None] = {SHIPPED: None}
     for number, (kind, write) in enumerate({**KINDS, **NO_MODELS}.items()):

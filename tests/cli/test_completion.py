@@ -40,7 +40,7 @@ def variables(line: str) -> dict[str, str]:
         ("regard translate --model runs/e", ["dir,runs/e"]),
         ("regard translate --file no", ["file,no"]),
         ("regard translate a", []),
-        ("regard evaluate te", ["file,te"]),
+        ("regard evaluate pa", ["file,pa"]),
         ("regard evaluate --tokenize ja", ["plain,ja-mecab"]),
         ("regard info ", ["dir,"]),
         ("regard see x --kind=en", ["plain,encoder"]),

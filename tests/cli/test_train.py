@@ -137,8 +137,8 @@ def test_wrong_use(words: str, message: str) -> None:
         ("a --attention.normaliser entmax", "attention has no part 'normaliser'; did you mean 'normalizer'?"),
         ("a --attention.normalizer entmx", "unknown kind 'entmx'; did you mean 'entmax'?"),
         (
-            "a --attention.normalizer entmax --attention.normalizer.alph 2",
-            "has no setting 'alph'; did you mean 'alpha'?",
+            "a --attention.normalizer entmax --attention.normalizer.alpa 2",
+            "has no setting 'alpa'; did you mean 'alpha'?",
         ),
         ("a --config no.toml", "no.toml: No such file or directory"),
     ],

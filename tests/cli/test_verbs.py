@@ -38,8 +38,8 @@ def test_evaluate_with_another_tokenizer(file: str) -> None:
     assert found["scores"] == translator().evaluate(PAIRS, search=Greedy(), tokenize="char").scores._asdict()
     assert f"sacrebleu bleu: {found['signatures']['bleu']}\n" in regard(*words).stdout
     assert "tok:char" in found["signatures"]["bleu"]
-    message = error("evaluate", file, *MODEL, "--tokenize", "cahr", code=1)
-    assert "tokenize='cahr' is none of sacrebleu's; did you mean 'char'?" in message
+    message = error("evaluate", file, *MODEL, "--tokenize", "cha", code=1)
+    assert "tokenize='cha' is none of sacrebleu's; did you mean 'char'?" in message
 
 
 def test_evaluate_other_inputs(file: str, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_see(tmp_path: Path) -> None:
 def test_see_says_what_a_large_picture_leaves_out(tmp_path: Path) -> None:
     translator(max_tokens=600).save(tmp_path)
     words = ("see", "a " * 260, "--model", str(tmp_path), "--target", "b", "--png", str(tmp_path / "a.png"))
-    assert regard(*words).stderr == f"wrote {tmp_path}/a.png: every 2nd cell is named\n"
+    assert regard(*words).stderr == f"wrote {tmp_path}/a.png: 1 cell in 2 is named\n"
 
 
 def test_see_one_head_of_the_encoder() -> None:

@@ -186,9 +186,9 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("device-missing", lambda: device_of("mps"), ConfigError, "device='mps': PyTorch sees none here; give cpu"),
     (
         "trained-tokenize",
-        lambda: Metrics("cahr"),
+        lambda: Metrics("cha"),
         ConfigError,
-        "tokenize='cahr' is none of sacrebleu's; did you mean '",
+        "tokenize='cha' is none of sacrebleu's; did you mean '",
     ),
     ("trained-tokenize-package", without_mecab, ConfigError, "pip install sacrebleu[ja]"),
     ("trained-translate-one-text", lambda: run("One."), DataError, "texts='One.' must be a list of texts"),

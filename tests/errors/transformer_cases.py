@@ -72,9 +72,9 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("attention-no-kind", plain(normalizer=["entmax"]), ConfigError, "attention.normalizer=['entmax'] must be a kind"),
     (
         "attention-setting",
-        plain(normalizer={"kind": "entmax", "alph": 1.5}),
+        plain(normalizer={"kind": "entmax", "alpa": 1.5}),
         ConfigError,
-        "entmax has no setting 'alph'; did you mean 'alpha'?",
+        "entmax has no setting 'alpa'; did you mean 'alpha'?",
     ),
     ("attention-needs", plain(normalizer="entmax"), ConfigError, "attention.normalizer: entmax needs alpha; got {}"),
     (

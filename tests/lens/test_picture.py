@@ -69,8 +69,8 @@ def test_all_words_are_named_as_long_as_there_is_room() -> None:
 def test_names_give_way_first() -> None:
     seen = map_of(7, 401)
     drawn = figure(seen)
-    assert simplified(seen) == "every 2nd cell is named"
-    assert drawn.texts[0].get_text() == "A map; every 2nd cell is named"
+    assert simplified(seen) == "1 cell in 2 is named"
+    assert drawn.texts[0].get_text() == "A map; 1 cell in 2 is named"
     assert [label.get_text() for label in drawn.axes[0].get_xticklabels()] == seen.columns[::2]
     assert drawn.axes[0].images[0].get_array().shape == (7, 401)
 
@@ -79,7 +79,7 @@ def test_then_words_share_a_cell() -> None:
     """A cell has what its columns get together, and what its rows give in the mean, so that rows sum to 1."""
     seen = map_of(3, MOST_CELLS + 1)
     drawn = figure(seen)
-    assert simplified(seen) == "1 x 2 words a cell; every 3rd cell is named"
+    assert simplified(seen) == "1 x 2 words a cell; 1 cell in 3 is named"
     shown = torch.from_numpy(drawn.axes[0].images[0].get_array().data)
     assert shown.shape == (3, MOST_CELLS // 2 + 1)
     weights = seen.weights.double()

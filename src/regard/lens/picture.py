@@ -65,14 +65,14 @@ def simplified(heat_map: HeatMap) -> str:
         heat_map: what to draw.
 
     Returns:
-        Such as "2 x 2 words a cell; every 4th cell is named"; empty if nothing is left out.
+        Such as "2 x 2 words a cell; 1 cell in 4 is named"; empty if nothing is left out.
     """
     binned = _binned(heat_map)
     sides = zip((heat_map.rows, heat_map.columns), (binned.rows, binned.columns), strict=True)
     down, across = (math.ceil(len(words) / len(cells)) for words, cells in sides)
     step = _label_step(binned)
     left_out = [f"{down} x {across} words a cell"] if max(down, across) > 1 else []
-    left_out += [f"every {step}{_ending(step)} cell is named"] if step > 1 else []
+    left_out += [f"1 cell in {step} is named"] if step > 1 else []
     return "; ".join(left_out)
 
 
@@ -169,8 +169,3 @@ def _cell(heat_map: HeatMap) -> float:
 def _label_step(heat_map: HeatMap) -> int:
     """Every how many cells a word is named: as often as the names have room."""
     return math.ceil(LEAST_FONT / (FONT_SHARE * _cell(heat_map) * POINTS))
-
-
-def _ending(number: int) -> str:
-    """Of an ordinal number."""
-    return "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
