@@ -284,7 +284,7 @@ def test_a_start_that_is_no_translator_is_refused(tmp_path):
 
     completer().save(tmp_path / "gpt")
     tuned = {"start": str(tmp_path / "gpt"), "model_settings": None, "dropout": None, "vocab_size": 8000}
-    with pytest.raises(ConfigError, match="is a model to complete; expected one to translate"):
+    with pytest.raises(ConfigError, match="is for another job; expected one to translate"):
         train(options(tmp_path, **tuned))
 
 

@@ -40,8 +40,8 @@ class TextToText(Task):
     def make_preparation(self) -> TextPairs:
         if self.start is not None and not isinstance(self.start, self.runner):
             raise ConfigError(
-                f"start={self.options.start!r} is a {type(self.start).__name__}, which is for another job; expected one "
-                f"to {self.name}"
+                f"start={self.options.start!r} is a {type(self.start).__name__}, which is for another job; expected "
+                f"one to {self.name}"
             )
         return TextPairs(
             vocab_size=self.options.vocab_size,
