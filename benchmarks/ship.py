@@ -57,7 +57,7 @@ def main() -> None:
     module, tokenizer, config = folders.read(said.run)
     trained = config["training"]
     options = {name: x for name, x in trained["options"].items() if name not in PRIVATE}
-    folders.save(SHIPPED, module, tokenizer, {"training": {**trained, "options": options}}, dtype="float16")
+    folders.save(SHIPPED, module, tokenizer, {"training": {**trained, "options": options}}, task="translate", dtype="float16")
     size = sum(path.stat().st_size for path in SHIPPED.iterdir())
     if size > MOST_BYTES:
         raise SystemExit(f"{SHIPPED} has {size:,} bytes; at most {MOST_BYTES:,} are shipped")

@@ -40,7 +40,7 @@ def own(name: str) -> Builder:
 
     def write(folder: Path) -> None:
         config = MODELS[name][0](vocabulary=Vocabulary(size=tokenizer().size), **SMALL.get(name, {}))
-        save(folder, build(config), tokenizer(), {"training": {"max_tokens": 64}})
+        save(folder, build(config), tokenizer(), {"training": {"max_tokens": 64}}, task="translate")
 
     return write
 

@@ -83,4 +83,4 @@ def test_see(tmp_path: Path) -> None:
     assert "Attention of a text to itself" in result.stdout
     assert "library" in page.read_text()
     message = error("see", "a", "--target", "b", "--model", folder())
-    assert "--target needs a model that translates; this one reads one text" in message
+    assert "see of a model of this kind (Encoder) takes no target" in message

@@ -109,7 +109,7 @@ def test_values_are_json_or_text() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "give files of pairs, or --parallel SOURCES TARGETS"),
+        ("", "give files of records, or --parallel SOURCES TARGETS"),
         ("a --stesp 3", "unknown option --stesp; did you mean --steps?"),
         ("a --steps 3 --steps 4", "--steps is given 2 times"),
         ("a --steps many", "Invalid value for '--steps': 'many' is not a valid integer"),

@@ -57,7 +57,7 @@ def test_evaluate_other_inputs(file: str, tmp_path: Path) -> None:
     (tmp_path / "wide.tsv").write_text("".join(f"{b}\t7\t{a}\n" for a, b in PAIRS), encoding="utf-8")
     columns = ("--source-field", "3", "--target-field", "1")
     assert json.loads(regard(*words, str(tmp_path / "wide.tsv"), *columns).stdout)["scores"] == expected
-    assert error(*words).startswith("give files of pairs, or --parallel SOURCES TARGETS")
+    assert error(*words).startswith("give files of records, or --parallel SOURCES TARGETS")
     (tmp_path / "empty.tsv").touch()
     assert "empty.tsv is empty" in error(*words, str(tmp_path / "empty.tsv"), code=1)
 

@@ -60,6 +60,9 @@ class Toy(Seq2Seq):
     def projection(self) -> Any:
         return self
 
+    def as_called(self) -> Any:
+        return self
+
     def logits(self, hidden: Tensor) -> Tensor:
         logits = hidden[..., :-1].tanh() @ self.out
         logits[..., self.vocabulary.eos] += hidden[..., -1] - self.patience
@@ -84,7 +87,7 @@ def log_probabilities(model: Seq2Seq, source: Sequence[int], target: Sequence[in
     words = model.vocabulary
     with torch.inference_mode():
         output = model(torch.tensor([[*source, words.eos]]), None, torch.tensor([[words.bos, *target]]))
-    return output.logits[0].float().log_softmax(1)
+        return output.logits[0].float().log_softmax(1)
 
 
 def total(model: Seq2Seq, source: Sequence[int], tokens: Sequence[int]) -> float:

@@ -99,9 +99,9 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         click.UsageError,
         "--n-best and --alignment ex",
     ),
-    ("cli-train-nothing", run("train"), click.UsageError, "give files of pairs, or --parallel SOURCES TARGETS"),
+    ("cli-train-nothing", run("train"), click.UsageError, "give files of records, or --parallel SOURCES TARGETS"),
     ("cli-train-model", run("train", "a", "--model", "rn"), ConfigError, "unknown model 'rn'; did you mean 'rnn'?"),
-    ("cli-evaluate-nothing", run("evaluate"), click.UsageError, "give files of pairs, or --parallel SOURCES TARGETS"),
+    ("cli-evaluate-nothing", run("evaluate"), click.UsageError, "give files of records, or --parallel SOURCES TARGETS"),
     ("cli-see-name", run("see", "x", "--svg", "a.pdf"), click.UsageError, "--svg a.pdf: the name must end in .svg"),
     (
         "cli-config-suffix",

@@ -279,7 +279,7 @@ PREPARED: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "prepare-all-long",
         preparing(b"one two\tx\ntwo one\tx\n", max_tokens=1),
         DataError,
-        "no row is left to train on; 2 rows have more than max_tokens=1 tokens",
+        "no row is left to train on; left out: {'longer than max_tokens': 2}",
     ),
     ("prepare-changed", among({"x.tsv": PAIRS}, changed_meanwhile), DataError, "x.tsv: changed while being read"),
     (
@@ -299,7 +299,7 @@ PREPARED: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "store-format",
         stored(lambda folder: (folder / "store.json").write_text('{"format": 9, "rows": 1, "ids": 3}')),
         DataError,
-        "is of format 9; this version reads 1; prepare the data again",
+        "is of format 9; this version reads 2; prepare the data again",
     ),
     (
         "store-missing",

@@ -130,5 +130,5 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         UnsupportedError,
         "is a Translator, which cannot fill; give the folder or the hub's name of one that can",
     ),
-    ("see-target", see_target, UsageError, "--target needs a model that translates; this one reads one text"),
+    ("see-target", see_target, UsageError, "see of a model of this kind (Encoder) takes no target"),
 ]

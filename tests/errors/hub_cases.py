@@ -78,7 +78,7 @@ def pooled(folder: Path) -> None:
 def own(described: Any) -> object:
     """Load a folder of regard's own whose config.json describes a tokenizer so."""
     with tempfile.TemporaryDirectory() as folder:
-        save(folder, transformer(), None, {})
+        save(folder, transformer(), None, {}, task="translate")
         fields(tokenizer=described)(Path(folder))
         return rg.load(folder)
 

@@ -26,7 +26,7 @@ def reading(change: Callable[[Path], object]) -> Callable[[], object]:
     def call() -> object:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name, "run")
-            save(folder, transformer(), tokenizer(), {})
+            save(folder, transformer(), tokenizer(), {}, task="translate")
             change(folder)
             return read(folder)
 
@@ -79,7 +79,7 @@ def saving(dtype: str, number: float) -> object:
     with torch.no_grad():
         module.embedding.weight[3, 3] = number
     with tempfile.TemporaryDirectory() as folder:
-        return save(folder, module, tokenizer(), {}, dtype=dtype)
+        return save(folder, module, tokenizer(), {}, task="translate", dtype=dtype)
 
 
 def run(*texts: Any) -> object:

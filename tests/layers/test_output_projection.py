@@ -65,3 +65,11 @@ def test_half_precision_is_summed_in_float32():
     for found, right in zip(*(gradients(x.smoothed, (hidden, weight, bias)) for x in (low, high)), strict=True):
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, right, rtol=0.1, atol=0.05)
+
+
+def test_logits_of_a_call_without_gradients_have_none():
+    (_, weight, bias), _ = rows()
+    with torch.no_grad():
+        projection = OutputProjection(weight, bias).as_called()
+    assert not projection.logits(torch.randn(2, F, dtype=torch.float64)).requires_grad
+    assert OutputProjection(weight, bias).as_called().logits(torch.randn(2, F, dtype=torch.float64)).requires_grad

@@ -48,7 +48,8 @@ def test_its_options_are_those_of_the_command():
 )
 def test_it_is_callable_in_any_order_of_imports(imports):
     code = (
-        f"{imports}\nimport regard.train.trainer\ntry:\n    train(minute=1)\nexcept ValueError:\n    print(train.options)"
+        f"{imports}\nimport regard.train.trainer\n"
+        "try:\n    train(minute=1)\nexcept ValueError:\n    print(train.options)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("<module 'regard.train.options'")

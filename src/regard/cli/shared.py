@@ -154,7 +154,9 @@ def accepted(runner: Any, method: str, settings: dict[str, Any]) -> dict[str, An
     known = inspect.signature(getattr(runner, method)).parameters
     for name in settings:
         if name not in known:
-            raise click.UsageError(f"{name}: a {type(runner).__name__} has no such option for {method}; leave it out")
+            raise click.UsageError(
+                f"{method} of a model of this kind ({type(runner).__name__}) takes no {name}; leave it out"
+            )
     return settings
 
 

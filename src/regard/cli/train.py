@@ -14,7 +14,7 @@ def run(config: str | None, **given: Any) -> None:
     """Train a model on pairs of texts; the same command started again resumes."""
     given["parallel"] = given["parallel"] or None
     if not given["files"] and not given["parallel"]:
-        raise click.UsageError("give files of pairs, or --parallel SOURCES TARGETS")
+        raise click.UsageError("give files of records, or --parallel SOURCES TARGETS")
     options = TrainOptions(**given)
     from regard.train.run import train
 

@@ -43,6 +43,12 @@ class OutputProjection(NamedTuple):
             weight, bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
         return linear(self._scaled(hidden), weight, bias)
 
+    def as_called(self) -> "OutputProjection":
+        """The same where gradients are enabled, else without gradients: also for logits that are read later."""
+        if torch.is_grad_enabled():
+            return self
+        return self._replace(weight=self.weight.detach(), bias=None if self.bias is None else self.bias.detach())
+
     def cross_entropy(self, hidden: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> CrossEntropy:
         """Cross entropy of the logits, computed in chunks.
 

@@ -101,7 +101,7 @@ class LanguageModel(nn.Module, ABC):
         for layer in self.layers:
             x = layer(x, pattern=pattern)
         hidden: Tensor = self.norm(x)
-        return LanguageModelOutput(hidden, self.projection)
+        return LanguageModelOutput(hidden, self.projection.as_called())
 
     def start(self, prompts: Tensor) -> PromptState:
         """The state after prompts of one length.

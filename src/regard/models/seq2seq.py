@@ -170,7 +170,7 @@ class Seq2Seq(nn.Module, ABC):
         self.check_inputs(inputs, lengths)
         check_tokens("targets", targets, rows=len(inputs))
         memory = self.encode(inputs, lengths)
-        return Seq2SeqOutput(self.decode(targets, memory), self.projection, memory)
+        return Seq2SeqOutput(self.decode(targets, memory), self.projection.as_called(), memory)
 
     def prefill(self, inputs: Tensor, lengths: Tensor | None = None) -> tuple[State, Tensor]:
         """The state before the first step, and the token (B,) that each sequence starts with.

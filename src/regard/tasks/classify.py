@@ -31,7 +31,7 @@ from regard.tasks.classify_scores import (
 )
 from regard.tasks.labelled_texts import Labelled, LabelledTexts, labelled_text
 from regard.tasks.runner import Runner
-from regard.tasks.task import Best, JobOptions, Loss, Progress, Task
+from regard.tasks.task import Best, Loss, Progress, Task
 from regard.tasks.text_pairs import vocabulary_of
 from regard.tasks.translate import check_texts
 
@@ -240,10 +240,11 @@ class Classify(Task):
     best = Best("macro_f1", higher=True)
     perplexity = False
 
-    def __init__(self, options: JobOptions, start: Any = None) -> None:
-        super().__init__(options, start)
+    _baseline: BagOfWords | None = None
+
+    def check_options(self) -> None:
+        options = self.options
         self.refuse(parallel=options.parallel, size=options.size, attention=options.attention)
-        self._baseline: BagOfWords | None = None
 
     @classmethod
     def convert(cls, record: Record) -> Labelled | BadRow:

@@ -87,11 +87,15 @@ class Task(ABC):
 
     def __init__(self, options: JobOptions, start: Any = None) -> None:
         self.options, self.start = options, start
+        self.check_options()
         names = ("fields", "parallel", "format", "delimiter", "skip_bad_rows")
         self.reader = self.read(options.files, **{name: getattr(options, name) for name in names})
         self.valid_reader = None if options.valid is None else self.reader.for_files((options.valid,))
         self.preparation = self.make_preparation()
         self.data: Prepared[Any]
+
+    def check_options(self) -> None:  # noqa: B027 - most jobs take all
+        """Raise ConfigError for options that the job does not have, before any file is opened."""
 
     @classmethod
     @abstractmethod

@@ -32,10 +32,9 @@ class TextToText(Task):
     rows = "pairs"
     cuts_sources: ClassVar[bool] = False  # whether a source that is too long is cut, rather than its row left out
 
-    def __init__(self, options: JobOptions, start: Any = None) -> None:
-        super().__init__(options, start)
-        if start is None:
-            self._config(Vocabulary(size=options.vocab_size))  # wrong names end here
+    def check_options(self) -> None:
+        if self.start is None:
+            self._config(Vocabulary(size=self.options.vocab_size))
 
     def make_preparation(self) -> TextPairs:
         if self.start is not None and not isinstance(self.start, self.runner):
@@ -137,9 +136,7 @@ def model_config(options: JobOptions, default: str, vocabulary: Vocabulary) -> A
     settings, name = dict(options.model_settings or {}), options.model or default
     for setting in ("vocabulary", "attention"):
         if setting in settings:
-            raise ConfigError(
-                f"model_settings: {setting}={settings[setting]!r} is not set there; it has its own option"
-            )
+            raise ConfigError(f"model_settings: {setting}={settings[setting]!r} has an option of its own; set it there")
     if options.dropout is not None:
         settings.setdefault("dropout", options.dropout)
     if options.size is not None:
