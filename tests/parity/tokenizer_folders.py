@@ -118,7 +118,9 @@ def byte_level(marks: tuple[str, ...], qwen2: bool = False) -> tokenizers.Tokeni
         subwords.pre_tokenizer = pre_tokenizers.Sequence([split, words])
     subwords.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=330, initial_alphabet=alphabet, special_tokens=list(marks))
+    trainer = trainers.BpeTrainer(
+        vocab_size=330, initial_alphabet=alphabet, special_tokens=list(marks), show_progress=False
+    )
     subwords.train_from_iterator(LEARNED * 9, trainer)
     return subwords
 
@@ -144,7 +146,7 @@ def llama_json(start: str = "<s>") -> str:
     subwords = tokenizers.Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
     subwords.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     marks = ["<unk>", start, "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=marks)
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=marks, show_progress=False)
     subwords.train_from_iterator(LEARNED * 9, trainer)
     model = json.loads(subwords.to_str())
     model["added_tokens"] = [x for x in model["added_tokens"] if x["id"] < 3]  # bytes are pieces, not marks
