@@ -8,7 +8,6 @@
 What is said in two files, or in none, is what the transformers package makes of it.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +23,13 @@ from regard.checkpoints.tokenizer_fields import ADDED_TOKEN, SPECIAL_TOKENS_MAP,
 from regard.data.added_tokens import FLAGS, mark
 from regard.data.published_tokenizer import PublishedTokenizer
 from regard.data.sentencepiece_layouts import marian_tokenizer, t5_tokenizer, xlm_roberta_tokenizer
-from regard.data.sentencepiece_tokenizer import PAIRED, SentencePieceTokenizer
+from regard.data.sentencepiece_tokenizer import EXTRA_ID, PAIRED, SentencePieceTokenizer
 from regard.data.text_tokenizer import ROLES, TextTokenizer
 from regard.data.vocabulary_files import WORD_PIECE_ROLES, read_byte_level, read_word_piece
 from regard.errors import CheckpointError, UnsupportedError
 from regard.models.published import some
 
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
-EXTRA_ID = re.compile(r"<extra_id_\d+>")  # T5's marks
 MOST_EXTRA_IDS = 100_000
 EXTRA_IDS = 100  # of them, where the files don't say it
 END = "<|endoftext|>"  # GPT-2's only mark
@@ -52,6 +50,7 @@ class Tokens(NamedTuple):
 
 Files = Mapping[str, Path]
 Build = Callable[[Files, Tokens, Mapping[str, Any]], TextTokenizer]
+Change = Callable[[tokenizers.Tokenizer, Mapping[str, Any]], object]
 
 
 @final
@@ -70,7 +69,7 @@ class TokenizerClass:
     files: tuple[str, ...]
     roles: Mapping[str, str]
     build: Build
-    change: Callable[[tokenizers.Tokenizer, Mapping[str, Any]], object] = lambda subwords, config: None
+    change: Change = lambda subwords, config: None
     first: bool = False
 
 
@@ -95,29 +94,26 @@ def read_tokenizer(folder: Path, usual: str) -> AnyTokenizer:
         return None
     check_fields(folder / CONFIG, config, TOKENIZER_CONFIG)
     check_fields(folder / MAP, token_map, SPECIAL_TOKENS_MAP)
-    said = config.get("tokenizer_class") or settings(folder, "config.json").get("tokenizer_class") or usual
-    said = str(said).removesuffix("Fast")
-    kind = CLASSES.get(usual if said in ANY_CLASS else said)
-    if kind is not None and not set(kind.files) <= set(files) and set(CLASSES[usual].files) <= set(files):
-        kind = CLASSES[usual]  # such as a Qwen2 that says LlamaTokenizerFast
-    tokens = _tokens(folder, config, token_map, CLASSES[usual].roles if kind is None else kind.roles)
+    name, kind = _class(folder, config, files, usual)
+    own_files = kind is not None and set(kind.files) <= set(files) and (kind.first or TOKENIZER not in files)
+    listed = read_json(files[TOKENIZER]).get("added_tokens") if own_files and TOKENIZER in files else None
+    tokens = _tokens(folder, config, token_map, CLASSES[usual].roles if kind is None else kind.roles, listed)
     tokenizer: TextTokenizer
-    if TOKENIZER in files and not (kind is not None and kind.first and set(kind.files) <= set(files)):
-        change = CLASSES[usual].change if kind is None else kind.change
-        tokenizer = PublishedTokenizer.load(
-            files[TOKENIZER], tokens.roles, tokens.described, tokens.named, change=lambda made: change(made, config)
-        )
+    if kind is not None and own_files:
+        tokenizer = kind.build(files, tokens, config)
+    elif TOKENIZER in files:
+        changes = [] if kind is None or name in ANY_CLASS else [lambda subwords: kind.change(subwords, config)]
+        tokenizer = PublishedTokenizer.load(files[TOKENIZER], tokens.roles, tokens.described, tokens.named, changes)
     elif kind is None:
         raise UnsupportedError(
-            f"{folder}: tokenizer_class={show(said)} is not supported; expected {TOKENIZER} in the folder, which says "
+            f"{folder}: tokenizer_class={show(name)} is not supported; expected {TOKENIZER} in the folder, which says "
             f"it all, or one of {', '.join(CLASSES)}"
         )
-    elif lacking := [name for name in kind.files if name not in files]:
+    else:
+        lacking = [name for name in kind.files if name not in files]
         raise CheckpointError(
             f"{folder} has no {' and no '.join(lacking)}, and no {TOKENIZER}; of vocabularies it has {some(files)}"
         )
-    else:
-        tokenizer = kind.build(files, tokens, config)
     for content, number in tokens.ids.items():
         if tokenizer.id_of(content) != number:
             raise CheckpointError(
@@ -130,8 +126,35 @@ def read_tokenizer(folder: Path, usual: str) -> AnyTokenizer:
     return tokenizer
 
 
-def _tokens(folder: Path, config: Mapping[str, Any], token_map: Mapping[str, Any], usual: Mapping[str, str]) -> Tokens:
-    """What the files say of tokens: the map goes before the configuration, unless that one describes all tokens."""
+def _class(folder: Path, config: Mapping[str, Any], files: Files, usual: str) -> tuple[str, TokenizerClass | None]:
+    """The name of the tokenizer's class, and the class, None if it is not known."""
+    name = config.get("tokenizer_class") or settings(folder, "config.json").get("tokenizer_class") or usual
+    name = str(name).removesuffix("Fast")
+    kind = CLASSES.get(usual if name in ANY_CLASS else name)
+    if kind is not None and not set(kind.files) <= set(files) and set(CLASSES[usual].files) <= set(files):
+        return usual, CLASSES[usual]  # such as a Qwen2 that says LlamaTokenizerFast
+    return name, kind
+
+
+def _tokens(
+    folder: Path,
+    config: Mapping[str, Any],
+    token_map: Mapping[str, Any],
+    usual: Mapping[str, str],
+    listed: object,
+) -> Tokens:
+    """What the files say of tokens.
+
+    Args:
+        folder: of the files, for messages.
+        config: tokenizer_config.json.
+        token_map: special_tokens_map.json, which goes before the configuration unless that describes all tokens.
+        usual: tokens by role where neither says it.
+        listed: the added tokens of a tokenizer.json that is not read otherwise; None for none.
+
+    Returns:
+        The tokens.
+    """
     described = config.get("added_tokens_decoder")
     fields = {**token_map, **config} if isinstance(described, dict) else {**config, **token_map}
     roles, named = dict(usual), []
@@ -144,37 +167,39 @@ def _tokens(folder: Path, config: Mapping[str, Any], token_map: Mapping[str, Any
         else:
             roles[role] = token.content
             named.append(_as_mark(token))
-    others = {name: x for name, x in fields.items() if name.endswith("_token") and isinstance(x, str | dict)}
-    listed = [x for name, x in others.items() if name.removesuffix("_token") not in ROLES]
+    further = [x for name, x in fields.items() if name.endswith("_token") and name.removesuffix("_token") not in ROLES]
+    further = [x for x in further if isinstance(x, str | dict)]  # others are switches, such as add_bos_token
     for name in ("model_specific_special_tokens", "extra_special_tokens", "additional_special_tokens"):
-        said = fields.get(name) or []
-        listed += list(said.values()) if isinstance(said, dict) else said if isinstance(said, list) else [said]
-    more = [_token(folder, "a special token", x) for x in listed]
-    named += [_as_mark(token) for token in more if token is not None and token.content]
-    marks = {*roles.values(), *(token.content for token in named)}
+        values = fields.get(name) or []
+        further += values.values() if isinstance(values, dict) else values if isinstance(values, list) else [values]
+    marks = [_token(folder, "a special token", x) for x in further]
+    named += [_as_mark(token) for token in marks if token is not None and token.content]
+    if not isinstance(described, dict) and isinstance(listed, list):
+        described = {x["id"]: x for x in listed if isinstance(x, dict) and "id" in x}
     if isinstance(described, dict):
-        beside = {_number(folder, i): _token(folder, i, x) for i, x in described.items()}
-        flags = [x for _, x in sorted(beside.items()) if x is not None]
-        ids = {x.content: i for i, x in beside.items() if x is not None}
-        return Tokens(roles, [_as_mark(x) if x.content in roles.values() else x for x in flags], named, ids)
+        by_id = {_number(folder, i): _token(folder, f"the token {i}", x) for i, x in described.items()}
+        beside = {i: token for i, token in sorted(by_id.items()) if token is not None}
+        flags = [_as_mark(token) if token.content in roles.values() else token for token in beside.values()]
+        return Tokens(roles, flags, named, {token.content: i for i, token in beside.items()})
+    special = {*roles.values(), *(token.content for token in named)}
     ids = {content: _number(folder, i) for content, i in settings(folder, ADDED).items()}
     plain = [
-        AddedToken(content, normalized=content not in marks, special=content in marks)
+        AddedToken(content, normalized=content not in special, special=content in special)
         for content in sorted(ids, key=ids.__getitem__)
     ]
     return Tokens(roles, [], [*plain, *named], ids)
 
 
-def _token(folder: Path, name: str, said: object) -> AddedToken | None:
+def _token(folder: Path, name: str, value: object) -> AddedToken | None:
     """A token as the files have it: its text, or its text and flags; None for none."""
-    if said is None:
+    if value is None:
         return None
-    if isinstance(said, str):
-        return mark(said)
-    if not isinstance(said, dict) or not isinstance(said.get("content"), str):
-        raise CheckpointError(f"{folder}: {name} is {show(said)}; expected a token as text, or its content and flags")
-    check_fields(folder, said, ADDED_TOKEN)
-    return AddedToken(said["content"], **{flag: said[flag] for flag in FLAGS if isinstance(said.get(flag), bool)})
+    if isinstance(value, str):
+        return mark(value)
+    if not isinstance(value, dict) or not isinstance(value.get("content"), str):
+        raise CheckpointError(f"{folder}: {name} is {show(value)}; expected a token as text, or its content and flags")
+    check_fields(folder, value, ADDED_TOKEN)
+    return AddedToken(value["content"], **{flag: value[flag] for flag in FLAGS if isinstance(value.get(flag), bool)})
 
 
 def _as_mark(token: AddedToken) -> AddedToken:
@@ -182,11 +207,11 @@ def _as_mark(token: AddedToken) -> AddedToken:
     return AddedToken(token.content, **{**flags, "special": True})
 
 
-def _number(folder: Path, said: object) -> int:
+def _number(folder: Path, value: object) -> int:
     """The id of a token, which JSON has as a number or as the name of a field."""
-    number = int(said) if isinstance(said, str) and said.isdecimal() and len(said) < 10 else said
+    number = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 10 else value
     if not is_integer(number) or not 0 <= number < 2**31:
-        raise CheckpointError(f"{folder}: a token has the id {show(said)}; expected a number from 0 on")
+        raise CheckpointError(f"{folder}: a token has the id {show(value)}; expected a number from 0 on")
     return int(number)
 
 
@@ -204,16 +229,15 @@ def _word_piece(files: Files, tokens: Tokens, config: Mapping[str, Any]) -> Text
 
 def _change_word_piece(subwords: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
     """Take over what the configuration says of BERT's normalizer."""
-    said = {
-        "lowercase": config.get("do_lower_case"),
-        "strip_accents": config.get("strip_accents"),
-        "handle_chinese_chars": config.get("tokenize_chinese_chars"),
+    fields = {
+        "lowercase": "do_lower_case",
+        "strip_accents": "strip_accents",
+        "handle_chinese_chars": "tokenize_chinese_chars",
     }
-    said = {name: x for name, x in said.items() if isinstance(x, bool)}
-    for part in _parts(subwords.normalizer, normalizers.Sequence):
-        if isinstance(part, normalizers.BertNormalizer):
-            for name, x in said.items():
-                setattr(part, name, x)
+    for step in _steps(subwords.normalizer, normalizers.Sequence):
+        for name, field in fields.items():
+            if isinstance(step, normalizers.BertNormalizer) and isinstance(config.get(field), bool):
+                setattr(step, name, config[field])
 
 
 def _byte_level(roberta: bool = False, qwen2: bool = False) -> Build:
@@ -237,24 +261,22 @@ def _byte_level(roberta: bool = False, qwen2: bool = False) -> Build:
 
 def _change_byte_level(subwords: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
     """Take over whether a text is read with a space before it."""
-    if isinstance(said := config.get("add_prefix_space"), bool):
-        for part in _parts(subwords.pre_tokenizer, pre_tokenizers.Sequence):
-            if isinstance(part, pre_tokenizers.ByteLevel):
-                part.add_prefix_space = said
+    for step in _steps(subwords.pre_tokenizer, pre_tokenizers.Sequence):
+        if isinstance(step, pre_tokenizers.ByteLevel) and isinstance(config.get("add_prefix_space"), bool):
+            step.add_prefix_space = config["add_prefix_space"]
 
 
-def _parts(whole: Any, sequence: type) -> list[Any]:
+def _steps(whole: Any, sequence: type) -> list[Any]:
     """The steps of a normalizer or pre-tokenizer."""
     return list(whole) if isinstance(whole, sequence) else [whole]
 
 
 def _t5(files: Files, tokens: Tokens, config: Mapping[str, Any]) -> TextTokenizer:
-    named = sum(bool(EXTRA_ID.fullmatch(token.content)) for token in tokens.named)
-    said = config.get("extra_ids", named or EXTRA_IDS)
-    path = files["spiece.model"]
-    if not is_integer(said) or not 0 <= said <= MOST_EXTRA_IDS:
-        raise CheckpointError(f"{path.parent}: extra_ids={show(said)}; expected a number from 0 to {MOST_EXTRA_IDS}")
-    return t5_tokenizer(path.read_bytes(), extra_ids=int(said), added=_all_added(tokens), roles=tokens.roles)
+    named = {token.content for token in (*tokens.named, *tokens.described) if EXTRA_ID.fullmatch(token.content)}
+    count, path = config.get("extra_ids", len(named) or EXTRA_IDS), files["spiece.model"]
+    if not is_integer(count) or not 0 <= count <= MOST_EXTRA_IDS:
+        raise CheckpointError(f"{path.parent}: extra_ids={show(count)}; expected a number from 0 to {MOST_EXTRA_IDS}")
+    return t5_tokenizer(path.read_bytes(), extra_ids=int(count), added=_all_added(tokens), roles=tokens.roles)
 
 
 def _marian(files: Files, tokens: Tokens, config: Mapping[str, Any]) -> TextTokenizer:

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models
@@ -142,14 +142,9 @@ class PublishedTokenizer(TextTokenizer):
 
     def files(self, *, max_length: int | None = None) -> dict[str, bytes]:
         """The files that the transformers package reads such a vocabulary from; see `TextTokenizer`."""
-        config: dict[str, Any] = {f"{role}_token": token for role, token in self.roles.items()}
-        config |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": self.clean_up}
-        config |= {} if max_length is None else {"model_max_length": max_length}
-        config |= {} if self.truncation_side == "right" else {"truncation_side": self.truncation_side}
-        return {
-            "tokenizer.json": self._subwords.to_str().encode(),
-            "tokenizer_config.json": (json.dumps(config, indent=2) + "\n").encode(),
-        }
+        bound = {} if max_length is None else {"model_max_length": max_length}
+        described = self.described(tokenizer_class="PreTrainedTokenizerFast", **bound)
+        return {"tokenizer.json": self._subwords.to_str().encode(), **described}
 
     @staticmethod
     def load(
@@ -157,8 +152,7 @@ class PublishedTokenizer(TextTokenizer):
         roles: Mapping[str, str],
         described: Sequence[AddedToken] = (),
         named: Sequence[AddedToken] = (),
-        *,
-        change: Callable[[tokenizers.Tokenizer], object] | None = None,
+        changes: Sequence[Callable[[tokenizers.Tokenizer], object]] = (),
     ) -> "PublishedTokenizer":
         """The tokenizer of a `tokenizer.json`.
 
@@ -167,7 +161,7 @@ class PublishedTokenizer(TextTokenizer):
             roles: tokens by role; those that the vocabulary lacks are left out.
             described: tokens whose flags go before those of the file.
             named: tokens that are added where the file has none of the same name.
-            change: what is changed in it first.
+            changes: what is changed in it first.
 
         Returns:
             The tokenizer.
@@ -176,13 +170,13 @@ class PublishedTokenizer(TextTokenizer):
             CheckpointError: a file that is missing, damaged, or of another kind.
         """
 
-        def make() -> tokenizers.Tokenizer:
+        def build() -> tokenizers.Tokenizer:
             subwords = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
-            if change is not None:
+            for change in changes:
                 change(subwords)
             return subwords
 
-        return made(path, make, roles, described, named)
+        return built(path, build, roles, described, named)
 
 
 def add(subwords: tokenizers.Tokenizer, described: Sequence[AddedToken], named: Sequence[AddedToken]) -> None:
@@ -207,9 +201,9 @@ def _marks_around(subwords: tokenizers.Tokenizer) -> tuple[list[int], list[int]]
     return whole[:before], whole[before + len(content) :]
 
 
-def made(
+def built(
     path: str | os.PathLike[str],
-    make: Callable[[], tokenizers.Tokenizer],
+    build: Callable[[], tokenizers.Tokenizer],
     roles: Mapping[str, str],
     described: Sequence[AddedToken] = (),
     named: Sequence[AddedToken] = (),
@@ -218,7 +212,7 @@ def made(
 
     Args:
         path: of the file that it comes from, for messages.
-        make: makes the tokenizer of the `tokenizers` package.
+        build: makes the tokenizer of the `tokenizers` package.
         roles: tokens by role.
         described: as for `add`.
         named: as for `add`.
@@ -230,7 +224,7 @@ def made(
         CheckpointError: whatever goes wrong.
     """
     try:
-        subwords = make()
+        subwords = build()
         if isinstance(subwords.model, models.BPE):
             subwords.model.dropout = None  # which is for training
         add(subwords, described, named)

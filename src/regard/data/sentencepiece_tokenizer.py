@@ -35,6 +35,7 @@ LAYOUTS = {
     "llama": ("LlamaTokenizer", ("tokenizer.model",)),
 }
 PAIRED = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"}  # the usual roles of encoder-decoders
+EXTRA_ID = re.compile(r"<extra_id_\d+>")  # T5's sentinels, which stand for spans: marks that are shown
 NO_PREFIX = bytes([3 << 3 | 2, 2, 3 << 3, 0])  # protobuf, behind a model: normalizer_spec.add_dummy_prefix = false
 BLOBS = ("source", "target")  # files within a saved tokenizer
 LANGUAGE = re.compile(r">>.*?<<", re.DOTALL)
@@ -97,9 +98,11 @@ class SentencePieceTokenizer(TextTokenizer):
         late = not self._languages and any(x.normalized for x in self._added)
         self._finder = AddedTokens([*self._added, *marks], _normalizer(source) if late else None)
         unseen = [pieces[i] for i in range(len(pieces)) if self._source.is_control(i) or self._source.is_unknown(i)]
-        self._marks = {self._all[token] for token in {*self.roles.values(), *unseen} if token in self._all}
+        special = {x.content for x in self._added if x.special and not EXTRA_ID.fullmatch(x.content)}
+        names = {*self.roles.values(), *unseen, *special}
+        self._marks = {self._all[token] for token in names if token in self._all}
+        self._sentinels = {self._all[token] for token in described if EXTRA_ID.fullmatch(token)} - self._marks
         self._alone = self._marks | {self._all[token] for token in described}  # which are words of their own
-        self._kept = {self._all[x.content] for x in self._added if x.special} - self._marks  # in decoded text
         self._bare = None if prefix_each else open_model(source + NO_PREFIX, "source")[0]
         self._unknown = self._all[self.roles["unk"]]
         self._around = tuple(before), tuple(after)
@@ -156,7 +159,7 @@ class SentencePieceTokenizer(TextTokenizer):
         """The text of ids; the marks of padding, start, end and of what is unknown are left out."""
         parts: list[str] = []
         tokens = [i for i in ids if i not in self._marks and i in self._pieces]
-        for alone, some in itertools.groupby(tokens, self._kept.__contains__):
+        for alone, some in itertools.groupby(tokens, self._sentinels.__contains__):
             pieces = [self._pieces[i] for i in some]
             parts += pieces if alone else [_asked(self._target.decode, pieces, str).replace(SPACE, " ")]
         exact = self._layout == "llama"
@@ -180,22 +183,19 @@ class SentencePieceTokenizer(TextTokenizer):
     def files(self, *, max_length: int | None = None) -> dict[str, bytes]:
         """The files that the transformers package reads such a vocabulary from; see `TextTokenizer`."""
         source = self._files["source"] or b""
-        described = {self._all[x.content]: plain(x) for x in self._added}
-        config = {f"{role}_token": token for role, token in self.roles.items()}
-        config |= {"added_tokens_decoder": {str(i): described[i] for i in sorted(described)}} if described else {}
-        config |= {"clean_up_tokenization_spaces": self.clean_up, "model_max_length": max_length}
-        config |= {} if self.truncation_side == "right" else {"truncation_side": self.truncation_side}
         name, files = LAYOUTS[self._layout]
-        config |= {"tokenizer_class": name}
-        if self._layout == "llama":
-            config |= {"add_bos_token": bool(self.before), "add_eos_token": bool(self.after)}
-            config["legacy"] = self._bare is None
+        beside = {self._all[x.content]: plain(x) for x in self._added}
+        fields: dict[str, Any] = {"tokenizer_class": name}
+        fields |= {} if max_length is None else {"model_max_length": max_length}
+        fields |= {"added_tokens_decoder": {str(i): beside[i] for i in sorted(beside)}} if beside else {}
         if self._layout == "t5":
-            config["extra_ids"] = sum(x.content.startswith("<extra_id_") for x in self._added)
+            fields["extra_ids"] = sum(bool(EXTRA_ID.fullmatch(x.content)) for x in self._added)
+        if self._layout == "llama":
+            marks = {"add_bos_token": bool(self.before), "add_eos_token": bool(self.after)}
+            fields |= {**marks, "legacy": self._bare is None}
         vocabulary = json.dumps(self._ids, ensure_ascii=False, indent=2).encode()
-        contents = dict(zip(files, (source, self._files["target"] or source, vocabulary), strict=False))
-        config = {name: x for name, x in config.items() if x is not None}
-        return {**contents, "tokenizer_config.json": (json.dumps(config, indent=2) + "\n").encode()}
+        contents = (source, self._files["target"] or source, vocabulary)
+        return {**dict(zip(files, contents, strict=False)), **self.described(**fields)}
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> "SentencePieceTokenizer":

@@ -4,6 +4,7 @@ There are three: regard's own (`data.tokenizer`), that of a published `tokenizer
 (`data.published_tokenizer`), and that of a SentencePiece model (`data.sentencepiece_tokenizer`).
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -131,6 +132,12 @@ class TextTokenizer(Protocol):
         plain: dict[str, Any] = {"kind": self.kind, "roles": self.roles}
         plain |= {} if self.truncation_side == "right" else {"truncation_side": self.truncation_side}
         return plain | ({"clean_up": True} if self.clean_up else {})
+
+    def described(self, **fields: Any) -> dict[str, bytes]:
+        """The tokenizer_config.json of the transformers package, with the fields that every tokenizer has."""
+        config = {f"{role}_token": self.roles.get(role) for role in ROLES}
+        config |= {"clean_up_tokenization_spaces": self.clean_up, "truncation_side": self.truncation_side, **fields}
+        return {"tokenizer_config.json": (json.dumps(config, indent=2) + "\n").encode()}
 
     def use(self, settings: Mapping[str, Any]) -> None:
         """Take over what `settings` gave; what is no such setting is left alone."""

@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from regard.data.added_tokens import mark
-from regard.data.published_tokenizer import PublishedTokenizer, add, made
+from regard.data.published_tokenizer import PublishedTokenizer, add, built
 
 WORD_PIECE_ROLES = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}  # BERT's
 # What a word is to Qwen2: contractions, letters with one sign before them, single digits, signs, ends of lines, spaces.
@@ -48,7 +48,7 @@ def read_word_piece(
     Source: Devlin et al. 2018, arXiv 1810.04805, section 3.
     """
 
-    def make() -> tokenizers.Tokenizer:
+    def build() -> tokenizers.Tokenizer:
         lines = Path(path).read_text(encoding="utf-8").split("\n")
         pieces = [line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
         ids = {piece: i for i, piece in enumerate(pieces)}
@@ -67,7 +67,7 @@ def read_word_piece(
         )
         return subwords
 
-    return made(path, make, roles)
+    return built(path, build, roles)
 
 
 def read_byte_level(
@@ -104,7 +104,7 @@ def read_byte_level(
     Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2.
     """
 
-    def make() -> tokenizers.Tokenizer:
+    def build() -> tokenizers.Tokenizer:
         ids = json.loads(Path(vocabulary).read_text(encoding="utf-8"))
         lines = Path(merges).read_text(encoding="utf-8").split("\n")
         pairs = [tuple(line.split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
@@ -126,7 +126,7 @@ def read_byte_level(
             )
         return subwords
 
-    return made(vocabulary, make, roles)
+    return built(vocabulary, build, roles)
 
 
 def _marks_of(roles: Mapping[str, str], ids: Mapping[str, int]) -> list[AddedToken]:
