@@ -159,3 +159,19 @@ def test_evaluation_is_by_the_same_rules() -> None:
     made = translator()
     found = made.evaluate([(SENTENCES[0], SENTENCES[1])], search=Greedy())
     assert found.translations == made.translate([SENTENCES[0]], search=Greedy())
+
+
+def test_the_shipped_model_reads_odd_spaces_as_spaces() -> None:
+    text = "This package contains the documentation and the examples."
+    odd = [
+        text.replace(" ", "\u00a0"),
+        text.replace(" and", "\u202f\u2009and").replace("the", "the\u3000", 1),
+        text.replace(" and", "\tand\n"),
+        "\ufeff" + text.replace("documentation", "docu\u00admen\u200bta\u2060tion"),
+        f"\u200e{text}\u200f",
+    ]
+    nothing = ["\u200b", "\ufeff", "\u2060\u200d", "\u00ad"]
+    expected, *found = load().translate([text, *odd, *nothing], search=Greedy())
+    assert str(expected) == "Questo pacchetto contiene la documentazione e gli esempi."
+    assert [one.candidates for one in found[: len(odd)]] == [expected.candidates] * len(odd)
+    assert [str(one) for one in found[len(odd) :]] == [""] * len(nothing)
