@@ -37,5 +37,5 @@ def transformer(size: int | None = None) -> Transformer:
         return Transformer(config).eval()
 
 
-def translator(max_tokens: int = 24, **more: int) -> Translator:
+def translator(max_tokens: int = 24, **more: float) -> Translator:
     return Translator(transformer(), tokenizer(), {"training": {"max_tokens": max_tokens, **more, "steps": 3}})

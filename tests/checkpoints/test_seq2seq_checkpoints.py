@@ -13,7 +13,7 @@ from regard.checkpoints.generation import Wish
 from regard.cli.main import main
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from regard.decode.generate import generate
-from regard.errors import UnsupportedError
+from regard.errors import DataError, UnsupportedError
 from regard.models.marian import to_marian
 from regard.models.t5_names import to_t5
 from tests.checkpoints.published import write_hub
@@ -128,3 +128,60 @@ def run(*words):
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
     return result
+
+
+def test_marians_language_is_read_before_each_piece(marian, tmp_path):
+    folder = tmp_path / "marian"
+    shutil.copytree(marian, folder)
+    ids = json.loads((folder / "vocab.json").read_text())
+    language = ">>fra<<"
+    ids = {language if i == 5 else token: i for token, i in ids.items()}
+    (folder / "vocab.json").write_text(json.dumps(ids))
+    model = rg.load(folder)
+    text = "wide full, bcd. Bcd wide full. " * 60
+    [found] = model.translate([f" {language} {text}"], search=rg.Greedy(), max_length=4)
+    sources = [[5, *model.tokenizer.encode(piece.text)] for piece in found.pieces]
+    assert len(sources) > 2
+    assert all(len(source) < model.longest for source in sources)
+    expected = generate(model.module, sources, search=rg.Greedy(), max_length=4)
+    assert found.candidates[0].tokens == [one.tokens for [one] in expected]
+    links = [tuple(map(int, link.split("-"))) for link in model.align(found).split()]
+    assert all(0 < source < len(found.source.split()) for source, _ in links)  # 0 is the language
+    assert model.see(f"{language} bcd", "ab").source == [language, "bcd", "[end]"]
+
+
+def test_t5_reads_a_text_whole_and_splits_what_it_translates(t5):
+    model = rg.load(t5)
+    assert (model.longest, model.whole) == (512, True)
+    text = "wide full, bcd. Bcd wide full. " * 60
+    tokens = len(model.tokenizer.encode(text))
+    assert 512 < tokens < 4096
+    for how in ({"texts": [f"summarize: {text}"]}, {"texts": [text], "prefix": "summarize: "}, {"texts": [text]}):
+        [found] = model.translate(**how, search=rg.Greedy(), max_length=3)
+        assert len(found.pieces) == 1
+    task = "translate English to German: "
+    [found], [other] = (
+        model.translate([before + text], search=rg.Greedy(), max_length=3, prefix=prefix)
+        for before, prefix in ((task, ""), ("", task))
+    )
+    assert found[1:] == other[1:]
+    assert len(found.pieces) > 1
+    sources = [model.tokenizer.encode(task + piece.text) for piece in found.pieces]
+    assert all(len(source) < 512 for source in sources)
+    expected = generate(model.module, sources, search=rg.Greedy(), max_length=3)
+    assert found.candidates[0].tokens == [one.tokens for [one] in expected]
+    with pytest.raises(DataError, match=r"text 1 has .* tokens and is read whole"):
+        model.translate([text * 9], search=rg.Greedy())
+
+
+def test_odd_characters_that_a_vocabulary_lacks_are_not_read(t5, marian):
+    """Those that it has are read as its own normalizer reads them: a zero-width space here as a space."""
+    for folder in (t5, marian):
+        model = rg.load(folder)
+        plain, soft, space, zero = "wide full", "wi\u00adde \u2060full", "wide\u00a0full", "wi\u200bde full"
+        assert model.tokenizer.role("unk") in model.tokenizer.encode(soft)
+        found = model.translate([plain, soft, space, zero, "wi de full"], search=rg.Greedy(), max_length=5)
+        assert found[0].candidates == found[1].candidates == found[2].candidates
+        assert found[3].candidates == found[4].candidates
+        assert [str(one) for one in model.translate(["\u00ad", "\ufeff", " \u2060 "], search=rg.Greedy())] == [""] * 3
+        assert model.see(soft, "bcd").source == ["wide", "full", "[end]"]

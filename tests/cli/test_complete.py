@@ -45,6 +45,7 @@ def test_several_texts_are_lines() -> None:
     lines = [line(text) for text in expected(SENTENCES)]
     assert output(*SENTENCES).split("\n")[:-1] == lines
     assert output("--batch-size", "1", stdin="\n".join(SENTENCES) + "\n").split("\n")[:-1] == lines
+    assert output("--batch-size", "1", stdin="\ufeff" + "\n".join(SENTENCES)).split("\n")[:-1] == lines
     assert output(stdin="") == ""
 
 

@@ -28,6 +28,8 @@ def test_fill(model: str) -> None:
     assert f"{filling.places[1][1].probability:.4f}" == lines[3][2]
     told = json.loads(regard("fill", "--json", "--model", model, stdin="a [MASK]\n").stdout)
     assert told["source"] == "a [MASK]"
+    marked = json.loads(regard("fill", "--json", "--model", model, stdin="\ufeffa [MASK]\n").stdout)
+    assert marked == told
     assert len(told["places"][0]) == 5
 
 
@@ -41,6 +43,8 @@ def test_embed(model: str, tmp_path: Path) -> None:
     assert "1 of 3 texts are longer than the model reads: their ends were cut" in found.stderr
     regard("embed", "--model", model, "--npy", str(tmp_path / "v"), "--pooling", "cls", "--raw", stdin="\n".join(texts))
     written = np.load(tmp_path / "v")
+    marked = regard("embed", "--model", model, stdin="\ufeff" + "\n".join(texts))
+    assert marked.stdout == found.stdout
     torch.testing.assert_close(torch.from_numpy(written), rg.load(model).embed(texts, pooling="cls", normalize=False))
 
 

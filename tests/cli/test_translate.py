@@ -34,6 +34,38 @@ def test_blank_lines_stay() -> None:
     assert lines(stdin="") == []
 
 
+def test_a_byte_order_mark_is_no_text() -> None:
+    text = "\n".join(SENTENCES).encode()
+    assert lines("--greedy", stdin=b"\xef\xbb\xbf" + text) == lines("--greedy", stdin=text)
+    assert lines(stdin=b"\xef\xbb\xbf\n") == [""]
+    message = error("translate", *MODEL, stdin="One.".encode("utf-16"), code=1)
+    assert message.startswith("standard input is in UTF-16; expected UTF-8: iconv")
+
+
+def test_lines_whose_translations_are_cut_are_named() -> None:
+    def said(*words: str, stdin: str | None = None) -> str:
+        return regard("translate", *MODEL, "--greedy", "--max-length", "1", *words, stdin=stdin).stderr
+
+    more = "raise it with --max-length\n"
+    assert said("One.") == f"text 1: the translation was cut at its greatest length; {more}"
+    assert said(stdin="\nOne.\n\nTwo.\n") == f"lines 2, 4: 2 translations were cut at their greatest length; {more}"
+    assert said(stdin="One.\n" * 10) == (
+        f"lines 1, 2, 3, 4, 5, 6, 7, 8, ...: 10 translations were cut at their greatest length; {more}"
+    )
+    assert said("--batch-size", "1", stdin="One.\n" * 9).count("line 9: ") == 1
+    assert said("", " ") == ""
+    see = regard("see", SENTENCES[0], *MODEL, "--greedy", "--max-length", "1").stderr
+    assert see == f"the translation was cut at its greatest length; {more}"
+
+
+def test_lengths() -> None:
+    made, text = translator(), " ".join(SENTENCES)
+    for words, settings in ((("--max-length", "5"), {"max_length": 5}), (("--whole",), {"whole": True})):
+        [expected] = made.translate([text], search=Greedy(), **settings)
+        assert lines("--greedy", *words, text) == [one_line(str(expected))]
+    assert len(made.translate([text], search=Greedy(), whole=True)[0].pieces) == 1
+
+
 def test_many_lines_come_in_order() -> None:
     texts = [SENTENCES[i % 4] for i in range(50)]
     each = lines("--greedy", *SENTENCES)

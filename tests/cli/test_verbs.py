@@ -26,6 +26,9 @@ def test_evaluate(file: str) -> None:
     expected = translator().evaluate(PAIRS, search=Greedy())
     assert found["scores"] == expected.scores._asdict()
     assert (found["pairs"], found["search"], found["skipped"]) == (2, "Greedy()", {})
+    words = ("--greedy", "--json", "--max-length", "1", "--whole")
+    short = json.loads(regard("evaluate", file, *MODEL, *words).stdout)
+    assert (short["unfinished"], short["tokens"]) == (2, 4)
     table = regard("evaluate", file, *MODEL, "--greedy").stdout
     assert f"all                    2{expected.scores.bleu:8.1f}{expected.scores.chrf:8.1f}\n" in table
     assert "pairs a second" in table

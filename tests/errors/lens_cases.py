@@ -35,6 +35,12 @@ def without_matplotlib() -> object:
 
 
 CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
+    (
+        "alignment-numbers",
+        lambda: seen(source_numbers=[0]),
+        ShapeError,
+        "Alignment: 1 numbers of 2 words; expected one of each",
+    ),
     ("record-nothing", lambda: record(torch.nn.Linear(2, 2)).__enter__(), ConfigError, "Linear has no attention"),
     (
         "record-asked",

@@ -200,6 +200,21 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         r"text 2 is not valid Unicode at character 1: 'b\udcff'",
     ),
     ("trained-evaluate-nothing", lambda: evaluate(transformer(), tokenizer(), []), DataError, "no pairs to evaluate"),
+    (
+        "trained-translate-whole",
+        lambda: translator(length_ratio=0.1).translate(["a", "word " * 5000]),
+        DataError,
+        (
+            "text 2 has 25001 tokens and is read whole, since what the model writes of its parts cannot be put together;"
+            " expected at most 4096: shorten it"
+        ),
+    ),
+    (
+        "trained-translate-prefix",
+        lambda: translator().translate(["a"], prefix="word " * 30),
+        DataError,
+        "has 150 tokens, and the model reads at most 23 with the text after it; shorten it",
+    ),
     ("trained-see-blank", lambda: translator().see(" "), DataError, "expected 1 to 23: see one or a few sentences"),
     ("trained-see-long", lambda: translator().see("word " * 99), DataError, "tokens; expected 1 to 23"),
 ]

@@ -1,9 +1,11 @@
 """Weights between words, and what is read off them, against numbers worked out by hand."""
 
+import dataclasses
+
 import pytest
 import torch
 
-from regard.lens.alignment import END, START, Alignment, merged
+from regard.lens.alignment import END, START, Alignment, joined, merged
 from tests.lens.models import alignment
 
 
@@ -50,6 +52,37 @@ def test_pharaoh_names_the_source_first_and_leaves_end_marks_out() -> None:
     seen = Alignment(source=["a", "b", END], target=["x", "y", "z", END], weights={"cross_attention": weights})
     assert seen.pharaoh() == "1-0 0-1 1-2"
     assert known().pharaoh() == "1-0"
+
+
+def test_pharaoh_counts_the_words_that_count() -> None:
+    weights = torch.tensor([[[0.9, 0.0, 0.1, 0.0], [0.5, 0.3, 0.1, 0.1], [0.7, 0.0, 0.0, 0.3], [0.0, 0.0, 0.0, 1.0]]])
+    seen = Alignment(
+        source=["to:", "a", "b", END],
+        target=["x", "y", "z", END],
+        weights={"cross_attention": weights},
+        source_numbers=[None, 4, 6, None],
+        target_numbers=[2, 3, 4, None],
+    )
+    assert seen.pharaoh() == "6-2 4-3"  # z gives its weight to what does not count
+
+
+def test_alignments_of_pieces_are_one() -> None:
+    first, second = alignment("a b", "x y z"), alignment("c", "v w")
+    numbered = [
+        dataclasses.replace(first, source_numbers=[0, 1, None], target_numbers=[0, 1, 2, None]),
+        dataclasses.replace(second, source_numbers=[2, None], target_numbers=[3, 4, None], finished=False),
+    ]
+    whole = joined(numbered)
+    assert whole.source == ["a", "b", END, "c", END]
+    assert whole.words("decoder") == (["x", "y", "z", END, "v", "w", END], [START, "x", "y", "z", START, "v", "w"])
+    assert whole.pharaoh() == f"{numbered[0].pharaoh()} {numbered[1].pharaoh()}"
+    assert not whole.finished
+    for path, weights in whole.weights.items():
+        rows, columns = first.weights[path].shape[1:]
+        assert torch.equal(weights[:, :rows, :columns], first.weights[path])
+        assert torch.equal(weights[:, rows:, columns:], second.weights[path])
+        assert torch.allclose(weights.sum(-1), torch.ones(weights.shape[:2]))
+    assert joined(numbered[:1]) is numbered[0]
 
 
 @pytest.mark.parametrize(("source", "target"), [("", "x"), ("a", ""), ("", "")])

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regard.data.spaces import normalized
 from regard.tasks.split import Piece, split
 
 
@@ -12,7 +13,7 @@ def words(texts: list[str]) -> list[int]:
 
 
 def characters(texts: list[str]) -> list[int]:
-    return [4 * len(text) for text in texts]
+    return [4 * len(normalized(text)) for text in texts]
 
 
 @pytest.mark.parametrize(
@@ -54,12 +55,47 @@ def test_scripts_without_spaces() -> None:
     assert [piece.text for piece in split("abcdefgh", 12, characters)] == ["abc", "def", "gh"]
 
 
-@given(st.text(alphabet="ab .!?\n,;。\"'", max_size=60), st.integers(4, 40))
-def test_pieces_are_short_and_join_again(text: str, longest: int) -> None:
-    pieces = split(text, longest, characters)
+def test_no_piece_ends_with_an_abbreviation() -> None:
+    text = "It reads many formats e.g. the usual ones and those of Dr. Brown i.e. the others vs. yours of No. 5"
+    for longest in range(3, 12):
+        pieces = split(text, longest, words)
+        assert len(pieces) > 1
+        assert not [piece for piece in pieces if piece.text.endswith(".")]
+
+
+def test_paragraphs_are_read_one_by_one_if_a_length_is_usual() -> None:
+    text = "A heading\n\nOne two. Three.\n \nFour."
+    assert split(text, 9, words, usual=9) == [
+        Piece("A heading", "\n\n"), Piece("One two. Three.", "\n \n"), Piece("Four.")
+    ]  # fmt: skip
+    assert split(text, 9, words) == [Piece(text)]
+
+
+def test_a_letter_stays_with_its_accents() -> None:
+    text = "\u0915\u0940" * 20 + "👩\u200d👩" * 9
+    pieces = split(text, 12, characters)
+    assert len(pieces) > 12
+    assert not [piece for piece in pieces if piece.text[0] in "\u0940\u200d"]
+
+
+def test_characters_that_cannot_be_seen_change_no_cut() -> None:
+    plain = "One two e.g. three. Four five. Six"
+    odd = plain.replace("e.", "\u200be\u200b.\u2060").replace(". F", ".\u200e \u200fF")
+    pieces = split("\ufeff" + odd, 5, words)
+    assert [normalized(piece.text) for piece in pieces] == [piece.text for piece in split(plain, 5, words)]
+    assert "".join(part for piece in pieces for part in piece) == "\ufeff" + odd
+    assert split("\u200b\u2060", 5, words) == [Piece("\u200b\u2060")]
+
+
+ALPHABET = "abC .!?\n,;。।\"'\xa0\u3000\u200b\u2060\ufeff\u0301ก"
+
+
+@given(st.text(alphabet=ALPHABET, max_size=60), st.integers(4, 40), st.none() | st.integers(4, 40))
+def test_pieces_are_short_and_join_again(text: str, longest: int, usual: int | None) -> None:
+    pieces = split(text, longest, characters, usual)
     assert "".join(part for piece in pieces for part in piece) == text
-    assert all(4 * len(piece.text) <= longest for piece in pieces)
-    assert all(not piece.gap.strip() for piece in pieces)
+    assert all(characters([piece.text])[0] <= longest for piece in pieces)
+    assert all(not normalized(piece.gap) for piece in pieces)
 
 
 @pytest.mark.parametrize("text", ["x" * 300_000, "x " * 150_000, " " * 300_000, "." * 300_000, '."' * 150_000])

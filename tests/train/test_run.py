@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import regard as rg
 from regard.checkpoints import folder as folders
 from regard.errors import CheckpointError, ConfigError
 from regard.train import checkpoint
@@ -71,6 +72,8 @@ def test_the_folder_explains_itself(tmp_path, capsys):
     config = json.loads((folder / "config.json").read_text())
     assert config["training"]["options"]["steps"] == 9
     assert config["training"]["data"]["train"] + config["training"]["data"]["valid"] == 160
+    assert config["training"]["length_ratio"] == pytest.approx(1, abs=0.1)  # the same words in the other order
+    assert config["training"]["target_excess"] == 0
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert steps == [4, 8, 9]
     said = capsys.readouterr().err
@@ -80,6 +83,25 @@ def test_the_folder_explains_itself(tmp_path, capsys):
     assert module.vocabulary.size == tokenizer.size
     train(options(tmp_path))
     assert "is finished" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("turned", "whole"), [(False, True), (True, False)])
+def test_how_long_targets_are_is_kept_for_running(turned, whole, tmp_path):
+    """Of a model that shortens, and of one that writes much of little."""
+    sides = [(f"red green blue {'white ' * 9}{i}", f"{i % 10} red") for i in range(120)]
+    lines = ["\t".join(reversed(side) if turned else side) + "\n" for side in sides]
+    (tmp_path / "pairs.tsv").write_text("".join(lines))
+    folder = train(options(tmp_path, steps=1, evaluate_every=1))
+    model = rg.load(folder)
+    training, store = model.config["training"], RecordStore(folder / "data" / "train")
+    assert training["length_ratio"] == store.lengths("target").sum() / store.lengths("source").sum()
+    assert model.whole == whole
+    excess = max(0, int((store.lengths("target") - 2 * store.lengths("source")).max()) + 1)
+    assert training["target_excess"] == excess
+    assert (excess > 0) == turned
+    [found] = model.translate(["3 red"], search=rg.Greedy())
+    most = 2 * len(model.tokenizer.encode("3 red")) + 16 + excess
+    assert found.finished or len(found.candidates[0].tokens[0]) == most
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, monkeypatch):

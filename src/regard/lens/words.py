@@ -72,12 +72,13 @@ def words_written(tokenizer: Any, tokens: Sequence[int]) -> Words:
     """
     tokens = list(tokens)
     texts = tokenizer.decode_batch([tokens[:end] for end in range(1, len(tokens) + 1)])
-    starts, silent, before = [], 0, ""  # silent: tokens just before that add nothing to be seen
-    for i, text in enumerate(texts):
-        if len(text.split()) > len(before.split()):
+    # how many words there are once a token is written, unless a later byte makes one of two
+    counts = list(itertools.accumulate(reversed([len(text.split()) for text in texts]), min))[::-1]
+    starts, silent = [], 0  # silent: tokens just before that add nothing to be seen
+    for i, (before, after) in enumerate(itertools.pairwise([0, *counts])):
+        if after > before:
             starts.append(i - silent)
-        silent = silent + 1 if text.strip() == before.strip() else 0
-        before = text
+        silent = silent + 1 if texts[i].strip() == (texts[i - 1].strip() if i else "") else 0
     spans: Spans = []
     for span in itertools.starmap(range, itertools.pairwise([0, *starts[1:], len(tokens)])):
         word = tokenizer.decode(tokens[span.start : span.stop]).strip() or " "

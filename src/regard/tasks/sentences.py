@@ -1,9 +1,9 @@
 """Where sentences end, in a text of any language.
 
 A mark of another script than Latin ends a sentence by itself (Hindi's danda, Urdu's full stop, "。"). After ".", "!",
-"?" and "…" white space must follow, and no small letter. A full stop after an abbreviation ends none: the lists below
-are of English and its neighbors, short on purpose. Where a rule errs, it errs towards longer pieces: a cut within a
-sentence costs its translation, a missed one only time.
+"?" and "…" white space must follow, and no small letter unless a full stop stands after a long word. A full stop after
+an abbreviation ends no sentence: the lists below are of English and its neighbors, short on purpose. Where a rule errs,
+it errs towards longer pieces: a cut within a sentence costs its translation, a missed one only time.
 
 Source: the lists of nonbreaking prefixes of Moses (Koehn et al. 2007), from which the common ones are taken.
 """
@@ -59,8 +59,8 @@ NEVER_LAST = re.compile(
     _one_of(
         """
         e·g i·e c·f cf cfr vs viz a·k·a w·r·t approx esp incl ca z·B d·h u·a u·U u·ä s·o s·u i·d·R i·A vgl bzw ggf evtl
-        inkl exkl bspw sog ehem geb p·es p·e p·ex p·ej ej ex c·-à-d c·à·d c-à-d env aprox d·w·z o·a b·v bijv evt m·b·t
-        t·o·v np tzn tj m·in např tzv t·ex bl·a f·eks dvs esim т·е т·к т·н напр
+        inkl exkl bspw sog ehem geb insbes einschl entspr zzgl p·es p·e p·ex p·ej ej ex c·-à-d c·à·d c-à-d env aprox
+        d·w·z o·a b·v bijv evt m·b·t t·o·v np tzn tj m·in např tzv t·ex bl·a f·eks dvs esim т·е т·к т·н напр
         """  # noqa: RUF001
     )
     + r"|(?<!\w)(?:ad|per|par)\s+es$",
@@ -99,6 +99,8 @@ BEGINNINGS = re.compile(
     r"Dies(?:e[rs]?)?|Es|Eine?|Sie|Wir|Er|Im|Mit|Für|Und|Cet?|Cette|Ces|Elles?|Ils|Nous|Les|Une|Est[eao]s?|Los|Het|Een|"
     r"Dit|Deze)(?![\w.])"
 )
+# Too long for an abbreviation: a sentence ends even where the next one begins with a name such as "dpkg".
+FULL_WORD = re.compile(r"(?<![^\W_])[^\W\d_]{5,}$")
 ORDINAL = re.compile(  # of German dates and names, as in "am 3. Oktober"
     r"(?<!\w)(?:am|vom|zum|im|der|die|das|des|dem|den|bis|ab|seit)\s\d{1,2}$"
 )
@@ -163,7 +165,8 @@ def _end(text: str, match: re.Match[str], gap: str, after: str, goes_on: bool) -
         return Strength.SENTENCE if GREEK.match(before[-1:]) else None
     if run == "." and _is_abbreviation(before, after, goes_on):
         return None
-    return Strength.CLAUSE if goes_on else Strength.SENTENCE
+    sure = not goes_on or (run == "." and FULL_WORD.search(before))
+    return Strength.SENTENCE if sure else Strength.CLAUSE
 
 
 def _numbers_item(before: str) -> bool:
