@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import regard as rg
 from regard.checkpoints import folder as folders
+from regard.data.store import RecordStore
 from regard.errors import CheckpointError, ConfigError
 from regard.train import checkpoint
 from regard.train.length import SPARE, Length
