@@ -26,6 +26,7 @@ from regard.data.published_tokenizer import PublishedTokenizer
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from regard.data.text_tokenizer import TextTokenizer
 from regard.data.tokenizer import Tokenizer
+from regard.data.word_tokenizer import WordTokenizer
 from regard.errors import CheckpointError, ConfigError, nearest
 from regard.models.published import WRONG, misfits, some
 from regard.models.registry import build, config_from_plain, config_to_plain, name_of, vocabulary_size
@@ -33,7 +34,7 @@ from regard.models.registry import build, config_from_plain, config_to_plain, na
 FORMAT = 1
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-AnyTokenizer = TextTokenizer | None
+AnyTokenizer = TextTokenizer | WordTokenizer | None
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
 
@@ -189,6 +190,8 @@ def _tokenizer(folder: Path, config: Mapping[str, Any]) -> AnyTokenizer:
         raise CheckpointError(
             f'{folder / CONFIG}: "tokenizer" is {show(described)}; expected {{"roles": {{role: token}}}}'
         )
+    if described.get("kind") == WordTokenizer.kind:
+        return WordTokenizer.load(need(folder, TOKENIZER))
     tokenizer: TextTokenizer
     if described.get("kind") == SentencePieceTokenizer.kind:
         tokenizer = SentencePieceTokenizer.load(need(folder, TOKENIZER))

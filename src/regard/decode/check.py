@@ -11,8 +11,13 @@ from regard.models.language_model import LanguageModel
 from regard.models.seq2seq import Seq2Seq, Vocabulary
 
 
-def check_sources(sources: Sequence[Sequence[int]], vocabulary: Vocabulary, *, prompts: bool = False) -> None:
-    """Raise DataError unless these are ids of the vocabulary, without `pad` if they are no prompts."""
+def check_sources(
+    sources: Sequence[Sequence[int]], vocabulary: Vocabulary, *, prompts: bool = False, copies: bool = False
+) -> None:
+    """Raise DataError unless these are ids of the vocabulary, without `pad` if they are no prompts.
+
+    A model that copies takes ids beyond its vocabulary too.
+    """
     without = "" if prompts else f" without pad={vocabulary.pad}, which `generate` adds itself"
     for number, source in enumerate(sources):
         if not isinstance(source, Sequence):
@@ -20,7 +25,7 @@ def check_sources(sources: Sequence[Sequence[int]], vocabulary: Vocabulary, *, p
                 f"sources[{number}]={show(source)} must be a list of token ids; for one source give [source]"
             )
         for token in source:
-            known = is_integer(token) and 0 <= token < vocabulary.size
+            known = is_integer(token) and token >= 0 and (copies or token < vocabulary.size)
             if not known or (token == vocabulary.pad and not prompts):
                 raise DataError(
                     f"sources[{number}] has the token {show(token)}; expected ids from 0 to {vocabulary.size - 1}"

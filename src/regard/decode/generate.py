@@ -71,7 +71,7 @@ def generate(
     if on_token is not None and isinstance(search, Beam):
         raise ConfigError(f"on_token with search={search}: tokens are known as they come by Greedy() and Sample() only")
     check_integer("generate", "batch_size", batch_size, 1, " sources")
-    check_sources(sources, model.vocabulary, prompts=model.continues_input)
+    check_sources(sources, model.vocabulary, prompts=model.continues_input, copies=model.copies)
     length = twice_as_long if max_length is None else max_length
     limits = [min(limit(length, source), room(model, source, number)) for number, source in enumerate(sources)]
     done = 0

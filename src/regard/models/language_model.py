@@ -65,6 +65,7 @@ class LanguageModel(nn.Module, ABC):
     layers: nn.ModuleList  # of `CausalLayer`
     norm: nn.Module  # of the last layer's output
     continues_input = True  # what it writes goes on from what it reads
+    copies = False
 
     @property
     def longest(self) -> int | None:

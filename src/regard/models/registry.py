@@ -15,6 +15,7 @@ from regard.models.convs2s import ConvS2S, ConvS2SConfig
 from regard.models.gpt import GPT, GPTConfig
 from regard.models.llama import Llama, LlamaConfig
 from regard.models.luong import Luong, LuongConfig
+from regard.models.pointer_generator import PointerGenerator, PointerGeneratorConfig
 from regard.models.rnn import RNN, RNNConfig
 from regard.models.seq2seq import Vocabulary
 from regard.models.t5 import T5, T5Config
@@ -30,6 +31,7 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "gpt": (GPTConfig, GPT),
     "llama": (LlamaConfig, Llama),
     "t5": (T5Config, T5),
+    "pointer-generator": (PointerGeneratorConfig, PointerGenerator),
     "text-classifier": (TextClassifierConfig, TextClassifier),
 }
 NAME = "name"  # key of a model's name, in the plain data of one that a configuration holds

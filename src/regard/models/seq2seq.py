@@ -126,6 +126,7 @@ class Seq2Seq(nn.Module, ABC):
     config: Any  # the frozen dataclass that it was built from
     vocabulary: Vocabulary
     continues_input = False  # whether what it writes goes on from what it reads, as a language model's does
+    copies = False  # whether sources and targets may hold words of a source beyond the vocabulary
 
     @property
     def longest(self) -> int | None:

@@ -33,6 +33,7 @@ from regard.tasks.labelled_texts import Labelled, LabelledTexts, labelled_text
 from regard.tasks.runner import Runner
 from regard.tasks.task import Best, Loss, Progress, Task
 from regard.tasks.text_pairs import vocabulary_of
+from regard.tasks.text_to_text import SUBWORDS
 from regard.tasks.translate import check_texts
 
 BASELINE = "bag_of_words.safetensors"
@@ -259,7 +260,7 @@ class Classify(Task):
             )
         longest = None if start is None else start.module.longest
         return LabelledTexts(
-            vocab_size=options.vocab_size,
+            vocab_size=options.vocab_size or SUBWORDS,
             max_tokens=min(options.max_tokens, longest or options.max_tokens),
             tokenizer=None if start is None else start.tokenizer,
         )

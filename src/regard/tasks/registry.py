@@ -44,6 +44,11 @@ JOBS: dict[str, Job] = {
         runner="regard.tasks.completer:Completer",
         verbs={"complete": "Continue texts, or the lines of standard input."},
     ),
+    "summarize": Job(
+        runner="regard.tasks.summarize:Summarizer",
+        task="regard.tasks.summarize:Summarize",
+        verbs={"summarize": "Summarize documents."},
+    ),
     "classify": Job(
         runner="regard.tasks.classify:Classifier",
         task="regard.tasks.classify:Classify",

@@ -52,7 +52,7 @@ class JobOptions(Protocol):
     valid: str | None
     held_out: int
     skip_bad_rows: bool
-    vocab_size: int
+    vocab_size: int | None
     max_tokens: int
     model: str | None
     size: str | None

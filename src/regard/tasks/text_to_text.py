@@ -22,6 +22,7 @@ from regard.tasks.task import JobOptions, Loss, Task
 from regard.tasks.text_pairs import TextBatch, TextPairs, collate, text_pair, vocabulary_of
 
 MOST_TARGETS = 99.9  # percent of the targets, whose length is taken for usual
+SUBWORDS = 8000  # of the tokenizer by default
 WHOLE_TEXT = 48  # tokens of a text that may stay whole whatever the training's texts had
 
 
@@ -34,20 +35,24 @@ class TextToText(Task):
 
     def check_options(self) -> None:
         if self.start is None:
-            self._config(Vocabulary(size=self.options.vocab_size))
+            self._config(Vocabulary(size=self.options.vocab_size or SUBWORDS))
 
     def make_preparation(self) -> TextPairs:
+        self.check_start()
+        return TextPairs(
+            vocab_size=self.options.vocab_size or SUBWORDS,
+            max_tokens=self.options.max_tokens,
+            tokenizer=None if self.start is None else self.start.tokenizer,
+            cuts_sources=self.cuts_sources,
+        )
+
+    def check_start(self) -> None:
+        """Raise ConfigError for a model to start from that is for another job."""
         if self.start is not None and not isinstance(self.start, self.runner):
             raise ConfigError(
                 f"start={self.options.start!r} is a {type(self.start).__name__}, which is for another job; expected "
                 f"one to {self.name}"
             )
-        return TextPairs(
-            vocab_size=self.options.vocab_size,
-            max_tokens=self.options.max_tokens,
-            tokenizer=None if self.start is None else self.start.tokenizer,
-            cuts_sources=self.cuts_sources,
-        )
 
     @classmethod
     def convert(cls, record: Record) -> Pair | BadRow:
@@ -104,10 +109,14 @@ class TextToText(Task):
         return [("source", pair.source), ("target", pair.target), ("output", self.tokenizer.decode(best.tokens))]
 
     def save(self, folder: Path, module: nn.Module, training: Mapping[str, Any]) -> None:
+        described = {**training, **self.sizes_of_training(), "data": self.data.counts}
+        self.runner(module, self.tokenizer, {"training": described}).save(folder)
+
+    def sizes_of_training(self) -> dict[str, Any]:
+        """Lengths of the training's texts, which the runner goes by."""
         lengths = self.data.train.lengths("source")
         usual = min(max(WHOLE_TEXT, int(np.percentile(lengths, 90)) + 1), self.options.max_tokens)
-        sizes = {"max_tokens": self.options.max_tokens, "usual_tokens": usual, **self._target_lengths()}
-        self.runner(module, self.tokenizer, {"training": {**training, **sizes, "data": self.data.counts}}).save(folder)
+        return {"max_tokens": self.options.max_tokens, "usual_tokens": usual, **self._target_lengths()}
 
     def _target_lengths(self) -> dict[str, Any]:
         """How long targets are beside their sources, in tokens: all together, and by how many they exceed twice."""
@@ -146,4 +155,5 @@ def model_config(options: JobOptions, default: str, vocabulary: Vocabulary) -> A
     if name == "transformer":
         settings.setdefault("norm", "pre")  # learns in fewer steps, and at higher rates, than the published one
     attention = AttentionConfig.from_plain(options.attention or {})
-    return config_from_plain(name, {**settings, "vocabulary": vocabulary, "attention": attention})
+    choices = {} if name == "pointer-generator" else {"attention": attention}
+    return config_from_plain(name, {**settings, **choices, "vocabulary": vocabulary})

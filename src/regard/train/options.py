@@ -61,7 +61,9 @@ class TrainOptions:
     valid: str | None = option("File of held-out pairs; by default a part is held out by hash.", None, group="data")
     held_out: int = option("Pairs to hold out, at most 5% of all.", 2000, group="data")
     skip_bad_rows: bool = option("Count and skip bad rows instead of stopping.", False, group="data")
-    vocab_size: int = option("Subwords of the tokenizer.", 8000, group="data")
+    vocab_size: int | None = option(
+        "Subwords of the tokenizer, 8,000 by default; 20,000 words for pointer-generator.", None, group="data"
+    )
     max_tokens: int = option("Longest side of a pair, in tokens; longer pairs are left out.", 256, group="data")
 
     model: str | None = option("transformer, rnn, luong or convs2s; the job's first by default.", None, group="model")

@@ -1,0 +1,53 @@
+"""`regard summarize`."""
+
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from regard.cli.command import FILE, Command, Flag, Words
+from regard.cli.shared import BATCHES, COUNT, SENTENCES, model_flags, open_for, read_texts, search_flags, search_of
+
+
+def run(
+    files: tuple[str, ...],
+    model: str | None,
+    threads: int | None,
+    device: str,
+    max_length: int | None,
+    batch_size: int,
+    as_json: bool,
+    **how: object,
+) -> None:
+    """Summarize documents: each file is one, or each line of standard input. A line a document."""
+    search = search_of(how)
+    documents = (Path(file).read_text(encoding="utf-8-sig") for file in files) if files else read_texts()
+    summarizer = open_for("summarize", model, threads, device)
+    cut = number = 0
+    while chunk := list(itertools.islice(documents, BATCHES * batch_size)):
+        for summary in summarizer.summarize(chunk, search=search, max_length=max_length, batch_size=batch_size):
+            number, cut = number + 1, cut + summary.cut
+            plain = {"summary": summary.text, "score": summary.score, "cut": summary.cut}
+            line = json.dumps(plain, ensure_ascii=False) if as_json else " ".join(summary.text.split())
+            sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    if cut:
+        click.echo(f"{cut:,} of {number:,} documents are longer than the model reads: their ends were cut", err=True)
+
+
+command = Command(
+    "summarize",
+    run,
+    params=[
+        Words("files", about="Plain text, a document each; without it, standard input.", nargs=-1, type=FILE,
+              metavar="[FILE]..."),
+        *model_flags(),
+        *search_flags(),
+        Flag(["--max-length"], type=COUNT, help="Tokens of a summary at most; by default as in training, and 16 more."),
+        Flag(["--json", "as_json"], is_flag=True, help="A line of JSON each: summary, score, cut."),
+        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Documents that run together."),
+    ],
+    examples=["regard summarize report.txt --model runs/summaries"],
+)  # fmt: skip

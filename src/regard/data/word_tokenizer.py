@@ -1,0 +1,136 @@
+"""Word tokenizer: whole words and signs, with numbers beyond the vocabulary for the words of a source that it lacks."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+from regard.data.spaces import normalized
+from regard.errors import CheckpointError, DataError
+
+MARKS = ("<pad>", "<s>", "</s>", "<unk>")
+WORD = re.compile(r"\w+(?:[-'’.]\w+)*|[^\w\s]")  # noqa: RUF001 - words with hyphens, apostrophes or points inside; single signs
+NO_SPACE_BEFORE, NO_SPACE_AFTER = set(".,;:!?%)]}»”’…"), set("([{«“‘")  # noqa: RUF001 - quotes
+
+
+@final
+class WordTokenizer:
+    """Words by number.
+
+    Args:
+        words: those that the vocabulary has, the most frequent first.
+    """
+
+    kind = "words"
+    pad, bos, eos, unk = range(4)
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = [*MARKS, *words]
+        self._ids = {word: i for i, word in enumerate(self._words)}
+
+    @staticmethod
+    def train(texts: Iterable[str], *, vocab_size: int = 20_000) -> "WordTokenizer":
+        """The most frequent words of some texts, `vocab_size` of them with the marks; of equals the first in order."""
+        counts = Counter(word for text in texts for word in split_words(text))
+        ranked = sorted(counts, key=lambda word: (-counts[word], word))
+        return WordTokenizer(ranked[: vocab_size - len(MARKS)])
+
+    @staticmethod
+    def load(path: str | Path) -> "WordTokenizer":
+        """What `save` wrote.
+
+        Raises:
+            CheckpointError: a file that is damaged, or of another kind.
+        """
+        try:
+            plain = json.loads(Path(path).read_text(encoding="utf-8"))
+            words = plain["words"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} is no vocabulary of words: {error}") from error
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise CheckpointError(f'{path}: "words" must be a list of words')
+        return WordTokenizer(words)
+
+    def save(self, path: str | Path) -> None:
+        """Write the words as JSON."""
+        plain = {"kind": self.kind, "words": self._words[len(MARKS) :]}
+        Path(path).write_text(json.dumps(plain, ensure_ascii=False), encoding="utf-8")
+
+    @property
+    def size(self) -> int:
+        """Words of the vocabulary, marks included."""
+        return len(self._words)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash that is the same for equal vocabularies."""
+        return hashlib.sha256("\n".join(self._words).encode()).hexdigest()
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Marks by role."""
+        return dict(zip(("pad", "bos", "eos", "unk"), MARKS, strict=True))
+
+    def settings(self) -> dict[str, Any]:
+        """What is to be said of it beside the file that `save` writes, as plain data."""
+        return {"kind": self.kind, "roles": self.roles}
+
+    def use(self, settings: Mapping[str, Any]) -> None:
+        """Take over what `settings` gave: nothing."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text's words, `unk` for those that the vocabulary lacks."""
+        return [self._ids.get(word, self.unk) for word in split_words(text)]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text."""
+        return [self.encode(text) for text in texts]
+
+    def encode_source(self, text: str, longest: int | None = None) -> tuple[list[int], list[str]]:
+        """The ids of a source's words, and the words that the vocabulary lacks.
+
+        Args:
+            text: the source.
+            longest: words that are read, at most.
+
+        Returns:
+            Ids, N and above for words outside the vocabulary of N words; and these words, in the order of their ids.
+        """
+        others: dict[str, int] = {}
+        ids = []
+        for word in split_words(text)[:longest]:
+            number = self._ids.get(word)
+            ids.append(self.size + others.setdefault(word, len(others)) if number is None else number)
+        return ids, list(others)
+
+    def encode_target(self, text: str, others: Sequence[str]) -> list[int]:
+        """The ids of a target's words, those that its source has outside the vocabulary included."""
+        beyond = {word: self.size + i for i, word in enumerate(others)}
+        return [self._ids.get(word, beyond.get(word, self.unk)) for word in split_words(text)]
+
+    def pieces(self, ids: Sequence[int], others: Sequence[str] = ()) -> list[str]:
+        """Each id as a word."""
+        names = [*self._words, *others]
+        if any(not 0 <= i < len(names) for i in ids):
+            raise DataError(f"ids {list(ids)[:8]} are beyond the {self.size:,} words and {len(others)} of the source")
+        return [names[i] for i in ids]
+
+    def decode(self, ids: Sequence[int], others: Sequence[str] = ()) -> str:
+        """The text of ids, spaced as text usually is; marks but `unk` are left out."""
+        text = ""
+        for word in self.pieces([i for i in ids if i not in (self.pad, self.bos, self.eos)], others):
+            joined = not text or word in NO_SPACE_BEFORE or text[-1] in NO_SPACE_AFTER
+            text += word if joined else f" {word}"
+        return text
+
+    def words(self, ids: Sequence[int]) -> list[tuple[str, range]]:
+        """Each word with its place."""
+        return [(word, range(i, i + 1)) for i, word in enumerate(self.pieces(ids))]
+
+
+def split_words(text: str) -> list[str]:
+    """The words and signs of a text, spaces and invisible characters in their usual form."""
+    return WORD.findall(normalized(text))

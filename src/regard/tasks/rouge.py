@@ -1,0 +1,100 @@
+"""ROUGE: the overlap of summaries with references, beside two baselines that need no model."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from regard.data.word_tokenizer import split_words
+from regard.errors import UnsupportedError
+from regard.tasks.sentences import Strength, breaks
+
+KINDS = ("rouge1", "rouge2", "rougeL")
+
+
+class Rouge(NamedTuple):
+    """F-measures from 0 to 100, means over the summaries, words stemmed.
+
+    Source: Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries", sections 2 and 3; computed by
+    rouge-score.
+    """
+
+    rouge1: float
+    rouge2: float
+    rougeL: float
+
+
+class SummaryEvaluation(NamedTuple):
+    """How good summaries are."""
+
+    scores: Rouge
+    first_sentence: Rouge  # of the first sentence of each document
+    first_words: Rouge  # of its first words, as many as the references have on average
+    count: int  # words of the latter
+    copied: float | None  # share of references' words outside the vocabulary that stand in the summary; None without
+    documents: int
+    cut: int  # documents that were longer than what the model reads
+    unfinished: int  # summaries that were cut at the greatest length
+    seconds: float
+
+    def to_plain(self) -> dict[str, Any]:
+        """The same as JSON's types."""
+        scores = {name: getattr(self, name)._asdict() for name in ("scores", "first_sentence", "first_words")}
+        return {**self._asdict(), **scores, "documents_per_second": self.documents / self.seconds}
+
+    def table(self) -> str:
+        """The scores beside the baselines', as lines of text."""
+        named = (
+            ("this model", self.scores),
+            ("first sentence", self.first_sentence),
+            (f"first {self.count} words", self.first_words),
+        )
+        lines = [f"{'':<20}{'ROUGE-1':>9}{'ROUGE-2':>9}{'ROUGE-L':>9}"]
+        lines += [f"{name:<20}" + "".join(f"{x:>9.1f}" for x in scores) for name, scores in named]
+        if self.copied is not None:
+            lines += ["", f"{self.copied:.1%} of the references' words outside the vocabulary stand in the summaries"]
+        lines += ["", f"{self.documents:,} documents, {self.documents / self.seconds:,.1f} a second"]
+        lines += [f"{self.cut:,} documents were cut, {self.unfinished:,} summaries at the greatest length"]
+        return "\n".join(lines)
+
+
+def rouge(texts: Sequence[str], references: Sequence[str]) -> Rouge:
+    """ROUGE-1, 2 and L of texts, each against one reference.
+
+    Raises:
+        UnsupportedError: rouge-score is not installed.
+    """
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError as error:
+        raise UnsupportedError("ROUGE needs its package: pip install rouge-score") from error
+    scorer = RougeScorer(list(KINDS), use_stemmer=True)
+    sums = dict.fromkeys(KINDS, 0.0)
+    for text, reference in zip(texts, references, strict=True):
+        for kind, found in scorer.score(reference, text).items():
+            sums[kind] += found.fmeasure
+    return Rouge(**{kind: 100 * total / max(1, len(texts)) for kind, total in sums.items()})
+
+
+def first_sentence(document: str) -> str:
+    """What stands before the first end of a sentence."""
+    ends = (place.start for place in breaks(document) if place.strength >= Strength.SENTENCE)
+    return document[: next(ends, len(document))]
+
+
+def first_words(document: str, count: int) -> str:
+    """The first words, parted by spaces."""
+    return " ".join(document.split()[:count])
+
+
+def mean_words(references: Sequence[str]) -> int:
+    """Words of a reference on average, at least one."""
+    return max(1, round(sum(len(reference.split()) for reference in references) / max(1, len(references))))
+
+
+def copied_share(texts: Sequence[str], references: Sequence[str], known: set[str]) -> float | None:
+    """The share of words of references that are outside a vocabulary and stand in the text; None if there are none."""
+    wanted = hits = 0
+    for text, reference in zip(texts, references, strict=True):
+        others = {word for word in split_words(reference) if word not in known}
+        wanted += len(others)
+        hits += len(others & set(split_words(text)))
+    return hits / wanted if wanted else None

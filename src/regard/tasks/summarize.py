@@ -1,0 +1,322 @@
+"""Summarize: documents and their summaries."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, final
+
+from torch import nn
+
+from regard.checkpoints import folder as folders
+from regard.data.prepare import LeftOut, Preparation, Row
+from regard.data.rows import Pair
+from regard.data.store import Column
+from regard.data.word_tokenizer import WordTokenizer, split_words
+from regard.decode.generate import generate
+from regard.decode.search import Beam, Hypothesis, Search
+from regard.errors import DataError
+from regard.lens.alignment import Alignment
+from regard.lens.see import look_at
+from regard.lens.words import Words, words_read, words_written
+from regard.models.pointer_generator import PointerGenerator
+from regard.models.registry import build
+from regard.models.seq2seq import Seq2Seq
+from regard.tasks.rouge import SummaryEvaluation, copied_share, first_sentence, first_words, mean_words, rouge
+from regard.tasks.runner import Runner
+from regard.tasks.text_pairs import SAMPLED_PAIRS, TOKENIZER, TOO_LONG, TextPairs, vocabulary_of
+from regard.tasks.text_to_text import TextToText
+from regard.tasks.translate import check_texts
+
+MAX_TOKENS = 256  # of a document that are read, unless training took another number
+WORDS = 20_000  # of a vocabulary of words by default
+NOTHING = Hypothesis(tokens=[], score=0.0, finished=True)  # of a document in which nothing can be seen
+
+
+class Summary(NamedTuple):
+    """A document and what came of it."""
+
+    document: str
+    text: str
+    score: float  # mean log-probability of the tokens, as the search counts it
+    tokens: list[int]
+    finished: bool  # whether the model ended the summary by itself
+    cut: bool  # whether the document was longer than what the model reads
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@final
+class Summarizer(Runner):
+    """A model that summarizes, with its tokenizer.
+
+    Args:
+        module: the torch module; `module(inputs, lengths, targets)` gives named results, `logits` among them.
+        tokenizer: of the model: subwords, or words for a pointer-generator.
+        config: what else is known of it, such as how it was trained under "training".
+    """
+
+    job: ClassVar[str] = "summarize"
+
+    def __init__(self, module: Seq2Seq, tokenizer: Any, config: Mapping[str, Any] | None = None) -> None:
+        self.module, self.tokenizer, self.config = module, tokenizer, dict(config or {})
+
+    def summarize(
+        self,
+        texts: Sequence[str],
+        *,
+        search: Search = Beam(),
+        max_length: int | None = None,
+        batch_size: int = 32,
+    ) -> list[Summary]:
+        """The summaries of documents; `str` of one is its text.
+
+        Args:
+            texts: documents; what is beyond the greatest length is not read, which `cut` says.
+            search: `Beam`, `Greedy` or `Sample`.
+            max_length: tokens of a summary at most; by default the longest of the training and 16 more.
+            batch_size: documents that run together.
+
+        Returns:
+            A summary for each document, in order.
+
+        Raises:
+            DataError: something else than a list of texts.
+        """
+        check_texts(texts)
+        sources = [self._read(text) for text in texts]
+        found = iter(
+            generate(
+                self.module,
+                [ids for ids, _, _ in sources if ids],
+                search=search,
+                max_length=max_length or self._max_summary,
+                batch_size=batch_size,
+            )
+        )
+        summaries = []
+        for text, (ids, others, cut) in zip(texts, sources, strict=True):
+            best = next(found)[0] if ids else NOTHING
+            written = self._decode(best.tokens, others)
+            summaries.append(Summary(text, written, best.score, best.tokens, best.finished, cut))
+        return summaries
+
+    def evaluate(
+        self,
+        records: Iterable[Pair | tuple[str, str]],
+        *,
+        search: Search = Beam(),
+        max_length: int | None = None,
+        batch_size: int = 32,
+    ) -> SummaryEvaluation:
+        """ROUGE of summaries, beside two baselines: the first sentence, and the first words.
+
+        Args:
+            records: documents and reference summaries.
+            search, max_length, batch_size: as for `summarize`.
+
+        Returns:
+            The scores.
+
+        Raises:
+            DataError: no records.
+        """
+        rows = [(record[0], record[1]) for record in records]
+        if not rows:
+            raise DataError("no records to evaluate; give a file with at least one row")
+        documents, references = [row[0] for row in rows], [row[1] for row in rows]
+        start = time.perf_counter()
+        summaries = self.summarize(documents, search=search, max_length=max_length, batch_size=batch_size)
+        seconds = time.perf_counter() - start
+        texts, count = [summary.text for summary in summaries], mean_words(references)
+        known = self._known_words()
+        return SummaryEvaluation(
+            scores=rouge(texts, references),
+            first_sentence=rouge([first_sentence(document) for document in documents], references),
+            first_words=rouge([first_words(document, count) for document in documents], references),
+            count=count,
+            copied=None if known is None else copied_share(texts, references, known),
+            documents=len(rows),
+            cut=sum(summary.cut for summary in summaries),
+            unfinished=sum(not summary.finished for summary in summaries),
+            seconds=seconds,
+        )
+
+    def see(self, text: str, target: str | None = None, *, search: Search = Beam()) -> Alignment:
+        """What each word of a summary attended to.
+
+        Args:
+            text: the document.
+            target: a summary to look at; None for the model's own.
+            search: how the model's own is searched for.
+
+        Returns:
+            The weights of all layers and heads between words.
+
+        Raises:
+            DataError: a document in which nothing can be seen.
+        """
+        check_texts([text] if target is None else [text, target])
+        ids, others, _ = self._read(text)
+        if not ids:
+            raise DataError("text has no words; expected a document to look into")
+        if not isinstance(self.tokenizer, WordTokenizer):
+            read = words_read(self.tokenizer, text)
+            read = Words(ids, [span for span in read.spans if span[1].stop <= len(ids)], read.numbers, read.count)
+            tokens = self.summarize([text], search=search)[0].tokens if target is None else None
+            written = words_written(self.tokenizer, self.tokenizer.encode(target or "") if tokens is None else tokens)
+            return look_at(self.module, read, written)
+        if target is None:
+            wrote = self.summarize([text], search=search)[0].tokens
+        else:
+            wrote = self.tokenizer.encode_target(target, others)
+        read, written = (_as_words(side, self.tokenizer.pieces(side, others)) for side in (ids, wrote))
+        return look_at(self.module, read, written)
+
+    def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
+        """Write it as a folder that `regard.load` reads.
+
+        Args:
+            folder: made if missing.
+            dtype: of the weights on disk: float32, float16 or bfloat16.
+
+        Raises:
+            ConfigError: an unknown dtype.
+            CheckpointError: weights that cannot be written so.
+        """
+        folders.save(folder, self.module, self.tokenizer, self.config, task=self.job, dtype=dtype)
+
+    def _read(self, text: str) -> tuple[list[int], list[str], bool]:
+        """The ids of a document, its words outside a vocabulary of words, and whether it was cut."""
+        longest = self._trained("max_tokens", MAX_TOKENS)
+        if isinstance(self.tokenizer, WordTokenizer):
+            ids, others = self.tokenizer.encode_source(text, longest)
+            return ids, others, len(split_words(text)) > longest
+        whole = self.tokenizer.encode(text)
+        return whole[:longest], [], len(whole) > longest
+
+    def _decode(self, ids: Sequence[int], others: Sequence[str]) -> str:
+        if isinstance(self.tokenizer, WordTokenizer):
+            return self.tokenizer.decode(ids, others)
+        text: str = self.tokenizer.decode(ids)
+        return text
+
+    def _known_words(self) -> set[str] | None:
+        """The words of a vocabulary of words."""
+        if not isinstance(self.tokenizer, WordTokenizer):
+            return None
+        return set(self.tokenizer.pieces(range(self.tokenizer.size)))
+
+    @property
+    def _max_summary(self) -> int:
+        return self._trained("max_summary", 48) + 16
+
+    def _trained(self, name: str, default: int) -> int:
+        value = self.config.get("training", {}).get(name, default)
+        return int(value)
+
+
+@final
+class WordPairs(Preparation[Pair]):
+    """Documents and summaries as words, those of a document outside the vocabulary included.
+
+    Args:
+        vocab_size: words of the vocabulary.
+        max_tokens: words of a document that are read, and of a summary at most.
+        tokenizer: used instead of making one.
+    """
+
+    columns: ClassVar[Mapping[str, Column]] = TextPairs.columns
+
+    def __init__(self, *, vocab_size: int, max_tokens: int, tokenizer: WordTokenizer | None = None) -> None:
+        self.vocab_size, self.max_tokens = vocab_size, max_tokens
+        self.processor, self._given = tokenizer, tokenizer is not None
+        self._texts: list[str] = []
+
+    @property
+    def options(self) -> dict[str, Any]:
+        tokenizer = self.processor.fingerprint if self._given and self.processor else None
+        return {"words": self.vocab_size, "max_tokens": self.max_tokens, "tokenizer": tokenizer}
+
+    def key(self, record: Pair) -> str:
+        return record.source
+
+    def survey(self, record: Pair) -> None:
+        if len(self._texts) < 2 * SAMPLED_PAIRS:
+            self._texts += record.source, record.target
+
+    def finish_survey(self, folder: Path, progress: Any) -> None:
+        if not self._given:
+            progress("counting words", len(self._texts))
+            self.processor = WordTokenizer.train(self._texts, vocab_size=self.vocab_size)
+        self.processor.save(folder / TOKENIZER)  # type: ignore[union-attr]
+
+    def encode(self, records: Sequence[Pair]) -> list[Row | LeftOut]:
+        rows: list[Row | LeftOut] = []
+        for record in records:
+            source, others = self.processor.encode_source(record.source, self.max_tokens)  # type: ignore[union-attr]
+            target = self.processor.encode_target(record.target, others)  # type: ignore[union-attr]
+            rows.append((source, target) if len(target) <= self.max_tokens else LeftOut(TOO_LONG))
+        return rows
+
+    def load(self, folder: Path) -> None:
+        if not self._given:
+            self.processor = WordTokenizer.load(folder / TOKENIZER)
+
+    def record(self, plain: Sequence[Any]) -> Pair:
+        return Pair(*plain)
+
+
+@final
+class Summarize(TextToText):
+    """Training a summarizer: a pointer-generator on words, or another encoder-decoder on subwords."""
+
+    name = Summarizer.job
+    runner = Summarizer
+    fields = {"document": "document", "summary": "summary"}  # noqa: RUF012
+    models = ("pointer-generator", *TextToText.models)
+    cuts_sources = True
+
+    @property
+    def copies(self) -> bool:
+        """Whether the model is one that copies words."""
+        if self.start is not None:
+            return isinstance(self.start.module, PointerGenerator)
+        return (self.options.model or self.models[0]) == "pointer-generator"
+
+    def check_options(self) -> None:
+        self.refuse(parallel=self.options.parallel)
+        super().check_options()
+        if self.copies:
+            self.refuse(attention=self.options.attention)
+
+    def make_preparation(self) -> Any:
+        if not self.copies:
+            return super().make_preparation()
+        self.check_start()
+        tokenizer = None if self.start is None else self.start.tokenizer
+        size = self.options.vocab_size or WORDS
+        return WordPairs(vocab_size=size, max_tokens=self.options.max_tokens, tokenizer=tokenizer)
+
+    def build(self) -> nn.Module:
+        if self.start is not None or not self.copies:
+            return super().build()
+        config = self._config(vocabulary_of(self.tokenizer))
+        module: nn.Module = build(config)
+        return module
+
+    def sample(self, module: nn.Module, number: int) -> list[tuple[str, str]]:
+        pair = self.data.valid_records[number % len(self.data.valid_records)]
+        runner = Summarizer(module, self.tokenizer, {"training": self.sizes_of_training()})  # type: ignore[arg-type]
+        [summary] = runner.summarize([pair.source], search=Beam(1))
+        return [("document", f"{pair.source:.300}"), ("summary", pair.target), ("output", summary.text)]
+
+    def sizes_of_training(self) -> dict[str, Any]:
+        longest = int(self.data.train.lengths("target").max())
+        return {"max_tokens": self.options.max_tokens, "max_summary": longest}
+
+
+def _as_words(tokens: Sequence[int], names: Sequence[str]) -> Words:
+    """Words of which each is one token."""
+    spans = [(name, range(i, i + 1)) for i, name in enumerate(names)]
+    return Words(list(tokens), spans, list(range(len(spans))), len(spans))
