@@ -22,7 +22,7 @@ PLAIN = [
     "Hello, World",
     "don't",
     "12 1,345",
-    "caf\u00e9 \u00c9",
+    "\u00e9t\u00e9 \u00c9",
     "x\ny",
     "(new1)",
     "anew1b",

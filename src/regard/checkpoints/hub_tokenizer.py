@@ -164,7 +164,7 @@ def _tokens(
         token = _token(folder, name, fields[name])
         if token is None:
             roles.pop(role, None)  # the files say that there is none
-        else:
+        elif token.content:
             roles[role] = token.content
             named.append(_as_mark(token))
     further = [x for name, x in fields.items() if name.endswith("_token") and name.removesuffix("_token") not in ROLES]
