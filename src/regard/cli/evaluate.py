@@ -84,7 +84,9 @@ command = Command(
             type=FILE,
             metavar="[FILE]...",
         ),
-        Flag(["--parallel"], nargs=2, metavar="SOURCES TARGETS", help="Two files instead, a sentence a line."),
+        Flag(
+            ["--parallel"], type=FILE, nargs=2, metavar="SOURCES TARGETS", help="Two files instead, a sentence a line."
+        ),
         Flag(
             ["--field", "fields"],
             multiple=True,
