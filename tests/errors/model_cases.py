@@ -96,7 +96,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "tokens-floats",
         lambda: rnn()(IDS, torch.ones(2, 3)),
         ShapeError,
-        "target is torch.float32 of shape (2, 3); expected token ids, integers of shape (batch, length), not empty",
+        "target is torch.float32 of shape (2, 3); expected token ids, integers of shape (batch, length)",
     ),
     ("tokens-rows", lambda: rnn()(IDS, IDS[:1]), ShapeError, "source has 2 rows and target 1; expected as many"),
     # the registry

@@ -13,6 +13,7 @@ from regard.attention.backends.protocol import Backend, transform_refusals
 from regard.attention.backends.reference import Reference
 from regard.attention.backends.sdpa import SDPA, needs_mask
 from regard.attention.call import Call
+from regard.attention.empty_call import has_pairs, is_empty
 from regard.attention.watched import transforms
 from regard.errors import ConfigError, UnsupportedError, nearest
 
@@ -45,6 +46,8 @@ class Plan:
     def density(self) -> float:
         """The share of (query, key) pairs that the pattern lets be seen."""
         query_start: int | Tensor = self.call.query_start
+        if not has_pairs(self.call):
+            return 0.0
         return self.call.spec.pattern.density(
             self.call.query.shape[2], self.call.key.shape[2], query_start=query_start, key_start=self.call.key_start
         )
@@ -53,13 +56,15 @@ class Plan:
     def multiply_adds(self) -> int:
         """Multiplications with addition in scores and mixing, forward: over the pairs that the backend computes."""
         batch, heads, _, head_dim = self.call.query.shape
+        if is_empty(self.call):
+            return 0
         pairs = BACKENDS[self.backend].cost(self.call).pairs
         return batch * heads * pairs * (head_dim + self.call.value.shape[3])
 
     @cached_property
     def working_bytes(self) -> int:
         """Memory beyond inputs and outputs, forward, at its peak, in bytes."""
-        return BACKENDS[self.backend].cost(self.call).working_bytes
+        return 0 if is_empty(self.call) else BACKENDS[self.backend].cost(self.call).working_bytes
 
     def explain(self) -> str:
         """The plan in a few lines of text.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from regard.attention.check import check_integer, show
 from regard.attention.pattern import Pattern
-from regard.errors import ConfigError, nearest
+from regard.errors import ConfigError, ShapeError, nearest
 from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear, linear
 from regard.layers.transformer_layer import ACTIVATIONS, EncoderLayer
@@ -220,7 +220,11 @@ class Bert(TextEncoder):
         return None if self.head is None else self.head(hidden, self.embedding.weight)
 
     def pool(self, hidden: Tensor) -> Tensor | None:
-        return None if self.pooler is None else torch.tanh(self.pooler(hidden[:, 0]))
+        if self.pooler is None:
+            return None
+        if not hidden.shape[1]:
+            raise ShapeError(f"Bert: tokens {tuple(hidden.shape[:2])}; the pooler reads the first token of each text")
+        return torch.tanh(self.pooler(hidden[:, 0]))
 
     def _positions(self, tokens: Tensor) -> Tensor:
         """Which of the vectors of positions each token gets: (1 or B, L)."""

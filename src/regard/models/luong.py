@@ -21,7 +21,7 @@ from regard.layers.dropout import Dropout
 from regard.layers.embeddings import Embeddings
 from regard.layers.learned import Learned, LearnedAdditive, LearnedBilinear, LearnedLocation
 from regard.layers.linear import Linear
-from regard.layers.recurrent import LSTM, last
+from regard.layers.recurrent import LSTM, check_positions, last
 from regard.models.check import check_fields
 from regard.models.hypotheses import Hypotheses
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
@@ -129,6 +129,7 @@ class Luong(Seq2Seq):
         return Memory(states, lengths, (self.cross_attention.project_key(states), first))
 
     def decode(self, target: Tensor, memory: Memory) -> Tensor:
+        check_positions("Luong, target", target)
         embedded = self.embeddings.target(target)[:, None]  # one hypothesis: (B, 1, T, D)
         pattern, state = memory.pattern, memory.extra[1][:, None]
         if not self.config.input_feeding:

@@ -11,8 +11,8 @@ INTEGERS = (torch.int64, torch.int32)
 
 def check_texts(tokens: Tensor, lengths: Tensor | None) -> None:
     """Raise ShapeError unless these are the token ids of texts, and how many of them are not padding."""
-    if not isinstance(tokens, Tensor) or tokens.dim() != 2 or tokens.dtype not in INTEGERS or not tokens.numel():
-        raise ShapeError(f"tokens is {show(tokens)}; expected token ids, integers of shape (batch, length), not empty")
+    if not isinstance(tokens, Tensor) or tokens.dim() != 2 or tokens.dtype not in INTEGERS:
+        raise ShapeError(f"tokens is {show(tokens)}; expected token ids, integers of shape (batch, length)")
     if lengths is None:
         return
     if not isinstance(lengths, Tensor) or lengths.dtype not in INTEGERS or lengths.shape != tokens.shape[:1]:

@@ -18,7 +18,7 @@ from regard.layers.dropout import Dropout
 from regard.layers.embeddings import Embeddings
 from regard.layers.learned import LearnedAdditive
 from regard.layers.linear import Linear
-from regard.layers.recurrent import GRU, last, reverse
+from regard.layers.recurrent import GRU, check_positions, last, reverse
 from regard.models.check import check_fields
 from regard.models.hypotheses import Hypotheses
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
@@ -125,6 +125,7 @@ class RNN(Seq2Seq):
         return Memory(states, lengths, (first, self.cross_attention.project_key(states)))
 
     def decode(self, target: Tensor, memory: Memory) -> Tensor:
+        check_positions("RNN, target", target)
         embedded = self.dropout(self.embeddings.target(target))
         pattern, state = memory.pattern, memory.extra[0][:, None]
         states, contexts = [], []

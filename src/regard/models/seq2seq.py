@@ -167,8 +167,8 @@ class Seq2Seq(nn.Module, ABC):
 def check_tokens(source: Tensor, target: Tensor) -> None:
     """Raise ShapeError unless these are the token ids of as many sources as targets."""
     for name, x in (("source", source), ("target", target)):
-        if not isinstance(x, Tensor) or x.dim() != 2 or x.dtype not in (torch.int64, torch.int32) or not x.numel():
+        if not isinstance(x, Tensor) or x.dim() != 2 or x.dtype not in (torch.int64, torch.int32):
             got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else repr(x)
-            raise ShapeError(f"{name} is {got}; expected token ids, integers of shape (batch, length), not empty")
+            raise ShapeError(f"{name} is {got}; expected token ids, integers of shape (batch, length)")
     if source.shape[0] != target.shape[0]:
         raise ShapeError(f"source has {source.shape[0]} rows and target {target.shape[0]}; expected as many of each")
