@@ -17,6 +17,7 @@ from torch import Tensor
 from regard.data.batches import Batch, collate, epoch_batches
 from regard.data.store import PairStore
 from regard.errors import ConfigError
+from regard.layers.evaluation import in_evaluation
 from regard.models.seq2seq import Seq2Seq
 from regard.tasks.loss import learn, measure
 from regard.train.distributed import Group
@@ -150,12 +151,12 @@ class Trainer:
 
     def evaluate(self, store: PairStore) -> float:
         """The loss on other pairs, a token, without smoothing and dropout."""
-        self.module.eval()
+        module = in_evaluation(self.module)
         batches = epoch_batches(store, tokens=self.options.batch_tokens, seed=0, epoch=0)
         total = torch.zeros(2, dtype=torch.float64)
         for rows in batches[self.group.rank :: self.group.size]:
             with self.casting():
-                loss = measure(self.module, self._batch(store, rows))
+                loss = measure(module, self._batch(store, rows))
             total += torch.tensor([float(loss.plain), loss.tokens], dtype=torch.float64)
         plain, tokens = self.group.add(total.to(self.device)).tolist() if self.group.size > 1 else total.tolist()
         return plain / tokens
