@@ -97,6 +97,6 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "marian-attention",
         lambda: to_marian(Transformer(config(attention=AttentionConfig(normalizer=rg.Sparsemax())))),
         UnsupportedError,
-        "this model's is AttentionConfig(score=None, normalizer=Sparsemax()",
+        "this model's is AttentionConfig(normalizer=Sparsemax()",
     ),
 ]

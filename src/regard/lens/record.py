@@ -48,6 +48,10 @@ class Recording(Mapping[str, Seen]):
     def __len__(self) -> int:
         return sum(bool(calls) for calls in self._calls.values())
 
+    def __repr__(self) -> str:
+        ran = (f"{path or 'itself'}: {len(self._calls[path])} calls" for path in self)
+        return f"Recording({', '.join(ran)})"
+
     def add(self, path: str, seen: Seen) -> None:
         """Take in one call of the attention at `path`."""
         self._calls[path].append(seen)

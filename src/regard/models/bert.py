@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from regard.attention.check import check_integer, show
 from regard.attention.pattern import Pattern
+from regard.attention.value import brief
 from regard.errors import ConfigError, ShapeError, nearest
 from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear, linear
@@ -45,7 +46,7 @@ INITIAL = 0.02  # the deviation of first weights (the source, appendix A.2, by i
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class BertConfig:
     """The sizes and choices of a BERT; those of BERT-base by default.
 
@@ -90,6 +91,8 @@ class BertConfig:
     masked_words: bool = True
     tied: bool = True
     pooler: bool = False
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -14,6 +14,7 @@ from regard.attention.pattern import Pattern
 from regard.attention.prior import Gaussian
 from regard.attention.score import Dot, Score
 from regard.attention.sequence_pattern import Around
+from regard.attention.value import brief
 from regard.errors import ConfigError
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.cross_attention import CrossAttention
@@ -28,7 +29,7 @@ from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LuongConfig:
     """The sizes and choices of Luong's model.
 
@@ -66,6 +67,8 @@ class LuongConfig:
     share_embeddings: bool = True
     tie_output: bool = True
     attention: AttentionConfig = AttentionConfig()
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         check_fields(self)

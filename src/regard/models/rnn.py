@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from regard.attention.pattern import Pattern
+from regard.attention.value import brief
 from regard.errors import ConfigError
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.cross_attention import CrossAttention
@@ -25,7 +26,7 @@ from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RNNConfig:
     """The sizes and choices of the recurrent model.
 
@@ -53,6 +54,8 @@ class RNNConfig:
     share_embeddings: bool = True
     tie_output: bool = True
     attention: AttentionConfig = AttentionConfig()
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         check_fields(self)

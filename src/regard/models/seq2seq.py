@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from regard.attention.pattern import Full, Pattern
 from regard.attention.sequence_pattern import KeyLengths
+from regard.attention.value import brief
 from regard.attention.watched import opaque
 from regard.errors import ShapeError
 from regard.layers.packing import Packing, packing
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Vocabulary:
     """How many tokens there are, and which of them have a duty.
 
@@ -40,6 +41,8 @@ class Vocabulary:
     eos: int = 2
     more_eos: tuple[int, ...] = ()
     never: tuple[int, ...] = ()
+
+    __repr__ = brief
 
     def to_plain(self) -> dict[str, Any]:
         """The same as JSON's types; no `more_eos` and no `never` where there are none."""
