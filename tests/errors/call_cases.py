@@ -52,10 +52,10 @@ INPUTS: list[Case] = [
         "inputs are torch.float8_e4m3fn; cast them to one of torch.float32",
     ),
     (
-        "inputs-empty",
-        inputs(key=KEY[:, :, :0], value=VALUE[:, :, :0]),
+        "inputs-no-key-heads",
+        inputs(key=KEY[:, :0], value=VALUE[:, :0]),
         ShapeError,
-        "an input is empty: query (2, 4, 5, 8)",
+        "4 query heads cannot be shared among 0 key heads: the first must be a multiple",
     ),
     (
         "inputs-batch",

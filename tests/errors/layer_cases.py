@@ -218,7 +218,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "layer-tensor-scale",
         lambda: layer(score=rg.Dot(scale=torch.tensor(2.0))),
         ConfigError,
-        "score=Dot(scale=Tensor()) holds a tensor",
+        "score=Dot(scale=tensor(2)) holds a tensor",
     ),
     # the layer
     ("layer-size", lambda: rg.MultiHeadAttention(8, 0), ConfigError, "num_heads=0 must be an integer >= 1"),

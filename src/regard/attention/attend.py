@@ -5,8 +5,10 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from regard.attention.backends.protocol import Backend
 from regard.attention.bias import Bias, TensorBias
 from regard.attention.call import HALVES, Call, make_call
+from regard.attention.empty_call import is_empty, run_empty
 from regard.attention.foreign import CALLS, unknown_argument
 from regard.attention.memo import recall, remember
 from regard.attention.normalizer import Normalizer
@@ -110,14 +112,14 @@ def attend(
     if low is None:
         call = make_call(query, key, value, spec, seed, query_start, key_start, summary)
         chosen = choose(call, backend)
-        if signature is not None:
+        if signature is not None and not is_empty(call):
             remember(signature, call, chosen.name, values)
-        output, seen = chosen.run(call)
+        output, seen = _run(call, chosen)
     else:
         with torch.autocast(query.device.type, enabled=False):
             query, key, value = (_lowered(x, low) for x in (query, key, value))
             call = make_call(query, key, value, spec, seed, query_start, key_start, summary)
-            output, seen = choose(call, backend).run(call)
+            output, seen = _run(call, choose(call, backend))
     return output if seen is None else (output, seen)
 
 
@@ -171,6 +173,10 @@ def plan(
         query, key, value = (_lowered(x, low) for x in (query, key, value))
     seed = 0 if seed is None else seed  # any will do: a plan draws nothing from the generator
     return make_plan(make_call(query, key, value, spec, seed, query_start, key_start, summary), backend)
+
+
+def _run(call: Call, backend: Backend) -> tuple[Tensor, Seen | None]:
+    return run_empty(call, backend.run) if is_empty(call) else backend.run(call)
 
 
 def _autocast(query: object) -> torch.dtype | None:

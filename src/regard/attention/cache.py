@@ -284,10 +284,10 @@ class KeyValueCache:
                 "they must agree"
             )
         if self._key is None or self._value is None:
-            if not (key.numel() and value.numel()):
+            if 0 in (*key.shape[1:], value.shape[3]):
                 raise ShapeError(
                     f"KeyValueCache.append: key {tuple(key.shape)}, value {tuple(value.shape)} into an empty cache; "
-                    "every dimension must be at least 1"
+                    "every dimension but the batch must be at least 1"
                 )
             return
         for name, new, held in (("key", key, self._key), ("value", value, self._value)):

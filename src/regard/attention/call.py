@@ -77,7 +77,9 @@ def make_call(
         score = spec.score.at(key_start, num_keys)
         if score is not spec.score:
             spec = AttentionSpec(**{**spec.arguments(), "score": score})
-        spec.pattern.check(None if isinstance(query_start, Tensor) else query_start, num_queries, key_start, num_keys)
+        if num_queries and num_keys:  # else there is no position to cover
+            known = None if isinstance(query_start, Tensor) else query_start
+            spec.pattern.check(known, num_queries, key_start, num_keys)
         for part in (spec.score, spec.normalizer, spec.pattern, spec.bias):
             if part is not None and part.held:
                 _check_held(part, query, num_keys)
@@ -104,10 +106,7 @@ def check_inputs(query: Tensor, key: Tensor, value: Tensor) -> tuple[torch.Size,
         and device == value.device
         and q[0] == k[0]
         and k[:3] == v[:3]
-        and 0 not in q
-        and 0 not in k
-        and v[3] != 0
-        and q[1] % k[1] == 0
+        and (q[1] % k[1] if k[1] else q[1]) == 0
     ):
         raise ShapeError(_mismatch(query, key, value))
     return q, k
@@ -128,8 +127,6 @@ def _mismatch(query: Tensor, key: Tensor, value: Tensor) -> str:
         )
     if query.dtype not in FLOATS:
         return f"inputs are {query.dtype}; cast them to one of {', '.join(map(str, FLOATS))}"
-    if not (query.numel() and key.numel() and value.numel()):
-        return f"an input is empty: {shapes}; every dimension must be at least 1"
     if query.shape[0] != key.shape[0] or key.shape[0] != value.shape[0]:
         return f"batch sizes differ: {shapes}; expand them to one"
     if key.shape[1:3] != value.shape[1:3]:

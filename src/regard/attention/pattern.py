@@ -23,6 +23,8 @@ from regard.attention.schedule import Blocks, Reach, Schedule
 from regard.attention.value import Value, axis, holds_tensors, restrict, value
 from regard.errors import ConfigError, ShapeError
 
+FEW = 8  # positions that are shown one by one
+
 
 class Pattern(Value, ABC):
     """What every pattern can do."""
@@ -62,6 +64,11 @@ class Pattern(Value, ABC):
 
     def __invert__(self) -> "Pattern":
         return Not(self)
+
+    def _repr_html_(self) -> str:
+        from regard.attention.html import pattern_html  # which draws patterns
+
+        return pattern_html(self)
 
     @final
     def schedule(
@@ -353,6 +360,16 @@ class GlobalTokens(Pattern):
                 "2^62 or more: they count from 0"
             )
         object.__setattr__(self, "positions", ordered)
+
+    def __repr__(self) -> str:
+        ranges = self._ranges()
+        if len(tuple(self.positions)) <= FEW:
+            return f"GlobalTokens(positions={self.positions})"
+        if len(ranges) == 1:
+            return f"GlobalTokens(positions=range({ranges[0][0]}, {ranges[0][1]}))"
+        parts = [str(a) if b == a + 1 else f"*range({a}, {b})" for a, b in ranges]
+        parts = parts if len(parts) <= FEW else [*parts[: FEW - 1], "...", parts[-1]]
+        return f"GlobalTokens(positions=({', '.join(parts)}))"
 
     def _ranges(self) -> list[tuple[int, int]]:
         """The positions as disjoint ranges start <= position < stop."""

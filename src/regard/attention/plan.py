@@ -1,5 +1,6 @@
 """Which backend runs a call, why the others do not, and what it will cost, before it runs."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -13,6 +14,8 @@ from regard.attention.backends.protocol import Backend, transform_refusals
 from regard.attention.backends.reference import Reference
 from regard.attention.backends.sdpa import SDPA, needs_mask
 from regard.attention.call import Call
+from regard.attention.empty_call import has_pairs, is_empty
+from regard.attention.html import table_html
 from regard.attention.watched import transforms
 from regard.errors import ConfigError, UnsupportedError, nearest
 
@@ -45,6 +48,8 @@ class Plan:
     def density(self) -> float:
         """The share of (query, key) pairs that the pattern lets be seen."""
         query_start: int | Tensor = self.call.query_start
+        if not has_pairs(self.call):
+            return 0.0
         return self.call.spec.pattern.density(
             self.call.query.shape[2], self.call.key.shape[2], query_start=query_start, key_start=self.call.key_start
         )
@@ -53,13 +58,15 @@ class Plan:
     def multiply_adds(self) -> int:
         """Multiplications with addition in scores and mixing, forward: over the pairs that the backend computes."""
         batch, heads, _, head_dim = self.call.query.shape
+        if is_empty(self.call):
+            return 0
         pairs = BACKENDS[self.backend].cost(self.call).pairs
         return batch * heads * pairs * (head_dim + self.call.value.shape[3])
 
     @cached_property
     def working_bytes(self) -> int:
         """Memory beyond inputs and outputs, forward, at its peak, in bytes."""
-        return BACKENDS[self.backend].cost(self.call).working_bytes
+        return 0 if is_empty(self.call) else BACKENDS[self.backend].cost(self.call).working_bytes
 
     def explain(self) -> str:
         """The plan in a few lines of text.
@@ -67,20 +74,39 @@ class Plan:
         Returns:
             Lines: the call, the backend and its cost, the other backends and why not.
         """
-        q, v = self.call.query, self.call.value
-        work, memory = _amount(self.multiply_adds, ""), _amount(self.working_bytes, "B")
-        backend = f"{self.backend} ({kernels.isa()})" if self.backend == "native" else self.backend
-        lines = [
-            f"{self.call.spec}",
-            f"query {tuple(q.shape)}, key {tuple(self.call.key.shape)}, value {tuple(v.shape)}, {q.dtype}, {q.device}",
-            f"backend {backend}: {work} multiply-adds, {memory} to work in; density {self.density:.4g}",
+        lines = [f"{self.call.spec}", self._inputs(), f"backend {self._backend()}: {self._cost()}"]
+        return "\n".join([*lines, *(f"not {name}: {reason}" for name, reason in self._others())])
+
+    def _repr_html_(self) -> str:
+        query, key, spec = self.call.query, self.call.key, self.call.spec
+        rows = [
+            ("computes", f"{spec}"),
+            ("inputs", self._inputs()),
+            ("backend", self._backend()),
+            ("cost", self._cost()),
         ]
+        rows += [(f"not {name}", reason) for name, reason in self._others()]
+        place = (query.shape[2], key.shape[2], self.call.query_start, self.call.key_start)
+        return table_html(rows, spec.pattern, place)
+
+    def _inputs(self) -> str:
+        q, k, v = (tuple(x.shape) for x in (self.call.query, self.call.key, self.call.value))
+        return f"query {q}, key {k}, value {v}, {self.call.query.dtype}, {self.call.query.device}"
+
+    def _backend(self) -> str:
+        return f"{self.backend} ({kernels.isa()})" if self.backend == "native" else self.backend
+
+    def _cost(self) -> str:
+        work, memory = _amount(self.multiply_adds, ""), _amount(self.working_bytes, "B")
+        return f"{work} multiply-adds, {memory} to work in; density {self.density:.4g}"
+
+    def _others(self) -> Iterator[tuple[str, str]]:
+        """The other backends, and every reason why not."""
         for name in BACKENDS:
-            if name in self.refusals:
-                lines += [f"not {name}: {reason}" for reason in self.refusals[name]]
-            elif name in self.passed_over:
-                lines.append(f"not {name}: {self.passed_over[name]}")
-        return "\n".join(lines)
+            for reason in self.refusals.get(name, ()):
+                yield name, reason
+            if name in self.passed_over:
+                yield name, self.passed_over[name]
 
 
 def choose(call: Call, backend: str) -> Backend:

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from regard.attention.watched import opaque
 from regard.errors import ConfigError
 
 T = TypeVar("T")
@@ -41,6 +42,16 @@ def value(cls: type[T]) -> type[T]:
         if any(hasattr(base, f.name) for base in cls.__mro__[1:]):
             raise ConfigError(f"{cls.__name__}: the field {f.name!r} hides what its base calls {f.name}; rename it")
     return made
+
+
+def brief(x: Any) -> str:
+    """A dataclass as the call of its constructor, without defaults that say nothing: None, () and the like."""
+    said = {
+        f.name: value
+        for f in fields(x)
+        if isinstance(value := getattr(x, f.name), Tensor | bool | int | float | str) or value != f.default
+    }
+    return f"{type(x).__name__}({', '.join(f'{name}={_show(value)}' for name, value in said.items())})"
 
 
 class Leaf(NamedTuple):
@@ -150,5 +161,7 @@ def _is_default(f: "dataclasses.Field[Any]", x: object) -> bool:
 
 def _show(x: object) -> str:
     if isinstance(x, Tensor):
+        if type(x) in (Tensor, nn.Parameter) and x.dim() == 0 and x.is_cpu and not opaque():
+            return f"tensor({x.item():.4g})"
         return f"Tensor({', '.join(map(str, x.shape))})"
     return repr(x)

@@ -1,11 +1,10 @@
 """Targets for any number of sources: in batches of like length, in the order of the sources."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain, groupby
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from regard.attention.check import check_integer, show
 from regard.decode.beam import beam
@@ -14,6 +13,7 @@ from regard.decode.sampling import Draw, keys
 from regard.decode.search import Beam, Greedy, Hypothesis, Sample, Search
 from regard.decode.single import OVER, Watch, follow, most_probable
 from regard.errors import ConfigError
+from regard.layers.evaluation import in_evaluation
 from regard.models.language_model import LanguageModel
 from regard.models.seq2seq import Seq2Seq
 
@@ -36,8 +36,8 @@ def generate(
     """Targets of each source, by a model that can step; of a language model, what comes after each prompt.
 
     Sources of like length are decoded together, prompts only if they are of one length; those that are done leave their
-    batch. A source gets the same tokens in any batch. The model runs in evaluation mode, and has its mode back
-    afterwards.
+    batch. A source gets the same tokens in any batch. The model runs in evaluation mode here, and keeps its own for
+    whoever else runs it meanwhile.
 
     Args:
         model: any `Seq2Seq` or `LanguageModel`.
@@ -76,7 +76,8 @@ def generate(
     limits = [min(limit(length, source), room(model, source, number)) for number, source in enumerate(sources)]
     done = 0
     found: list[list[Hypothesis]] = [[] for _ in sources]
-    with torch.inference_mode(), evaluation(model):
+    model = in_evaluation(model)
+    with torch.inference_mode():
         run = runner(model, sources, search, on_token)
         for numbers in batches([len(source) for source in sources], batch_size, equal=model.continues_input):
             batch = run(numbers, [limits[number] for number in numbers])
@@ -129,15 +130,3 @@ def watching(numbers: list[int], on_token: Callable[[int, int | None], bool]) ->
         return torch.tensor(last, dtype=torch.bool, device=tokens.device)
 
     return watch
-
-
-@contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; each of its parts gets its own mode back."""
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

@@ -55,6 +55,9 @@ def replace_sdpa() -> "Replacement":
 class Replacement(TorchFunctionMode):
     """The block of `replace_sdpa`. PyTorch keeps such modes in each thread, and takes this one off while it acts."""
 
+    def __repr__(self) -> str:
+        return "replace_sdpa()"
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

@@ -18,7 +18,7 @@ from regard.attention.check import show
 from regard.attention.normalizer import Entmax, Normalizer, Sigmoid, Softmax, Sparsemax
 from regard.attention.pattern import Causal, Dilated, Full, GlobalTokens, Pattern, SlidingWindow, Strided
 from regard.attention.score import Cosine, Dot, Score
-from regard.attention.value import Value
+from regard.attention.value import Value, brief
 from regard.errors import ConfigError, nearest
 from regard.layers.attention_settings import SETTINGS
 from regard.layers.learned import Learned
@@ -31,7 +31,7 @@ PARTS: dict[str, type[Value]] = {"score": Score, "normalizer": Normalizer, "patt
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class AttentionConfig:
     """What a model's attention is made of where it differs from the model's paper.
 
@@ -53,6 +53,8 @@ class AttentionConfig:
     normalizer: Normalizer | Learned | None = None
     pattern: Pattern | None = None
     position_bias: Bias | Learned | None = None
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         for name, kind in PARTS.items():

@@ -402,5 +402,5 @@ def _check_cache(cache: KeyValueCache, pattern: Pattern, key_start: int) -> None
 
 def _split(x: Tensor, heads: int) -> Tensor:
     """(B, L, heads * E) as (B, heads, L, E)."""
-    split: Tensor = x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    split: Tensor = x.unflatten(-1, (heads, x.shape[-1] // heads)).transpose(1, 2)
     return split

@@ -220,7 +220,7 @@ class LearnedPositions(nn.Module):
         num_positions, embed_dim = self.weight.shape
         positions_BL = _positions("LearnedPositions", x, embed_dim, start)
         if isinstance(start, Tensor):
-            known = start.device.type == "cpu" and not opaque()
+            known = start.device.type == "cpu" and not opaque() and len(start) > 0
             first, last = (int(start.min()), int(start.max())) if known else (0, 0)
         else:
             first = last = start

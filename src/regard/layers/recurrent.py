@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from regard.errors import ShapeError
 from regard.layers.linear import Linear
 
 Layers = list[tuple[Tensor, Tensor]]  # of each layer: outputs and cells
@@ -27,6 +28,12 @@ def last(x: Tensor, lengths: Tensor) -> Tensor:
     """The vector at each sentence's end, (B, D) of (B, S, D); the first one where a sentence is empty."""
     rows = torch.arange(x.shape[0], device=x.device)
     return x[rows, (lengths - 1).clamp(min=0)]
+
+
+def check_positions(owner: str, x: Tensor) -> None:
+    """Raise ShapeError unless there is a position in x (B, L, ...): a recurrence over none has no last state."""
+    if not x.shape[1]:
+        raise ShapeError(f"{owner}: got shape {tuple(x.shape)}; expected at least one position (dimension 1)")
 
 
 @final
@@ -76,7 +83,11 @@ class GRU(nn.Module):
 
         Returns:
             (B, L, n).
+
+        Raises:
+            ShapeError: no position.
         """
+        check_positions("GRU", x)
         state, states = x.new_zeros(x.shape[0], self.hidden_dim), []
         for projected in self.input_proj(x).unbind(1):
             state = self.step(projected, state)
@@ -148,7 +159,11 @@ class LSTM(nn.Module):
 
         Returns:
             Outputs (B, L, n), and of each layer its outputs and cells, (B, L, n) each.
+
+        Raises:
+            ShapeError: no position.
         """
+        check_positions("LSTM", x)
         if state is None:
             zero = x.new_zeros(x.shape[0], self.hidden_dim)
             state = [(zero, zero)] * len(self.input_projs)

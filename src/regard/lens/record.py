@@ -1,11 +1,13 @@
 """What the attentions of a model did, while it ran as it always runs.
 
 The recorder asks every attention for a summary and takes it off again, by PyTorch's hooks on the attention modules:
-models know nothing of it, and their outputs don't change.
+models know nothing of it, and their outputs don't change. The hooks act in the thread that records, and in no other
+that runs the same model.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import fields
 from typing import Any, final
 
@@ -19,6 +21,7 @@ from regard.layers.attention_module import AttentionModule
 from regard.layers.multi_head_attention import MultiHeadAttention
 
 WEIGHTS = Summary(weights=True)
+_active: ContextVar[tuple["Recording", ...]] = ContextVar("recordings", default=())
 BY_KEY = ("key_mass", "weights")  # summaries whose last axis is the keys, which may grow from call to call
 
 
@@ -45,6 +48,10 @@ class Recording(Mapping[str, Seen]):
     def __len__(self) -> int:
         return sum(bool(calls) for calls in self._calls.values())
 
+    def __repr__(self) -> str:
+        ran = (f"{path or 'itself'}: {len(self._calls[path])} calls" for path in self)
+        return f"Recording({', '.join(ran)})"
+
     def add(self, path: str, seen: Seen) -> None:
         """Take in one call of the attention at `path`."""
         self._calls[path].append(seen)
@@ -52,7 +59,7 @@ class Recording(Mapping[str, Seen]):
 
 @contextmanager
 def record(module: nn.Module, summary: Summary = WEIGHTS) -> Iterator[Recording]:
-    """Record what the attentions of a model do inside the `with` block.
+    """Record what the attentions of a model do inside the `with` block, in this thread.
 
     Args:
         module: the model; it runs as without the recorder, and its outputs are the same.
@@ -78,20 +85,29 @@ def record(module: nn.Module, summary: Summary = WEIGHTS) -> Iterator[Recording]
         raise ConfigError(f"record: {type(module).__name__} has no attention to look at")
     recording = Recording(list(attentions))
     hooks = []
+    token = _active.set((*_active.get(), recording))
     try:
         for path, attention in attentions.items():
-            hooks.append(attention.register_forward_pre_hook(_asking(path, summary), with_kwargs=True))
+            hooks.append(attention.register_forward_pre_hook(_asking(path, summary, recording), with_kwargs=True))
             hooks.append(attention.register_forward_hook(_taking(path, recording)))
         yield recording
     finally:
+        _active.reset(token)
         for hook in hooks:
             hook.remove()
 
 
-def _asking(path: str, summary: Summary) -> Any:
+def _is_active(recording: Recording) -> bool:
+    """Whether this thread is in the recording's `with` block."""
+    return any(one is recording for one in _active.get())
+
+
+def _asking(path: str, summary: Summary, recording: Recording) -> Any:
     """A hook that asks the attention for the summary."""
 
     def ask(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        if not _is_active(recording):
+            return None
         if options.get("summary") is not None:
             raise ConfigError(
                 f"record: {path or type(module).__name__} is asked for {options['summary']} already; leave it out, or "
@@ -105,7 +121,9 @@ def _asking(path: str, summary: Summary) -> Any:
 def _taking(path: str, recording: Recording) -> Any:
     """A hook that keeps the summary and gives the model its output alone."""
 
-    def take(module: nn.Module, inputs: tuple[Any, ...], found: tuple[Tensor, Seen]) -> Tensor:
+    def take(module: nn.Module, inputs: tuple[Any, ...], found: Any) -> Tensor | None:
+        if not _is_active(recording):
+            return None
         output, seen = found
         recording.add(path, seen)
         return output

@@ -8,6 +8,7 @@ from torch import nn
 from regard.data.published_tokenizer import PublishedTokenizer
 from regard.data.tokenizer import Tokenizer
 from regard.errors import DataError
+from regard.layers.evaluation import in_evaluation
 from regard.lens.alignment import END, Alignment, kind_of, merged
 from regard.lens.record import Recording, record
 from regard.lens.words import Words, words_read, words_written
@@ -29,7 +30,7 @@ def look(
     The row of a target word is the step that wrote it, so its weights are those that the word was chosen by.
 
     Args:
-        module: the model; its mode and its hooks are as before afterwards.
+        module: the model; its mode stays as it is.
         tokenizer: of the model.
         source: what the model reads.
         target: the token ids that it wrote, or any others, without start and end.
@@ -92,7 +93,7 @@ def look_within(
     """What a model that reads one text attends to in it.
 
     Args:
-        module: the model; its mode and its hooks are as before afterwards.
+        module: the model; its mode stays as it is.
         tokenizer: of the model.
         ids: the tokens of the text, with its marks.
 
@@ -121,11 +122,7 @@ def look_within(
 def _recorded(module: nn.Module, *sequences: list[int] | None) -> Recording:
     """What the attentions of a model do as it reads sequences of ids, in evaluation mode."""
     device = next(module.parameters()).device
-    training = module.training
-    module.eval()
-    try:
-        with torch.no_grad(), record(module) as seen:
-            module(*(None if ids is None else torch.tensor([ids], device=device) for ids in sequences))
-    finally:
-        module.train(training)
+    module = in_evaluation(module)
+    with torch.no_grad(), record(module) as seen:
+        module(*(None if ids is None else torch.tensor([ids], device=device) for ids in sequences))
     return seen

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from regard.attention.check import check_integer, show
 from regard.attention.pattern import Pattern
-from regard.errors import ConfigError, nearest
+from regard.attention.value import brief
+from regard.errors import ConfigError, ShapeError, nearest
 from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear, linear
 from regard.layers.transformer_layer import ACTIVATIONS, EncoderLayer
@@ -45,7 +46,7 @@ INITIAL = 0.02  # the deviation of first weights (the source, appendix A.2, by i
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class BertConfig:
     """The sizes and choices of a BERT; those of BERT-base by default.
 
@@ -90,6 +91,8 @@ class BertConfig:
     masked_words: bool = True
     tied: bool = True
     pooler: bool = False
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -220,7 +223,11 @@ class Bert(TextEncoder):
         return None if self.head is None else self.head(hidden, self.embedding.weight)
 
     def pool(self, hidden: Tensor) -> Tensor | None:
-        return None if self.pooler is None else torch.tanh(self.pooler(hidden[:, 0]))
+        if self.pooler is None:
+            return None
+        if not hidden.shape[1]:
+            raise ShapeError(f"Bert: tokens {tuple(hidden.shape[:2])}; the pooler reads the first token of each text")
+        return torch.tanh(self.pooler(hidden[:, 0]))
 
     def _positions(self, tokens: Tensor) -> Tensor:
         """Which of the vectors of positions each token gets: (1 or B, L)."""

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from regard.attention.pattern import Pattern
 from regard.attention.score import Dot
+from regard.attention.value import brief
 from regard.errors import ConfigError
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.convolution import HALF, GatedConvolution, WeightNormLinear
@@ -26,7 +27,7 @@ from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ConvS2SConfig:
     """The sizes and choices of the convolutional model.
 
@@ -58,6 +59,8 @@ class ConvS2SConfig:
     share_embeddings: bool = True
     tie_output: bool = True
     attention: AttentionConfig = AttentionConfig()
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         check_fields(self)

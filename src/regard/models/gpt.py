@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from regard.attention.pattern import Causal, Pattern, SlidingWindow
 from regard.attention.score import Dot
+from regard.attention.value import brief
 from regard.errors import ConfigError, UnsupportedError, nearest
 from regard.layers.causal_layer import CausalLayer
 from regard.layers.dropout import Dropout
@@ -56,7 +57,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class GPTConfig:
     """The sizes and choices of a GPT.
 
@@ -102,6 +103,8 @@ class GPTConfig:
     scale_by_size: bool = True
     scale_by_layer: bool = False
     tie_output: bool = True
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -147,7 +147,7 @@ class LanguageModel(nn.Module, ABC):
     def advance(self, tokens: Tensor, state: PromptState) -> Tensor:
         """The hidden vectors (B, K, D) after one more token of each hypothesis (B, K); the state moves on."""
         found = self._go_on(state.places.inward(tokens).flatten()[:, None], state)
-        return state.places.outward(found.view(*tokens.shape, -1))
+        return state.places.outward(found.view(*tokens.shape, found.shape[-1]))
 
     def _go_on(self, tokens: Tensor, state: PromptState) -> Tensor:
         """The hidden vectors (rows, L, D) after more tokens of each row (rows, L)."""

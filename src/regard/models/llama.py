@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from regard.attention.check import is_integer
 from regard.attention.pattern import Causal, Pattern, SlidingWindow
+from regard.attention.value import brief
 from regard.errors import ConfigError, nearest
 from regard.layers.causal_layer import CausalLayer
 from regard.layers.linear import Linear
@@ -46,7 +47,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LlamaConfig:
     """The sizes and choices of a Llama, a Mistral or a Qwen2.
 
@@ -93,6 +94,8 @@ class LlamaConfig:
     attention_dropout: float = 0.0
     norm_eps: float = 1e-6
     tie_output: bool = False
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -14,6 +14,7 @@ from regard.attention.pattern import Pattern
 from regard.attention.prior import Gaussian
 from regard.attention.score import Dot, Score
 from regard.attention.sequence_pattern import Around
+from regard.attention.value import brief
 from regard.errors import ConfigError
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.cross_attention import CrossAttention
@@ -22,14 +23,14 @@ from regard.layers.embeddings import Embeddings
 from regard.layers.learned import Learned, LearnedAdditive, LearnedBilinear, LearnedLocation
 from regard.layers.linear import Linear
 from regard.layers.output_projection import OutputProjection
-from regard.layers.recurrent import LSTM, last
+from regard.layers.recurrent import LSTM, check_positions, last
 from regard.models.check import check_fields
 from regard.models.hypotheses import Hypotheses
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LuongConfig:
     """The sizes and choices of Luong's model.
 
@@ -67,6 +68,8 @@ class LuongConfig:
     share_embeddings: bool = True
     tie_output: bool = True
     attention: AttentionConfig = AttentionConfig()
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -130,6 +133,7 @@ class Luong(Seq2Seq):
         return Memory(states, lengths, (self.cross_attention.project_key(states), first))
 
     def decode(self, targets: Tensor, memory: Memory) -> Tensor:
+        check_positions("Luong, targets", targets)
         embedded = self.embeddings.target(targets)[:, None]  # one hypothesis: (B, 1, T, D)
         pattern, state = memory.pattern, memory.extra[1][:, None]
         if not self.config.input_feeding:

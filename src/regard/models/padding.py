@@ -11,8 +11,8 @@ INTEGERS = (torch.int64, torch.int32)
 
 def check_tokens(name: str, tokens: Tensor, rows: int | None = None) -> None:
     """Raise ShapeError unless these are token ids (B, L), of as many rows as expected."""
-    if not isinstance(tokens, Tensor) or tokens.dim() != 2 or tokens.dtype not in INTEGERS or not tokens.numel():
-        raise ShapeError(f"{name} is {show(tokens)}; expected token ids, integers of shape (batch, length), not empty")
+    if not isinstance(tokens, Tensor) or tokens.dim() != 2 or tokens.dtype not in INTEGERS:
+        raise ShapeError(f"{name} is {show(tokens)}; expected token ids, integers of shape (batch, length)")
     if rows is not None and len(tokens) != rows:
         raise ShapeError(f"inputs has {rows} rows and {name} {len(tokens)}; expected as many of each")
 

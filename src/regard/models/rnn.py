@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from regard.attention.pattern import Pattern
+from regard.attention.value import brief
 from regard.errors import ConfigError
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.cross_attention import CrossAttention
@@ -19,14 +20,14 @@ from regard.layers.embeddings import Embeddings
 from regard.layers.learned import LearnedAdditive
 from regard.layers.linear import Linear
 from regard.layers.output_projection import OutputProjection
-from regard.layers.recurrent import GRU, last, reverse
+from regard.layers.recurrent import GRU, check_positions, last, reverse
 from regard.models.check import check_fields
 from regard.models.hypotheses import Hypotheses
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RNNConfig:
     """The sizes and choices of the recurrent model.
 
@@ -54,6 +55,8 @@ class RNNConfig:
     share_embeddings: bool = True
     tie_output: bool = True
     attention: AttentionConfig = AttentionConfig()
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -126,6 +129,7 @@ class RNN(Seq2Seq):
         return Memory(states, lengths, (first, self.cross_attention.project_key(states)))
 
     def decode(self, targets: Tensor, memory: Memory) -> Tensor:
+        check_positions("RNN, targets", targets)
         embedded = self.dropout(self.embeddings.target(targets))
         pattern, state = memory.pattern, memory.extra[0][:, None]
         states, contexts = [], []

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from regard.attention.pattern import Full, Pattern
 from regard.attention.sequence_pattern import KeyLengths
+from regard.attention.value import brief
 from regard.attention.watched import opaque
 from regard.layers.output_projection import CrossEntropy, OutputProjection
 from regard.layers.packing import Packing, packing
 from regard.models.padding import check_lengths, check_tokens
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Vocabulary:
     """How many tokens there are, and which of them have a duty.
 
@@ -42,6 +43,8 @@ class Vocabulary:
     eos: int = 2
     more_eos: tuple[int, ...] = ()
     never: tuple[int, ...] = ()
+
+    __repr__ = brief
 
     def to_plain(self) -> dict[str, Any]:
         """The same as JSON's types; no `more_eos` and no `never` where there are none."""

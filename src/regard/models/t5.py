@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from regard.attention.bias import Bias
 from regard.attention.pattern import Pattern
 from regard.attention.score import Dot
+from regard.attention.value import brief
 from regard.errors import ConfigError, nearest
 from regard.layers.attention_settings import LearnedValue
 from regard.layers.dropout import Dropout
@@ -46,7 +47,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class T5Config:
     """The sizes and choices of a T5.
 
@@ -86,6 +87,8 @@ class T5Config:
     norm_eps: float = 1e-6
     tie_output: bool = True
     scale_output: bool = True
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.attention.pattern import Full, Pattern
+from regard.attention.value import brief
 from regard.errors import ConfigError, nearest
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.dropout import Dropout
@@ -36,7 +37,7 @@ AHEAD = 64  # steps whose positions are computed at once
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TransformerConfig:
     """The sizes and choices of a Transformer.
 
@@ -74,6 +75,8 @@ class TransformerConfig:
     scale_embedding: bool = True
     output_bias: bool = False
     attention: AttentionConfig = AttentionConfig()
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -17,10 +17,10 @@ def batched(
     batch_size: int,
     pad: int = 0,
 ) -> list[Result]:
-    """What a model gives for each text, in evaluation mode and without gradients.
+    """What a model gives for each text, without gradients.
 
     Args:
-        module: its mode is as before afterwards.
+        module: in evaluation mode; see `in_evaluation`.
         texts: token ids of each, at least one.
         run: gives a result for each row of tokens (B, L), whose lengths are (B,), and which are the texts of these
             numbers.
@@ -33,17 +33,12 @@ def batched(
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))  # the longest first: memory is short at once or not
     device = next(module.parameters()).device
     results: dict[int, Result] = {}
-    training = module.training
-    module.eval()
-    try:
-        with torch.inference_mode():
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
-                longest = len(texts[chosen[0]])
-                rows = [[*texts[i], *[pad] * (longest - len(texts[i]))] for i in chosen]
-                lengths = torch.tensor([len(texts[i]) for i in chosen], device=device)
-                found = run(torch.tensor(rows, device=device), lengths, chosen)
-                results.update(zip(chosen, found, strict=True))
-    finally:
-        module.train(training)
+    with torch.inference_mode():
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            longest = len(texts[chosen[0]])
+            rows = [[*texts[i], *[pad] * (longest - len(texts[i]))] for i in chosen]
+            lengths = torch.tensor([len(texts[i]) for i in chosen], device=device)
+            found = run(torch.tensor(rows, device=device), lengths, chosen)
+            results.update(zip(chosen, found, strict=True))
     return [results[i] for i in range(len(texts))]

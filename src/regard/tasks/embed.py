@@ -10,6 +10,7 @@ from torch.nn import functional
 from regard.attention.check import check_integer
 from regard.data.text_tokenizer import TextTokenizer
 from regard.errors import ConfigError, DataError, nearest
+from regard.layers.evaluation import in_evaluation
 from regard.models.text_encoder import TextEncoder
 from regard.tasks.batched import batched
 from regard.tasks.translate import check_texts
@@ -72,6 +73,7 @@ def embed(
         raise ConfigError(f"embed: unknown pooling {pooling!r}; {nearest(pooling, POOLINGS)}")
     check_integer("embed", "batch_size", batch_size, 1)
     check_texts(texts)
+    module = in_evaluation(module)
     longest = min(longest or module.longest, module.longest)
     bare = tokenizer.encode_batch(texts)
     marked = [tokenizer.marked(ids, longest=longest) for ids in bare]

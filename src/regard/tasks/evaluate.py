@@ -97,6 +97,10 @@ class Evaluation(NamedTuple):
             ]
         )
 
+    def __repr__(self) -> str:
+        numbers = {name: x for name, x in self._asdict().items() if name != "translations"}
+        return f"Evaluation({', '.join(f'{name}={x!r}' for name, x in numbers.items())}, translations=[...])"
+
     def to_plain(self) -> dict[str, Any]:
         """The numbers as JSON's types; texts are left out."""
         buckets = [{**b._asdict(), "scores": b.scores._asdict()} for b in self.buckets]

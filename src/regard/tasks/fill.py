@@ -9,6 +9,7 @@ from torch import Tensor
 from regard.attention.check import check_integer
 from regard.data.text_tokenizer import TextTokenizer
 from regard.errors import DataError, UnsupportedError
+from regard.layers.evaluation import in_evaluation
 from regard.models.text_encoder import TextEncoder
 from regard.tasks.batched import batched
 from regard.tasks.translate import check_texts
@@ -72,6 +73,7 @@ def fill(
     check_integer("fill", "top", top, 1)
     check_integer("fill", "batch_size", batch_size, 1)
     check_texts(texts)
+    module = in_evaluation(module)
     if module.project(torch.zeros(0, module.config.embed_dim, device=next(module.parameters()).device)) is None:
         raise UnsupportedError("fill: the checkpoint has no masked-word head; it can embed texts, or be looked into")
     mask = tokenizer.roles.get("mask")

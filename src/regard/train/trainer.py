@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from regard.data.sampler import BatchSampler, Position, Rows
 from regard.errors import ConfigError
+from regard.layers.evaluation import in_evaluation
 from regard.tasks.task import Task, to_device
 from regard.train.distributed import Group
 from regard.train.options import TrainOptions
@@ -107,13 +108,13 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """The task's metrics on the held-out rows, without dropout."""
-        self.module.eval()
+        module = in_evaluation(self.module)
         sums: Tensor | None = None
         with torch.no_grad(), self.casting():
             for rows in self.valid_sampler.epoch(0):
                 share = rows[self.group.rank :: self.group.size]
                 batch = to_device(self.task.batch("valid", share if len(share) else rows[:1]), self.device)
-                part = self.task.measure(self.module, batch) * bool(len(share))
+                part = self.task.measure(module, batch) * bool(len(share))
                 sums = part if sums is None else sums + part
         return self.task.metrics(self.group.add(sums.to(self.device)).cpu())
 

@@ -1,5 +1,6 @@
 """PyTorch's own fused kernels, where they mean exactly the same."""
 
+import threading
 from contextlib import nullcontext
 from typing import final
 
@@ -22,6 +23,7 @@ HARMLESS = 1e10  # times what is seen, far from the largest float32
 # Under a mask on a GPU, all but cuDNN's kernel: its gradient is NaN for rows whose scores lie far below 0, in PyTorch
 # 2.11 (pytorch/pytorch#196678).
 MASKING = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+_CHOOSING = threading.Lock()
 
 
 @final
@@ -84,7 +86,11 @@ class SDPA:
             mask = spec.bias.bias(query_BL, key_S, query.dtype)
             if visible is not None:
                 mask = torch.where(visible, mask, -torch.inf)
-        with sdpa_kernel(MASKING) if query.is_cuda else nullcontext():
+        # The choice of kernels is one for all threads, and each puts back what it found: so one after the other.
+        with (
+            _CHOOSING if query.is_cuda and not torch.compiler.is_compiling() else nullcontext(),
+            sdpa_kernel(MASKING) if query.is_cuda else nullcontext(),
+        ):
             output = functional.scaled_dot_product_attention(
                 query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped
             )

@@ -1,0 +1,83 @@
+"""Attention over nothing: a call with no sequences, heads, queries or keys, or with vectors of no numbers.
+
+Its meaning follows from the rest, as in PyTorch. A query without keys sees nothing: output 0, log-sum-exp -inf or the
+sink's. Vectors without numbers have the score 0 with each other. No backend is asked: where there is nothing to compute
+all of them agree.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from regard.attention.call import Call
+from regard.attention.normalizer import sink_of
+from regard.attention.score import Dot
+from regard.attention.spec import AttentionSpec
+from regard.attention.summary import Seen
+from regard.attention.value import per_head
+
+Run = Callable[[Call], tuple[Tensor, Seen | None]]
+
+
+def is_empty(call: Call) -> bool:
+    """Whether any of the inputs has no numbers."""
+    return 0 in call.query.shape or 0 in call.key.shape or call.value.shape[3] == 0
+
+
+def has_pairs(call: Call) -> bool:
+    """Whether there is a query and a key, in some sequence and head."""
+    return 0 not in call.query.shape[:3] and 0 not in call.key.shape[:3]
+
+
+def run_empty(call: Call, run: Run) -> tuple[Tensor, Seen | None]:
+    """The output and the summaries of an empty call; `run` computes one that is not, where vectors alone are empty."""
+    query, key, value = call.query, call.key, call.value
+    if not has_pairs(call):
+        shape = (*query.shape[:3], value.shape[3])
+        output, seen = query.new_zeros(shape), None if call.summary is None else _nothing_seen(call)
+    else:
+        spec, value_dim = call.spec, value.shape[3]
+        if not (query.shape[3] and key.shape[3]):
+            spec = AttentionSpec(**{**spec.arguments(), "score": Dot()})
+            query, key = (x.new_zeros(*x.shape[:3], 1) for x in (query, key))
+        value = value if value_dim else value.new_zeros(*value.shape[:3], 1)
+        output, seen = run(call._replace(query=query, key=key, value=value, spec=spec))
+        output = output[..., :value_dim]
+    tensors = [call.query, call.key, call.value, *(leaf.tensor for leaf in call.spec.held)]
+    for x in tensors:
+        if x.requires_grad:  # the graph goes on to it, with a gradient of 0
+            output = output + x.flatten()[:0].sum().to(output.dtype)
+    return output, seen
+
+
+def _nothing_seen(call: Call) -> Seen:
+    """What a summary gives where no query sees a key."""
+    summary = call.summary
+    if summary is None:
+        return Seen()
+    batch, heads, rows, _ = call.query.shape
+    columns = call.key.shape[2]
+
+    def zeros(wanted: bool, *sizes: int) -> Tensor | None:
+        return call.query.new_zeros(batch, heads, *sizes, dtype=call.dtype) if wanted else None
+
+    top = (rows, summary.top_k)
+    seen = Seen(
+        entropy=zeros(summary.entropy, rows),
+        expected_key=zeros(summary.expected_key, rows),
+        key_variance=zeros(summary.expected_key, rows),
+        key_mass=zeros(summary.key_mass, columns),
+        top_weights=zeros(summary.top_k > 0, *top),
+        top_keys=call.query.new_full((batch, heads, *top), -1, dtype=torch.int64) if summary.top_k else None,
+        grid=zeros(summary.grid is not None, *(summary.grid or ())),
+        weights=zeros(summary.weights, rows, columns),
+    )
+    if not summary.log_sum_exp:
+        return seen
+    log_sum_exp = call.query.new_full((batch, heads, rows, 1), -torch.inf, dtype=call.dtype)
+    sink = sink_of(call.spec.normalizer)
+    if sink is not None:
+        log_sum_exp = torch.as_tensor(per_head(sink, call.dtype)).expand_as(log_sum_exp)
+    return replace(seen, log_sum_exp=log_sum_exp.squeeze(-1))
