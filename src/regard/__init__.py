@@ -13,6 +13,7 @@ from regard.attention.score import Additive, Bilinear, Cosine, Dot, Location
 from regard.attention.sequence_pattern import Around, Documents, KeyLengths, Mask, PrefixLM
 from regard.attention.spec import AttentionSpec
 from regard.attention.summary import Seen, Summary
+from regard.decode.constraints import Constraints
 from regard.decode.generate import generate
 from regard.decode.search import Beam, Greedy, Hypothesis, Sample
 from regard.integrations.inference import accelerate, restore
@@ -67,6 +68,7 @@ __all__ = [
     "BlockSparse",
     "Causal",
     "Completer",
+    "Constraints",
     "ConvS2S",
     "ConvS2SConfig",
     "Cosine",

@@ -72,7 +72,7 @@ def test_misuses() -> None:
     assert "--top-k needs --sample; this is --greedy" in error("complete", "a", "--top-k", "2", "--model", folder())
     assert "'0' is not a whole number" in error("complete", "a", "--max-new-tokens", "0", "--model", folder())
     message = error("complete", "a", "--model", str(model_folder()), code=1)
-    assert "is a Translator, which does not go on from a text" in message
+    assert "is a Translator, which cannot complete" in message
     assert "--stop" in regard("complete", "--help").stdout
 
 

@@ -1,22 +1,16 @@
 """Misuses of completing texts: see `cases.py`."""
 
-import tempfile
-
 import regard as rg
-from regard.cli import complete as verb
-from regard.errors import ConfigError, DataError, UnsupportedError
+from regard.errors import ConfigError, DataError
 from regard.trained.completer import Completer
 from tests.errors.cases import Case
 from tests.trained.language_models import completer
-from tests.trained.made import translator
 
 
-def verb_of_a_translator() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        translator().save(folder)
-        nothing = dict.fromkeys(("beam", "greedy", "sample"))
-        settings = {"threads": None, "max_new_tokens": 1, "stop": (), "batch_size": 1, "as_json": False}
-        verb.run(("a",), model=folder, **settings, **nothing)
+def published(**fields: object) -> Completer:
+    """One whose checkpoint says this of generation."""
+    made = completer()
+    return Completer(made.module, made.tokenizer, {"published": fields})
 
 
 CASES: list[Case] = [
@@ -37,7 +31,7 @@ CASES: list[Case] = [
         "complete-told",
         lambda: completer().complete(["a"], search=rg.Beam(2), on_text=print),
         ConfigError,
-        "on_text with search=Beam(size=2, length_penalty=1.0, n_best=1, early_stopping=False, forced_eos=False), which",
+        "on_text with search=Beam(size=2, length_penalty=1.0, n_best=1, early_stopping=False), which",
     ),
     ("complete-long", lambda: completer().complete(["a" * 99]), DataError, "tokens, and the model has 40 positions"),
     (
@@ -53,9 +47,9 @@ CASES: list[Case] = [
         "tokens; expected 1 to 40: see one or a few sentences",
     ),
     (
-        "complete-translator",
-        verb_of_a_translator,
-        UnsupportedError,
-        "is a Translator, which does not go on from a text",
+        "complete-room",
+        lambda: published(max_length=3).complete(["abcdef"]),
+        DataError,
+        "a text has 6 tokens, and the checkpoint says max_length=3, which counts them; say max_new_tokens yourself",
     ),
 ]

@@ -14,6 +14,7 @@ from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedEr
 from regard.models.published import Named, activation_of, check_only, read_named
 from regard.trained.folder import save
 from regard.trained.hub import download
+from regard.trained.settings import family_of
 from tests.trained.made import transformer
 from tests.trained.published import ROLES, WORDS, marian, shard, word_pieces, write_bert
 
@@ -120,6 +121,36 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         loading(fields(model_type="marien")),
         CheckpointError,
         "config.json: unknown model_type 'marien'; did you mean 'marian'?",
+    ),
+    (
+        "hub-no-family",
+        lambda: family_of({"hidden_size": 3}, Path("config.json")),
+        CheckpointError,
+        'config.json has no "model_type", which says what kind of model it is; write "model_type": "bert" into it',
+    ),
+    (
+        "hub-field-unknown",
+        loading(fields(alibi=True)),
+        UnsupportedError,
+        "config.json: alibi=True is no field of Marian that regard knows, and may change what is computed",
+    ),
+    (
+        "hub-generation-unknown",
+        loading(text("generation_config.json", '{"tempo": 3}')),
+        UnsupportedError,
+        "generation_config.json: tempo=3 is no field of generation that regard knows",
+    ),
+    (
+        "hub-field-twice",
+        loading(fields(num_hidden_layers=7)),
+        UnsupportedError,
+        "num_hidden_layers=7 and encoder_layers=1 are one field of Marian; expected the same value, or one of them",
+    ),
+    (
+        "hub-ends",
+        loading(text("generation_config.json", '{"eos_token_id": 7}')),
+        UnsupportedError,
+        "eos_token_id=7 without config.json's 2, which ends sources, is not supported; expected that mark among them",
     ),
     (
         "hub-field-missing",

@@ -15,6 +15,7 @@ from regard.tasks.translate import translate
 from regard.trained import translator as shipped
 from regard.trained.folder import read, save
 from regard.trained.load import load
+from regard.trained.translator import Translator
 from tests.trained.made import tokenizer, transformer, translator
 
 
@@ -182,6 +183,12 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         r"text 2 is not valid Unicode at character 1: 'b\udcff'",
     ),
     ("trained-evaluate-nothing", lambda: evaluate(transformer(), tokenizer(), []), DataError, "no pairs to evaluate"),
+    (
+        "trained-no-tokenizer",
+        lambda: Translator(transformer(), None).translate(["a"]),
+        CheckpointError,
+        "the model's folder has no tokenizer that regard knows, which turns text into ids; expected tokenizer.json",
+    ),
     ("trained-see-blank", lambda: translator().see(" "), DataError, "expected 1 to 23: see one or a few sentences"),
     ("trained-see-long", lambda: translator().see("word " * 99), DataError, "tokens; expected 1 to 23"),
 ]

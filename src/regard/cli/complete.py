@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from regard.cli.command import Command, Count, Flag, Words
-from regard.cli.shared import SENTENCES, model_flags, open_model, read_texts, search_flags, search_of
+from regard.cli.shared import (
+    OF_BEAM,
+    OF_SAMPLE,
+    SENTENCES,
+    model_flags,
+    open_for,
+    read_texts,
+    search_flags,
+    search_if_said,
+    task_flag,
+)
 
 if TYPE_CHECKING:
     from regard.tasks.complete import Completion
@@ -20,8 +30,9 @@ def run(
     texts: tuple[str, ...],
     model: str | None,
     threads: int | None,
-    max_new_tokens: int,
+    max_new_tokens: int | None,
     stop: tuple[str, ...],
+    task: str | None,
     batch_size: int,
     as_json: bool,
     **how: Any,
@@ -32,17 +43,15 @@ def run(
     continuation is one line, with a space for each end of a line; --json tells them whole.
     """
     from regard.decode.search import Beam
-    from regard.errors import UnsupportedError
-    from regard.trained.completer import Completer
 
     n_best = how.get("n_best")
-    how["greedy"] = how["greedy"] or not (how["sample"] or how["beam"] or n_best)
-    search = search_of(how)
-    completer = open_model(model, threads)
-    if not isinstance(completer, Completer):
-        job = type(completer).__name__
-        raise UnsupportedError(f"{model or 'the model that regard ships'} is a {job}, which does not go on from a text")
-    settings = {"search": search, "max_new_tokens": max_new_tokens, "stop": stop, "batch_size": batch_size}
+    if not (how["sample"] or how["beam"] or n_best):  # what refines a search chooses none
+        how["greedy"] = how["greedy"] or any(how.get(name) is not None for name in (*OF_BEAM, *OF_SAMPLE))
+    search = search_if_said(how)
+    completer = open_for("complete", model, threads)
+    search = completer.wish(task, search=search).search
+    settings = {"search": search, "max_new_tokens": max_new_tokens, "stop": stop or None, "task": task}
+    settings["batch_size"] = batch_size
     streams = not isinstance(search, Beam) and not as_json
     if streams and len(texts) == 1:
         return write_as_it_comes(completer, texts[0], settings)
@@ -91,7 +100,12 @@ command = Command(
         ),
         *model_flags(),
         *search_flags(sampling=True, usual="greedy"),
-        Flag(["--max-new-tokens"], type=Count(), default=64, show_default=True, help="Tokens to write, at most."),
+        Flag(
+            ["--max-new-tokens"],
+            type=Count(),
+            help="Tokens to write, at most; by default as the checkpoint says, or else 64.",
+        ),
+        task_flag(),
         Flag(["--stop"], multiple=True, metavar="TEXT", help="End before this text; can be given several times."),
         Flag(["--json", "as_json"], is_flag=True, help="A line of JSON each: prompt, text, score, end."),
         Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts that run together."),

@@ -7,7 +7,16 @@ from typing import Any
 import click
 
 from regard.cli.command import Command, Flag, Words
-from regard.cli.shared import COUNT, SENTENCES, model_flags, open_model, search_flags, search_of
+from regard.cli.shared import (
+    BEAM,
+    COUNT,
+    SENTENCES,
+    model_flags,
+    open_for,
+    prefix_flags,
+    search_flags,
+    search_if_said,
+)
 
 
 def run(
@@ -19,23 +28,29 @@ def run(
     first: int | None,
     model: str | None,
     threads: int | None,
+    prefix: str | None,
+    task: str | None,
     batch_size: int,
     as_json: bool,
     **how: object,
 ) -> None:
     """Translate the sources of pairs and compare with their targets: BLEU, chrF, by length, and speed."""
     from regard.data.rows import columns_of, read_pairs
+    from regard.decode.search import Beam
 
     if bool(files) == bool(parallel):
         raise click.UsageError("give files of pairs, or --parallel SOURCES TARGETS")
-    search = search_of(how)
+    search = search_if_said(how)
     fields = (source_field, target_field)
     reader = read_pairs(
         files, parallel=parallel or None, columns=columns_of(fields), fields=fields, skip_bad_rows=skip_bad_rows
     )
     pairs = list(itertools.islice(reader, first))
-    translator = open_model(model, threads)
-    found = translator.evaluate(pairs, search=search, batch_size=batch_size).to_plain()
+    translator = open_for("evaluate", model, threads)
+    wished = translator.wish(task, search=search)
+    search = wished.search if wished is not None else search or Beam(BEAM)
+    how = {"search": search, "prefix": prefix, "task": task}
+    found = translator.evaluate(pairs, **how, batch_size=batch_size).to_plain()
     found["search"] = repr(search)
     found["skipped"] = dict(reader.skipped)
     click.echo(json.dumps(found, indent=2) if as_json else _table(found))
@@ -78,6 +93,7 @@ command = Command(
         Flag(["--skip-bad-rows"], is_flag=True, help="Count and skip bad rows instead of stopping."),
         Flag(["--first"], type=COUNT, help="Only the first N pairs."),
         *model_flags(),
+        *prefix_flags(),
         *search_flags(),
         Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Sentences that run together."),
         Flag(["--json", "as_json"], is_flag=True, help="Print JSON instead of a table."),

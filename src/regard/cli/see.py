@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from regard.cli.command import Command, Count, Flag, Words
-from regard.cli.shared import model_flags, open_for, search_flags, search_of
+from regard.cli.shared import model_flags, open_for, search_flags, search_if_said
 
 
 def run(
@@ -25,7 +25,7 @@ def run(
     for suffix, file in ((".png", png), (".svg", svg)):
         if file is not None and Path(file).suffix.lower() != suffix:
             raise click.UsageError(f"--{suffix[1:]} {file}: the name must end in {suffix}")
-    search = search_of(how)
+    search = search_if_said(how)
     opened = open_for("see", model, threads)
     from regard.lens import page, picture, terminal
     from regard.trained.completer import Completer

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import click
 
 from regard.cli.command import Command, Flag, Words
-from regard.cli.shared import SENTENCES, model_flags, open_model, prefix_flags, read_texts, search_flags, search_if_said
+from regard.cli.shared import SENTENCES, model_flags, open_for, prefix_flags, read_texts, search_flags, search_if_said
 
 BATCHES = 8  # that are read at a time: sentences of like length run together, so there must be a choice
 
@@ -32,7 +32,7 @@ def run(
     if n_best and alignment:
         raise click.UsageError("--n-best and --alignment exclude each other: alignments are of the best translation")
     search = search_if_said(how)
-    translator = open_model(model, threads)
+    translator = open_for("translate", model, threads)
     interactive = not texts and sys.stdin.isatty()
     lines = iter(texts) if texts else read_texts()
     size = 1 if interactive else BATCHES * batch_size

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from regard.attention.check import check_integer, show
 from regard.decode.beam import beam
-from regard.decode.check import check_sources, limit, room
+from regard.decode.check import check_sources, check_tokens, limit, room
+from regard.decode.constraints import Constraints, Rules
 from regard.decode.sampling import Draw, keys
 from regard.decode.search import Beam, Greedy, Hypothesis, Sample, Search
 from regard.decode.single import OVER, Watch, follow, most_probable
@@ -28,6 +29,7 @@ def generate(
     sources: Sequence[Sequence[int]],
     *,
     search: Search = Beam(),
+    constraints: Constraints = Constraints(),
     max_length: int | Callable[[int], int] | None = None,
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
@@ -43,6 +45,7 @@ def generate(
         model: any `Seq2Seq` or `LanguageModel`.
         sources: token ids of each source, without `eos`; or of each prompt, as it is, or `bos` where it is empty.
         search: `Greedy()`, `Sample()` or `Beam()`.
+        constraints: rules for the tokens, whichever the search.
         max_length: tokens that a target may have at most, `eos` among them; or that as a function of the number of
             tokens of its source; None for twice as many and 16 more.
         batch_size: sources that are decoded together, >= 1.
@@ -54,7 +57,8 @@ def generate(
         Hypotheses of each source in the order of the sources, best first: one, or `n_best` of a beam search.
 
     Raises:
-        ConfigError: another search, a length or a batch size below 1; on_token with a beam search.
+        ConfigError: another search, a length or a batch size below 1; on_token with a beam search; constraints that
+            name tokens beyond the vocabulary.
         DataError: sources with tokens that are not in the vocabulary, or a prompt that is longer than the model's
             positions.
         CheckpointError: the model gives NaN.
@@ -71,12 +75,13 @@ def generate(
         raise ConfigError(f"on_token with search={search}: tokens are known as they come by Greedy() and Sample() only")
     check_integer("generate", "batch_size", batch_size, 1, " sources")
     check_sources(sources, model.vocabulary, prompts=isinstance(model, LanguageModel))
+    check_tokens(constraints, model.vocabulary)
     length = twice_as_long if max_length is None else max_length
     limits = [min(limit(length, source), room(model, source, number)) for number, source in enumerate(sources)]
     done = 0
     found: list[list[Hypothesis]] = [[] for _ in sources]
     with torch.inference_mode(), evaluation(model):
-        run = runner(model, sources, search, on_token)
+        run = runner(model, sources, search, constraints, on_token)
         for numbers in batches([len(source) for source in sources], batch_size, equal=isinstance(model, LanguageModel)):
             batch = run(numbers, [limits[number] for number in numbers])
             for number, hypotheses in zip(numbers, batch, strict=True):
@@ -99,6 +104,7 @@ def runner(
     model: Seq2Seq | LanguageModel,
     sources: Sequence[Sequence[int]],
     search: Search,
+    constraints: Constraints,
     on_token: Callable[[int, int | None], bool] | None,
 ) -> Callable[[list[int], list[int]], list[list[Hypothesis]]]:
     """What decodes the sources of these numbers, up to these lengths."""
@@ -108,12 +114,14 @@ def runner(
         seed, words = drawn.to(device), keys(sources).to(device)
 
     def run(numbers: list[int], limits: list[int]) -> list[list[Hypothesis]]:
-        state, tokens = begun(model, [sources[number] for number in numbers], device)
-        most = torch.tensor(limits, device=device)
+        state, before = begun(model, [sources[number] for number in numbers], device)
+        most, tokens = torch.tensor(limits, device=device), before[:, -1]
+        rules = Rules(constraints, model.vocabulary, before, most)
         if isinstance(search, Beam):
-            return beam(model, state, tokens, most, search)
+            return beam(model, state, tokens, most, search, rules)
         choose = Draw(search, seed, words[numbers]) if isinstance(search, Sample) else most_probable
-        return follow(model, state, tokens, most, choose, None if on_token is None else watching(numbers, on_token))
+        watch = None if on_token is None else watching(numbers, on_token)
+        return follow(model, state, tokens, most, choose, rules, watch)
 
     return run
 
@@ -121,12 +129,12 @@ def runner(
 def begun(
     model: Seq2Seq | LanguageModel, sources: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[State, Tensor]:
-    """The state before the first step, and the token (B,) that each source or prompt goes on from."""
+    """The state before the first step, and the tokens (B, P) that come before it, the last of which is not read yet."""
     if isinstance(model, LanguageModel):
         prompts = torch.tensor([source or [model.vocabulary.bos] for source in sources], device=device)
-        return model.start(prompts[:, :-1]), prompts[:, -1]
+        return model.start(prompts[:, :-1]), prompts
     memory = model.encode(padded(sources, model.vocabulary).to(device))
-    return model.start(memory), torch.full((len(sources),), model.vocabulary.bos, device=device)
+    return model.start(memory), torch.full((len(sources), 1), model.vocabulary.bos, device=device)
 
 
 def watching(numbers: list[int], on_token: Callable[[int, int | None], bool]) -> Watch:

@@ -11,8 +11,19 @@ from torch import Tensor
 
 from regard.errors import UnsupportedError
 from regard.layers.attention_config import AttentionConfig
-from regard.models.published import Named, activation_of, check_only, never_of, read_named, write_named
-from regard.models.seq2seq import Vocabulary
+from regard.models.published import (
+    COMMON_IRRELEVANT,
+    COMMON_ONLY,
+    MARKS,
+    TRAINING,
+    Fields,
+    Named,
+    activation_of,
+    check_only,
+    published_vocabulary,
+    read_named,
+    write_named,
+)
 from regard.models.transformer import Transformer, TransformerConfig
 
 # Field of MarianConfig, field of TransformerConfig.
@@ -27,7 +38,10 @@ SIZES = {
     "scale_embedding": "scale_embedding",
 }
 # Fields of MarianConfig that change the mathematics, and the only value that is supported.
-ONLY = {
+ONLY: dict[str, tuple[Any, ...]] = {
+    **COMMON_ONLY,
+    "is_decoder": (False, None),
+    "is_encoder_decoder": (True, None),
     "share_encoder_decoder_embeddings": (True,),
     "tie_word_embeddings": (True,),
     "normalize_before": (False,),
@@ -36,6 +50,40 @@ ONLY = {
     "static_position_embeddings": (True,),
     "add_bias_logits": (False,),
 }
+# Fields that must be equal to others.
+EQUAL = {
+    "decoder_attention_heads": "encoder_attention_heads",
+    "decoder_ffn_dim": "encoder_ffn_dim",
+    "decoder_vocab_size": "vocab_size",
+}
+NEEDED = ("vocab_size", "pad_token_id", "decoder_start_token_id")
+# What the others are that a config.json leaves out.
+DEFAULTS: dict[str, Any] = {
+    "d_model": 1024, "encoder_layers": 12, "decoder_layers": 12, "encoder_attention_heads": 16, "encoder_ffn_dim": 4096,
+    "dropout": 0.1, "activation_function": "gelu", "scale_embedding": False, "eos_token_id": 0,
+}  # fmt: skip
+KNOWN = Fields(
+    "Marian",
+    (
+        *SIZES, *EQUAL, "vocab_size", "pad_token_id", "eos_token_id", "decoder_start_token_id", "model_type",
+        "task_specific_params", "prefix",
+    ),
+    ONLY,
+    {
+        **COMMON_IRRELEVANT,
+        **dict.fromkeys(
+            (
+                "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "init_std",
+                "classif_dropout", "classifier_dropout",
+            ),
+            TRAINING,
+        ),
+        "bos_token_id": MARKS,
+        "max_position_embeddings": "of positions, which are computed without bound",
+        "extra_pos_embeddings": "of learned positions",
+    },
+    {"num_attention_heads": "encoder_attention_heads", "hidden_size": "d_model", "num_hidden_layers": "encoder_layers"},
+)  # fmt: skip
 # Second names of the one embedding.
 ALIASES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
 IGNORED = ("model.*.embed_positions.weight",)  # computed
@@ -65,23 +113,13 @@ def from_marian(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Trans
         CheckpointError: tensors that are missing or of other shapes.
     """
     check_only("Marian", config, ONLY)
-    for name, same in (
-        ("decoder_attention_heads", "encoder_attention_heads"),
-        ("decoder_ffn_dim", "encoder_ffn_dim"),
-        ("decoder_vocab_size", "vocab_size"),
-    ):
+    config = {**DEFAULTS, **{name: config[name] for name in NEEDED}, **config}
+    for name, same in EQUAL.items():
         if config.get(name) not in (None, config[same]):
             raise UnsupportedError(f"Marian: {name}={config[name]!r} differs from {same}={config[same]!r}")
-    sizes = {ours: config[theirs] for theirs, ours in SIZES.items() if theirs in config}
-    if "activation" in sizes:
-        sizes["activation"] = activation_of("Marian", config, "activation_function")
-    vocabulary = Vocabulary(
-        size=config["vocab_size"],
-        pad=config["pad_token_id"],
-        bos=config["decoder_start_token_id"],
-        eos=config["eos_token_id"],
-        never=never_of("Marian", config),
-    )
+    sizes = {ours: config[theirs] for theirs, ours in SIZES.items()}
+    sizes["activation"] = activation_of("Marian", config, "activation_function")
+    vocabulary = published_vocabulary("Marian", config, "decoder_start_token_id")
     made = TransformerConfig(vocabulary=vocabulary, positions="sinusoidal-halves", output_bias=True, **sizes)
     same = dict.fromkeys(ALIASES, "model.shared.weight")
     return read_named("Marian", lambda: Transformer(made), state, _names(made), same=same, ignored=IGNORED)

@@ -59,6 +59,7 @@ def evaluate(
     longest: int = 256,
     usual: int | None = None,
     batch_size: int = 32,
+    **how: Any,
 ) -> Evaluation:
     """Translate the sources of pairs, and compare with their targets.
 
@@ -69,6 +70,7 @@ def evaluate(
         search: how the target is looked for.
         longest, usual: beyond how many tokens sources are split; as for `translate`.
         batch_size: sentences that run together.
+        how: what else `translate` takes: constraints, max_length, prefix.
 
     Returns:
         BLEU and chrF over all and by length of the source, and the speed.
@@ -81,8 +83,8 @@ def evaluate(
         raise DataError("no pairs to evaluate; give a file with at least one row")
     sources, references = [row[0] for row in rows], [row[1] for row in rows]
     start = time.perf_counter()
-    lengths = {"longest": longest, "usual": usual}
-    translations = translate(module, tokenizer, sources, search=search, **lengths, batch_size=batch_size)
+    how |= {"longest": longest, "usual": usual}
+    translations = translate(module, tokenizer, sources, search=search, **how, batch_size=batch_size)
     seconds = time.perf_counter() - start
     texts = [translation.text for translation in translations]
     best = [translation.candidates[0] for translation in translations]

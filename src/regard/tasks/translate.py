@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from regard.data.tokenizer import Tokenizer
+from regard.decode.constraints import Constraints
 from regard.decode.generate import generate
 from regard.decode.search import Beam, Hypothesis, Search
 from regard.errors import DataError
@@ -49,6 +50,7 @@ def translate(
     texts: Sequence[str],
     *,
     search: Search = Beam(),
+    constraints: Constraints = Constraints(),
     longest: int = 256,
     usual: int | None = None,
     max_length: int | None = None,
@@ -62,6 +64,7 @@ def translate(
         tokenizer: what it was trained with.
         texts: any texts; a blank one gives an empty one.
         search: how the target is looked for: `Beam`, `Greedy` or `Sample`.
+        constraints: rules for the tokens of targets.
         longest: tokens that the model reads well, the end mark included; a longer text is split at sentence ends,
             and the translations of its pieces are joined as the pieces were.
         usual: tokens of a text that is not split at sentence ends, the end mark included; None for `longest`.
@@ -81,7 +84,8 @@ def translate(
     pieces = [split(text, most, lambda some: count(tokenizer, some), few) for text in texts]
     said = [piece.text.strip() for some in pieces for piece in some]
     sources = tokenizer.encode_batch([prefix + text for text in said if text])
-    found = iter(generate(module, sources, search=search, max_length=max_length, batch_size=batch_size))
+    how = {"search": search, "constraints": constraints, "max_length": max_length}
+    found = iter(generate(module, sources, **how, batch_size=batch_size))
     hypotheses = iter([next(found) if text else [NOTHING] for text in said])
     return [
         Translation(text, some, candidates(tokenizer, some, [next(hypotheses) for _ in some]))

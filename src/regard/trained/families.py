@@ -6,12 +6,14 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
+from regard.models import bert_names, gpt, llama_names, marian, t5_names
 from regard.models.bert import Bert
 from regard.models.bert_names import from_bert, to_bert
 from regard.models.gpt import GPT, from_gpt2, to_gpt2
 from regard.models.llama import Llama
 from regard.models.llama_names import from_llama, to_llama
 from regard.models.marian import from_marian, to_marian
+from regard.models.published import Fields
 from regard.models.t5 import T5
 from regard.models.t5_names import from_t5, to_t5
 from regard.models.transformer import Transformer
@@ -32,6 +34,7 @@ class Family:
         write: gives the fields and tensors of a module.
         module: the class of its modules.
         job: makes the object that `regard.load` gives: of module, tokenizer (None if the folder has none) and config.
+        fields: what is made of each field of its config.json.
         roles: tokens by role where the folder's files don't say them, if the vocabulary has them.
     """
 
@@ -39,6 +42,7 @@ class Family:
     write: Callable[[Any], tuple[dict[str, Any], dict[str, Tensor]]]
     module: type[nn.Module]
     job: Callable[[Any, Any, Mapping[str, Any]], Any]
+    fields: Fields
     roles: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -47,16 +51,24 @@ ROBERTA_ROLES = {
     "unk": "<unk>", "pad": "<pad>", "bos": "<s>", "eos": "</s>", "cls": "<s>", "sep": "</s>", "mask": "<mask>",
 }  # fmt: skip
 FAMILIES: dict[str, Family] = {
-    **dict.fromkeys(("bert", "distilbert"), Family(**BERT)),
+    **{name: Family(**BERT, fields=bert_names.FIELDS[name]) for name in ("bert", "distilbert")},
     "gpt2": Family(
-        read=from_gpt2, write=to_gpt2, module=GPT, job=Completer, roles={"bos": END, "eos": END, "unk": END}
+        read=from_gpt2,
+        write=to_gpt2,
+        module=GPT,
+        job=Completer,
+        fields=gpt.KNOWN,
+        roles={"bos": END, "eos": END, "unk": END},
     ),
-    **dict.fromkeys(
-        ("llama", "mistral", "qwen2"), Family(read=from_llama, write=to_llama, module=Llama, job=Completer)
-    ),
-    "marian": Family(read=from_marian, write=to_marian, module=Transformer, job=Translator),
-    **dict.fromkeys(("roberta", "xlm-roberta"), Family(**BERT, roles=ROBERTA_ROLES)),
-    "t5": Family(read=from_t5, write=to_t5, module=T5, job=Translator),
+    **{
+        name: Family(read=from_llama, write=to_llama, module=Llama, job=Completer, fields=llama_names.KNOWN[name])
+        for name in ("llama", "mistral", "qwen2")
+    },
+    "marian": Family(read=from_marian, write=to_marian, module=Transformer, job=Translator, fields=marian.KNOWN),
+    **{
+        name: Family(**BERT, fields=bert_names.FIELDS[name], roles=ROBERTA_ROLES) for name in ("roberta", "xlm-roberta")
+    },
+    "t5": Family(read=from_t5, write=to_t5, module=T5, job=Translator, fields=t5_names.KNOWN),
 }
 # What a folder of regard's own loads as, by its task.
 JOBS: dict[str, Callable[[Any, Any, Mapping[str, Any]], Any]] = {

@@ -26,13 +26,12 @@ from regard.data.published_tokenizer import (
     read_word_piece,
 )
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer, marian_tokenizer, t5_tokenizer
-from regard.errors import CheckpointError, UnsupportedError, nearest
+from regard.errors import CheckpointError, UnsupportedError
 from regard.models.published import WRONG, misfits
-from regard.models.seq2seq import Seq2Seq
 from regard.trained.families import FAMILIES
 from regard.trained.folder import CONFIG, TOKENIZER, WEIGHTS, AnyTokenizer, need, open_weights, read_json
+from regard.trained.settings import read_settings
 
-GENERATION = "generation_config.json"
 INDEX = "model.safetensors.index.json"
 HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")  # owner/model
 MODULES = "modules.json"  # of the sentence-transformers package: the steps from a text to its vector
@@ -86,18 +85,17 @@ def read_hub(folder: str | Path) -> tuple[dict[str, Any], LazyState, AnyTokenize
         folder: the folder.
 
     Returns:
-        The fields of config.json, the tensors, and the tokenizer, or None if the folder has none.
+        The fields of config.json and generation_config.json, the tensors, and the tokenizer, or None if the folder has
+        none.
 
     Raises:
         CheckpointError: files that are missing, damaged or outside of the folder, a family that is not known, or
             weights that are pickled.
     """
     folder = Path(folder)
-    config = read_json(need(folder, CONFIG))
-    kind = config.get("model_type")
-    if kind not in list(FAMILIES):
-        raise CheckpointError(f"{folder / CONFIG}: unknown model_type {show(kind)}; {nearest(str(kind), FAMILIES)}")
-    return config, read_state(folder), read_tokenizer(folder, FAMILIES[kind].roles)
+    need(folder, CONFIG)
+    config = read_settings(folder)
+    return config, read_state(folder), read_tokenizer(folder, FAMILIES[config["model_type"]].roles)
 
 
 def load_hub(folder: str | Path) -> Any:
@@ -115,8 +113,6 @@ def load_hub(folder: str | Path) -> Any:
     """
     config, state, tokenizer = read_hub(folder)
     family = FAMILIES[config["model_type"]]
-    if issubclass(family.module, Seq2Seq):  # for which the fields of both files were one, and of old ones still are
-        config |= _settings(Path(folder), GENERATION)
     path = Path(folder, CONFIG)
     try:
         module = family.read(config, state)

@@ -7,9 +7,8 @@ from typing import Any, final
 from regard.attention.check import is_integer
 from regard.data.rows import Pair
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer
-from regard.data.tokenizer import Tokenizer
 from regard.decode.search import Beam, Search
-from regard.errors import DataError
+from regard.errors import CheckpointError, DataError, UnsupportedError
 from regard.lens.alignment import Alignment
 from regard.lens.see import look
 from regard.models.seq2seq import Seq2Seq
@@ -28,12 +27,27 @@ class Translator:
 
     Args:
         module: the torch module; `module(source, target)` gives named results, `logits` among them.
-        tokenizer: what it was trained with.
+        tokenizer: what it was trained with; None if its folder has none, and then only the module can be used.
         config: what else is known of it, such as how it was trained under "training".
     """
 
-    def __init__(self, module: Seq2Seq, tokenizer: Tokenizer, config: Mapping[str, Any] | None = None) -> None:
-        self.module, self.tokenizer, self.config = module, tokenizer, dict(config or {})
+    def __init__(self, module: Seq2Seq, tokenizer: Any, config: Mapping[str, Any] | None = None) -> None:
+        self.module, self._tokenizer, self.config = module, tokenizer, dict(config or {})
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer.
+
+        Raises:
+            CheckpointError: the model's folder has none.
+        """
+        if self._tokenizer is None:
+            raise CheckpointError(
+                "the model's folder has no tokenizer that regard knows, which turns text into ids; expected "
+                "tokenizer.json, spiece.model, or source.spm, target.spm and vocab.json in it. Token ids can be given "
+                "to rg.generate(model.module, ...)"
+            )
+        return self._tokenizer
 
     @property
     def longest(self) -> int:
@@ -51,14 +65,15 @@ class Translator:
         found = training.get(name) if isinstance(training, dict) else None
         return found if is_integer(found) and found > 0 else None
 
-    def wish(self, task: str | None = None) -> Wish | None:
+    def wish(self, task: str | None = None, *, search: Search | None = None) -> Wish | None:
         """How a published checkpoint wants its targets looked for, None for a model of regard's own.
 
         Args:
             task: one of those that its config.json names; None for none.
+            search: one that goes before the checkpoint's.
 
         Returns:
-            The search, the greatest length and the prefix.
+            The search, rules for the tokens, the greatest length and the prefix.
 
         Raises:
             ConfigError: a task that it does not name.
@@ -67,7 +82,13 @@ class Translator:
         fields = self.config.get("published")
         if not isinstance(fields, dict):
             fields = None if task is None else {}
-        return None if fields is None else wish(fields, task)
+        found = None if fields is None else wish(fields, task, search=search)
+        if found is not None and found.stop:
+            raise UnsupportedError(
+                f"the checkpoint asks for stop_strings={list(found.stop)!r:.60}, before which a target shall end; that "
+                "is not supported of models that translate: take it out of generation_config.json"
+            )
+        return found
 
     def translate(
         self,
@@ -82,7 +103,8 @@ class Translator:
 
         Args:
             texts: any texts; long ones are split at sentence ends and joined again.
-            search: `Beam`, `Greedy` or `Sample`; by default what a published checkpoint asks for, or `Beam()`.
+            search: `Beam`, `Greedy` or `Sample`; by default what a published checkpoint asks for, or `Beam()`. The
+                checkpoint's rules for tokens, its lengths and its prefix hold in any case.
             prefix: what the model reads before each text, such as "translate English to German: "; by default that of
                 the task.
             task: one of those that a published checkpoint's config.json names, such as "translation_en_to_de".
@@ -100,14 +122,16 @@ class Translator:
         return translate(self.module, self.tokenizer, texts, **how, batch_size=batch_size)
 
     def _how(self, search: Search | None, prefix: str | None, task: str | None) -> dict[str, Any]:
-        """The search, the prefix and the greatest length: what is said here, or by the checkpoint."""
-        if search is not None and task is None:
-            return {"search": search, "prefix": prefix or ""}
-        wished = self.wish(task)
+        """The search, the rules, the prefix and the greatest length: what is said here, or by the checkpoint."""
+        wished = self.wish(task, search=search)
         if wished is None:
             return {"search": search or Beam(), "prefix": prefix or ""}
-        prefix = wished.prefix if prefix is None else prefix
-        return {"search": search or wished.search, "prefix": prefix, "max_length": wished.max_length}
+        return {
+            "search": wished.search,
+            "constraints": wished.constraints,
+            "prefix": wished.prefix if prefix is None else prefix,
+            "max_length": wished.limit(1),  # after the start mark
+        }
 
     def see(
         self,
@@ -160,13 +184,20 @@ class Translator:
         return " ".join(links)
 
     def evaluate(
-        self, pairs: Iterable[Pair | tuple[str, str]], *, search: Search = Beam(), batch_size: int = 32
+        self,
+        pairs: Iterable[Pair | tuple[str, str]],
+        *,
+        search: Search | None = None,
+        prefix: str | None = None,
+        task: str | None = None,
+        batch_size: int = 32,
     ) -> Evaluation:
         """BLEU, chrF and speed on pairs of a source and its reference.
 
         Args:
             pairs: sources and references.
-            search: `Beam`, `Greedy` or `Sample`.
+            search: as for `translate`.
+            prefix, task: as for `translate`.
             batch_size: sentences that run together.
 
         Returns:
@@ -174,9 +205,10 @@ class Translator:
 
         Raises:
             DataError: no pairs.
+            ConfigError, UnsupportedError: as for `translate`.
         """
-        lengths = {"longest": self.longest, "usual": self.usual}
-        return evaluate(self.module, self.tokenizer, pairs, search=search, **lengths, batch_size=batch_size)
+        how = self._how(search, prefix, task) | {"longest": self.longest, "usual": self.usual}
+        return evaluate(self.module, self.tokenizer, pairs, **how, batch_size=batch_size)
 
     def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
         """Write it as a folder that `regard.load` reads.
@@ -189,4 +221,4 @@ class Translator:
             ConfigError: an unknown dtype.
             CheckpointError: weights that cannot be written so.
         """
-        folders.save(folder, self.module, self.tokenizer, self.config, dtype=dtype)
+        folders.save(folder, self.module, self._tokenizer, self.config, dtype=dtype)
