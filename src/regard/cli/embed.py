@@ -16,6 +16,8 @@ def run(
     model: str | None,
     threads: int | None,
     pooling: str | None,
+    prompt: str | None,
+    prompt_name: str | None,
     raw: bool,
     npy: str | None,
     batch_size: int,
@@ -25,10 +27,11 @@ def run(
     A line of JSON each, with "text" and "embedding"; or all of them in one file of numpy's.
     """
     encoder = open_for("embed", model, threads)
+    how = {"pooling": pooling, "prompt": prompt, "prompt_name": prompt_name, "normalize": False if raw else None}
     lines, kept, done, cut = iter(texts) if texts else read_texts(), [], 0, 0
     shown, start = sys.stderr.isatty() and (npy is not None or not sys.stdout.isatty()), time.perf_counter()
     while chunk := list(itertools.islice(lines, BATCHES * batch_size)):
-        found = encoder.embedded(chunk, pooling=pooling, normalize=not raw, batch_size=batch_size)
+        found = encoder.embedded(chunk, **how, batch_size=batch_size)
         done, cut = done + len(chunk), cut + len(found.cut)
         if npy is not None:
             kept.append(found.vectors.numpy())
@@ -47,7 +50,7 @@ def run(
         import numpy as np
 
         with open(npy, "wb") as file:  # noqa: PTH123 - numpy would add an end to a name
-            np.save(file, np.concatenate(kept) if kept else encoder.embed([]).numpy())
+            np.save(file, np.concatenate(kept) if kept else encoder.embed([], **how).numpy())
         click.echo(f"wrote {npy}", err=True)
 
 
@@ -60,9 +63,12 @@ command = Command(
         Flag(
             ["--pooling"],
             metavar="NAME",
-            help="mean, cls or max of the tokens' vectors; by default as the checkpoint says, or else mean.",
+            help="mean, cls, max, weightedmean, lasttoken or mean_sqrt_len_tokens of the tokens' vectors, or several "
+            "joined by +; by default as the checkpoint says, or else mean.",
         ),
-        Flag(["--raw"], is_flag=True, help="Leave the vectors as long as they are."),
+        Flag(["--prompt"], metavar="TEXT", help='What stands before each text: "query: ".'),
+        Flag(["--prompt-name"], metavar="NAME", help="One of the checkpoint's prompts, such as query."),
+        Flag(["--raw"], is_flag=True, help="Leave the vectors as long as the checkpoint makes them."),
         Flag(["--npy"], metavar="FILE", help="Write one array (texts, size) for numpy instead of JSON."),
         Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts that run together."),
     ],

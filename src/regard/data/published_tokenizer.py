@@ -190,6 +190,12 @@ class PublishedTokenizer:
     def _word(self, ids: list[int]) -> str:
         return self._pieces[ids[0]] if ids[0] in self._marks else self.decode(ids).strip() or " "
 
+    def lowercase(self) -> None:
+        """Read texts in lower case from now on, before all else that is done with them."""
+        before = self._subwords.normalizer
+        parts = [normalizers.Lowercase(), *([] if before is None else [before])]
+        self._subwords.normalizer = normalizers.Sequence(parts)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `tokenizer.json`, without the roles; the file appears when it is complete."""
         partial = Path(path).with_name(Path(path).name + ".partial")

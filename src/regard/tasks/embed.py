@@ -1,33 +1,101 @@
 """Texts as vectors, by a model that reads a text as a whole."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from regard.attention.check import check_integer
+from regard.attention.check import check_integer, show
 from regard.data.published_tokenizer import PublishedTokenizer
 from regard.errors import ConfigError, DataError, nearest
 from regard.models.text_encoder import TextEncoder
 from regard.tasks.batched import batched
 from regard.tasks.translate import check_texts
 
+SMALLEST = 1e-9  # sum of weights that a mean is divided by
 Pool = Callable[[Tensor, Tensor], Tensor]
 
 
-def _mean(hidden: Tensor, real: Tensor) -> Tensor:
-    weights = real.to(hidden.dtype)
-    return (hidden * weights).sum(1) / weights.sum(1)
+def _mean(hidden: Tensor, weights: Tensor) -> Tensor:
+    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=SMALLEST)
 
 
-# The vector (B, D) of each text from those of its tokens (B, L, D), of which (B, L, 1) are real.
+def _by_position(hidden: Tensor, real: Tensor) -> Tensor:
+    positions = torch.arange(1, real.shape[1] + 1, device=real.device, dtype=hidden.dtype)
+    return _mean(hidden, real * positions[:, None])
+
+
+def _first(hidden: Tensor, real: Tensor) -> Tensor:
+    return hidden[torch.arange(len(hidden)), real[..., 0].int().argmax(1)]
+
+
+def _last(hidden: Tensor, real: Tensor) -> Tensor:
+    places = torch.arange(1, real.shape[1] + 1, device=real.device)
+    return hidden[torch.arange(len(hidden)), (real[..., 0] * places).argmax(1)]
+
+
+# The vector (B, D) of each text from those of its tokens (B, L, D), of which (B, L, 1) count.
 POOLINGS: dict[str, Pool] = {
-    "mean": _mean,
-    "cls": lambda hidden, real: hidden[:, 0],
+    "cls": _first,
     "max": lambda hidden, real: hidden.masked_fill(~real, -torch.inf).amax(1),
+    "mean": lambda hidden, real: _mean(hidden, real.to(hidden.dtype)),
+    "mean_sqrt_len_tokens": lambda hidden, real: (hidden * real).sum(1) / real.sum(1).clamp(min=1).sqrt(),
+    "weightedmean": _by_position,
+    "lasttoken": _last,
 }
+TOGETHER = "+"  # between the names of poolings whose vectors stand one after the other
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Embedding:
+    """How the vectors of tokens become one of a text, as a checkpoint says it.
+
+    Args:
+        pooling: of `POOLINGS`, or several joined by "+", whose vectors are joined.
+        include_prompt: whether the tokens of a prompt count.
+        longest: tokens that are read of a text, marks counted; None for the model's longest.
+        prompts: what may stand before a text, by name.
+        default_prompt_name: the one that stands there unless another is asked for; None for none.
+        similarity: what vectors are compared by: "cosine", "dot", "euclidean" or "manhattan".
+        steps: what is done with the text's vector after pooling, one after the other.
+    """
+
+    pooling: str = "mean"
+    include_prompt: bool = True
+    longest: int | None = None
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    similarity: str = "cosine"
+    steps: tuple[nn.Module, ...] = ()
+
+    def prompt(self, text: str | None, name: str | None) -> str:
+        """What stands before each text.
+
+        Args:
+            text: itself; None if it is not said.
+            name: of one of the prompts; None for the default one.
+
+        Returns:
+            The text, empty for nothing.
+
+        Raises:
+            ConfigError: a name that there is not, or a name beside a text.
+        """
+        if text is not None and name is not None:
+            raise ConfigError(f"embed: prompt={text!r:.60} and prompt_name={name!r} exclude each other; give one")
+        if text is not None:
+            return text
+        name = self.default_prompt_name if name is None else name
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            known = nearest(name, self.prompts) if self.prompts else "it names none"
+            raise ConfigError(f"embed: the checkpoint has no prompt {name!r}; {known} (prompt= takes one of your own)")
+        return self.prompts[name]
 
 
 class Embedded(NamedTuple):
@@ -42,9 +110,9 @@ def embed(
     tokenizer: PublishedTokenizer,
     texts: Sequence[str],
     *,
-    pooling: str = "mean",
+    embedding: Embedding = Embedding(),
+    prompt: str = "",
     normalize: bool = True,
-    longest: int | None = None,
     batch_size: int = 32,
 ) -> Embedded:
     """A vector for each text.
@@ -53,39 +121,76 @@ def embed(
         module: the model.
         tokenizer: of the model.
         texts: any texts.
-        pooling: how a text's vector comes from those of its tokens, marks included: "mean", "max", or "cls", the
-            first one's.
+        embedding: how a text's vector comes from those of its tokens, marks included.
+        prompt: what stands before each text.
         normalize: whether vectors have length 1, so that their products are cosines.
-        longest: tokens that are read of a text, marks counted; the model's longest by default. The rest is cut.
         batch_size: texts that run together.
 
     Returns:
         The vectors on the CPU, in the order of the texts, and which texts were cut.
 
     Raises:
-        ConfigError: an unknown pooling.
+        ConfigError: an unknown pooling, or one whose vectors the next step does not take.
         DataError: something else than a list of texts, or a text without tokens.
 
-    Source: the mean and its rivals: Reimers and Gurevych 2019, arXiv 1908.10084, section 3.
+    Source: the mean and its rivals: Reimers and Gurevych 2019, arXiv 1908.10084, section 3; "weightedmean" and
+    "lasttoken": Muennighoff 2022, arXiv 2202.08904, section 4.
     """
-    if pooling not in POOLINGS:
-        raise ConfigError(f"embed: unknown pooling {pooling!r}; {nearest(pooling, POOLINGS)}")
+    pools = _pools(embedding, module.config.embed_dim)
     check_integer("embed", "batch_size", batch_size, 1)
     check_texts(texts)
-    longest = min(longest or module.longest, module.longest)
-    bare = tokenizer.encode_batch(texts)
+    longest = min(embedding.longest or module.longest, module.longest)
+    bare = tokenizer.encode_batch([prompt + text for text in texts])
     marked = [tokenizer.marked(ids, longest=longest) for ids in bare]
     for number, ids in enumerate(marked, start=1):
         if not ids:
             raise DataError(f"text {number} has no tokens: {texts[number - 1]!r:.60}; leave it out")
+    skipped = 0 if embedding.include_prompt or not prompt else _before(tokenizer, prompt)
 
     def run(tokens: Tensor, lengths: Tensor, chosen: list[int]) -> Tensor:
         hidden = module.encode(tokens, lengths)
-        real = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-        pooled = POOLINGS[pooling](hidden, real[..., None])
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        real = ((places < lengths[:, None]) & (places >= skipped))[..., None]
+        pooled = torch.cat([pool(hidden, real) for pool in pools], -1)
+        for step in embedding.steps:
+            pooled = step(pooled)
         return (functional.normalize(pooled, dim=-1) if normalize else pooled).cpu()
 
     rows = batched(module, marked, run, batch_size=batch_size, pad=tokenizer.pad or 0)
     cut = [i for i, (ids, whole) in enumerate(zip(marked, bare, strict=True)) if ids != tokenizer.marked(whole)]
-    size: int = module.config.embed_dim
-    return Embedded(torch.stack(rows) if rows else torch.empty(0, size), cut)
+    return Embedded(torch.stack(rows) if rows else torch.empty(0, size_of(embedding, module.config.embed_dim)), cut)
+
+
+def size_of(embedding: Embedding, size: int) -> int:
+    """The numbers of a text's vector, of those of a token's."""
+    size *= len(embedding.pooling.split(TOGETHER))
+    for step in embedding.steps:
+        size = getattr(step, "out_features", size)
+    return size
+
+
+def _pools(embedding: Embedding, size: int) -> list[Pool]:
+    """What makes each part of the vectors."""
+    names = embedding.pooling.split(TOGETHER)
+    for name in names:
+        if name not in POOLINGS:
+            raise ConfigError(f"embed: unknown pooling {name!r}; {nearest(name, POOLINGS)}")
+    pooled = size * len(names)
+    for step in embedding.steps:
+        taken = getattr(step, "in_features", None)
+        if taken is not None:
+            if taken != pooled:
+                raise ConfigError(
+                    f"embed: pooling={show(embedding.pooling)} gives {pooled} numbers, and the checkpoint's next step "
+                    f"takes {taken}; leave pooling as the checkpoint says it"
+                )
+            break
+    return [POOLINGS[name] for name in names]
+
+
+def _before(tokenizer: PublishedTokenizer, prompt: str) -> int:
+    """The tokens of a prompt and of the marks before it."""
+    ids = tokenizer.encode(prompt)
+    return next(
+        i for i in range(len(tokenizer.marked(ids)) + 1) if tokenizer.marked(ids)[i : i + len(ids)] == ids
+    ) + len(ids)

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from regard.data.published_tokenizer import PublishedTokenizer
 from regard.data.tokenizer import Tokenizer
 from regard.errors import UnsupportedError
+from regard.trained.encoder import Encoder
 from regard.trained.families import FAMILIES
 from regard.trained.folder import CONFIG, TOKENIZER, WEIGHTS, write_all
+from regard.trained.sentence_transformers import layout_files
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
@@ -50,6 +52,9 @@ def export_hf(model: Any, folder: str | Path) -> None:
         writers[TOKENIZER_CONFIG] = lambda path: path.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
     elif tokenizer is not None and not isinstance(tokenizer, Tokenizer):
         writers |= {name: _bytes(content) for name, content in tokenizer.files().items()}
+    if isinstance(model, Encoder):
+        files = layout_files(model.embedding, module.config.embed_dim)
+        writers |= {name: _bytes(content) for name, content in files.items()}
     write_all(Path(folder), writers)
 
 

@@ -28,15 +28,14 @@ from regard.data.published_tokenizer import (
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer, marian_tokenizer, t5_tokenizer
 from regard.errors import CheckpointError, UnsupportedError
 from regard.models.published import WRONG, misfits
+from regard.trained.encoder import Encoder
 from regard.trained.families import FAMILIES
 from regard.trained.folder import CONFIG, TOKENIZER, WEIGHTS, AnyTokenizer, need, open_weights, read_json
+from regard.trained.sentence_transformers import MODULES, Layout, read_layout
 from regard.trained.settings import read_settings
 
 INDEX = "model.safetensors.index.json"
 HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")  # owner/model
-MODULES = "modules.json"  # of the sentence-transformers package: the steps from a text to its vector
-STEPS = ("Transformer", "Pooling", "Normalize")
-POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
 HOW = ("single_word", "lstrip", "rstrip", "normalized", "special")  # a token is found in text
 SENTENCEPIECE = ("spiece.model", "source.spm", "target.spm", "target_vocab.json")
 EXTRA_ID = re.compile(r"<extra_id_\d+>")  # T5's marks
@@ -69,13 +68,16 @@ class LazyState(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._files)
 
+    def slices(self) -> list[Any]:
+        """What the heads of the files say of each tensor: its shape and dtype."""
+        return [file.get_slice(name) for name, file in self._files.items()]
+
 
 def is_hub(folder: Path) -> bool:
-    """Whether a folder's config.json names a family, and not regard's own format."""
+    """Whether it is a folder of a published checkpoint, and not of regard's own format."""
     if not (folder / CONFIG).is_file():
-        return False
-    config = read_json(folder / CONFIG)
-    return "format" not in config and "model_type" in config
+        return (folder / MODULES).is_file()
+    return "format" not in read_json(folder / CONFIG)
 
 
 def read_hub(folder: str | Path) -> tuple[dict[str, Any], LazyState, AnyTokenizer]:
@@ -102,18 +104,21 @@ def load_hub(folder: str | Path) -> Any:
     """The object that a published checkpoint loads as.
 
     Args:
-        folder: in the hub's layout.
+        folder: in the hub's layout, or of the sentence-transformers package, whose model may stand in a folder within.
 
     Returns:
         What the family's `job` is, such as a `Translator`.
 
     Raises:
         CheckpointError: as for `read_hub`, and weights that are not those of the configuration.
-        UnsupportedError: a field of config.json that says something that regard does not compute.
+        UnsupportedError: a setting that says something that regard does not compute.
     """
-    config, state, tokenizer = read_hub(folder)
+    folder = Path(folder)
+    layout = layout_of(folder)
+    home = folder if layout is None else layout.transformer
+    config, state, tokenizer = read_hub(home)
     family = FAMILIES[config["model_type"]]
-    path = Path(folder, CONFIG)
+    path = home / CONFIG
     try:
         module = family.read(config, state)
     except (UnsupportedError, CheckpointError):
@@ -122,8 +127,16 @@ def load_hub(folder: str | Path) -> Any:
         raise CheckpointError(f"{path} lacks the field {error}") from error
     except WRONG as error:
         raise CheckpointError(f"{path} describes no model: {error}") from error
-    found = {"published": config, **({"embedding": embedding} if (embedding := read_embedding(Path(folder))) else {})}
-    return family.job(module, tokenizer, found)
+    if layout is None or family.job is not Encoder:
+        return family.job(module, tokenizer, {"published": config})
+    if layout.lowercase and isinstance(tokenizer, PublishedTokenizer):
+        tokenizer.lowercase()
+    return Encoder(module, tokenizer, {"published": config}, embedding=layout.embedding)
+
+
+def layout_of(folder: Path) -> Layout | None:
+    """What a folder of the sentence-transformers package says; None if it is none; see `read_layout`."""
+    return read_layout(folder, lambda path: inside(folder, path))
 
 
 def download(name: str) -> Path:
@@ -201,7 +214,8 @@ def inside(folder: Path, path: Path) -> Path:
         CheckpointError: a link to another place.
     """
     real, home = path.resolve(), folder.resolve()
-    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+    snapshot = next((x for x in (home, home.parent) if x.parent.name == "snapshots"), None)
+    blobs = home if snapshot is None else snapshot.parent.parent / "blobs"
     if home not in real.parents and blobs != real.parent:
         raise CheckpointError(f"{path} is a link to {real}, outside of the folder; put a copy of the file in its place")
     return path
@@ -260,42 +274,6 @@ def read_tokenizer(folder: Path, usual: Mapping[str, str]) -> AnyTokenizer:
                 f"{made.id_of(token.content)}"
             )
     return made
-
-
-def read_embedding(folder: Path) -> dict[str, Any]:
-    """How texts become vectors, where the folder is one of the sentence-transformers package.
-
-    Args:
-        folder: in the hub's layout.
-
-    Returns:
-        "pooling" and "longest", as far as they are said.
-
-    Raises:
-        UnsupportedError: a pooling, or a step after it, that regard does not compute.
-    """
-    if not (folder / MODULES).is_file():
-        return {}
-    modules = read_json(inside(folder, folder / MODULES), list)
-    steps = [step for step in modules if isinstance(step, dict)]
-    kinds = [str(step.get("type")).rpartition(".")[2] for step in steps]
-    for kind in kinds:
-        if kind not in STEPS:
-            raise UnsupportedError(f"{folder / MODULES}: the step {kind} is not supported; known: {', '.join(STEPS)}")
-    found: dict[str, Any] = {}
-    for step, kind in zip(steps, kinds, strict=True):
-        path = str(step.get("path", ""))
-        if kind == "Pooling" and PurePosixPath(path).name == path:
-            pooling = _settings(inside(folder, folder / path), CONFIG)
-            asked = [name for name, x in pooling.items() if name.startswith("pooling_mode_") and x is True]
-            if len(asked) != 1 or asked[0] not in POOLINGS:
-                known = ", ".join(POOLINGS)
-                raise UnsupportedError(
-                    f"{folder / path}: the pooling {asked} is not supported; expected one of {known}"
-                )
-            found["pooling"] = POOLINGS[asked[0]]
-    longest = _settings(folder, "sentence_bert_config.json").get("max_seq_length")
-    return found | ({"longest": longest} if is_integer(longest) and longest > 0 else {})
 
 
 def _extra_ids(folder: Path, settings: Mapping[str, Any]) -> int:

@@ -7,6 +7,7 @@ from regard.errors import CheckpointError
 from regard.trained import folder as folders
 from regard.trained import hub
 from regard.trained import translator as shipped
+from regard.trained.encoder import Encoder
 from regard.trained.families import JOBS
 
 
@@ -36,4 +37,7 @@ def load(model: str | Path | None = None) -> Any:
     if hub.is_hub(folder):
         return hub.load_hub(folder)
     module, tokenizer, config = folders.read(folder)
-    return JOBS[config["task"]](module, tokenizer, config)
+    job = JOBS[config["task"]]
+    if job is Encoder and (layout := hub.layout_of(folder)) is not None:
+        return Encoder(module, tokenizer, config, embedding=layout.embedding)
+    return job(module, tokenizer, config)

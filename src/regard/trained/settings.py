@@ -81,8 +81,8 @@ def family_of(config: Mapping[str, Any], path: Path) -> Family:
     kind = config.get("model_type")
     if kind is None:
         raise CheckpointError(
-            f'{path} has no "model_type", which says what kind of model it is; write "model_type": "bert" into it, or '
-            f"another of {', '.join(FAMILIES)}"
+            f'{path} has no "model_type", which says what kind of published model it is, nor the "format" of one of '
+            f'regard\'s own; write "model_type": "bert" into it, or another of {", ".join(FAMILIES)}'
         )
     if kind not in list(FAMILIES):
         raise CheckpointError(f"{path}: unknown model_type {show(kind)}; {nearest(str(kind), FAMILIES)}")
