@@ -123,6 +123,18 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         'config.json has no "model_type", which says what kind of published model it is, nor the "format" of one of',
     ),
     (
+        "hub-vocabulary",
+        loading(
+            text(
+                "spiece.model",
+                "",
+                fields(model_type="pegasus", decoder_vocab_size=None, share_encoder_decoder_embeddings=None),
+            )
+        ),
+        UnsupportedError,
+        "spiece.model: the vocabulary of Pegasus's own checkpoints is not supported; expected tokenizer.json alone",
+    ),
+    (
         "hub-field-unknown",
         loading(fields(alibi=True)),
         UnsupportedError,

@@ -65,6 +65,23 @@ def test_they_load_run_and_come_back(t5, marian, tmp_path):
         assert [x.candidates for x in again.translate(TEXTS, search=rg.Beam(3))] == [x.candidates for x in found]
 
 
+def test_they_go_out_with_their_vocabularies(t5, marian, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    for folder in (t5, marian):
+        model, out = rg.load(folder), tmp_path / folder.name
+        rg.export_hf(model, out)
+        again = rg.load(out)
+        assert again.module.config == model.module.config
+        assert again.wish() == model.wish()
+        text = "wide <extra_id_3> full"
+        assert again.tokenizer.encode(text) == model.tokenizer.encode(text)
+        assert [str(x) for x in again.translate(TEXTS)] == [str(x) for x in model.translate(TEXTS)]
+        with warnings.catch_warnings(action="ignore"):
+            theirs = transformers.AutoTokenizer.from_pretrained(out)
+        assert theirs("wide full")["input_ids"] == model.tokenizer.encode("wide full", marks=True)
+        assert (theirs.pad_token_id, theirs.eos_token_id) == (model.tokenizer.pad, model.tokenizer.eos)
+
+
 def test_they_can_be_seen(t5, marian):
     for folder in (t5, marian):
         seen = rg.load(folder).see("wide full", "bcd")

@@ -47,6 +47,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24,
         "pad_token_id": 39, "decoder_start_token_id": 39,
     }),
+    "pegasus": ("PegasusForConditionalGeneration", {
+        "vocab_size": 40, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24,
+    }),
     "t5": ("T5ForConditionalGeneration", {
         "vocab_size": 40, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2,
     }),
@@ -148,7 +152,8 @@ def test_the_file_of_generation_goes_before_config_json(tmp_path: Path) -> None:
     folder = marian(tmp_path)
     path = folder / "config.json"
     fields = json.loads(path.read_text())
-    path.write_text(json.dumps({**fields, "num_beams": 3, "max_length": 7, "no_repeat_ngram_size": 2}))
+    said = {"num_beams": 3, "max_length": 7, "no_repeat_ngram_size": 2, "forced_eos_token_id": 2}
+    path.write_text(json.dumps({**fields, **said}))
     assert rg.load(folder).wish().search == rg.Beam(3)
     assert rg.load(folder).wish().constraints == rg.Constraints(no_repeat_ngram_size=2, forced_eos=2)
     (folder / GENERATION).write_text(json.dumps({"max_length": 9, "eos_token_id": None}))

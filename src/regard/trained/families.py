@@ -6,13 +6,14 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from regard.models import bert_names, gpt, llama_names, marian, t5_names
+from regard.models import bert_names, gpt, llama_names, marian, pegasus, t5_names
 from regard.models.bert import Bert
 from regard.models.bert_names import from_bert, to_bert
 from regard.models.gpt import GPT, from_gpt2, to_gpt2
 from regard.models.llama import Llama
 from regard.models.llama_names import from_llama, to_llama
-from regard.models.marian import from_marian, to_marian
+from regard.models.marian import from_marian
+from regard.models.pegasus import from_pegasus, to_published
 from regard.models.published import Fields
 from regard.models.t5 import T5
 from regard.models.t5_names import from_t5, to_t5
@@ -36,6 +37,7 @@ class Family:
         job: makes the object that `regard.load` gives: of module, tokenizer (None if the folder has none) and config.
         fields: what is made of each field of its config.json.
         roles: tokens by role where the folder's files don't say them, if the vocabulary has them.
+        unread: files of a vocabulary that is not read, since the family counts its tokens in a way of its own.
     """
 
     read: Callable[[Mapping[str, Any], Mapping[str, Tensor]], nn.Module]
@@ -44,6 +46,7 @@ class Family:
     job: Callable[[Any, Any, Mapping[str, Any]], Any]
     fields: Fields
     roles: Mapping[str, str] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
 
 BERT = {"read": from_bert, "write": to_bert, "module": Bert, "job": Encoder}
@@ -64,7 +67,15 @@ FAMILIES: dict[str, Family] = {
         name: Family(read=from_llama, write=to_llama, module=Llama, job=Completer, fields=llama_names.KNOWN[name])
         for name in ("llama", "mistral", "qwen2")
     },
-    "marian": Family(read=from_marian, write=to_marian, module=Transformer, job=Translator, fields=marian.KNOWN),
+    "marian": Family(read=from_marian, write=to_published, module=Transformer, job=Translator, fields=marian.KNOWN),
+    "pegasus": Family(
+        read=from_pegasus,
+        write=to_published,
+        module=Transformer,
+        job=Translator,
+        fields=pegasus.KNOWN,
+        unread=("spiece.model",),
+    ),
     **{
         name: Family(**BERT, fields=bert_names.FIELDS[name], roles=ROBERTA_ROLES) for name in ("roberta", "xlm-roberta")
     },

@@ -26,6 +26,7 @@ from regard.data.published_tokenizer import (
     read_word_piece,
 )
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer, marian_tokenizer, t5_tokenizer
+from regard.data.tokenizer import Tokenizer
 from regard.errors import CheckpointError, UnsupportedError
 from regard.models.published import WRONG, misfits
 from regard.trained.encoder import Encoder
@@ -41,6 +42,7 @@ SENTENCEPIECE = ("spiece.model", "source.spm", "target.spm", "target_vocab.json"
 EXTRA_ID = re.compile(r"<extra_id_\d+>")  # T5's marks
 MOST_EXTRA_IDS = 100_000
 EXTRA_IDS = 100  # of them, where the files don't say it
+OWN = "_regard"  # a field of config.json, in which rg.export_hf says what others have no word for
 FILES = ["*.json", "*.txt", "*.safetensors", "*.model", "*.spm"]  # that are downloaded
 
 
@@ -97,7 +99,17 @@ def read_hub(folder: str | Path) -> tuple[dict[str, Any], LazyState, AnyTokenize
     folder = Path(folder)
     need(folder, CONFIG)
     config = read_settings(folder)
-    return config, read_state(folder), read_tokenizer(folder, FAMILIES[config["model_type"]].roles)
+    family = FAMILIES[config["model_type"]]
+    for name in family.unread:
+        if (folder / name).is_file():
+            raise UnsupportedError(
+                f"{folder / name}: the vocabulary of {family.fields.title}'s own checkpoints is not supported; "
+                f"expected {TOKENIZER} alone, as rg.export_hf writes it"
+            )
+    own = config.get(OWN)
+    if isinstance(own, dict) and own.get("tokenizer") is True:
+        return config, read_state(folder), Tokenizer.load(inside(folder, need(folder, TOKENIZER)))
+    return config, read_state(folder), read_tokenizer(folder, family.roles)
 
 
 def load_hub(folder: str | Path) -> Any:
@@ -127,11 +139,16 @@ def load_hub(folder: str | Path) -> Any:
         raise CheckpointError(f"{path} lacks the field {error}") from error
     except WRONG as error:
         raise CheckpointError(f"{path} describes no model: {error}") from error
+    said: dict[str, Any] = {"published": config}
+    if isinstance(own := config.get(OWN), dict):
+        said["training"] = own
+        if own.get("max_length") == config.get("max_length"):  # which is for others: regard's depends on the source
+            config.pop("max_length", None)
     if layout is None or family.job is not Encoder:
-        return family.job(module, tokenizer, {"published": config})
+        return family.job(module, tokenizer, said)
     if layout.lowercase and isinstance(tokenizer, PublishedTokenizer):
         tokenizer.lowercase()
-    return Encoder(module, tokenizer, {"published": config}, embedding=layout.embedding)
+    return Encoder(module, tokenizer, said, embedding=layout.embedding)
 
 
 def layout_of(folder: Path) -> Layout | None:

@@ -143,7 +143,7 @@ def _check_known(path: Path, config: Mapping[str, Any], fields: Fields | None, o
             title = "generation" if fields is None else fields.title
             raise UnsupportedError(
                 f"{path}: {name}={show(x):.60} is no field of {title} that regard knows, and may change what is "
-                f"computed; {nearest(name, sorted(known))}. If it changes nothing, take it out of the file"
+                "computed. If it changes nothing, take it out of the file"
             )
 
 
