@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for type checkers and editors
     from regard.attention.spec import AttentionSpec
     from regard.attention.summary import Seen, Summary
     from regard.checkpoints.export import export_hf
+    from regard.decode.constraints import Constraints
     from regard.decode.generate import generate
     from regard.decode.search import Beam, Greedy, Hypothesis, Sample
     from regard.integrations.inference import accelerate, restore
@@ -79,6 +80,7 @@ __all__ = [
     "BlockSparse",
     "Causal",
     "Completer",
+    "Constraints",
     "ConvS2S",
     "ConvS2SConfig",
     "Cosine",
@@ -171,6 +173,7 @@ _NAMES = {
     "attention.spec": ("AttentionSpec",),
     "attention.summary": ("Seen", "Summary"),
     "checkpoints.export": ("export_hf",),
+    "decode.constraints": ("Constraints",),
     "decode.generate": ("generate",),
     "decode.search": ("Beam", "Greedy", "Hypothesis", "Sample"),
     "integrations.inference": ("accelerate", "restore"),

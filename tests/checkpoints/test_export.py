@@ -1,5 +1,6 @@
 """What is exported loads in the transformers package to the same outputs, and comes back."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,16 @@ import pytest
 import torch
 
 import regard as rg
+from regard.models.gpt import GPT, GPTConfig
 from regard.models.llama import Llama, LlamaConfig
 from regard.models.marian import to_marian
 from regard.models.seq2seq import Vocabulary
 from regard.models.t5 import T5, T5Config
+from regard.models.transformer import Transformer, TransformerConfig
 from regard.tasks.completer import Completer
+from regard.tasks.translator import Translator
 from tests.checkpoints.language_models import byte_level, gpt2_folder
-from tests.checkpoints.made import transformer
+from tests.checkpoints.made import tokenizer, transformer
 from tests.checkpoints.published import WORDS, encoder, write_bert
 
 transformers = pytest.importorskip("transformers")
@@ -52,7 +56,119 @@ def test_an_encoder_goes_out_and_comes_back(changes: dict[str, Any], tmp_path: P
     assert again.module.config == made.module.config
 
 
-def test_a_marian_goes_out(tmp_path: Path) -> None:
+SENTENCES_TO_TRY = [
+    "This package contains the documentation.",
+    "The library reads files",
+    "<s> is no mark here, </s> neither; é, \u6f22 and   spaces",
+]
+
+
+PEGASUS = "PegasusForConditionalGeneration"
+OWN_TRANSLATORS: list[tuple[dict[str, Any], str]] = [
+    ({}, "MarianMTModel"),
+    ({"norm": "pre"}, PEGASUS),
+    ({"norm": "pre", "activation": "swish", "positions": "sinusoidal-halves", "output_bias": True}, PEGASUS),
+    ({"norm": "pre", "activation": "gelu-tanh", "scale_embedding": False, "encoder_layers": 2}, PEGASUS),
+]
+
+
+@pytest.mark.parametrize(("changes", "title"), OWN_TRANSLATORS)
+def test_ones_own_translator_goes_out_and_comes_back(changes: dict[str, Any], title: str, tmp_path: Path) -> None:
+    sizes = {"embed_dim": 16, "num_heads": 2, "hidden_dim": 32, "encoder_layers": 1, "decoder_layers": 2}
+    torch.manual_seed(0)
+    module = Transformer(TransformerConfig(vocabulary=Vocabulary(size=tokenizer().size), **{**sizes, **changes})).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+        if module.output_bias is not None:
+            module.output_bias[2] += 2.0
+    made = Translator(module, tokenizer(), {"training": {"max_tokens": 24, "usual_tokens": 20}})
+    check_translator(made, title, tmp_path)
+
+
+def test_the_shipped_translator_goes_out_and_comes_back(tmp_path: Path) -> None:
+    check_translator(rg.load(), "PegasusForConditionalGeneration", tmp_path)
+
+
+def check_translator(made: Translator, title: str, folder: Path) -> None:
+    """Texts through their tokenizer, model and search, and through ours when it is back."""
+    rg.export_hf(made, folder)
+    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    words = transformers.AutoTokenizer.from_pretrained(folder)
+    again = rg.load(folder)
+    assert type(theirs).__name__ == title
+    assert again.module.config.vocabulary == made.module.config.vocabulary
+    assert (again.longest, again.usual) == (made.longest, made.usual)
+    assert words.model_max_length == made.longest
+    target = torch.tensor([[made.module.vocabulary.bos, *made.tokenizer.encode("The library")]])
+    limit = made.longest  # so that nothing is cut at different lengths
+    for text in SENTENCES_TO_TRY:
+        ids = words(text, return_tensors="pt")["input_ids"]
+        assert ids[0].tolist() == [*made.tokenizer.encode(text), made.module.vocabulary.eos]
+        with torch.no_grad():
+            expected = theirs(input_ids=ids, decoder_input_ids=target).logits
+            for one in (made, again):
+                found = one.module(ids, target).logits
+                torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * max(1.0, float(expected.abs().max())))
+        for search in (rg.Greedy(), rg.Beam(), rg.Beam(3, length_penalty=0.3)):
+            how = {"num_beams": 1} if search == rg.Greedy() else {}  # that of the folder
+            if search == rg.Beam(3, length_penalty=0.3):
+                how = {"num_beams": 3, "length_penalty": 0.3}
+            tokens = theirs.generate(ids, max_new_tokens=limit, max_length=None, **how)[0, 1:].tolist()
+            [[one]] = rg.generate(made.module, [made.tokenizer.encode(text)], search=search, max_length=limit)
+            assert one.tokens == tokens[: tokens.index(2) if 2 in tokens else None]
+            assert words.decode(tokens, skip_special_tokens=True) == made.tokenizer.decode(one.tokens)
+            [mine], [back] = made.translate([text], search=search), again.translate([text], search=search)
+            assert back.candidates[0].tokens == mine.candidates[0].tokens
+            assert back.score == pytest.approx(mine.score, abs=1e-5)
+        assert str(made.translate([text])[0]) == str(again.translate([text])[0])
+
+
+def test_ones_own_gpt_goes_out_and_comes_back(tmp_path: Path) -> None:
+    sizes = {"embed_dim": 16, "num_heads": 2, "layers": 2, "max_length": 40}
+    torch.manual_seed(0)
+    words = Vocabulary(size=tokenizer().size)
+    made = Completer(GPT(GPTConfig(vocabulary=words, **sizes)).eval(), tokenizer())
+    with torch.no_grad():
+        for parameter in made.module.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    rg.export_hf(made, tmp_path)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    read = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    again = rg.load(tmp_path)
+    assert again.module.config == made.module.config
+    for text in SENTENCES_TO_TRY[1:2]:
+        ids = read(text, return_tensors="pt")["input_ids"]
+        assert ids[0].tolist() == [words.bos, *made.tokenizer.encode(text)]
+        with torch.no_grad():
+            expected = theirs(ids).logits
+        for one in (made, again):
+            torch.testing.assert_close(one.module(ids).logits, expected, rtol=0, atol=1e-5)
+        tokens = theirs.generate(ids, max_new_tokens=9)[0, ids.shape[1] :].tolist()
+        [found] = made.complete([text], max_new_tokens=9)
+        assert found.candidates[0].tokens == tokens[: tokens.index(2) if 2 in tokens else None]
+        assert again.complete([text]) == made.complete([text])
+
+
+def test_a_published_search_goes_out_again(tmp_path: Path) -> None:
+    folder = gpt2_folder(tmp_path / "gpt2")
+    said = {"do_sample": True, "temperature": 0.7, "top_k": 9, "eos_token_id": [0, 5], "max_new_tokens": 7}
+    said["bad_words_ids"] = [[3], [4, 5]]
+    (folder / "generation_config.json").write_text(json.dumps(said))
+    config = json.loads((folder / "config.json").read_text())
+    tasks = {"text-generation": {"temperature": 0.5, "max_length": 9}}
+    (folder / "config.json").write_text(json.dumps({**config, "task_specific_params": tasks}))
+    made = rg.load(folder)
+    rg.export_hf(made, tmp_path / "out")
+    again = rg.load(tmp_path / "out")
+    assert again.module.config == made.module.config
+    assert again.wish() == made.wish()
+    assert again.wish("text-generation") == made.wish("text-generation")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").generation_config.to_dict()
+    assert {name: theirs[name] for name in said} == said
+
+
+def test_a_module_alone_goes_out(tmp_path: Path) -> None:
     made = transformer()
     rg.export_hf(made, tmp_path)
     theirs = transformers.MarianMTModel.from_pretrained(tmp_path).eval()
@@ -60,6 +176,7 @@ def test_a_marian_goes_out(tmp_path: Path) -> None:
     expected = theirs(input_ids=source, decoder_input_ids=target).logits
     torch.testing.assert_close(made(source, None, target).logits, expected, rtol=0, atol=1e-5)
     assert set(to_marian(made)[0]) <= set(theirs.config.to_dict())
+    assert theirs.generation_config.eos_token_id == 2
 
 
 def test_a_gpt_goes_out_and_comes_back(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import regard as rg
 from regard.checkpoints.generation import Wish
 from regard.cli.main import main
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer
+from regard.decode.constraints import Constraints
 from regard.decode.generate import generate
 from regard.errors import DataError, UnsupportedError
 from regard.models.marian import to_marian
@@ -64,6 +65,23 @@ def test_they_load_run_and_come_back(t5, marian, tmp_path):
         assert [x.candidates for x in again.translate(TEXTS, search=rg.Beam(3))] == [x.candidates for x in found]
 
 
+def test_they_go_out_with_their_vocabularies(t5, marian, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    for folder in (t5, marian):
+        model, out = rg.load(folder), tmp_path / folder.name
+        rg.export_hf(model, out)
+        again = rg.load(out)
+        assert again.module.config == model.module.config
+        assert again.wish() == model.wish()
+        text = "wide <extra_id_3> full"
+        assert again.tokenizer.encode(text) == model.tokenizer.encode(text)
+        assert [str(x) for x in again.translate(TEXTS)] == [str(x) for x in model.translate(TEXTS)]
+        with warnings.catch_warnings(action="ignore"):
+            theirs = transformers.AutoTokenizer.from_pretrained(out)
+        assert theirs("wide full")["input_ids"] == model.tokenizer.encode("wide full", marks=True)
+        assert (theirs.pad_token_id, theirs.eos_token_id) == (model.tokenizer.pad, model.tokenizer.eos)
+
+
 def test_they_can_be_seen(t5, marian):
     for folder in (t5, marian):
         seen = rg.load(folder).see("wide full", "bcd")
@@ -95,16 +113,19 @@ def test_transformers_translates_the_same(t5, marian):
 def test_tasks_and_prefixes(t5, tmp_path):
     config = json.loads((t5 / "config.json").read_text())
     task = {"prefix": "wide full: ", "num_beams": 3, "early_stopping": True, "max_length": 6, "length_penalty": 0.5}
-    params = {"translation": task, "summarization": {"prefix": "a: ", "no_repeat_ngram_size": 3}}
+    summaries = {"prefix": "a: ", "no_repeat_ngram_size": 3, "max_length": 7, "min_length": 3}
+    params = {"translation": task, "summarization": summaries, "other": {"encoder_no_repeat_ngram_size": 3}}
     folder = tmp_path / "t5"
     shutil.copytree(t5, folder)
     (folder / "config.json").write_text(json.dumps({**config, "task_specific_params": params}))
     (folder / "generation_config.json").write_text(json.dumps({"num_beams": 2, "max_length": 9}))
     model = rg.load(folder)
-    assert model.wish() == Wish(search=rg.Beam(2), max_length=8, prefix="")
+    assert model.wish() == Wish(search=rg.Beam(2), max_length=9)
     assert model.wish("translation") == Wish(
-        search=rg.Beam(3, length_penalty=0.5, early_stopping=True), max_length=5, prefix="wide full: "
+        search=rg.Beam(3, length_penalty=0.5, early_stopping=True), max_length=6, prefix="wide full: "
     )
+    rules = Constraints(no_repeat_ngram_size=3, min_length=3)
+    assert model.wish("summarization") == Wish(search=rg.Beam(2), constraints=rules, max_length=7, prefix="a: ")
     [by_task] = model.translate(["bcd"], task="translation")
     [by_hand] = generate(
         model.module, [model.tokenizer.encode("wide full: bcd")], search=model.wish("translation").search, max_length=5
@@ -113,8 +134,16 @@ def test_tasks_and_prefixes(t5, tmp_path):
     assert by_task.candidates[0].tokens == [by_hand[0].tokens]
     [plain] = model.translate(["bcd"])
     assert len(plain.candidates[0].tokens[0]) <= 8
-    with pytest.raises(UnsupportedError, match="no_repeat_ngram_size=3"):
-        model.translate(["bcd"], task="summarization")
+    with pytest.raises(UnsupportedError, match="encoder_no_repeat_ngram_size=3"):
+        model.translate(["bcd"], task="other")
+    for search in (rg.Greedy(), rg.Beam(2), rg.Sample(seed=1)):  # the search is one's own; all else is the task's
+        [summary] = model.translate(["bcd"], task="summarization", search=search)
+        [by_hand] = generate(
+            model.module, [model.tokenizer.encode("a: bcd")], search=search, constraints=rules, max_length=6
+        )
+        assert summary.candidates[0].tokens == [by_hand[0].tokens]
+        assert len(by_hand[0].tokens) >= 2
+    model.translate(["bcd"], task="other", search=rg.Greedy())
     [chosen] = model.translate(["bcd"], search=rg.Greedy(), prefix="a: ")
     assert chosen.source == "bcd"
     assert model.see("bcd", "ab", task="translation").source == ["wide", "full:", "bcd", "[end]"]
@@ -122,6 +151,13 @@ def test_tasks_and_prefixes(t5, tmp_path):
     assert found.stdout == f"{by_task.text}\n"
     found = run("translate", "bcd", "--model", str(folder), "--prefix", "a: ", "--greedy")
     assert found.stdout == f"{chosen.text}\n"
+    (tmp_path / "pairs.tsv").write_text("bcd\tabc\n")
+    words = ["evaluate", str(tmp_path / "pairs.tsv"), "--model", str(folder), "--json"]
+    assert json.loads(run(*words).stdout)["search"] == repr(rg.Beam(2))
+    found = json.loads(run(*words, "--task", "translation", "--greedy").stdout)
+    assert found["search"] == "Greedy()"
+    expected = model.translate(["bcd"], task="translation", search=rg.Greedy())[0].candidates[0].tokens
+    assert found["tokens"] == len(expected[0]) + 1
 
 
 def run(*words):

@@ -22,10 +22,17 @@ def verb_of_a_translator() -> None:
             "device": "cpu",
             "max_new_tokens": 1,
             "stop": (),
+            "task": None,
             "batch_size": 1,
             "as_json": False,
         }
         verb.run(("a",), model=folder, **settings, **nothing)
+
+
+def published(**fields: object) -> Completer:
+    """One whose checkpoint says this of generation."""
+    made = completer()
+    return Completer(made.module, made.tokenizer, {"published": fields})
 
 
 def verb_without_tokenizer() -> None:
@@ -52,7 +59,7 @@ CASES: list[Case] = [
         "complete-told",
         lambda: completer().complete(["a"], search=rg.Beam(2), on_text=print),
         ConfigError,
-        "on_text with search=Beam(size=2, length_penalty=1.0, n_best=1, early_stopping=False, forced_eos=False), which",
+        "on_text with search=Beam(size=2, length_penalty=1.0, n_best=1, early_stopping=False), which",
     ),
     ("complete-long", lambda: completer().complete(["a" * 99]), DataError, "tokens, and the model has 40 positions"),
     (
@@ -78,5 +85,11 @@ CASES: list[Case] = [
         verb_of_a_translator,
         UnsupportedError,
         "is a Translator, which cannot complete",
+    ),
+    (
+        "complete-room",
+        lambda: published(max_length=3).complete(["abcdef"]),
+        DataError,
+        "a text has 6 tokens, and the checkpoint says max_length=3, which counts them; say max_new_tokens yourself",
     ),
 ]

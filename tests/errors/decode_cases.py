@@ -2,6 +2,7 @@
 
 import torch
 
+from regard.decode.constraints import Constraints
 from regard.decode.generate import generate
 from regard.decode.search import Beam, Greedy, Sample
 from regard.errors import CheckpointError, ConfigError, DataError
@@ -25,6 +26,49 @@ CASES: list[Case] = [
     ),
     ("sample-top-k", lambda: Sample(top_k=0), ConfigError, "top_k=0 must be an integer >= 1 tokens, or None for all"),
     ("sample-top-p", lambda: Sample(top_p=1.5), ConfigError, "top_p=1.5 must be a probability, 0 < top_p <= 1"),
+    ("sample-min-p", lambda: Sample(min_p=2), ConfigError, "min_p=2 must be a share, 0 <= min_p <= 1, or None for 0"),
+    (
+        "beam-early",
+        lambda: Beam(early_stopping="always"),
+        ConfigError,
+        "early_stopping='always' must be False, True or \"never\"",
+    ),
+    (
+        "constraints-penalty",
+        lambda: Constraints(repetition_penalty=0),
+        ConfigError,
+        "repetition_penalty=0 must be above 0 and finite; 1 for none",
+    ),
+    (
+        "constraints-length",
+        lambda: Constraints(min_length=-1),
+        ConfigError,
+        "Constraints: min_length=-1 must be an integer >= 0 tokens",
+    ),
+    (
+        "constraints-words",
+        lambda: Constraints(bad_words=(3, 4)),
+        ConfigError,
+        "bad_words=(3, 4) must be a tuple of tuples of tokens, none empty",
+    ),
+    (
+        "constraints-tokens",
+        lambda: Constraints(suppress_tokens=[3]),
+        ConfigError,
+        "suppress_tokens=[3] must be a tuple of tokens",
+    ),
+    (
+        "constraints-token",
+        lambda: Constraints(forced_eos="</s>"),
+        ConfigError,
+        "the token '</s>' must be an integer >= 0",
+    ),
+    (
+        "generate-constraints",
+        lambda: generate(Toy(), [[3]], constraints=Constraints(bad_words=((3, 7),))),
+        ConfigError,
+        "constraints name the token 7; expected ids from 0 to 4",
+    ),
     ("sample-seed", lambda: Sample(seed=-1), ConfigError, "Sample: seed=-1 must be an integer >= 0"),
     ("beam-size", lambda: Beam(0), ConfigError, "Beam: size=0 must be an integer >= 1 hypotheses"),
     ("beam-n-best", lambda: Beam(4, n_best=5), ConfigError, "n_best=5 is more than size=4 can find; raise size"),

@@ -3,29 +3,93 @@
 from collections.abc import Callable
 
 from regard.checkpoints.generation import wish
-from regard.errors import ConfigError, UnsupportedError
-from regard.models.published import never_of
+from regard.errors import CheckpointError, ConfigError, UnsupportedError
+from regard.models.published import never_of, published_vocabulary
+from regard.tasks.translator import Translator
+from tests.checkpoints.made import tokenizer, transformer
+
+
+def translate(**fields: object) -> object:
+    """Translate with a checkpoint that says this of generation."""
+    return Translator(transformer(), tokenizer(), {"published": fields}).translate(["a"])
+
 
 CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     (
-        "wish-repetition",
-        lambda: wish({"no_repeat_ngram_size": 3}),
+        "wish-penalty",
+        lambda: wish({"encoder_repetition_penalty": 1.2}),
         UnsupportedError,
-        "the checkpoint asks for no_repeat_ngram_size=3, which is not supported; expected 0 or None",
+        "the checkpoint asks for encoder_repetition_penalty=1.2, which is not supported; expected 1.0 or None. Say how",
     ),
-    ("wish-sampling", lambda: wish({"do_sample": True}), UnsupportedError, "asks for do_sample=True"),
-    ("wish-stopping", lambda: wish({"early_stopping": "never"}), UnsupportedError, "early_stopping='never'"),
+    (
+        "wish-beam-sampling",
+        lambda: wish({"do_sample": True, "num_beams": 3}),
+        UnsupportedError,
+        "asks for do_sample=True, which is not supported; expected False with num_beams=3",
+    ),
+    (
+        "wish-several",
+        lambda: wish({"num_return_sequences": 2}),
+        UnsupportedError,
+        "asks for num_return_sequences=2, which is not supported; expected 1 without num_beams",
+    ),
+    ("wish-typical", lambda: wish({"do_sample": True, "typical_p": 0.9}), UnsupportedError, "asks for typical_p=0.9"),
+    (
+        "wish-time",
+        lambda: wish({"max_time": 3.0}),
+        UnsupportedError,
+        "max_time=3.0, which is not supported; expected No",
+    ),
+    (
+        "wish-stopping",
+        lambda: wish({"early_stopping": "always", "num_beams": 2}),
+        ConfigError,
+        "early_stopping='always'",
+    ),
+    ("wish-flag", lambda: wish({"do_sample": "yes"}), ConfigError, "says do_sample='yes'; expected true or false"),
+    ("wish-list", lambda: wish({"suppress_tokens": 3}), ConfigError, "says suppress_tokens=3; expected a list"),
+    (
+        "wish-count",
+        lambda: wish({"max_length": 0}),
+        ConfigError,
+        "says max_length=0; expected a number of tokens above",
+    ),
+    ("wish-stop", lambda: wish({"stop_strings": [""]}), ConfigError, "says stop_strings=['']; expected a string or"),
+    (
+        "wish-ends",
+        lambda: wish({"forced_eos_token_id": [3, 4]}),
+        UnsupportedError,
+        "asks for forced_eos_token_id=[3, 4], which is not supported; expected one token",
+    ),
     (
         "wish-task",
         lambda: wish({"task_specific_params": {"summarization": {}}}, "summarize"),
         ConfigError,
         "the checkpoint has no task 'summarize'; did you mean 'summarization'?",
     ),
+    (
+        "wish-task-field",
+        lambda: wish({"task_specific_params": {"summarization": {"tempo": 3}}}, "summarization"),
+        UnsupportedError,
+        "the checkpoint's task 'summarization' says tempo=3, which is not known",
+    ),
     ("wish-no-tasks", lambda: wish({}, "translation"), ConfigError, "has no task 'translation'; it names none"),
     (
-        "bad-words",
-        lambda: never_of("Marian", {"bad_words_ids": [[3, 4]]}),
+        "wish-stop-translator",
+        lambda: translate(stop_strings="."),
         UnsupportedError,
-        "Marian: bad_words_ids=[[3, 4]] and suppress_tokens=[] are not supported; expected lists of single tokens",
+        "the checkpoint asks for stop_strings=['.'], before which a target shall end",
+    ),
+    (
+        "bad-words",
+        lambda: never_of("Marian", {"bad_words_ids": [["a"]]}),
+        UnsupportedError,
+        "Marian: bad_words_ids=[['a']] and suppress_tokens=[] are not supported; expected lists of lists of tokens",
+    ),
+    (
+        "bad-words-beyond",
+        lambda: published_vocabulary("Marian", {"vocab_size": 9, "eos_token_id": 0, "suppress_tokens": [9]}),
+        CheckpointError,
+        "Marian: bad_words_ids and suppress_tokens name the token 9; expected ids below vocab_size=9",
     ),
 ]

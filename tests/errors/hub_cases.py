@@ -11,6 +11,7 @@ from unittest import mock
 import regard as rg
 from regard.checkpoints.folder import save
 from regard.checkpoints.hub import download
+from regard.checkpoints.settings import family_of
 from regard.data.published_tokenizer import PublishedTokenizer
 from regard.data.vocabulary_files import read_word_piece
 from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedError
@@ -69,12 +70,6 @@ def linked(folder: Path) -> None:
     (folder / "model.safetensors").symlink_to(folder.parent / "elsewhere")
 
 
-def pooled(folder: Path) -> None:
-    text("modules.json", '[{"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]')(folder)
-    (folder / "1_Pooling").mkdir()
-    text("config.json", '{"pooling_mode_lasttoken": true}')(folder / "1_Pooling")
-
-
 def own(described: Any) -> object:
     """Load a folder of regard's own whose config.json describes a tokenizer so."""
     with tempfile.TemporaryDirectory() as folder:
@@ -126,6 +121,48 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         loading(fields(model_type="marien")),
         CheckpointError,
         "config.json: unknown model_type 'marien'; did you mean 'marian'?",
+    ),
+    (
+        "hub-no-family",
+        lambda: family_of({"hidden_size": 3}, Path("config.json")),
+        CheckpointError,
+        'config.json has no "model_type", which says what kind of published model it is, nor the "format" of one of',
+    ),
+    (
+        "hub-vocabulary",
+        loading(
+            text(
+                "spiece.model",
+                "",
+                fields(model_type="pegasus", decoder_vocab_size=None, share_encoder_decoder_embeddings=None),
+            )
+        ),
+        UnsupportedError,
+        "spiece.model: the vocabulary of Pegasus's own checkpoints is not supported; expected tokenizer.json alone",
+    ),
+    (
+        "hub-field-unknown",
+        loading(fields(alibi=True)),
+        UnsupportedError,
+        "config.json: alibi=True is no field of Marian that regard knows, and may change what is computed",
+    ),
+    (
+        "hub-generation-unknown",
+        loading(text("generation_config.json", '{"tempo": 3}')),
+        UnsupportedError,
+        "generation_config.json: tempo=3 is no field of generation that regard knows",
+    ),
+    (
+        "hub-field-twice",
+        loading(fields(num_hidden_layers=7)),
+        UnsupportedError,
+        "num_hidden_layers=7 and encoder_layers=1 are one field of Marian; expected the same value, or one of them",
+    ),
+    (
+        "hub-ends",
+        loading(text("generation_config.json", '{"eos_token_id": 7}')),
+        UnsupportedError,
+        "eos_token_id=7 without config.json's 2, which ends sources, is not supported; expected that mark among them",
     ),
     (
         "hub-field-missing",
@@ -234,20 +271,6 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "hub_cases.py is damaged, or no tokenizer that is known here: ",
     ),
     ("trained-tokenizer-described", lambda: own({"roles": 3}), CheckpointError, 'expected {"roles": {role: token}}'),
-    (
-        "hub-embedding-step",
-        loading(
-            text("modules.json", '[{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}]'), write_bert
-        ),
-        UnsupportedError,
-        "the step Dense is not supported; known: Transformer, Pooling, Normalize",
-    ),
-    (
-        "hub-embedding-pooling",
-        loading(pooled, write_bert),
-        UnsupportedError,
-        "the pooling ['pooling_mode_lasttoken'] is not supported; expected one of pooling_mode_mean_tokens",
-    ),
     (
         "hub-modules-object",
         loading(text("modules.json", "{}"), write_bert),

@@ -17,6 +17,7 @@ from regard.errors import CheckpointError, ConfigError, DataError
 from regard.tasks.evaluate import Metrics, evaluate
 from regard.tasks.load import load
 from regard.tasks.translate import translate
+from regard.tasks.translator import Translator
 from tests.checkpoints.made import tokenizer, transformer, translator
 
 
@@ -214,6 +215,12 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         lambda: translator().translate(["a"], prefix="word " * 30),
         DataError,
         "has 150 tokens, and the model reads at most 23 with the text after it; shorten it",
+    ),
+    (
+        "trained-no-tokenizer",
+        lambda: Translator(transformer(), None).translate(["a"]),
+        CheckpointError,
+        "the model's folder has no tokenizer that regard knows, which turns text into ids; expected tokenizer.json",
     ),
     ("trained-see-blank", lambda: translator().see(" "), DataError, "expected 1 to 23: see one or a few sentences"),
     ("trained-see-long", lambda: translator().see("word " * 99), DataError, "tokens; expected 1 to 23"),

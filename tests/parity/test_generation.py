@@ -40,7 +40,8 @@ def test_beams_are_looked_for_as_the_checkpoint_says(length_penalty, early_stopp
         return_dict_in_generate=True, **says,
     )  # fmt: skip
     wished = wish({**fields, **says})
-    mine = generate(ours, sources, search=wished.search, max_length=wished.max_length)
+    how = {"search": wished.search, "constraints": wished.constraints, "max_length": wished.limit(1)}
+    mine = generate(ours, sources, **how)
     lengths = set()
     for row, (best, *_) in zip(found.sequences.tolist(), mine, strict=True):
         expected = row[1:] if 2 not in row[1:] else row[1 : row.index(2)]

@@ -6,12 +6,15 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
+from regard.models import bert_names, gpt, llama_names, marian, pegasus, t5_names
 from regard.models.bert import Bert
 from regard.models.bert_names import from_bert, to_bert
 from regard.models.gpt import GPT, from_gpt2, to_gpt2
 from regard.models.llama import Llama
 from regard.models.llama_names import from_llama, to_llama
-from regard.models.marian import from_marian, to_marian
+from regard.models.marian import from_marian
+from regard.models.pegasus import from_pegasus, to_published
+from regard.models.published import Fields
 from regard.models.t5 import T5
 from regard.models.t5_names import from_t5, to_t5
 from regard.models.transformer import Transformer
@@ -28,6 +31,8 @@ class Family:
         module: the class of its modules.
         job: the job that a checkpoint loads for, a key of `regard.tasks.registry.JOBS`.
         tokenizer: of `hub_tokenizer.CLASSES`, the class of its tokenizers where the folder names none.
+        fields: what is made of each field of its config.json.
+        unread: files of a vocabulary that is not read, since the family counts its tokens in a way of its own.
     """
 
     read: Callable[[Mapping[str, Any], Mapping[str, Tensor]], nn.Module]
@@ -35,19 +40,43 @@ class Family:
     module: type[nn.Module]
     job: str
     tokenizer: str
+    fields: Fields
+    unread: tuple[str, ...] = ()
 
 
 BERT = {"read": from_bert, "write": to_bert, "module": Bert, "job": "encode"}
 LLAMA = {"read": from_llama, "write": to_llama, "module": Llama, "job": "complete"}
+ENCODERS = {
+    "bert": "BertTokenizer",
+    "distilbert": "BertTokenizer",
+    "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+}
 FAMILIES: dict[str, Family] = {
-    **dict.fromkeys(("bert", "distilbert"), Family(**BERT, tokenizer="BertTokenizer")),
-    "gpt2": Family(read=from_gpt2, write=to_gpt2, module=GPT, job="complete", tokenizer="GPT2Tokenizer"),
-    **dict.fromkeys(("llama", "mistral"), Family(**LLAMA, tokenizer="LlamaTokenizer")),
-    "qwen2": Family(**LLAMA, tokenizer="Qwen2Tokenizer"),
-    "marian": Family(
-        read=from_marian, write=to_marian, module=Transformer, job="translate", tokenizer="MarianTokenizer"
+    **{name: Family(**BERT, tokenizer=kind, fields=bert_names.FIELDS[name]) for name, kind in ENCODERS.items()},
+    "gpt2": Family(
+        read=from_gpt2, write=to_gpt2, module=GPT, job="complete", tokenizer="GPT2Tokenizer", fields=gpt.KNOWN
     ),
-    "roberta": Family(**BERT, tokenizer="RobertaTokenizer"),
-    "xlm-roberta": Family(**BERT, tokenizer="XLMRobertaTokenizer"),
-    "t5": Family(read=from_t5, write=to_t5, module=T5, job="translate", tokenizer="T5Tokenizer"),
+    **{
+        name: Family(**LLAMA, tokenizer=kind, fields=llama_names.KNOWN[name])
+        for name, kind in (("llama", "LlamaTokenizer"), ("mistral", "LlamaTokenizer"), ("qwen2", "Qwen2Tokenizer"))
+    },
+    "marian": Family(
+        read=from_marian,
+        write=to_published,
+        module=Transformer,
+        job="translate",
+        tokenizer="MarianTokenizer",
+        fields=marian.KNOWN,
+    ),
+    "pegasus": Family(
+        read=from_pegasus,
+        write=to_published,
+        module=Transformer,
+        job="translate",
+        tokenizer="T5Tokenizer",
+        fields=pegasus.KNOWN,
+        unread=("spiece.model",),
+    ),
+    "t5": Family(read=from_t5, write=to_t5, module=T5, job="translate", tokenizer="T5Tokenizer", fields=t5_names.KNOWN),
 }

@@ -13,6 +13,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +47,7 @@ def save(
     *,
     task: str,
     dtype: str = "float32",
+    more: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a model that `read` reads; other files of the folder stay.
 
@@ -56,6 +58,7 @@ def save(
         config: what else `config.json` shall hold, such as "training"; format, task and model are filled in.
         task: the job that it is for, by name.
         dtype: of the weights on disk: float32, float16 or bfloat16.
+        more: other files, by their paths in the folder.
 
     Raises:
         ConfigError: an unknown dtype.
@@ -71,6 +74,7 @@ def save(
         found["tokenizer"] = None if tokenizer is None else tokenizer.settings()
     text = json.dumps(found, indent=2)
     writers: dict[str, Callable[[Path], object]] = {
+        **{name: partial(Path.write_bytes, data=content) for name, content in (more or {}).items()},
         WEIGHTS: lambda path: path.write_bytes(safetensors.torch.save(named)),
         **({} if tokenizer is None else {TOKENIZER: tokenizer.save}),
         CONFIG: lambda path: path.write_text(text + "\n", encoding="utf-8"),
@@ -155,10 +159,12 @@ def write_all(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -> 
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as temporary:
         for name, write in writers.items():
             path = Path(temporary, name)
+            path.parent.mkdir(exist_ok=True)
             write(path)
             with path.open("rb+") as file:
                 os.fsync(file.fileno())  # else a power cut may leave an empty file under the final name
         for name in writers:
+            (folder / name).parent.mkdir(exist_ok=True)
             Path(temporary, name).replace(folder / name)
 
 
@@ -167,7 +173,7 @@ def need(folder: Path, name: str) -> Path:
     path = folder / name
     if path.is_file():
         return path
-    found = sorted(file.name for file in folder.iterdir())
+    found = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
     pickles = [file for file in found if Path(file).suffix in PICKLES]
     if name == WEIGHTS and pickles:
         raise CheckpointError(

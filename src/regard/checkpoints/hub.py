@@ -14,22 +14,22 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from regard.attention.check import is_integer, show
+from regard.attention.check import show
 from regard.checkpoints.families import FAMILIES
-from regard.checkpoints.folder import CONFIG, WEIGHTS, AnyTokenizer, need, open_weights, read_json
-from regard.checkpoints.hub_files import inside, settings
+from regard.checkpoints.folder import CONFIG, TOKENIZER, WEIGHTS, AnyTokenizer, need, open_weights, read_json
+from regard.checkpoints.hub_files import inside
 from regard.checkpoints.hub_tokenizer import read_tokenizer
-from regard.errors import CheckpointError, UnsupportedError, nearest
+from regard.checkpoints.sentence_transformers import MODULES, Layout, read_layout
+from regard.checkpoints.settings import read_settings
+from regard.data.published_tokenizer import PublishedTokenizer
+from regard.data.tokenizer import Tokenizer
+from regard.errors import CheckpointError, UnsupportedError
 from regard.models.published import WRONG, misfits
 from regard.models.registry import vocabulary_size
-from regard.models.seq2seq import Seq2Seq
 
-GENERATION = "generation_config.json"
 INDEX = "model.safetensors.index.json"
 HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")  # owner/model
-MODULES = "modules.json"  # of the sentence-transformers package: the steps from a text to its vector
-STEPS = ("Transformer", "Pooling", "Normalize")
-POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
+OWN = "_regard"  # a field of config.json, in which rg.export_hf says what others have no word for
 FILES = ["*.json", "*.txt", "*.safetensors", "*.model", "*.spm"]  # that are downloaded
 
 
@@ -57,13 +57,16 @@ class LazyState(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._files)
 
+    def slices(self) -> list[Any]:
+        """What the heads of the files say of each tensor: its shape and dtype."""
+        return [file.get_slice(name) for name, file in self._files.items()]
+
 
 def is_hub(folder: Path) -> bool:
-    """Whether a folder's config.json names a family, and not regard's own format."""
+    """Whether it is a folder of a published checkpoint, and not of regard's own format."""
     if not (folder / CONFIG).is_file():
-        return False
-    config = read_json(folder / CONFIG)
-    return "format" not in config and "model_type" in config
+        return (folder / MODULES).is_file()
+    return "format" not in read_json(folder / CONFIG)
 
 
 def read_hub(folder: str | Path) -> tuple[dict[str, Any], LazyState, AnyTokenizer]:
@@ -73,25 +76,34 @@ def read_hub(folder: str | Path) -> tuple[dict[str, Any], LazyState, AnyTokenize
         folder: the folder.
 
     Returns:
-        The fields of config.json, the tensors, and the tokenizer, or None if the folder has none.
+        The fields of config.json and generation_config.json, the tensors, and the tokenizer, or None if the folder has
+        none.
 
     Raises:
         CheckpointError: files that are missing, damaged or outside of the folder, a family that is not known, or
             weights that are pickled.
     """
     folder = Path(folder)
-    config = read_json(need(folder, CONFIG))
-    kind = config.get("model_type")
-    if kind not in list(FAMILIES):
-        raise CheckpointError(f"{folder / CONFIG}: unknown model_type {show(kind)}; {nearest(str(kind), FAMILIES)}")
-    return config, read_state(folder), read_tokenizer(folder, FAMILIES[kind].tokenizer)
+    need(folder, CONFIG)
+    config = read_settings(folder)
+    family = FAMILIES[config["model_type"]]
+    for name in family.unread:
+        if (folder / name).is_file():
+            raise UnsupportedError(
+                f"{folder / name}: the vocabulary of {family.fields.title}'s own checkpoints is not supported; "
+                f"expected {TOKENIZER} alone, as rg.export_hf writes it"
+            )
+    own = config.get(OWN)
+    if isinstance(own, dict) and own.get("tokenizer") is True:
+        return config, read_state(folder), Tokenizer.load(inside(folder, need(folder, TOKENIZER)))
+    return config, read_state(folder), read_tokenizer(folder, family.tokenizer)
 
 
 def load_hub(folder: str | Path) -> tuple[str, nn.Module, AnyTokenizer, dict[str, Any]]:
     """A published checkpoint: its job, module, tokenizer and configuration.
 
     Args:
-        folder: in the hub's layout.
+        folder: in the hub's layout, or of the sentence-transformers package, whose model may stand in a folder within.
 
     Returns:
         The family's `job`, such as "translate"; the module; the tokenizer, None if the folder has none; and the fields
@@ -99,13 +111,14 @@ def load_hub(folder: str | Path) -> tuple[str, nn.Module, AnyTokenizer, dict[str
 
     Raises:
         CheckpointError: as for `read_hub`, and weights that are not those of the configuration.
-        UnsupportedError: a field of config.json that says something that regard does not compute.
+        UnsupportedError: a setting that says something that regard does not compute.
     """
-    config, state, tokenizer = read_hub(folder)
+    folder = Path(folder)
+    layout = layout_of(folder)
+    home = folder if layout is None else layout.transformer
+    config, state, tokenizer = read_hub(home)
     family = FAMILIES[config["model_type"]]
-    if issubclass(family.module, Seq2Seq):  # for which the fields of both files were one, and of old ones still are
-        config |= settings(Path(folder), GENERATION)
-    path = Path(folder, CONFIG)
+    path = home / CONFIG
     try:
         module = family.read(config, state)
     except (UnsupportedError, CheckpointError) as error:
@@ -117,8 +130,19 @@ def load_hub(folder: str | Path) -> tuple[str, nn.Module, AnyTokenizer, dict[str
         raise CheckpointError(f"{path} describes no model: {error}") from error
     if tokenizer is not None:
         tokenizer.rows = vocabulary_size(module.config)
-    embedding = read_embedding(Path(folder))
-    return family.job, module, tokenizer, {"published": config, **({"embedding": embedding} if embedding else {})}
+    if layout is not None and layout.lowercase and isinstance(tokenizer, PublishedTokenizer):
+        tokenizer.lowercase()
+    found: dict[str, Any] = {"published": config}
+    if isinstance(own := config.get(OWN), dict):
+        found["training"] = own
+        if own.get("max_length") == config.get("max_length"):  # which is for others: regard's depends on the source
+            config.pop("max_length", None)
+    return family.job, module, tokenizer, found
+
+
+def layout_of(folder: Path) -> Layout | None:
+    """What a folder of the sentence-transformers package says; None if it is none; see `read_layout`."""
+    return read_layout(folder, lambda path: inside(folder, path))
 
 
 def download(name: str) -> Path:
@@ -180,39 +204,3 @@ def read_state(folder: Path) -> LazyState:
     if wrong := misfits({"missing": lost, "not in the index": sorted(extra)}):
         raise CheckpointError(f"{index} does not say what the files beside it hold: {wrong}")
     return LazyState({tensor: shards[file] for tensor, file in where.items()})
-
-
-def read_embedding(folder: Path) -> dict[str, Any]:
-    """How texts become vectors, where the folder is one of the sentence-transformers package.
-
-    Args:
-        folder: in the hub's layout.
-
-    Returns:
-        "pooling" and "longest", as far as they are said.
-
-    Raises:
-        UnsupportedError: a pooling, or a step after it, that regard does not compute.
-    """
-    if not (folder / MODULES).is_file():
-        return {}
-    modules = read_json(inside(folder, folder / MODULES), list)
-    steps = [step for step in modules if isinstance(step, dict)]
-    kinds = [str(step.get("type")).rpartition(".")[2] for step in steps]
-    for kind in kinds:
-        if kind not in STEPS:
-            raise UnsupportedError(f"{folder / MODULES}: the step {kind} is not supported; known: {', '.join(STEPS)}")
-    found: dict[str, Any] = {}
-    for step, kind in zip(steps, kinds, strict=True):
-        path = str(step.get("path", ""))
-        if kind == "Pooling" and PurePosixPath(path).name == path:
-            pooling = settings(inside(folder, folder / path), CONFIG)
-            asked = [name for name, x in pooling.items() if name.startswith("pooling_mode_") and x is True]
-            if len(asked) != 1 or asked[0] not in POOLINGS:
-                known = ", ".join(POOLINGS)
-                raise UnsupportedError(
-                    f"{folder / path}: the pooling {asked} is not supported; expected one of {known}"
-                )
-            found["pooling"] = POOLINGS[asked[0]]
-    longest = settings(folder, "sentence_bert_config.json").get("max_seq_length")
-    return found | ({"longest": longest} if is_integer(longest) and longest > 0 else {})

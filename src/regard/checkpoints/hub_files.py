@@ -21,7 +21,8 @@ def inside(folder: Path, path: Path) -> Path:
         CheckpointError: a link to another place.
     """
     real, home = path.resolve(), folder.resolve()
-    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+    snapshot = next((x for x in (home, home.parent) if x.parent.name == "snapshots"), None)
+    blobs = home if snapshot is None else snapshot.parent.parent / "blobs"
     if home not in real.parents and blobs != real.parent:
         raise CheckpointError(f"{path} is a link to {real}, outside of the folder; put a copy of the file in its place")
     return path

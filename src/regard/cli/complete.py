@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from regard.cli.command import Command, Count, Flag
-from regard.cli.shared import SENTENCES, model_flags, open_for, search_flags, search_of
+from regard.cli.shared import (
+    OF_BEAM,
+    OF_SAMPLE,
+    SENTENCES,
+    model_flags,
+    open_for,
+    search_flags,
+    search_if_said,
+    task_flag,
+)
 from regard.cli.texts import is_typed, text_params, texts_of
 
 if TYPE_CHECKING:
@@ -23,8 +32,9 @@ def run(
     model: str | None,
     threads: int | None,
     device: str,
-    max_new_tokens: int,
+    max_new_tokens: int | None,
     stop: tuple[str, ...],
+    task: str | None,
     batch_size: int,
     as_json: bool,
     **how: Any,
@@ -37,11 +47,14 @@ def run(
     from regard.decode.search import Beam
 
     n_best = how.get("n_best")
-    how["greedy"] = how["greedy"] or not (how["sample"] or how["beam"] or n_best)
-    search = search_of(how)
+    if not (how["sample"] or how["beam"] or n_best):  # what refines a search chooses none
+        how["greedy"] = how["greedy"] or any(how.get(name) is not None for name in (*OF_BEAM, *OF_SAMPLE))
+    search = search_if_said(how)
     lines = texts_of("complete", texts, file)
     completer = open_for("complete", model, threads, device)
-    settings = {"search": search, "max_new_tokens": max_new_tokens, "stop": stop, "batch_size": batch_size}
+    search = completer.wish(task, search=search).search
+    settings = {"search": search, "max_new_tokens": max_new_tokens, "stop": stop or None, "task": task}
+    settings["batch_size"] = batch_size
     streams = not isinstance(search, Beam) and not as_json
     if streams and (len(texts) == 1 or is_typed(texts, file)):
         for text in lines:
@@ -85,7 +98,12 @@ command = Command(
         *text_params("What to go on from"),
         *model_flags(),
         *search_flags(sampling=True, usual="greedy"),
-        Flag(["--max-new-tokens"], type=Count(), default=64, show_default=True, help="Tokens to write, at most."),
+        Flag(
+            ["--max-new-tokens"],
+            type=Count(),
+            help="Tokens to write, at most; by default as the checkpoint says, or else 64.",
+        ),
+        task_flag(),
         Flag(["--stop"], multiple=True, metavar="TEXT", help="End before this text; can be given several times."),
         Flag(["--json", "as_json"], is_flag=True, help="A line of JSON each: prompt, text, score, end."),
         Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts that run together."),

@@ -19,6 +19,8 @@ def run(
     threads: int | None,
     device: str,
     pooling: str | None,
+    prompt: str | None,
+    prompt_name: str | None,
     raw: bool,
     npy: str | None,
     batch_size: int,
@@ -29,10 +31,11 @@ def run(
     """
     lines = texts_of("embed", texts, file)
     encoder = open_for("embed", model, threads, device)
+    how = {"pooling": pooling, "prompt": prompt, "prompt_name": prompt_name, "normalize": False if raw else None}
     kept, done, cut = [], 0, 0
     shown, start = sys.stderr.isatty() and (npy is not None or not sys.stdout.isatty()), time.perf_counter()
     while chunk := list(itertools.islice(lines, BATCHES * batch_size)):
-        found = encoder.embedded(chunk, pooling=pooling, normalize=not raw, batch_size=batch_size)
+        found = encoder.embedded(chunk, **how, batch_size=batch_size)
         done, cut = done + len(chunk), cut + len(found.cut)
         if npy is not None:
             kept.append(found.vectors.numpy())
@@ -51,7 +54,7 @@ def run(
         import numpy as np
 
         with open(npy, "wb") as file:  # noqa: PTH123 - numpy would add an end to a name
-            np.save(file, np.concatenate(kept) if kept else encoder.embed([]).numpy())
+            np.save(file, np.concatenate(kept) if kept else encoder.embed([], **how).numpy())
         click.echo(f"wrote {npy}", err=True)
 
 
@@ -65,9 +68,12 @@ command = Command(
             ["--pooling"],
             type=Suggested("mean", "cls", "max"),
             metavar="NAME",
-            help="mean, cls or max of the tokens' vectors; by default as the checkpoint says, or else mean.",
+            help="mean, cls, max, weightedmean, lasttoken or mean_sqrt_len_tokens of the tokens' vectors, or several "
+            "joined by +; by default as the checkpoint says, or else mean.",
         ),
-        Flag(["--raw"], is_flag=True, help="Leave the vectors as long as they are."),
+        Flag(["--prompt"], metavar="TEXT", help='What stands before each text: "query: ".'),
+        Flag(["--prompt-name"], metavar="NAME", help="One of the checkpoint's prompts, such as query."),
+        Flag(["--raw"], is_flag=True, help="Leave the vectors as long as the checkpoint makes them."),
         Flag(["--npy"], type=FILE, metavar="FILE", help="Write one array (texts, size) for numpy instead of JSON."),
         Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts that run together."),
     ],

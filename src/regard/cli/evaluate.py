@@ -13,6 +13,7 @@ from regard.cli.shared import (
     length_flags,
     model_flags,
     open_for,
+    prefix_flags,
     search_flags,
     search_if_said,
 )
@@ -33,6 +34,8 @@ def run(
     model: str | None,
     threads: int | None,
     device: str,
+    prefix: str | None,
+    task: str | None,
     max_length: int | None,
     whole: bool | None,
     batch_size: int,
@@ -45,7 +48,8 @@ def run(
 
     if bool(files) == bool(parallel):
         raise click.UsageError("give files of records, or --parallel SOURCES TARGETS")
-    given = {"search": search_if_said(how), "tokenize": tokenize, "max_length": max_length, "whole": whole}
+    given = {"search": search_if_said(how), "prefix": prefix, "task": task, "tokenize": tokenize}
+    given |= {"max_length": max_length, "whole": whole}
     runner = open_for("evaluate", model, threads, device)
     settings = accepted(runner, "evaluate", {name: x for name, x in given.items() if x is not None})
     names = dict(field_of(field) for field in fields)
@@ -104,6 +108,7 @@ command = Command(
         Flag(["--skip-bad-rows"], is_flag=True, help="Count and skip bad rows instead of stopping."),
         Flag(["--first"], type=COUNT, help="Only the first N pairs."),
         *model_flags(),
+        *prefix_flags(),
         *search_flags(),
         *length_flags(),
         Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Sentences that run together."),

@@ -1,6 +1,7 @@
 """`regard info`."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,17 @@ from regard.cli.command import FOLDER, Command, Flag, Words
 from regard.errors import CheckpointError
 
 METRICS = "metrics.jsonl"
+VERBS = ("translate", "evaluate", "complete", "fill", "embed", "see")  # that a model may be for
 NAME = 24  # columns
 
 
 def run(folder: str | None, as_json: bool) -> None:
-    """Explain a run's folder: its model, size, data, training and scores."""
+    """Explain a run's folder, or one of a published checkpoint: its model, size, settings, training and scores."""
+    from regard.checkpoints import hub
     from regard.checkpoints.shipped import model_folder
 
-    found = describe(model_folder(folder))
+    place = model_folder(folder)
+    found = describe_published(place) if hub.is_hub(place) else describe(place)
     click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(found)))
 
 
@@ -36,6 +40,45 @@ def describe(folder: Path) -> dict[str, Any]:
     found |= {name: x for name, x in config.items() if name not in ("format", "task", "model")}
     if metrics := last_metrics(folder / METRICS):
         found["last metrics"] = metrics
+    return found
+
+
+def describe_published(folder: Path) -> dict[str, Any]:
+    """What the files of a published checkpoint say, by subject, and what of it is refused; no tensor is read."""
+    from regard.checkpoints import hub
+    from regard.checkpoints.families import FAMILIES
+    from regard.checkpoints.generation import GENERATION_FIELDS, IRRELEVANT, MARKS, wish
+    from regard.errors import RegardError
+    from regard.models.text_encoder import TextEncoder
+    from regard.tasks.registry import runner_class
+
+    layout = hub.layout_of(folder)
+    config, state, tokenizer = hub.read_hub(folder if layout is None else layout.transformer)
+    family = FAMILIES[config["model_type"]]
+    verbs = ", ".join(name for name in VERBS if hasattr(runner_class(family.job), name))
+    found: dict[str, Any] = {"folder": str(folder), "published model": config["model_type"], "verbs": verbs}
+    slices = state.slices()
+    numbers = sum(math.prod(part.get_shape()) for part in slices)
+    dtypes = ", ".join(sorted({part.get_dtype() for part in slices}))
+    found["weights"] = {"parameters": numbers, "tensors": len(slices), "dtype": dtypes}
+    found["tokenizer"] = None if tokenizer is None else {"tokens": tokenizer.size, **tokenizer.roles}
+    found["config"] = {name: config[name] for name in family.fields.read if config.get(name) is not None}
+    if not issubclass(family.module, TextEncoder):
+        said = {name: x for name, x in config.items() if name not in IRRELEVANT and x is not None}
+        found["generation"] = {name: x for name, x in said.items() if name in GENERATION_FIELDS - {*MARKS}}
+        try:
+            found["search"] = str(wish(config).search)
+        except RegardError as error:
+            found["search"] = f"refused: {error}"
+    if layout is not None:
+        embedding = layout.embedding
+        found["embedding"] = {
+            "pooling": embedding.pooling,
+            "steps": [type(step).__name__ for step in embedding.steps],
+            "longest": embedding.longest,
+            "prompts": dict(embedding.prompts),
+            "similarity": embedding.similarity,
+        }
     return found
 
 
@@ -62,7 +105,7 @@ def _lines(found: Mapping[str, Any], indent: str = "") -> Iterator[str]:
             yield f"{indent}{name}"
             yield from _lines(x, indent + "  ")
         else:
-            yield f"{indent}{name:<{NAME - len(indent)}}{_text(name, x)}"
+            yield f"{indent}{name:<{NAME - len(indent) - 1}} {_text(name, x)}"
 
 
 def _text(name: str, x: Any) -> str:
@@ -81,7 +124,12 @@ command = Command(
     "info",
     run,
     params=[
-        Words("folder", about="A run's folder; by default the model that regard ships.", required=False, type=FOLDER),
+        Words(
+            "folder",
+            about="A run's folder, or a published checkpoint's; by default the model that regard ships.",
+            required=False,
+            type=FOLDER,
+        ),
         Flag(["--json", "as_json"], is_flag=True, help="Print JSON."),
     ],
     examples=["regard info runs/en-it"],

@@ -83,7 +83,7 @@ def prefix_flags() -> list[click.Parameter]:
         Flag(
             ["--prefix"], metavar="TEXT", help='What the model reads before each text: "translate English to German: ".'
         ),
-        Flag(["--task"], metavar="NAME", help="A task that the checkpoint's config.json names, with its prefix."),
+        task_flag(),
     ]
 
 
@@ -97,6 +97,11 @@ def length_flags() -> list[click.Parameter]:
         ),
         Flag(["--whole"], is_flag=True, default=None, help="Read each text whole, however long, and split none."),
     ]
+
+
+def task_flag() -> click.Parameter:
+    """One of the tasks of a published checkpoint."""
+    return Flag(["--task"], metavar="NAME", help="A task that the checkpoint's config.json names, with its settings.")
 
 
 def search_of(given: dict[str, Any]) -> "Search":

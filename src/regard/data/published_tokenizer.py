@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import final
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models
+from tokenizers import AddedToken, decoders, models, normalizers
 
 from regard.data.added_tokens import mark
 from regard.data.text_tokenizer import ROLES, TextTokenizer, cleaned
@@ -133,6 +133,12 @@ class PublishedTokenizer(TextTokenizer):
 
     def _word(self, ids: list[int]) -> str:
         return self._pieces[ids[0]] if ids[0] in self._marks else self.decode(ids).strip() or " "
+
+    def lowercase(self) -> None:
+        """Read texts in lower case from now on, before all else that is done with them."""
+        before = self._subwords.normalizer
+        parts = [normalizers.Lowercase(), *([] if before is None else [before])]
+        self._subwords.normalizer = normalizers.Sequence(parts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `tokenizer.json`, without the roles; the file appears when it is complete."""

@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from regard.decode.check import check_scores
+from regard.decode.constraints import NOTHING, Rules
 from regard.decode.links import START, Links
 from regard.decode.search import Beam, Hypothesis
-from regard.decode.top import likeliest
+from regard.decode.top import likeliest, top
 from regard.models.language_model import LanguageModel
-from regard.models.seq2seq import Seq2Seq, State, Vocabulary
+from regard.models.seq2seq import Seq2Seq, State
 
 
 @final
@@ -40,7 +41,7 @@ class Ended:
 
 
 def beam(
-    model: Seq2Seq | LanguageModel, state: State, tokens: Tensor, limits: Tensor, search: Beam
+    model: Seq2Seq | LanguageModel, state: State, tokens: Tensor, limits: Tensor, search: Beam, rules: Rules
 ) -> list[list[Hypothesis]]:
     """The best targets of each sentence.
 
@@ -50,6 +51,7 @@ def beam(
         tokens: (B,) what each goes on from.
         limits: (B,) tokens that a target may have at most, `eos` among them.
         search: how many hypotheses, and how they are scored.
+        rules: which tokens may come.
 
     Returns:
         At most `search.n_best` hypotheses for each sentence, best first: fewer only where there are no more.
@@ -65,11 +67,12 @@ def beam(
     over = Ended(torch.full_like(nothing, -torch.inf, dtype=torch.float32), nothing, nothing > 0)
     same = torch.arange(size, device=limits.device)
     links, shortest = Links(), int(limits.min())
+    width = (2 + len(model.vocabulary.more_eos)) * size  # so many that `size` of them go on, whatever ends
     done_sentences: list[Tensor] = []
     done_over: list[Ended] = []
     for length in range(1, int(limits.max()) + 1):
         logits = model.step(tokens, state).float()
-        totals, parents, tokens = continuations(logits, scores, 2 * size, model.vocabulary)
+        totals, parents, tokens = continuations(logits, scores, width, rules)
         check_scores(totals[:, 0], length - 1)
         behind = last.gather(1, parents)
         ends = model.vocabulary.ends(tokens)
@@ -83,13 +86,20 @@ def beam(
             scores, going = totals[:, :size], same.expand(len(limits), -1)
             parents, tokens, behind = (x[:, :size] for x in (parents, tokens, behind))
         last = links.add(tokens, behind)
+        rules.advance(tokens, parents)
 
-        if search.early_stopping:
+        if search.early_stopping is True:
             done = over.scores[:, -1] > -torch.inf
         else:
-            done = ~(scores[:, 0] / _divisor(search, length) > over.scores[:, -1])
-        if length >= (shortest - 1 if search.forced_eos else shortest):
-            done = _closed(over, search, length, limits, done, scores, going, last)
+            patient = search.early_stopping == "never" and search.length_penalty > 0
+            best = scores[:, 0] / (limits.float() ** search.length_penalty if patient else _divisor(search, length))
+            done = ~(best > over.scores[:, -1])
+        if length >= shortest:
+            closed = limits <= length
+            # As those that end with eos: only what is among the first `size` continuations.
+            cut = scores.masked_fill((going >= search.size) | ~closed[:, None], -torch.inf)
+            over.add(cut / _divisor(search, length), last, finished=False)
+            done = done | closed
         if bool(done.any()):
             done_sentences.append(sentences[done])
             done_over.append(over.take(done))
@@ -97,6 +107,7 @@ def beam(
             if not len(rows):
                 break
             state.keep(rows)
+            rules.keep(rows)
             over = over.take(rows)
             sentences, limits, scores, last, parents, tokens = (
                 x[rows] for x in (sentences, limits, scores, last, parents, tokens)
@@ -111,30 +122,6 @@ def _divisor(search: Beam, length: int) -> float:
     return float(length**search.length_penalty)
 
 
-def _closed(
-    over: Ended,
-    search: Beam,
-    length: int,
-    limits: Tensor,
-    done: Tensor,
-    scores: Tensor,
-    going: Tensor,
-    last: Tensor,
-) -> Tensor:
-    """Take in what reaches the greatest length of its sentence; which sentences are done now, (B,)."""
-    if search.forced_eos:
-        # A step further each of them would be followed by `eos`, at no cost.
-        closed = limits - 1 <= length
-        certain = scores.masked_fill((done | ~closed)[:, None], -torch.inf)
-        over.add(certain / _divisor(search, length + 1), last, finished=True)
-    else:
-        closed = limits <= length
-        # As those that end with eos: only what is among the first `size` continuations.
-        cut = scores.masked_fill((going >= search.size) | ~closed[:, None], -torch.inf)
-        over.add(cut / _divisor(search, length), last, finished=False)
-    return done | closed
-
-
 def _hypotheses(sentences: Tensor, ended: Sequence[Ended], links: Links, count: int) -> list[list[Hypothesis]]:
     """The best of each sentence, in the order of the sentences, of what ended in the order of `sentences`."""
     order = sentences.argsort()
@@ -147,25 +134,38 @@ def _hypotheses(sentences: Tensor, ended: Sequence[Ended], links: Links, count: 
     return [[one for one in found[i : i + count] if one.score > -torch.inf] for i in each]
 
 
-def continuations(logits: Tensor, scores: Tensor, count: int, vocabulary: Vocabulary) -> tuple[Tensor, Tensor, Tensor]:
+def continuations(logits: Tensor, scores: Tensor, count: int, rules: Rules) -> tuple[Tensor, Tensor, Tensor]:
     """The best next tokens of all hypotheses of a sentence.
 
     Args:
         logits: (B, K, N), of the next token.
         scores: (B, K), sums of log-probabilities so far.
         count: how many to find. Where there are fewer, the others have a score of -inf.
-        vocabulary: which tokens may come.
+        rules: which tokens may come.
 
     Returns:
         Sums (B, count) that include the token, best first; the hypotheses (B, count) that they go on from; and the
         tokens (B, count).
     """
-    each = min(count, logits.shape[2])
-    likelihoods, tokens = (x.view(*scores.shape, each) for x in likeliest(logits.flatten(0, 1), vocabulary, each))
+    each, vocabulary, renormalize = min(count, logits.shape[2]), rules.vocabulary, rules.constraints.renormalize
+    if rules.history is None:
+        allowed = vocabulary.allowed(logits) if renormalize else logits
+        found = likeliest(allowed.flatten(0, 1), vocabulary, each)
+    else:
+        likelihoods = vocabulary.allowed(rules(logits.log_softmax(-1)))
+        found = top((likelihoods.log_softmax(-1) if renormalize else likelihoods).flatten(0, 1), each)
+    likelihoods, tokens = (x.view(*scores.shape, each) for x in found)
     totals, tokens = (likelihoods + scores[:, :, None]).flatten(1), tokens.flatten(1)
-    best, found = totals.topk(min(count, totals.shape[1]), 1)
-    parents, tokens = found // each, tokens.gather(1, found)
+    best, places = totals.topk(min(count, totals.shape[1]), 1)
+    parents, tokens = places // each, tokens.gather(1, places)
     if (missing := count - best.shape[1]) > 0:
         best = functional.pad(best, (0, missing), value=-torch.inf)
         parents, tokens = (functional.pad(x, (0, missing)) for x in (parents, tokens))
-    return best, parents, tokens
+    if (forced := rules.forced()) is None:
+        return best, parents, tokens
+    # Each hypothesis goes on with one token alone, at no cost.
+    certain, missing = (forced != NOTHING)[:, None], count - scores.shape[1]
+    same = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+    best = torch.where(certain, functional.pad(scores, (0, missing), value=-torch.inf), best)
+    parents = torch.where(certain, functional.pad(same, (0, missing)), parents)
+    return best, parents, torch.where(certain, forced[:, None], tokens)

@@ -6,6 +6,7 @@ from sys import maxsize
 from torch import Tensor
 
 from regard.attention.check import is_integer, show
+from regard.decode.constraints import Constraints
 from regard.errors import CheckpointError, ConfigError, DataError
 from regard.models.language_model import LanguageModel
 from regard.models.seq2seq import Seq2Seq, Vocabulary
@@ -31,6 +32,14 @@ def check_sources(
                     f"sources[{number}] has the token {show(token)}; expected ids from 0 to {vocabulary.size - 1}"
                     f"{without}"
                 )
+
+
+def check_tokens(constraints: Constraints, vocabulary: Vocabulary) -> None:
+    """Raise ConfigError unless the tokens that the constraints name are of the vocabulary."""
+    if constraints.highest >= vocabulary.size:
+        raise ConfigError(
+            f"constraints name the token {constraints.highest}; expected ids from 0 to {vocabulary.size - 1}"
+        )
 
 
 def limit(max_length: int | Callable[[int], int], source: Sequence[int]) -> int:

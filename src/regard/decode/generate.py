@@ -8,7 +8,8 @@ from torch import Tensor
 
 from regard.attention.check import check_integer, show
 from regard.decode.beam import beam
-from regard.decode.check import check_sources, limit, room
+from regard.decode.check import check_sources, check_tokens, limit, room
+from regard.decode.constraints import Constraints, Rules
 from regard.decode.sampling import Draw, keys
 from regard.decode.search import Beam, Greedy, Hypothesis, Sample, Search
 from regard.decode.single import OVER, Watch, follow, most_probable
@@ -28,6 +29,7 @@ def generate(
     sources: Sequence[Sequence[int]],
     *,
     search: Search = Beam(),
+    constraints: Constraints = Constraints(),
     max_length: int | Callable[[int], int] | None = None,
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
@@ -43,6 +45,7 @@ def generate(
         model: any `Seq2Seq` or `LanguageModel`.
         sources: token ids of each source, without `eos`; or of each prompt, as it is, or `bos` where it is empty.
         search: `Greedy()`, `Sample()` or `Beam()`.
+        constraints: rules for the tokens, whichever the search.
         max_length: tokens that a target may have at most, `eos` among them; or that as a function of the number of
             tokens of its source; None for twice as many and 16 more.
         batch_size: sources that are decoded together, >= 1.
@@ -54,7 +57,8 @@ def generate(
         Hypotheses of each source in the order of the sources, best first: one, or `n_best` of a beam search.
 
     Raises:
-        ConfigError: another search, a length or a batch size below 1; on_token with a beam search.
+        ConfigError: another search, a length or a batch size below 1; on_token with a beam search; constraints that
+            name tokens beyond the vocabulary.
         DataError: sources with tokens that are not in the vocabulary, or a prompt that is longer than the model's
             positions.
         CheckpointError: the model gives NaN.
@@ -72,13 +76,14 @@ def generate(
         raise ConfigError(f"on_token with search={search}: tokens are known as they come by Greedy() and Sample() only")
     check_integer("generate", "batch_size", batch_size, 1, " sources")
     check_sources(sources, model.vocabulary, prompts=model.continues_input, copies=model.copies)
+    check_tokens(constraints, model.vocabulary)
     length = twice_as_long if max_length is None else max_length
     limits = [min(limit(length, source), room(model, source, number)) for number, source in enumerate(sources)]
     done = 0
     found: list[list[Hypothesis]] = [[] for _ in sources]
     model = in_evaluation(model)
     with torch.inference_mode():
-        run = runner(model, sources, search, on_token)
+        run = runner(model, sources, search, constraints, on_token)
         for numbers in batches([len(source) for source in sources], batch_size, equal=model.continues_input):
             batch = run(numbers, [limits[number] for number in numbers])
             for number, hypotheses in zip(numbers, batch, strict=True):
@@ -101,6 +106,7 @@ def runner(
     model: Seq2Seq | LanguageModel,
     sources: Sequence[Sequence[int]],
     search: Search,
+    constraints: Constraints,
     on_token: Callable[[int, int | None], bool] | None,
 ) -> Callable[[list[int], list[int]], list[list[Hypothesis]]]:
     """What decodes the sources of these numbers, up to these lengths."""
@@ -111,12 +117,15 @@ def runner(
 
     def run(numbers: list[int], limits: list[int]) -> list[list[Hypothesis]]:
         inputs, lengths = model.collate([sources[number] for number in numbers])
-        state, tokens = model.prefill(inputs.to(device), None if lengths is None else lengths.to(device))
+        inputs = inputs.to(device)
+        state, tokens = model.prefill(inputs, None if lengths is None else lengths.to(device))
         most = torch.tensor(limits, device=device)
+        rules = Rules(constraints, model.vocabulary, inputs if model.continues_input else tokens[:, None], most)
         if isinstance(search, Beam):
-            return beam(model, state, tokens, most, search)
+            return beam(model, state, tokens, most, search, rules)
         choose = Draw(search, seed, words[numbers]) if isinstance(search, Sample) else most_probable
-        return follow(model, state, tokens, most, choose, None if on_token is None else watching(numbers, on_token))
+        watch = None if on_token is None else watching(numbers, on_token)
+        return follow(model, state, tokens, most, choose, rules, watch)
 
     return run
 

@@ -1,6 +1,7 @@
 """Drawing a token for each of many sentences, each from random numbers of its own."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import final
@@ -48,6 +49,8 @@ COLDEST = 1e-30  # a temperature that float32 tells from 0
 def draw(logits: Tensor, search: Sample, uniform: Tensor) -> Tensor:
     """The tokens (R,) at which the cumulative probabilities of the logits (R, N) pass numbers (R,), 0 <= number < 1."""
     logits = (logits - logits.amax(1, keepdim=True)) / max(search.temperature, COLDEST)
+    if search.min_p:
+        logits = logits.masked_fill(logits < math.log(search.min_p), -torch.inf)
     if search.top_k is None and search.top_p is None:
         return passed(logits.softmax(1), uniform)
     size = logits.shape[1]

@@ -1,7 +1,7 @@
 """How a target is looked for, and what is found."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import Literal, NamedTuple, final
 
 from regard.attention.check import check_integer, is_number, show
 from regard.errors import ConfigError
@@ -20,9 +20,9 @@ class Greedy:
 class Sample:
     """A token drawn at each step, from the model's probabilities or the greater of them.
 
-    Temperature comes first, then `top_k`, then `top_p` of what is left. With a seed the tokens depend on nothing but
-    the seed, the model and the source: not on the batch, nor on the other sources. Of equal sources the first, second
-    and so on differ from each other.
+    Temperature comes first, then `top_k`, then `top_p` and `min_p` of what is left. With a seed the tokens depend on
+    nothing but the seed, the model and the source: not on the batch, nor on the other sources. Of equal sources the
+    first, second and so on differ from each other.
 
     The score is that of `Greedy`, by the model's own probabilities.
 
@@ -30,18 +30,20 @@ class Sample:
         temperature: what log-probabilities are divided by, > 0; below 1 the probable gets more probable.
         top_k: draw from so many of the most probable tokens, >= 1; None for all.
         top_p: draw from the fewest tokens that have this probability together, 0 < top_p <= 1; None for all.
+        min_p: draw from tokens that have at least this share of the greatest probability, 0 to 1; None for all.
         seed: of the drawing, 0 <= seed < 2^63; None for one from torch's default generator.
 
     Raises:
         ConfigError: a setting out of range.
 
     Source: top-k: Fan et al. 2018, arXiv 1805.04833, section 5.1; top-p: Holtzman et al. 2019, arXiv 1904.09751,
-    section 3.1.
+    section 3.1; min-p: Nguyen et al. 2024, arXiv 2407.01082, section 3.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -53,6 +55,8 @@ class Sample:
             check_integer("Sample", "top_k", self.top_k, 1, " tokens, or None for all")
         if self.top_p is not None and not (is_number(self.top_p) and 0 < self.top_p <= 1):
             raise ConfigError(f"Sample: top_p={show(self.top_p)} must be a probability, 0 < top_p <= 1, or None for 1")
+        if self.min_p is not None and not (is_number(self.min_p) and 0 <= self.min_p <= 1):
+            raise ConfigError(f"Sample: min_p={show(self.min_p)} must be a share, 0 <= min_p <= 1, or None for 0")
         if self.seed is not None:
             check_integer("Sample", "seed", self.seed, 0)
 
@@ -69,15 +73,15 @@ class Beam:
     sentence is done when it has `size` finished hypotheses, and the best that goes on would score no more than the
     worst of them if it ended now. At the greatest length what goes on is closed as it stands.
 
-    These are the rules of `generate(num_beams=size)` in Hugging Face transformers 5, with its `early_stopping` and
-    `forced_eos_token_id`.
+    These are the rules of `generate(num_beams=size)` in Hugging Face transformers 5, with its `early_stopping`. Of a
+    model with E end marks (1 + E) `size` continuations are looked at.
 
     Args:
         size: hypotheses that go on, >= 1.
         length_penalty: the exponent: 0 for the sum, which favors short targets, 1 for the mean; -10 to 10.
         n_best: hypotheses to return, best first, 1 <= n_best <= size.
-        early_stopping: whether a sentence is done as soon as it has `size` finished hypotheses.
-        forced_eos: whether at the greatest length the last token is `eos`, as if it were certain.
+        early_stopping: True: a sentence is done as soon as it has `size` finished hypotheses. "never": with a positive
+            length_penalty, only when the best that goes on would score no more at the greatest length.
 
     Raises:
         ConfigError: a setting out of range.
@@ -88,14 +92,15 @@ class Beam:
     size: int = 4
     length_penalty: float = 1.0
     n_best: int = 1
-    early_stopping: bool = False
-    forced_eos: bool = False
+    early_stopping: bool | Literal["never"] = False
 
     def __post_init__(self) -> None:
         check_integer("Beam", "size", self.size, 1, " hypotheses")
         check_integer("Beam", "n_best", self.n_best, 1, " hypotheses")
         if self.n_best > self.size:
             raise ConfigError(f"Beam: n_best={self.n_best} is more than size={self.size} can find; raise size")
+        if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
+            raise ConfigError(f'Beam: early_stopping={show(self.early_stopping)} must be False, True or "never"')
         if not (is_number(self.length_penalty) and abs(self.length_penalty) <= STEEPEST):
             raise ConfigError(
                 f"Beam: length_penalty={show(self.length_penalty)} must be an exponent from {-STEEPEST:g} to "

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from regard.decode.check import check_scores
+from regard.decode.constraints import NOTHING, Rules
 from regard.decode.links import START, Links
 from regard.decode.search import Hypothesis
 from regard.decode.top import likeliest
@@ -31,6 +32,7 @@ def follow(
     tokens: Tensor,
     limits: Tensor,
     choose: Choose,
+    rules: Rules,
     watch: Watch | None = None,
 ) -> list[list[Hypothesis]]:
     """A target for each sentence.
@@ -42,6 +44,7 @@ def follow(
         limits: (B,) tokens that a target may have at most, `eos` among them.
         choose: the next tokens and their log-probabilities, from logits (B', N), the vocabulary, the number of the
             step, and which sentences (B',) are left.
+        rules: which tokens may come.
         watch: is told each step's tokens, OVER where a sentence ended with `eos`, and says which are the last.
 
     Returns:
@@ -57,7 +60,7 @@ def follow(
     ended: list[tuple[Tensor, ...]] = []
     for step in range(int(limits.max())):
         logits = model.step(tokens[:, None], state)[:, 0].float()
-        tokens, likelihoods = choose(logits, model.vocabulary, step, sentences)
+        tokens, likelihoods = _chosen(logits, choose, rules, step, sentences)
         scores = scores + likelihoods
         check_scores(scores, step)
         finished = model.vocabulary.ends(tokens)
@@ -65,6 +68,7 @@ def follow(
         if watch is not None:
             done = done | watch(sentences, tokens.masked_fill(finished, OVER))
         before, last = last, links.add(tokens, last)
+        rules.advance(tokens[:, None])
         if not bool(done.any()):
             continue
         ends = torch.where(finished, before, last)
@@ -73,7 +77,23 @@ def follow(
         if not len(going):
             break
         state.keep(going)
+        rules.keep(going)
         sentences, tokens, last, scores, limits = (x[going] for x in (sentences, tokens, last, scores, limits))
     order, values, lasts, whole = (torch.cat(x).tolist() for x in zip(*ended, strict=True))
     found = dict(zip(order, map(Hypothesis, links.read(lasts), values, whole), strict=True))
     return [[found[sentence]] for sentence in range(len(found))]
+
+
+def _chosen(logits: Tensor, choose: Choose, rules: Rules, step: int, sentences: Tensor) -> tuple[Tensor, Tensor]:
+    """The next tokens (B',) and their log-probabilities, from logits (B', N)."""
+    vocabulary, renormalize = rules.vocabulary, rules.constraints.renormalize
+    changed = logits if rules.history is None else rules(logits[:, None])[:, 0]
+    if renormalize:
+        changed = vocabulary.allowed(changed)
+    tokens, likelihoods = choose(changed, vocabulary, step, sentences)
+    if changed is not logits and not renormalize:  # the model's own probabilities
+        likelihoods = logits.log_softmax(1).gather(1, tokens[:, None])[:, 0]
+    if (forced := rules.forced()) is None:
+        return tokens, likelihoods
+    certain = forced != NOTHING
+    return torch.where(certain, forced, tokens), likelihoods.masked_fill(certain, 0.0)

@@ -8,6 +8,12 @@ from torch import Tensor
 from regard.errors import UnsupportedError
 from regard.models.bert import Bert, BertConfig
 from regard.models.published import (
+    COMMON_IRRELEVANT,
+    COMMON_ONLY,
+    HEADS,
+    MARKS,
+    TRAINING,
+    Fields,
     Named,
     Renamed,
     activation_of,
@@ -19,12 +25,32 @@ from regard.models.published import (
 
 # Fields that change the mathematics, and their supported values.
 ONLY: dict[str, tuple[Any, ...]] = {
+    **COMMON_ONLY,
     "is_decoder": (False, None),
     "add_cross_attention": (False, None),
     "is_encoder_decoder": (False, None),
     "position_embedding_type": ("absolute", None),
-    "pruned_heads": ({}, None),
-    "quantization_config": (None,),
+}
+IRRELEVANT = {
+    **COMMON_IRRELEVANT,
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "mask_token_id", "cls_token_id", "unk_token_id"), MARKS),
+    **dict.fromkeys(
+        (
+            "classifier_dropout", "directionality", "pooler_fc_size", "pooler_num_attention_heads",
+            "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type", "sbert_ce_default_activation_function",
+            "sentence_transformers",
+        ),
+        HEADS,
+    ),
+    **dict.fromkeys(("cell", "emb_size", "pre_trained", "structure", "training"), TRAINING),  # TinyBERT's
+    "cross_attention_hidden_size": "of decoders",
+    "task_specific_params": "of generation",
+}  # fmt: skip
+DISTILBERT_IRRELEVANT = {
+    **IRRELEVANT,
+    **dict.fromkeys(("qa_dropout", "seq_classif_dropout"), HEADS),
+    "sinusoidal_pos_embds": "of positions, which have their tensor",
+    "tie_weights_": TRAINING,
 }
 BERT_FIELDS = {
     "vocab_size": "vocab_size",
@@ -108,11 +134,24 @@ KINDS = {
         "vocab_projector", "vocab_projector.bias", ("vocab_",),
     ),
 }  # fmt: skip
+FIELDS = {
+    **{
+        family: Fields(KINDS[family].title, (*BERT_FIELDS, "model_type"), ONLY, IRRELEVANT)
+        for family in ("bert", "roberta", "xlm-roberta")
+    },
+    "distilbert": Fields(
+        KINDS["distilbert"].title,
+        (*DISTILBERT_FIELDS, "model_type"),
+        ONLY,
+        DISTILBERT_IRRELEVANT,
+        {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
+    ),
+}
 # What a family's configuration says where it differs from BertConfig's defaults.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "bert": {},
     "roberta": {"vocab_size": 50265, "pad": 1},
-    "xlm-roberta": {"vocab_size": 250002, "pad": 1},
+    "xlm-roberta": {"pad": 1},
     "distilbert": {"num_layers": 6, "num_token_types": None},
 }
 # What a family's checkpoints have no field for: ours, and what it must be.

@@ -23,8 +23,20 @@ from regard.layers.output_projection import OutputProjection
 from regard.layers.positions import LearnedPositions
 from regard.layers.transformer_layer import FeedForward
 from regard.models.check import check_fields
-from regard.models.language_model import LanguageModel, published_vocabulary
-from regard.models.published import Named, activation_of, check_only, read_named, write_named
+from regard.models.language_model import LanguageModel
+from regard.models.published import (
+    COMMON_IRRELEVANT,
+    COMMON_ONLY,
+    HEADS,
+    TRAINING,
+    Fields,
+    Named,
+    activation_of,
+    check_only,
+    published_vocabulary,
+    read_named,
+    write_named,
+)
 from regard.models.seq2seq import Vocabulary
 
 BAND = 128  # keys; Brown et al. don't say theirs, this is the stride of Child et al. 2019, section 7.2
@@ -228,8 +240,38 @@ FIELDS = {
     "scale_attn_by_inverse_layer_idx": "scale_by_layer",
     "tie_word_embeddings": "tie_output",
 }
-# `reorder_and_upcast_attn` says in what precision scores are computed; ours are in float32 at least, always.
-ONLY = {"add_cross_attention": (False,)}
+ONLY = {
+    **COMMON_ONLY,
+    "add_cross_attention": (False, None),
+    "is_encoder_decoder": (False, None),
+}
+KNOWN = Fields(
+    "GPT-2",
+    (
+        *FIELDS, "activation_function", "vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "model_type",
+        "task_specific_params",
+    ),
+    ONLY,
+    {
+        **COMMON_IRRELEVANT,
+        **dict.fromkeys(
+            (
+                "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels",
+                "summary_first_dropout",
+            ),
+            HEADS,
+        ),
+        "cross_attention_hidden_size": "of decoders that read an encoder",
+        "is_decoder": "the model is one",
+        "n_ctx": "`n_positions` once more",
+        **dict.fromkeys(("n_special", "predict_special_tokens"), TRAINING),
+        "reorder_and_upcast_attn": "of the precision of scores, which is float32 at least",
+    },
+    {
+        "hidden_size": "n_embd", "max_position_embeddings": "n_positions", "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    },
+)  # fmt: skip
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu-tanh": "gelu_new", "swish": "silu"}  # ours, theirs
 IGNORED = ("*.attn.bias", "*.attn.masked_bias")  # causal masks, which old files hold
 MODEL = "transformer."  # before the names of what a GPT2Model holds, in files of one that has an output
@@ -257,7 +299,7 @@ def from_gpt2(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> GPT:
         CheckpointError: tensors that are missing, unknown or of other shapes.
         ConfigError: a field that is out of range.
     """
-    check_only("GPT-2", config, ONLY)
+    check_only(KNOWN.title, config, ONLY)
     fields = {ours: config[theirs] for theirs, ours in FIELDS.items() if theirs in config}
     fields["activation"] = activation_of("GPT-2", {"activation_function": "gelu_new", **config}, "activation_function")
     vocabulary = published_vocabulary(

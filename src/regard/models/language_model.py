@@ -7,16 +7,16 @@ Layout: B texts, L tokens, K hypotheses of each text, D features, N the vocabula
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 
 from regard.attention.cache import KeyValueCache
-from regard.attention.check import is_integer, show
+from regard.attention.check import show
 from regard.attention.sequence_pattern import KeyLengths
-from regard.errors import CheckpointError, ShapeError
+from regard.errors import ShapeError
 from regard.layers.output_projection import CrossEntropy, OutputProjection
 from regard.layers.step import CausalStep, causal_step
 from regard.models.padding import check_texts
@@ -157,31 +157,3 @@ class LanguageModel(nn.Module, ABC):
         state.length += tokens.shape[1]
         hidden: Tensor = self.norm(x)
         return hidden
-
-
-def published_vocabulary(family: str, config: Mapping[str, Any]) -> Vocabulary:
-    """The vocabulary of a published configuration.
-
-    Args:
-        family: that a message names.
-        config: fields by name: vocab_size, and bos_token_id, eos_token_id and pad_token_id, of which the first and the
-            last may be missing or None.
-
-    Returns:
-        The vocabulary; a missing mark is the first of those that end a text.
-
-    Raises:
-        CheckpointError: a size or token that is none.
-    """
-    size, given = config.get("vocab_size"), config.get("eos_token_id")
-    ends = given if isinstance(given, list) else [given]
-    marks = {name: config.get(f"{name}_token_id") for name in ("bos", "pad")}
-    tokens = [*ends, *(x for x in marks.values() if x is not None)]
-    if not (is_integer(size) and ends and all(is_integer(x) and 0 <= x < size for x in tokens)):
-        raise CheckpointError(
-            f"{family}: vocab_size={size!r:.50}, eos_token_id={given!r:.50}, bos_token_id={marks['bos']!r:.50}, "
-            f"pad_token_id={marks['pad']!r:.50}; expected a number of tokens and ids below it, of which the last two "
-            "may be null"
-        )
-    bos, pad = (ends[0] if x is None else x for x in marks.values())
-    return Vocabulary(size=size, pad=pad, bos=bos, eos=ends[0], more_eos=tuple(ends[1:]))

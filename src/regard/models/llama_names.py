@@ -8,9 +8,18 @@ from torch import Tensor
 from regard.attention.check import is_integer, show
 from regard.errors import CheckpointError, UnsupportedError
 from regard.layers.rotary_scaling import LinearScaling, Llama3Scaling, RotaryScaling, YarnScaling
-from regard.models.language_model import published_vocabulary
 from regard.models.llama import Llama, LlamaConfig
-from regard.models.published import Named, activation_of, check_only, read_named, write_named
+from regard.models.published import (
+    COMMON_IRRELEVANT,
+    COMMON_ONLY,
+    Fields,
+    Named,
+    activation_of,
+    check_only,
+    published_vocabulary,
+    read_named,
+    write_named,
+)
 
 # Field of the published configurations, field of LlamaConfig.
 FIELDS = {
@@ -44,13 +53,33 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 # Fields that change the mathematics, or would if the family's published code read them, and what is supported.
-NO_BIAS = {"attention_bias": (False,), "mlp_bias": (False,)}
-NO_PART = {"partial_rotary_factor": (None, 1)}
+NO_BIAS = {"attention_bias": (False, None), "mlp_bias": (False, None)}
+NO_PART = {"partial_rotary_factor": (1, None)}
+DECODER = {"is_encoder_decoder": (False, None), "rope_interleaved": (False, None)}
 ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
-    "llama": {**NO_PART, "sliding_window": (None,), "layer_types": (None,)},
-    "mistral": {**NO_PART, **NO_BIAS, "layer_types": (None,)},
-    "qwen2": {**NO_PART, "attention_bias": (True,), "mlp_bias": (False,)},
+    "llama": {**COMMON_ONLY, **DECODER, **NO_PART, "sliding_window": (None,), "layer_types": (None,)},
+    "mistral": {**COMMON_ONLY, **DECODER, **NO_PART, **NO_BIAS, "layer_types": (None,)},
+    "qwen2": {
+        **COMMON_ONLY, **DECODER, **NO_PART, "attention_bias": (True, None), "mlp_bias": (False, None),
+        "use_mrope": (False, None),
+    },
+}  # fmt: skip
+READ = (
+    *FIELDS, "hidden_act", "vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "model_type", "rope_theta",
+    "rope_scaling", "rope_parameters", "original_max_position_embeddings", "task_specific_params",
+)  # fmt: skip
+OWN = {
+    "llama": ("attention_bias", "mlp_bias"),
+    "mistral": ("sliding_window",),
+    "qwen2": ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types"),
 }
+IRRELEVANT = {
+    **COMMON_IRRELEVANT,
+    "is_decoder": "the model is one",
+    "is_llama_config": "a note",
+    "pretraining_tp": "of the order in which sums are taken",
+}
+KNOWN = {family: Fields(family, (*READ, *OWN[family]), ONLY[family], IRRELEVANT) for family in ONLY}
 FULL, WINDOW = "full_attention", "sliding_attention"
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu-tanh": "gelu_pytorch_tanh", "swish": "silu"}  # ours, theirs
 IGNORED = ("*rotary_emb.inv_freq",)  # computed

@@ -11,8 +11,21 @@ from torch import Tensor
 
 from regard.errors import UnsupportedError
 from regard.layers.attention_config import AttentionConfig
-from regard.models.published import Named, activation_of, check_only, never_of, read_named, write_named
-from regard.models.seq2seq import Vocabulary
+from regard.layers.transformer_layer import Norm
+from regard.models.published import (
+    COMMON_IRRELEVANT,
+    COMMON_ONLY,
+    MARKS,
+    TRAINING,
+    Fields,
+    Named,
+    activation_of,
+    check_only,
+    published_activation,
+    published_vocabulary,
+    read_named,
+    write_named,
+)
 from regard.models.transformer import Transformer, TransformerConfig
 
 # Field of MarianConfig, field of TransformerConfig.
@@ -27,7 +40,10 @@ SIZES = {
     "scale_embedding": "scale_embedding",
 }
 # Fields of MarianConfig that change the mathematics, and the only value that is supported.
-ONLY = {
+ONLY: dict[str, tuple[Any, ...]] = {
+    **COMMON_ONLY,
+    "is_decoder": (False, None),
+    "is_encoder_decoder": (True, None),
     "share_encoder_decoder_embeddings": (True,),
     "tie_word_embeddings": (True,),
     "normalize_before": (False,),
@@ -36,6 +52,40 @@ ONLY = {
     "static_position_embeddings": (True,),
     "add_bias_logits": (False,),
 }
+# Fields that must be equal to others.
+EQUAL = {
+    "decoder_attention_heads": "encoder_attention_heads",
+    "decoder_ffn_dim": "encoder_ffn_dim",
+    "decoder_vocab_size": "vocab_size",
+}
+NEEDED = ("vocab_size", "pad_token_id", "decoder_start_token_id")
+# What the others are that a config.json leaves out.
+DEFAULTS: dict[str, Any] = {
+    "d_model": 1024, "encoder_layers": 12, "decoder_layers": 12, "encoder_attention_heads": 16, "encoder_ffn_dim": 4096,
+    "dropout": 0.1, "activation_function": "gelu", "scale_embedding": False, "eos_token_id": 0,
+}  # fmt: skip
+KNOWN = Fields(
+    "Marian",
+    (
+        *SIZES, *EQUAL, "vocab_size", "pad_token_id", "eos_token_id", "decoder_start_token_id", "model_type",
+        "task_specific_params", "prefix",
+    ),
+    ONLY,
+    {
+        **COMMON_IRRELEVANT,
+        **dict.fromkeys(
+            (
+                "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "init_std",
+                "classif_dropout", "classifier_dropout",
+            ),
+            TRAINING,
+        ),
+        "bos_token_id": MARKS,
+        "max_position_embeddings": "of positions, which are computed without bound",
+        "extra_pos_embeddings": "of learned positions",
+    },
+    {"num_attention_heads": "encoder_attention_heads", "hidden_size": "d_model", "num_hidden_layers": "encoder_layers"},
+)  # fmt: skip
 # Second names of the one embedding.
 ALIASES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
 IGNORED = ("model.*.embed_positions.weight",)  # computed
@@ -64,27 +114,7 @@ def from_marian(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Trans
         UnsupportedError: a field that says something this model does not compute.
         CheckpointError: tensors that are missing or of other shapes.
     """
-    check_only("Marian", config, ONLY)
-    for name, same in (
-        ("decoder_attention_heads", "encoder_attention_heads"),
-        ("decoder_ffn_dim", "encoder_ffn_dim"),
-        ("decoder_vocab_size", "vocab_size"),
-    ):
-        if config.get(name) not in (None, config[same]):
-            raise UnsupportedError(f"Marian: {name}={config[name]!r} differs from {same}={config[same]!r}")
-    sizes = {ours: config[theirs] for theirs, ours in SIZES.items() if theirs in config}
-    if "activation" in sizes:
-        sizes["activation"] = activation_of("Marian", config, "activation_function")
-    vocabulary = Vocabulary(
-        size=config["vocab_size"],
-        pad=config["pad_token_id"],
-        bos=config["decoder_start_token_id"],
-        eos=config["eos_token_id"],
-        never=never_of("Marian", config),
-    )
-    made = TransformerConfig(vocabulary=vocabulary, positions="sinusoidal-halves", output_bias=True, **sizes)
-    same = dict.fromkeys(ALIASES, "model.shared.weight")
-    return read_named("Marian", lambda: Transformer(made), state, _names(made), same=same, ignored=IGNORED)
+    return read_layout(KNOWN, {**DEFAULTS, **config}, state, norm="post")
 
 
 def to_marian(model: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -102,29 +132,81 @@ def to_marian(model: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         UnsupportedError: a model that Marian cannot be told of.
     """
-    config = model.config
-    for name, only in (("norm", ("post",)), ("positions", ("sinusoidal", "sinusoidal-halves"))):
-        if getattr(config, name) not in only:
-            raise UnsupportedError(f"Marian has no {name}={getattr(config, name)!r}; expected {' or '.join(only)}")
-    if config.attention != AttentionConfig():
-        raise UnsupportedError(f"Marian's attention is as published; this model's is {config.attention}")
-    fields = {theirs: getattr(config, ours) for theirs, ours in SIZES.items()}
+    fields, state = write_layout(KNOWN, model, norm="post")
     fields |= {
         "model_type": "marian",
         "architectures": ["MarianMTModel"],
-        "vocab_size": config.vocabulary.size,
-        "decoder_vocab_size": config.vocabulary.size,
+        "decoder_vocab_size": fields["vocab_size"],
+        "share_encoder_decoder_embeddings": True,
+        "static_position_embeddings": True,
+    }
+    return fields, state
+
+
+def read_layout(known: Fields, config: Mapping[str, Any], state: Mapping[str, Tensor], *, norm: Norm) -> Transformer:
+    """The Transformer of a configuration and weights in the layout that Marian and its kin share.
+
+    Args:
+        known: of the family.
+        config: fields, the family's defaults among them.
+        state: tensors by name.
+        norm: where norms stand.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        UnsupportedError, CheckpointError: as for `from_marian`.
+    """
+    check_only(known.title, config, known.only)
+    config = {**{name: config[name] for name in NEEDED}, **config}
+    for name, same in EQUAL.items():
+        if config.get(name) not in (None, config[same]):
+            raise UnsupportedError(f"{known.title}: {name}={config[name]!r} differs from {same}={config[same]!r}")
+    sizes = {ours: config[theirs] for theirs, ours in SIZES.items()}
+    sizes["activation"] = activation_of(known.title, config, "activation_function")
+    vocabulary = published_vocabulary(known.title, config, "decoder_start_token_id")
+    choices = {"positions": "sinusoidal-halves", "norm": norm, "output_bias": True}
+    made = TransformerConfig(vocabulary=vocabulary, **choices, **sizes)
+    same = dict.fromkeys(ALIASES, "model.shared.weight")
+    return read_named(known.title, lambda: Transformer(made), state, _names(made), same=same, ignored=IGNORED)
+
+
+def write_layout(known: Fields, model: Transformer, *, norm: Norm) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A Transformer's configuration and weights in the layout that Marian and its kin share.
+
+    Args:
+        known: of the family.
+        model: with sinusoidal positions and its attention as published.
+        norm: where its norms must stand.
+
+    Returns:
+        Fields, and tensors by their names.
+
+    Raises:
+        UnsupportedError: a model that the family cannot be told of.
+    """
+    config, words = model.config, model.config.vocabulary
+    for name, only in (("norm", (norm,)), ("positions", ("sinusoidal", "sinusoidal-halves"))):
+        if getattr(config, name) not in only:
+            raise UnsupportedError(
+                f"{known.title} has no {name}={getattr(config, name)!r}; expected {' or '.join(only)}"
+            )
+    if config.attention != AttentionConfig():
+        raise UnsupportedError(f"{known.title}'s attention is as published; this model's is {config.attention}")
+    fields = {theirs: getattr(config, ours) for theirs, ours in SIZES.items()}
+    fields |= {
+        "activation_function": published_activation(config.activation),
+        "vocab_size": words.size,
         "decoder_attention_heads": config.num_heads,
         "decoder_ffn_dim": config.hidden_dim,
         "max_position_embeddings": config.max_length,
-        "pad_token_id": config.vocabulary.pad,
-        "eos_token_id": config.vocabulary.eos,
-        "bos_token_id": config.vocabulary.bos,
-        "decoder_start_token_id": config.vocabulary.bos,
-        "forced_eos_token_id": config.vocabulary.eos,
-        **({"bad_words_ids": [[token] for token in never]} if (never := config.vocabulary.never) else {}),
-        "share_encoder_decoder_embeddings": True,
-        "static_position_embeddings": True,
+        "pad_token_id": words.pad,
+        "eos_token_id": [words.eos, *words.more_eos] if words.more_eos else words.eos,
+        "bos_token_id": words.bos,
+        "decoder_start_token_id": words.bos,
+        "forced_eos_token_id": None,
+        **({"bad_words_ids": [[token] for token in words.never]} if words.never else {}),
     }
     features = torch.arange(config.embed_dim)
     if config.positions == "sinusoidal":
@@ -133,7 +215,7 @@ def to_marian(model: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     state = {
         name: _reordered(theirs_to_ours[name], x, features) for name, x in write_named(model, _names(config)).items()
     }
-    state.setdefault("final_logits_bias", torch.zeros(config.vocabulary.size))
+    state.setdefault("final_logits_bias", torch.zeros(words.size))
     state["final_logits_bias"] = state["final_logits_bias"].view(1, -1)
     for alias in ALIASES:
         state[alias] = state["model.shared.weight"]
@@ -141,9 +223,12 @@ def to_marian(model: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _names(config: TransformerConfig) -> Iterator[Named]:
-    """Our name and Marian's of every tensor."""
+    """Our name and theirs of every tensor."""
     yield Named("embedding.weight", "model.shared.weight")
     yield Named("output_bias", "final_logits_bias", optional=True)
+    for side in ("encoder", "decoder") if config.norm == "pre" else ():
+        for kind in ("weight", "bias"):
+            yield Named(f"{side}_norm.{kind}", f"model.{side}.layer_norm.{kind}")
     for side, layers, parts in (
         ("encoder", config.encoder_layers, ENCODER),
         ("decoder", config.decoder_layers, DECODER),
@@ -160,7 +245,7 @@ def _names(config: TransformerConfig) -> Iterator[Named]:
 def _reordered(name: str, x: Tensor, features: Tensor) -> Tensor:
     """A tensor for tokens whose features stand in another order."""
     writes = name.endswith(("output_proj.weight", "output_proj.bias", "contract.weight", "contract.bias"))
-    if writes or ".norm." in name:
+    if writes or "norm." in name:
         return x[features]
     reads = name.endswith(("query_proj.weight", "key_proj.weight", "value_proj.weight", "expand.weight"))
     return x[:, features] if reads or name == "embedding.weight" else x

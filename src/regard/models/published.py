@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from regard.attention.check import show
+from regard.attention.check import is_integer, show
 from regard.errors import CheckpointError, RegardError, UnsupportedError
+from regard.models.seq2seq import Vocabulary
 
 SHOWN = 5  # tensors that a message lists of each kind
 MOST_MISSING = 1000  # that are looked for
@@ -37,6 +38,42 @@ ACTIVATIONS = {
     "tanh": "tanh",
 }
 Model = TypeVar("Model", bound=nn.Module)
+TRAINING = "of training"
+HEADS = "of heads, which their tensors tell"
+RETURNED = "of what the package's models return"
+MARKS = "of tokens, which the tokenizer's files tell"
+# Fields that the files of every family may have.
+COMMON_ONLY: dict[str, tuple[Any, ...]] = {
+    "auto_map": ({}, None),  # the folder's own code
+    "per_layer_config": ({}, None),
+    "pruned_heads": ({}, None),
+    "quantization": (None,),
+    "quantization_config": (None,),
+    "tie_encoder_decoder": (False, None),
+}
+COMMON_IRRELEVANT = {
+    **dict.fromkeys(("architectures", "id2label", "label2id", "num_labels", "problem_type", "finetuning_task"), HEADS),
+    **dict.fromkeys(
+        (
+            "output_attentions", "output_hidden_states", "output_past", "return_dict", "tie_last_hidden_states",
+            "torchscript",
+        ),
+        RETURNED,
+    ),
+    **dict.fromkeys(("sep_token_id", "tokenizer_class"), MARKS),
+    **dict.fromkeys(("dtype", "torch_dtype", "use_bfloat16"), "of tensors, which have their own"),
+    **dict.fromkeys(("attn_implementation", "chunk_size_feed_forward", "use_cache"), "of speed and memory"),
+    **dict.fromkeys(
+        ("gradient_checkpointing", "initializer_range", "neftune_noise_alpha", "tf_legacy_loss"), TRAINING
+    ),
+    **dict.fromkeys(
+        (
+            "custom_pipelines", "export_model_type", "max_sequence_length", "model_max_length", "name_or_path",
+            "transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version",
+        ),
+        "a note",
+    ),
+}  # fmt: skip
 
 
 class Named(NamedTuple):
@@ -57,6 +94,26 @@ class Named(NamedTuple):
     part: int = 0
     parts: int = 1
     optional: bool = False
+
+
+class Fields(NamedTuple):
+    """What is made of the fields that the config.json of a family may have.
+
+    A field that is in none of these is refused, since nobody knows what it changes.
+
+    Args:
+        title: of the family, in messages.
+        read: those that decide what is computed.
+        only: those of which some values are supported, the others refused.
+        irrelevant: those that change nothing here, and why.
+        aliases: second names of fields, under which some files have them.
+    """
+
+    title: str
+    read: tuple[str, ...]
+    only: Mapping[str, tuple[Any, ...]]
+    irrelevant: Mapping[str, str]
+    aliases: Mapping[str, str] = {}
 
 
 @final
@@ -131,28 +188,68 @@ def published_activation(name: str) -> str:
     return next(theirs for theirs, ours in ACTIVATIONS.items() if ours == name)
 
 
-def never_of(family: str, config: Mapping[str, Any]) -> tuple[int, ...]:
+def never_of(family: str, config: Mapping[str, Any], ends: Collection[int] = ()) -> tuple[int, ...]:
     """The tokens that no target may have, as the fields bad_words_ids and suppress_tokens say.
 
     Args:
         family: that a message names.
         config: fields by name.
+        ends: end marks, which bad_words_ids says nothing about.
 
     Returns:
-        The tokens.
+        The tokens; sequences of several, of which bad_words_ids may have some, are not among them.
 
     Raises:
-        UnsupportedError: a sequence of several tokens that may not occur, or what is no list of tokens.
+        UnsupportedError: what is no list of tokens.
     """
     words, tokens = config.get("bad_words_ids") or [], config.get("suppress_tokens") or []
     lists = isinstance(words, list) and isinstance(tokens, list)
-    flat = [token for word in words for token in (word if isinstance(word, list) else [word])] if lists else []
-    if not lists or len(flat) != len(words) or not all(type(token) is int for token in (*flat, *tokens)):
+    words = [word if isinstance(word, list) else [word] for word in words] if lists else []
+    flat = [token for word in (*words, tokens) for token in word] if lists else []
+    if not lists or not all(words) or not all(is_integer(token) and token >= 0 for token in flat):
         raise UnsupportedError(
-            f"{family}: bad_words_ids={show(words)} and suppress_tokens={show(tokens)} are not supported; expected "
-            "lists of single tokens"
+            f"{family}: bad_words_ids={show(config.get('bad_words_ids'))} and suppress_tokens={show(tokens)} are not "
+            "supported; expected lists of lists of tokens, and of tokens"
         )
-    return tuple(dict.fromkeys((*flat, *tokens)))
+    alone = (word[0] for word in words if len(word) == 1 and word[0] not in ends)
+    return tuple(dict.fromkeys((*alone, *tokens)))
+
+
+def published_vocabulary(family: str, config: Mapping[str, Any], start: str = "bos_token_id") -> Vocabulary:
+    """The vocabulary of a published configuration.
+
+    Args:
+        family: that a message names.
+        config: fields by name: vocab_size; eos_token_id, a token or a list of them; the field of the start mark and
+            pad_token_id, which may be missing or None; bad_words_ids and suppress_tokens.
+        start: the field of the token that targets or texts start with.
+
+    Returns:
+        The vocabulary; a missing mark is the first of those that end a text.
+
+    Raises:
+        CheckpointError: a size or token that is none.
+        KeyError: no vocab_size.
+        UnsupportedError: as for `never_of`.
+    """
+    size, given = config["vocab_size"], config.get("eos_token_id")
+    ends = given if isinstance(given, list) else [given]
+    marks = {name: config.get(name) for name in (start, "pad_token_id")}
+    tokens = [*ends, *(x for x in marks.values() if x is not None)]
+    if not (is_integer(size) and ends and all(is_integer(x) and 0 <= x < size for x in tokens)):
+        said = ", ".join(f"{name}={x!r:.50}" for name, x in marks.items())
+        raise CheckpointError(
+            f"{family}: vocab_size={size!r:.50}, eos_token_id={given!r:.50}, {said}; expected a number of tokens and "
+            "ids below it, of which the last two may be null"
+        )
+    never = never_of(family, config, ends)
+    if any(token >= size for token in never):
+        raise CheckpointError(
+            f"{family}: bad_words_ids and suppress_tokens name the token {max(never)}; expected ids below "
+            f"vocab_size={size}"
+        )
+    bos, pad = (ends[0] if x is None else x for x in marks.values())
+    return Vocabulary(size=size, pad=pad, bos=bos, eos=ends[0], more_eos=tuple(ends[1:]), never=never)
 
 
 def built(family: str, build: Callable[[], Model]) -> Model:

@@ -11,8 +11,20 @@ from torch import Tensor
 
 from regard.attention.check import show
 from regard.errors import UnsupportedError
-from regard.models.published import ACTIVATIONS, Named, activation_of, check_only, never_of, read_named, write_named
-from regard.models.seq2seq import Vocabulary
+from regard.models.published import (
+    ACTIVATIONS,
+    COMMON_IRRELEVANT,
+    COMMON_ONLY,
+    MARKS,
+    TRAINING,
+    Fields,
+    Named,
+    activation_of,
+    check_only,
+    published_vocabulary,
+    read_named,
+    write_named,
+)
 from regard.models.t5 import T5, T5Config
 
 # Field of T5's config.json, field of T5Config.
@@ -29,7 +41,30 @@ FIELDS = {
     "layer_norm_epsilon": "norm_eps",
 }
 # Fields that change the mathematics, and the only values that are supported.
-ONLY = {"is_encoder_decoder": (True,), "is_decoder": (False,)}
+ONLY: dict[str, tuple[Any, ...]] = {
+    **COMMON_ONLY,
+    "is_encoder_decoder": (True, None),
+    "is_decoder": (False, None),
+}
+KNOWN = Fields(
+    "T5",
+    (
+        *FIELDS, "vocab_size", "feed_forward_proj", "dense_act_fn", "is_gated_act", "tie_word_embeddings",
+        "scale_decoder_outputs", "pad_token_id", "eos_token_id", "decoder_start_token_id", "model_type",
+        "task_specific_params", "prefix",
+    ),
+    ONLY,
+    {
+        **COMMON_IRRELEVANT,
+        **dict.fromkeys(("initializer_factor", "classifier_dropout"), TRAINING),
+        "bos_token_id": MARKS,
+        "n_positions": "of the first training; distances have no bound",
+    },
+    {
+        "hidden_size": "d_model", "num_attention_heads": "num_heads", "num_hidden_layers": "num_layers",
+        "head_dim": "d_kv",
+    },
+)  # fmt: skip
 SHARED, OUTPUT = "shared.weight", "lm_head.weight"
 ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 # A table that old checkpoints have, and that no model has ever read.
@@ -64,10 +99,8 @@ def from_t5(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> T5:
     if not isinstance(scaled, bool):
         raise UnsupportedError(f"T5: scale_decoder_outputs={show(scaled)} is not supported; expected True or False")
     pad = config.get("pad_token_id", 0)
-    start = config.get("decoder_start_token_id", pad)
-    vocabulary = Vocabulary(
-        size=config["vocab_size"], pad=pad, bos=start, eos=config.get("eos_token_id", 1), never=never_of("T5", config)
-    )
+    marks = {"pad_token_id": pad, "decoder_start_token_id": pad, "eos_token_id": 1}
+    vocabulary = published_vocabulary("T5", {**marks, **config}, "decoder_start_token_id")
     made = T5Config(
         vocabulary=vocabulary,
         network=network,

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, final
 
 from regard.attention.check import check_integer, show
 from regard.data.text_tokenizer import TextTokenizer
+from regard.decode.constraints import Constraints
 from regard.decode.generate import generate
 from regard.decode.search import Beam, Greedy, Hypothesis, Search
 from regard.errors import ConfigError
@@ -49,7 +50,8 @@ def complete(
     texts: Sequence[str],
     *,
     search: Search = Greedy(),
-    max_new_tokens: int = 64,
+    constraints: Constraints = Constraints(),
+    max_new_tokens: int | Callable[[int], int] = 64,
     stop: Sequence[str] = (),
     batch_size: int = 32,
     on_text: Callable[[int, str], None] | None = None,
@@ -61,7 +63,9 @@ def complete(
         tokenizer: of the model.
         texts: any texts, empty ones too.
         search: `Greedy`, `Sample` or `Beam`.
-        max_new_tokens: tokens that may be written after each text, at most, the one that ends it among them.
+        constraints: rules for the tokens, those of the text among them.
+        max_new_tokens: tokens that may be written after each text, at most, the one that ends it among them; or that
+            as a function of the number of tokens of the text.
         stop: strings before which a text ends. A beam search finds its best texts first, which are then cut.
         batch_size: texts that run together, where they have as many tokens.
         on_text: called with the number of a text and what has been written, piece by piece as it comes; the pieces
@@ -75,7 +79,8 @@ def complete(
         ConfigError: a length, a batch size or a stop string that is none; on_text with a beam search.
     """
     check_texts(texts)
-    check_integer("complete", "max_new_tokens", max_new_tokens, 1)
+    if not callable(max_new_tokens):
+        check_integer("complete", "max_new_tokens", max_new_tokens, 1)
     if isinstance(stop, str) or not all(isinstance(one, str) and one for one in stop):
         raise ConfigError(f"complete: stop={show(stop)} must be a list of strings, none of them empty")
     if on_text is not None and isinstance(search, Beam):
@@ -96,6 +101,7 @@ def complete(
         module,
         prompts,
         search=search,
+        constraints=constraints,
         max_length=max_new_tokens,
         batch_size=batch_size,
         on_token=take if watched else None,

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 from regard.checkpoints import folder as folders
-from regard.decode.search import Greedy, Search
+from regard.checkpoints.generation import NEW_TOKENS, Wish, wish
+from regard.decode.search import Search
 from regard.errors import DataError
 from regard.lens.alignment import Alignment
 from regard.lens.see import look_within
@@ -34,9 +35,10 @@ class Completer(Runner):
         self,
         texts: Sequence[str],
         *,
-        search: Search = Greedy(),
-        max_new_tokens: int = 64,
-        stop: Sequence[str] = (),
+        search: Search | None = None,
+        max_new_tokens: int | None = None,
+        stop: Sequence[str] | None = None,
+        task: str | None = None,
         batch_size: int = 32,
         on_text: Callable[[int, str], None] | None = None,
     ) -> list[Completion]:
@@ -44,9 +46,12 @@ class Completer(Runner):
 
         Args:
             texts: any texts.
-            search: `Greedy`, `Sample` or `Beam`.
-            max_new_tokens: tokens that may be written after each text, at most.
-            stop: strings before which a text ends.
+            search: `Greedy`, `Sample` or `Beam`; by default what a published checkpoint asks for, or `Greedy()`. Its
+                rules for the tokens, its lengths and its stop strings hold in any case.
+            max_new_tokens: tokens that may be written after each text, at most; by default as the checkpoint says, or
+                else 64.
+            stop: strings before which a text ends; by default those of the checkpoint, or else none.
+            task: one of those that a published checkpoint's config.json names, such as "text-generation".
             batch_size: texts that run together, where they have as many tokens.
             on_text: called with the number of a text and what has been written, piece by piece as it comes. Not with a
                 beam search.
@@ -55,21 +60,59 @@ class Completer(Runner):
             A completion for each text, in order, with `.text`, `.prompt` and all `.candidates`.
 
         Raises:
-            DataError: something else than a list of texts, a text with more tokens than the model has positions, or a
-                model without a tokenizer.
-            ConfigError: a length, batch size or stop string that is none; on_text with a beam search.
+            DataError: something else than a list of texts, a text with more tokens than the model has positions or the
+                checkpoint's greatest length has room for, or a model without a tokenizer.
+            ConfigError: a length, batch size or stop string that is none; on_text with a beam search; a task that the
+                checkpoint does not name.
+            UnsupportedError: no search, where the checkpoint asks for one that regard does not have.
         """
         self._check_tokenizer()
+        wished = self.wish(task, search=search)
         return complete(
             self.module,
             self.tokenizer,
-            texts,
-            search=search,
-            max_new_tokens=max_new_tokens,
-            stop=stop,
+            [wished.prefix + text for text in texts] if wished.prefix else texts,
+            search=wished.search,
+            constraints=wished.constraints,
+            max_new_tokens=self._room(wished) if max_new_tokens is None else max_new_tokens,
+            stop=wished.stop if stop is None else stop,
             batch_size=batch_size,
             on_text=on_text,
         )
+
+    def wish(self, task: str | None = None, *, search: Search | None = None) -> Wish:
+        """How a published checkpoint wants its texts looked for; of a model of regard's own, `Wish` as it is.
+
+        Args:
+            task: one of those that its config.json names; None for none.
+            search: one that goes before the checkpoint's.
+
+        Returns:
+            The search, rules for the tokens, the greatest length and the stop strings.
+
+        Raises:
+            ConfigError: a task that it does not name.
+            UnsupportedError: a wish that cannot be met.
+        """
+        fields = self.config.get("published")
+        return wish(fields if isinstance(fields, dict) else {}, task, search=search)
+
+    @staticmethod
+    def _room(wished: Wish) -> Callable[[int], int]:
+        """Tokens that may be written after a prompt of so many."""
+
+        def room(prompt: int) -> int:
+            found = wished.limit(prompt)
+            if found is None:
+                return NEW_TOKENS
+            if found < 1:
+                raise DataError(
+                    f"a text has {prompt} tokens, and the checkpoint says max_length={wished.max_length}, which counts "
+                    "them; say max_new_tokens yourself, or shorten it"
+                )
+            return found
+
+        return room
 
     def see(self, text: str) -> Alignment:
         """What each word of a text attends to: itself and those before it.

@@ -1,6 +1,6 @@
 """Texts as vectors, by a model that reads a text as a whole."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,26 +9,12 @@ from torch.nn import functional
 
 from regard.attention.check import check_integer
 from regard.data.text_tokenizer import TextTokenizer
-from regard.errors import ConfigError, DataError, nearest
+from regard.errors import DataError
 from regard.layers.evaluation import in_evaluation
+from regard.models.pooling import Embedding, pools_of, size_of
 from regard.models.text_encoder import TextEncoder
 from regard.tasks.batched import batched
 from regard.tasks.translate import check_texts
-
-Pool = Callable[[Tensor, Tensor], Tensor]
-
-
-def _mean(hidden: Tensor, real: Tensor) -> Tensor:
-    weights = real.to(hidden.dtype)
-    return (hidden * weights).sum(1) / weights.sum(1)
-
-
-# The vector (B, D) of each text from those of its tokens (B, L, D), of which (B, L, 1) are real.
-POOLINGS: dict[str, Pool] = {
-    "mean": _mean,
-    "cls": lambda hidden, real: hidden[:, 0],
-    "max": lambda hidden, real: hidden.masked_fill(~real, -torch.inf).amax(1),
-}
 
 
 class Embedded(NamedTuple):
@@ -43,9 +29,9 @@ def embed(
     tokenizer: TextTokenizer,
     texts: Sequence[str],
     *,
-    pooling: str = "mean",
+    embedding: Embedding = Embedding(),
+    prompt: str = "",
     normalize: bool = True,
-    longest: int | None = None,
     batch_size: int = 32,
 ) -> Embedded:
     """A vector for each text.
@@ -54,40 +40,50 @@ def embed(
         module: the model.
         tokenizer: of the model.
         texts: any texts.
-        pooling: how a text's vector comes from those of its tokens, marks included: "mean", "max", or "cls", the
-            first one's.
+        embedding: how a text's vector comes from those of its tokens, marks included.
+        prompt: what stands before each text.
         normalize: whether vectors have length 1, so that their products are cosines.
-        longest: tokens that are read of a text, marks counted; the model's longest by default. The rest is cut.
         batch_size: texts that run together.
 
     Returns:
         The vectors on the CPU, in the order of the texts, and which texts were cut.
 
     Raises:
-        ConfigError: an unknown pooling.
+        ConfigError: an unknown pooling, or one whose vectors the next step does not take.
         DataError: something else than a list of texts, or a text without tokens.
 
-    Source: the mean and its rivals: Reimers and Gurevych 2019, arXiv 1908.10084, section 3.
+    Source: the mean and its rivals: Reimers and Gurevych 2019, arXiv 1908.10084, section 3; "weightedmean" and
+    "lasttoken": Muennighoff 2022, arXiv 2202.08904, section 4.
     """
-    if pooling not in POOLINGS:
-        raise ConfigError(f"embed: unknown pooling {pooling!r}; {nearest(pooling, POOLINGS)}")
+    pools = pools_of(embedding, module.config.embed_dim)
     check_integer("embed", "batch_size", batch_size, 1)
     check_texts(texts)
     module = in_evaluation(module)
-    longest = min(longest or module.longest, module.longest)
-    bare = tokenizer.encode_batch(texts)
+    longest = min(embedding.longest or module.longest, module.longest)
+    bare = tokenizer.encode_batch([prompt + text for text in texts])
     marked = [tokenizer.marked(ids, longest=longest) for ids in bare]
     for number, ids in enumerate(marked, start=1):
         if not ids:
             raise DataError(f"text {number} has no tokens: {texts[number - 1]!r:.60}; leave it out")
+    skipped = 0 if embedding.include_prompt or not prompt else _before(tokenizer, prompt)
 
     def run(tokens: Tensor, lengths: Tensor, chosen: list[int]) -> Tensor:
         hidden = module.encode(tokens, lengths)
-        real = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-        pooled = POOLINGS[pooling](hidden, real[..., None])
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        real = ((places < lengths[:, None]) & (places >= skipped))[..., None]
+        pooled = torch.cat([pool(hidden, real) for pool in pools], -1)
+        for step in embedding.steps:
+            pooled = step(pooled)
         return (functional.normalize(pooled, dim=-1) if normalize else pooled).cpu()
 
     rows = batched(module, marked, run, batch_size=batch_size, pad=tokenizer.pad or 0)
     cut = [i for i, (ids, whole) in enumerate(zip(marked, bare, strict=True)) if ids != tokenizer.marked(whole)]
-    size: int = module.config.embed_dim
-    return Embedded(torch.stack(rows) if rows else torch.empty(0, size), cut)
+    return Embedded(torch.stack(rows) if rows else torch.empty(0, size_of(embedding, module.config.embed_dim)), cut)
+
+
+def _before(tokenizer: TextTokenizer, prompt: str) -> int:
+    """The tokens of a prompt and of the marks before it."""
+    ids = tokenizer.encode(prompt)
+    return next(
+        i for i in range(len(tokenizer.marked(ids)) + 1) if tokenizer.marked(ids)[i : i + len(ids)] == ids
+    ) + len(ids)

@@ -1,16 +1,20 @@
 """A published encoder as one object: what `regard.load` gives for BERT and its kin."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 from torch import Tensor
 
 from regard.checkpoints import folder as folders
+from regard.checkpoints.hub import layout_of
+from regard.checkpoints.sentence_transformers import layout_files
 from regard.data.text_tokenizer import TextTokenizer
 from regard.errors import CheckpointError
 from regard.lens.alignment import Alignment
 from regard.lens.see import look_within
+from regard.models.pooling import Embedding
 from regard.models.text_encoder import TextEncoder
 from regard.tasks.embed import Embedded, embed
 from regard.tasks.fill import Filling, fill
@@ -25,16 +29,22 @@ class Encoder(Runner):
     Args:
         module: the torch module; `module(tokens, lengths)` gives named results, `hidden` and `logits` among them.
         tokenizer: of the model; None if its folder has none, and then only the module can be used.
-        config: what else is known of it, such as config.json's fields under "published", and under "embedding" how
-            texts become vectors: "pooling" and "longest".
+        config: what else is known of it, such as config.json's fields under "published".
+        embedding: how texts become vectors, if the checkpoint says it.
     """
 
     job: ClassVar[str] = "encode"
 
     def __init__(
-        self, module: TextEncoder, tokenizer: TextTokenizer | None, config: Mapping[str, Any] | None = None
+        self,
+        module: TextEncoder,
+        tokenizer: TextTokenizer | None,
+        config: Mapping[str, Any] | None = None,
+        *,
+        embedding: Embedding = Embedding(),
     ) -> None:
         self.module, self._tokenizer, self.config = module, tokenizer, dict(config or {})
+        self.embedding = embedding
 
     @property
     def tokenizer(self) -> TextTokenizer:
@@ -53,8 +63,12 @@ class Encoder(Runner):
     @property
     def pooling(self) -> str:
         """How texts become vectors unless it is said: as the checkpoint says, or by the mean."""
-        said: str = self.config.get("embedding", {}).get("pooling", "mean")
-        return said
+        return self.embedding.pooling
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """What the checkpoint may put before texts, by name."""
+        return self.embedding.prompts
 
     def fill(self, texts: Sequence[str], *, top: int = 5, batch_size: int = 32) -> list[Filling]:
         """The most probable words for the masks of texts; `str` of one is the text with the best.
@@ -74,27 +88,46 @@ class Encoder(Runner):
         return fill(self.module, self.tokenizer, texts, top=top, batch_size=batch_size)
 
     def embed(
-        self, texts: Sequence[str], *, pooling: str | None = None, normalize: bool = True, batch_size: int = 32
+        self,
+        texts: Sequence[str],
+        *,
+        pooling: str | None = None,
+        normalize: bool | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        batch_size: int = 32,
     ) -> Tensor:
         """A vector for each text.
 
         Args:
             texts: any texts; what a model cannot read of a long one is cut.
-            pooling: "mean", "max" or "cls"; as the checkpoint says by default, or else the mean.
-            normalize: whether vectors have length 1.
+            pooling: "mean", "max", "cls", "mean_sqrt_len_tokens", "weightedmean" or "lasttoken", or several joined by
+                "+"; as the checkpoint says by default, or else the mean.
+            normalize: whether vectors have length 1; by default they have, unless the checkpoint compares its vectors
+                by something else than the cosine.
+            prompt: what stands before each text, such as "query: "; "" for nothing.
+            prompt_name: one of `.prompts`, as the checkpoint names them; by default the one that it says, or else none.
             batch_size: texts that run together.
 
         Returns:
             (texts, D).
 
         Raises:
-            ConfigError: an unknown pooling.
+            ConfigError: an unknown pooling or prompt.
             DataError: something else than a list of texts, or a text without tokens.
         """
-        return self.embedded(texts, pooling=pooling, normalize=normalize, batch_size=batch_size).vectors
+        how = {"pooling": pooling, "normalize": normalize, "prompt": prompt, "prompt_name": prompt_name}
+        return self.embedded(texts, **how, batch_size=batch_size).vectors
 
     def embedded(
-        self, texts: Sequence[str], *, pooling: str | None = None, normalize: bool = True, batch_size: int = 32
+        self,
+        texts: Sequence[str],
+        *,
+        pooling: str | None = None,
+        normalize: bool | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        batch_size: int = 32,
     ) -> Embedded:
         """The same as `embed`, and which texts were cut.
 
@@ -102,18 +135,20 @@ class Encoder(Runner):
             texts: as for `embed`.
             pooling: as for `embed`.
             normalize: as for `embed`.
+            prompt, prompt_name: as for `embed`.
             batch_size: as for `embed`.
 
         Returns:
             The vectors, and the numbers of the texts that were cut, from 0.
         """
+        embedding = self.embedding if pooling is None else replace(self.embedding, pooling=pooling)
         return embed(
             self.module,
             self.tokenizer,
             texts,
-            pooling=pooling or self.pooling,
-            normalize=normalize,
-            longest=self.config.get("embedding", {}).get("longest"),
+            embedding=embedding,
+            prompt=embedding.prompt(prompt, prompt_name),
+            normalize=embedding.similarity == "cosine" if normalize is None else normalize,
             batch_size=batch_size,
         )
 
@@ -143,4 +178,11 @@ class Encoder(Runner):
             ConfigError: an unknown dtype.
             CheckpointError: weights that cannot be written so.
         """
-        folders.save(folder, self.module, self._tokenizer, self.config, task=self.job, dtype=dtype)
+        more = layout_files(self.embedding, self.module.config.embed_dim)
+        folders.save(folder, self.module, self._tokenizer, self.config, task=self.job, dtype=dtype, more=more)
+
+    def read_extras(self, folder: Path) -> None:
+        """Read how texts become vectors, where the folder says it as the sentence-transformers package does."""
+        layout = layout_of(folder)
+        if layout is not None:
+            self.embedding = layout.embedding

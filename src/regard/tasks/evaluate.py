@@ -121,6 +121,7 @@ def evaluate(
     max_length: int | Callable[[int], int] | None = None,
     batch_size: int = 32,
     tokenize: str = TOKENIZE,
+    **how: Any,
 ) -> Evaluation:
     """Translate the sources of pairs, and compare with their targets.
 
@@ -133,6 +134,7 @@ def evaluate(
         max_length: tokens of a target at most; as for `translate`.
         batch_size: sentences that run together.
         tokenize: as for `Metrics`.
+        how: what else `translate` takes: constraints, prefix.
 
     Returns:
         BLEU and chrF over all and by length of the source, and the speed.
@@ -147,8 +149,8 @@ def evaluate(
         raise DataError("no pairs to evaluate; give a file with at least one row")
     sources, references = [row[0] for row in rows], [row[1] for row in rows]
     start = time.perf_counter()
-    lengths = {"longest": longest, "usual": usual, "whole": whole, "max_length": max_length}
-    translations = translate(module, tokenizer, sources, search=search, **lengths, batch_size=batch_size)
+    how |= {"longest": longest, "usual": usual, "whole": whole, "max_length": max_length}
+    translations = translate(module, tokenizer, sources, search=search, **how, batch_size=batch_size)
     seconds = time.perf_counter() - start
     texts = [translation.text for translation in translations]
     best = [translation.candidates[0] for translation in translations]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from regard.data.spaces import ODD
 from regard.data.tokenizer import UNSPACED, Tokenizer
+from regard.decode.constraints import Constraints
 from regard.decode.generate import generate
 from regard.decode.search import Beam, Hypothesis, Search
 from regard.errors import DataError
@@ -59,6 +60,7 @@ def translate(
     texts: Sequence[str],
     *,
     search: Search = Beam(),
+    constraints: Constraints = Constraints(),
     longest: int = 256,
     usual: int | None = None,
     whole: bool = False,
@@ -73,6 +75,7 @@ def translate(
         tokenizer: what it was trained with.
         texts: any texts; one in which nothing can be seen gives an empty one.
         search: how the target is looked for: `Beam`, `Greedy` or `Sample`.
+        constraints: rules for the tokens of targets.
         longest: tokens that the model reads well, the end mark included; a longer text is split at sentence ends,
             and the translations of its pieces are joined as the pieces were.
         usual: tokens of a text that is not split at sentence ends, the end mark included; paragraphs are read one by
@@ -95,9 +98,8 @@ def translate(
     bounds = {"longest": longest, "usual": usual, "whole": whole, "most": module.longest, "prefix": prefix}
     read = [read_source(tokenizer, text, **bounds, number=number) for number, text in enumerate(texts, start=1)]
     sources = _tokens(tokenizer, read)
-    hypotheses = generate(
-        module, [ids for ids in sources if ids], search=search, max_length=max_length, batch_size=batch_size
-    )
+    how = {"search": search, "constraints": constraints, "max_length": max_length}
+    hypotheses = generate(module, [ids for ids in sources if ids], **how, batch_size=batch_size)
     found, rows = iter(hypotheses), iter(sources)
     each = [[next(found) if next(rows) else [NOTHING] for _ in source.pieces] for source in read]
     return [

@@ -10,10 +10,9 @@ from regard.checkpoints import folder as folders
 from regard.checkpoints.generation import Wish, wish
 from regard.data.rows import Pair
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer
-from regard.data.tokenizer import Tokenizer
 from regard.decode.generate import twice_as_long
 from regard.decode.search import Beam, Search
-from regard.errors import DataError
+from regard.errors import CheckpointError, DataError, UnsupportedError
 from regard.lens.alignment import Alignment, joined
 from regard.lens.see import look_at
 from regard.lens.words import words_read, words_written
@@ -36,14 +35,29 @@ class Translator(Runner):
 
     Args:
         module: the torch module; `module(inputs, lengths, targets)` gives named results, `logits` among them.
-        tokenizer: what it was trained with.
+        tokenizer: what it was trained with; None if its folder has none, and then only the module can be used.
         config: what else is known of it, such as how it was trained under "training".
     """
 
     job: ClassVar[str] = "translate"
 
-    def __init__(self, module: Seq2Seq, tokenizer: Tokenizer, config: Mapping[str, Any] | None = None) -> None:
-        self.module, self.tokenizer, self.config = module, tokenizer, dict(config or {})
+    def __init__(self, module: Seq2Seq, tokenizer: Any, config: Mapping[str, Any] | None = None) -> None:
+        self.module, self._tokenizer, self.config = module, tokenizer, dict(config or {})
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer.
+
+        Raises:
+            CheckpointError: the model's folder has none.
+        """
+        if self._tokenizer is None:
+            raise CheckpointError(
+                "the model's folder has no tokenizer that regard knows, which turns text into ids; expected "
+                "tokenizer.json, spiece.model, or source.spm, target.spm and vocab.json in it. Token ids can be given "
+                "to rg.generate(model.module, ...)"
+            )
+        return self._tokenizer
 
     @property
     def longest(self) -> int:
@@ -78,14 +92,15 @@ class Translator(Runner):
         found = training.get(name) if isinstance(training, dict) else None
         return found if is_integer(found) and found > 0 else None
 
-    def wish(self, task: str | None = None) -> Wish | None:
+    def wish(self, task: str | None = None, *, search: Search | None = None) -> Wish | None:
         """How a published checkpoint wants its targets looked for, None for a model of regard's own.
 
         Args:
             task: one of those that its config.json names; None for none.
+            search: one that goes before the checkpoint's.
 
         Returns:
-            The search, the greatest length and the prefix.
+            The search, rules for the tokens, the greatest length and the prefix.
 
         Raises:
             ConfigError: a task that it does not name.
@@ -94,7 +109,13 @@ class Translator(Runner):
         fields = self.config.get("published")
         if not isinstance(fields, dict):
             fields = None if task is None else {}
-        return None if fields is None else wish(fields, task)
+        found = None if fields is None else wish(fields, task, search=search)
+        if found is not None and found.stop:
+            raise UnsupportedError(
+                f"the checkpoint asks for stop_strings={list(found.stop)!r:.60}, before which a target shall end; that "
+                "is not supported of models that translate: take it out of generation_config.json"
+            )
+        return found
 
     def translate(
         self,
@@ -111,7 +132,8 @@ class Translator(Runner):
 
         Args:
             texts: any texts; long ones are split at sentence ends and joined again, if the model is no summarizer.
-            search: `Beam`, `Greedy` or `Sample`; by default what a published checkpoint asks for, or `Beam()`.
+            search: `Beam`, `Greedy` or `Sample`; by default what a published checkpoint asks for, or `Beam()`. The
+                checkpoint's rules for tokens, its lengths and its prefix hold in any case.
             prefix: what the model reads before each text, such as "translate English to German: "; by default that of
                 the task.
             task: one of those that a published checkpoint's config.json names, such as "translation_en_to_de".
@@ -134,16 +156,15 @@ class Translator(Runner):
     def _how(
         self, search: Search | None, prefix: str | None, task: str | None, max_length: int | None
     ) -> dict[str, Any]:
-        """The search, the prefix and the greatest length: what is said here, or by the checkpoint."""
-        wished = None if search is not None and task is None else self.wish(task)
-        if wished is None:
-            how = {"search": search or Beam(), "prefix": prefix or "", "max_length": None}
-        else:
-            prefix = wished.prefix if prefix is None else prefix
-            how = {"search": search or wished.search, "prefix": prefix, "max_length": wished.max_length}
-        if max_length is not None:
-            how["max_length"] = max_length
-        return how | {"max_length": self._length() if how["max_length"] is None else how["max_length"]}
+        """The search, the rules, the prefix and the greatest length: what is said here, or by the checkpoint."""
+        wished = self.wish(task, search=search) or Wish(search=search or Beam())
+        said = wished.limit(1) if max_length is None else max_length  # after the start mark
+        return {
+            "search": wished.search,
+            "constraints": wished.constraints,
+            "prefix": wished.prefix if prefix is None else prefix,
+            "max_length": self._length() if said is None else said,
+        }
 
     def _length(self) -> Callable[[int], int] | None:
         """The greatest length of targets, by that of their source, if those of the training were long."""
@@ -220,7 +241,9 @@ class Translator(Runner):
         self,
         pairs: Iterable[Pair | tuple[str, str]],
         *,
-        search: Search = Beam(),
+        search: Search | None = None,
+        prefix: str | None = None,
+        task: str | None = None,
         max_length: int | None = None,
         whole: bool | None = None,
         batch_size: int = 32,
@@ -230,8 +253,7 @@ class Translator(Runner):
 
         Args:
             pairs: sources and references.
-            search: `Beam`, `Greedy` or `Sample`.
-            max_length, whole: as for `translate`.
+            search, prefix, task, max_length, whole: as for `translate`.
             batch_size: sentences that run together.
             tokenize: how BLEU finds words, as sacrebleu names it: "13a", "intl", "zh", "ja-mecab", "ko-mecab",
                 "char", "flores101", "flores200" or "none".
@@ -241,11 +263,12 @@ class Translator(Runner):
 
         Raises:
             DataError: no pairs.
-            ConfigError: a tokenizer that sacrebleu has not, or whose package or vocabulary is not here.
+            UnsupportedError: as for `translate`.
+            ConfigError: a task that the checkpoint does not name; a tokenizer that sacrebleu has not, or whose package
+                or vocabulary is not here.
         """
-        how = self._bounds(whole) | {"max_length": self._length() if max_length is None else max_length}
-        how |= {"batch_size": batch_size, "tokenize": tokenize}
-        return evaluate(self.module, self.tokenizer, pairs, search=search, **how)
+        how = self._how(search, prefix, task, max_length) | self._bounds(whole)
+        return evaluate(self.module, self.tokenizer, pairs, **how, batch_size=batch_size, tokenize=tokenize)
 
     def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
         """Write it as a folder that `regard.load` reads.
@@ -258,7 +281,7 @@ class Translator(Runner):
             ConfigError: an unknown dtype.
             CheckpointError: weights that cannot be written so.
         """
-        folders.save(folder, self.module, self.tokenizer, self.config, task=self.job, dtype=dtype)
+        folders.save(folder, self.module, self._tokenizer, self.config, task=self.job, dtype=dtype)
 
 
 @final
