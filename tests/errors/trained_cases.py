@@ -187,8 +187,8 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         lambda: translator(length_ratio=0.1).translate(["a", "word " * 5000]),
         DataError,
         (
-            "text 2 has 25001 tokens and is read whole, since what the model writes of its parts cannot be put together; "
-            "expected at most 4096: shorten it"
+            "text 2 has 25001 tokens and is read whole, since what the model writes of its parts cannot be put "
+            "together; expected at most 4096: shorten it"
         ),
     ),
     (
