@@ -58,9 +58,10 @@ def _one_of(words: str) -> str:
 NEVER_LAST = re.compile(
     _one_of(
         """
-        e·g i·e c·f cf cfr vs viz a·k·a w·r·t approx esp incl ca z·B d·h u·a u·U u·ä s·o s·u i·d·R i·A vgl bzw ggf evtl
-        inkl exkl bspw sog ehem geb insbes einschl entspr zzgl p·es p·e p·ex p·ej ej ex c·-à-d c·à·d c-à-d env aprox
-        d·w·z o·a b·v bijv evt m·b·t t·o·v np tzn tj m·in např tzv t·ex bl·a f·eks dvs esim т·е т·к т·н напр
+        e·g eg i·e ie c·f cf cfr vs viz a·k·a w·r·t N·B P·S approx esp incl ca assoc prelim techn orig avg misc z·B d·h
+        u·a u·U u·ä s·o s·u i·d·R i·A vgl bzw ggf evtl inkl exkl bspw sog ehem geb insbes einschl entspr zzgl mio mrd
+        p·es p·e p·ex p·ej ej ex c·-à-d c·à·d c-à-d env aprox d·w·z o·a b·v bijv evt m·b·t t·o·v np tzn tj m·in např
+        tzv t·ex bl·a f·eks dvs esim т·е т·к т·н напр
         """  # noqa: RUF001
     )
     + r"|(?<!\w)(?:ad|per|par)\s+es$",
@@ -83,9 +84,10 @@ BEFORE_NUMBER = re.compile(
 BEFORE_NAME = re.compile(
     _one_of(
         """
-        mr mrs ms mx dr drs prof profs rev hon gov gen col capt cpt lt sgt maj cmdr adm sen rep pres st ste mt ft messrs
-        mm mme mlle sr sra sras srta dña jr inc ltd corp co bros univ dept assn al dott sig sigg ing avv geom rag arch
-        mons hr hrn frl dipl phil med hl str op cit ed eds ud uds EE·UU ул г-н г-жа
+        mr mrs ms mx dr dra drs prof profs rev hon gov gen col capt cpt lt sgt maj cmdr adm sen rep pres st ste mt ft
+        ave av blvd rd hwy messrs mm mme mlle mgr sr sra sras srta dña jr inc ltd corp co bros univ dept assn al dott
+        sig sigg ing avv geom rag arch mons dhr mevr hr hrn frl dipl phil med hl str chr jh hrsg op cit ed eds ud uds
+        EE·UU ул г-н г-жа
         """  # noqa: RUF001
     )
     + r"|(?<![^\W_])[^\W\d_]$",
