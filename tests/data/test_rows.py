@@ -92,8 +92,8 @@ def test_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 BAD_ROWS = {
     "wrong number of columns": [b"one", b"one\tuno\tein", b""],
     "not UTF-8": [b"na\xefve\tx", b"\xff\tx"],
-    "empty source": [b"\tuno", b"  \tuno"],
-    "empty target": [b"one\t", "one\t\u00a0\u2003".encode()],
+    "empty source": [b"\tuno", b"  \tuno", "\u200b\ufeff\tuno".encode()],
+    "empty target": [b"one\t", "one\t\u00a0\u2003".encode(), "one\t\u00ad \u2060".encode()],
     "NUL character": [b"one\tu\0no", "one\tuno".encode("utf-16-le")],
     "too long": [b"x" * (LONGEST_TEXT + 1) + b"\tuno", b"one\t" + b"x" * LONGEST_LINE],
 }

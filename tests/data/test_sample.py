@@ -43,6 +43,7 @@ def test_the_same_as_sorting_everything(most: int) -> None:
 
 def test_case_and_spaces_make_no_other_source() -> None:
     assert text_hash("The  Text") == text_hash("the text ")
+    assert text_hash("\ufeffThe\u00a0Te\u00adxt") == text_hash("the text")
     assert text_hash("The Text") != text_hash("The Texts")
     assert text_hash("") == 0xE4A6A0577479B2B4  # fixed: the rows held out stay the same from version to version
 

@@ -102,12 +102,28 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert loaded.encode_batch(TEXTS) == TOKENIZER.encode_batch(TEXTS)
 
 
+def test_a_file_without_the_rules_for_spaces_is_read_with_them(tmp_path: Path) -> None:
+    """As they were written before there were any."""
+    path = tmp_path / "tokenizer.json"
+    TOKENIZER.save(path)
+    plain = json.loads(path.read_bytes())
+    plain["normalizer"] = {"type": "NFC"}
+    path.write_text(json.dumps(plain))
+    assert Tokenizer.load(path).encode("a\u00a0b\u00ad c") == TOKENIZER.encode("a b c")
+
+
+def test_odd_spaces_teach_nothing() -> None:
+    odd = [text.replace(" ", "\u00a0\u200b") for text in TEXTS]
+    assert Tokenizer.train(odd, vocab_size=400).fingerprint == TOKENIZER.fingerprint
+
+
 def test_hugging_face_reads_the_file(tmp_path: Path) -> None:
     import tokenizers
 
     TOKENIZER.save(tmp_path / "tokenizer.json")
     other = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert other.encode(TEXTS[0]).ids == TOKENIZER.encode(TEXTS[0])
+    assert other.encode(f"\ufeff{TEXTS[0]}\u00a0").ids == TOKENIZER.encode(TEXTS[0])
     assert other.decode(TOKENIZER.encode(TEXTS[0])) == TEXTS[0]
 
 

@@ -27,7 +27,7 @@ def shown(text: str) -> str:
         'He said "no."|(She left.)|Then “what?”|So',
         "It reads PNG, e.g. Foo, i.e. Bar, vs. Baz, cf. Qux etc. and others.|It works.",
         "Written by Dr. Smith, Prof. Jones and J. R. R. Brown of the St. Louis office of the U.S. Department.|Good.",
-        "No. 4 of vol. 3, pp. 5, Fig. 3 and Sec. B on Jan. 5.|He said no.|No.|Next",
+        "No. 4 of vol. 3, pp. 5, Fig. 3 and Sec. B on Jan. 5.|He said no.|The next",
         "Acme Inc. Holdings and Acme Inc.|The firm.",
         "It is written in C.|The rest is in R.|It is fast.",
         "Version 1.5.2 is out.|See 3.14 and v2.0.|Done",

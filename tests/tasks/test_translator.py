@@ -100,6 +100,13 @@ def test_alignments_are_of_what_was_read_and_count_the_words_of_the_text(before:
     assert max(source for source, _ in links) < len((before + text).split())
 
 
+@pytest.mark.parametrize("text", ["\u200b", ">>fra<< \u200b", " \u00ad\ufeff"])
+def test_what_cannot_be_seen_is_blank(text: str) -> None:
+    for target in (None, "x"):
+        with pytest.raises(DataError, match=r"expected 1 to 98: see one or a few sentences"):
+            translator(max_tokens=99).see(text, target)
+
+
 def test_a_prefix_is_seen_and_not_counted() -> None:
     made = translator(max_tokens=99)
     seen = made.see(SENTENCES[0], SENTENCES[1], prefix="a b: ")

@@ -58,9 +58,10 @@ def _one_of(words: str) -> str:
 NEVER_LAST = re.compile(
     _one_of(
         """
-        e·g i·e c·f cf cfr vs viz a·k·a w·r·t approx esp incl ca z·B d·h u·a u·U u·ä s·o s·u i·d·R i·A vgl bzw ggf evtl
-        inkl exkl bspw sog ehem geb insbes einschl entspr zzgl p·es p·e p·ex p·ej ej ex c·-à-d c·à·d c-à-d env aprox
-        d·w·z o·a b·v bijv evt m·b·t t·o·v np tzn tj m·in např tzv t·ex bl·a f·eks dvs esim т·е т·к т·н напр
+        e·g eg i·e ie c·f cf cfr vs viz a·k·a w·r·t N·B P·S approx esp incl ca assoc prelim techn orig avg misc z·B d·h
+        u·a u·U u·ä s·o s·u i·d·R i·A vgl bzw ggf evtl inkl exkl bspw sog ehem geb insbes einschl entspr zzgl mio mrd
+        p·es p·e p·ex p·ej ej ex c·-à-d c·à·d c-à-d env aprox d·w·z o·a b·v bijv evt m·b·t t·o·v np tzn tj m·in např
+        tzv t·ex bl·a f·eks dvs esim т·е т·к т·н напр
         """  # noqa: RUF001
     )
     + r"|(?<!\w)(?:ad|per|par)\s+es$",
@@ -68,13 +69,13 @@ NEVER_LAST = re.compile(
 )
 # A sentence that ends with these goes on with a capital letter.
 MAY_BE_LAST = re.compile(_one_of("etc ecc usw osv atd enz itd др пр"), re.IGNORECASE)
-# Numbers follow.
+# A number follows, or something else that has a name.
 BEFORE_NUMBER = re.compile(
     _one_of(
         """
         no nos nr nrn n nn num núm art arts fig figs abb tab eq eqs sec sect sez ch chap cap kap par para pp pag pagg
         pág págs pg vol vols bd bde jan feb febr mar apr jun jul aug sep sept oct okt nov dec dez dic gen mag giu lug
-        ago set ott ver vers rev rel pt op max min est tel abs ziff стр рис
+        ago set ott ver vers rev rel rif ref pt op max min est tel abs ziff стр рис
         """
     ),
     re.IGNORECASE,
@@ -83,15 +84,16 @@ BEFORE_NUMBER = re.compile(
 BEFORE_NAME = re.compile(
     _one_of(
         """
-        mr mrs ms mx dr drs prof profs rev hon gov gen col capt cpt lt sgt maj cmdr adm sen rep pres st ste mt ft messrs
-        mm mme mlle sr sra sras srta dña jr inc ltd corp co bros univ dept assn al dott sig sigg ing avv geom rag arch
-        mons hr hrn frl dipl phil med hl str op cit ed eds ud uds EE·UU ул г-н г-жа
+        mr mrs ms mx dr dra drs prof profs rev hon gov gen col capt cpt lt sgt maj cmdr adm sen rep pres st ste mt ft
+        ave av blvd rd hwy messrs mm mme mlle mgr sr sra sras srta dña jr inc ltd corp co bros univ dept dpt assn al
+        dott sig sigg ing avv geom rag arch mons dhr mevr hr hrn frl dipl phil med hl str chr jh hrsg op cit ed eds ud
+        uds EE·UU ул г-н г-жа
         """  # noqa: RUF001
     )
     + r"|(?<![^\W_])[^\W\d_]$",
     re.IGNORECASE,
 )
-# Unless one of these follows, with which sentences begin and no name does.
+# After these two a sentence ends if one of these follows, with which sentences begin and no name does.
 BEGINNINGS = re.compile(
     r"\W*(?:The|This|These|Those|That|Its?|They|There|Here|He|She|We|You|If|In|On|At|For|From|With|As|An?|And|But|When|"
     r"While|Where|What|Which|How|Who|Why|All|Any|Some|Most|Many|Both|Each|Every|Also|However|Please|Note|See|Use|By|"
@@ -180,6 +182,7 @@ def _is_abbreviation(before: str, after: str, goes_on: bool) -> bool:
         return True
     if MAY_BE_LAST.search(before):
         return goes_on
-    if BEFORE_NUMBER.search(before) and re.match(r"\d|[A-Z]\b|[IVX]+\b", after):
+    numbered = BEFORE_NUMBER.search(before)
+    if numbered and re.match(r"\d|[A-Z]\b|[IVX]+\b", after):
         return True
-    return bool(BEFORE_NAME.search(before)) and not BEGINNINGS.match(after)
+    return bool(numbered or BEFORE_NAME.search(before)) and not BEGINNINGS.match(after)

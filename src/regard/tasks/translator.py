@@ -199,17 +199,24 @@ class Translator(Runner):
         check_texts([text])
         how = self._how(search, prefix, task, max_length)
         tokens = len(words_read(self.tokenizer, text, how["prefix"]).tokens)
-        if tokens >= self.longest or not words_read(self.tokenizer, text).tokens:
+        alignments: list[Alignment] = []  # none of a blank text
+        if tokens < self.longest:
+            if target is None:
+                [translation] = translate(self.module, self.tokenizer, [text], **how, **self._bounds(whole))
+            else:
+                translation = self._translated(text, target, how["prefix"])
+            alignments = list(self._look(translation))
+        if not alignments:
             raise DataError(f"text has {tokens} tokens; expected 1 to {self.longest - 1}: see one or a few sentences")
-        if target is None:
-            [translation] = translate(self.module, self.tokenizer, [text], **how, **self._bounds(whole))
-        else:
-            check_texts([target])
-            of_targets = {"target": True} if isinstance(self.tokenizer, SentencePieceTokenizer) else {}
-            chosen = self.tokenizer.encode(target.strip(), **of_targets)
-            source = read_source(self.tokenizer, text, longest=self.longest, prefix=how["prefix"])
-            translation = Translation(text, source.pieces, [Candidate(target, 0.0, [chosen], True)], source.prefix)
-        return joined(list(self._look(translation)))
+        return joined(alignments)
+
+    def _translated(self, text: str, target: str, prefix: str) -> Translation:
+        """A translation that the model did not write."""
+        check_texts([target])
+        of_targets = {"target": True} if isinstance(self.tokenizer, SentencePieceTokenizer) else {}
+        tokens = self.tokenizer.encode(target.strip(), **of_targets)
+        source = read_source(self.tokenizer, text, longest=self.longest, prefix=prefix)
+        return Translation(text, source.pieces, [Candidate(target, 0.0, [tokens], True)], source.prefix)
 
     def _look(self, translation: Translation) -> Iterator[Alignment]:
         """What the pieces of a translation attended to, their words numbered by those of the whole text."""
