@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from common import write
 
+from regard.checkpoints import folder as folders
+from regard.checkpoints.shipped import SHIPPED
 from regard.data.rows import read_pairs
 from regard.tasks.evaluate import Evaluation, score
-from regard.checkpoints import folder as folders
 from regard.tasks.load import load
-from regard.tasks.translator import SHIPPED
 
 LITTLE = 0.2  # share of a source's 4-grams of words that stand in the sources of train
 MOST_BYTES = 16_000_000
@@ -57,7 +57,9 @@ def main() -> None:
     module, tokenizer, config = folders.read(said.run)
     trained = config["training"]
     options = {name: x for name, x in trained["options"].items() if name not in PRIVATE}
-    folders.save(SHIPPED, module, tokenizer, {"training": {**trained, "options": options}}, task="translate", dtype="float16")
+    folders.save(
+        SHIPPED, module, tokenizer, {"training": {**trained, "options": options}}, task="translate", dtype="float16"
+    )
     size = sum(path.stat().st_size for path in SHIPPED.iterdir())
     if size > MOST_BYTES:
         raise SystemExit(f"{SHIPPED} has {size:,} bytes; at most {MOST_BYTES:,} are shipped")
