@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from translation import mean_tokens, trainer_of
 
-from regard.data.store import PairStore
+from regard.data.sampler import Position
 from regard.models.registry import build, config_from_plain
-from regard.models.seq2seq import Seq2Seq, Vocabulary
+from regard.models.seq2seq import Vocabulary
 from regard.models.transformer import SIZES
-from regard.train.loop import Order, Progress, Trainer, make_optimizer
-from regard.train.options import TrainOptions
+from regard.tasks.translator import Translate
+from regard.train.device import pick_device
 from regard.train.schedule import Schedule
-from regard.train.setup import pick_device, pick_precision
+from regard.train.trainer import Trainer
 
 SHORT_WARMUP = "Transformer, short warm-up"
 POST_NORM = "Transformer, post-norm"
@@ -79,18 +80,16 @@ def _count(model: str, plain: dict[str, Any]) -> int:
         return parameters(build(config_from_plain(model, plain)))
 
 
-def begun(config: Any, *, seed: int, batch_tokens: int, device: torch.device) -> Trainer:
+def begun(task: Translate, config: Any, *, seed: int, batch_tokens: int, device: torch.device) -> Trainer:
     """What trains a new model on a device."""
-    options = TrainOptions(files=("-",), batch_tokens=batch_tokens, seed=seed)
     torch.manual_seed(seed)
-    module: Seq2Seq = build(config).to(device)
-    return Trainer(module, make_optimizer(module, options), options, precision=pick_precision("auto", device))
+    return trainer_of(task, build(config).to(device), "auto", batch_tokens=batch_tokens, seed=seed)
 
 
 def train(
     name: str,
     config: Any,
-    store: PairStore,
+    task: Translate,
     *,
     tokens: int,
     seed: int,
@@ -103,7 +102,7 @@ def train(
     Args:
         name: of the architecture.
         config: of the model.
-        store: the pairs.
+        task: of translating the pairs.
         tokens: target tokens, end marks counted; the last batch may go a little beyond.
         seed: of the weights, the order and dropout.
         rate: the highest learning rate.
@@ -113,23 +112,22 @@ def train(
     Returns:
         The trainer, and what was measured.
     """
-    trainer = begun(config, seed=seed, batch_tokens=batch_tokens, device=pick_device(device))
+    trainer = begun(task, config, seed=seed, batch_tokens=batch_tokens, device=pick_device(device))
     warmup = LONG_WARMUP if name == "Transformer" else WARMUP
-    order, progress = Order(store, trainer.options), Progress()
-    mean = order.tokens(order.batches(0)) / len(order.batches(0))
-    steps = math.ceil(tokens / mean)
+    steps = math.ceil(tokens / mean_tokens(task, trainer.steps_per_epoch))
     schedule = Schedule(kind="linear", peak=rate, warmup=max(1, round(warmup * steps)), steps=steps)
-    start, said = time.perf_counter(), time.perf_counter()
-    while progress.tokens < tokens:
-        batches = order.next(progress)
-        progress.step += 1
-        trainer.step(order, batches, progress.step, schedule.rate(min(progress.step, steps)))
-        progress.tokens += order.tokens(batches)
-        if time.perf_counter() - said > 60:
-            said = time.perf_counter()
-            print(f"  {progress.tokens:,} of {tokens:,} tokens, {progress.tokens / (said - start):,.0f}/s", flush=True)
+    position, step, trained = Position(), 0, 0
+    start = reported = time.perf_counter()
+    while trained < tokens:
+        batches = trainer.next_batches(position)
+        step += 1
+        trainer.step(batches, step, schedule.rate(min(step, steps)))
+        trained += sum(map(task.units, batches))
+        if time.perf_counter() - reported > 60:
+            reported = time.perf_counter()
+            print(f"  {trained:,} of {tokens:,} tokens, {trained / (reported - start):,.0f}/s", flush=True)
     seconds = time.perf_counter() - start
-    measured = {"tokens": progress.tokens, "steps": progress.step, "tokens_a_second": progress.tokens / seconds}
+    measured = {"tokens": trained, "steps": step, "tokens_a_second": trained / seconds}
     where = torch.cuda.get_device_name() if trainer.device.type == "cuda" else "processor"
     return trainer, {**measured, "precision": str(trainer.precision).removeprefix("torch."), "device": where}
 

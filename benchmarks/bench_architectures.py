@@ -24,21 +24,21 @@ from architectures import (
     train,
 )
 from common import RESULTS, write
-from translation import VOCABULARY, corpus, options, prepared, read, spread_of, vocabulary
+from translation import VOCABULARY, corpus, options, prepared, read, spread_of
 
-from regard.data.prepare import Prepared
-from regard.train.loop import Order
+from regard.tasks.text_pairs import vocabulary_of
+from regard.tasks.translator import Translate
 
 TURNS, STEPS = 3, 4  # of the speed: how often each architecture trains, and on how many batches
 
 
-def learn(runs: Runs, data: Prepared, given: Any, name: str, seed: int, rate: float) -> None:
+def learn(runs: Runs, task: Translate, given: Any, name: str, seed: int, rate: float) -> None:
     """A run, whose result is kept."""
-    config, target = matched(name, vocabulary(data.tokenizer), given.size)
+    config, target = matched(name, vocabulary_of(task.tokenizer), given.size)
     print(f"{name}, seed {seed}, learning rate {rate}", flush=True)
     settings = {"tokens": given.tokens, "seed": seed, "rate": rate, "batch_tokens": batch(given)}
-    trainer, measured = train(name, config, data.train, **settings, device=given.device)
-    loss = trainer.evaluate(data.valid)
+    trainer, measured = train(name, config, task, **settings, device=given.device)
+    loss = trainer.evaluate()["loss"]
     told = {"perplexity": math.exp(loss), "held_out_loss": loss, "parameters": parameters(trainer.module)}
     sizes = {n: x for n, x in vars(config).items() if isinstance(x, int | str) and not isinstance(x, bool)}
     runs.add(name, seed, **told, rate=rate, parameters_to_match=target, sizes=sizes, **measured)
@@ -51,24 +51,23 @@ def spread(values: list[float]) -> dict[str, Any]:
     return {"mean": statistics.mean(values), "standard_deviation": deviation, "values": values}
 
 
-def speeds(data: Prepared, given: Any) -> dict[str, list[float]]:
+def speeds(task: Translate, given: Any) -> dict[str, list[float]]:
     """Target tokens a second of training, of each architecture in turn: the same batches at a learning rate of 0."""
-    told = vocabulary(data.tokenizer)
+    told = vocabulary_of(task.tokenizer)
     configs = {name: matched(name, told, given.size)[0] for name in given.models}
     made = {
-        name: begun(config, seed=1, batch_tokens=batch(given), device=torch.device("cpu"))
+        name: begun(task, config, seed=1, batch_tokens=batch(given), device=torch.device("cpu"))
         for name, config in configs.items()
     }
     found: dict[str, list[float]] = {name: [] for name in made}
     for turn in range(1 + (1 if given.quick else TURNS)):
         for name, trainer in made.items():
-            order = Order(data.train, trainer.options)
-            batches = order.batches(0)[: 1 if given.quick else STEPS]
+            batches = trainer.sampler.pool(0, 0)[: 1 if given.quick else STEPS]
             start = time.perf_counter()
             for rows in batches:
-                trainer.step(order, [rows], 1, 0.0)
+                trainer.step([rows], 1, 0.0)
             if turn:  # the first is to warm up
-                found[name].append(order.tokens(batches) / (time.perf_counter() - start))
+                found[name].append(sum(map(task.units, batches)) / (time.perf_counter() - start))
     return found
 
 
@@ -118,17 +117,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = corpus(given, folder)
-        data = prepared(files, folder, vocab_size=500 if given.quick else VOCABULARY)
+        task = prepared(files, folder, vocab_size=500 if given.quick else VOCABULARY)
         setting = {
             "data": files.name, "tokens": given.tokens, "size": given.size, "dropout": DROPOUT,
-            "vocabulary": data.tokenizer.size,
+            "vocabulary": task.tokenizer.size,
         }  # fmt: skip
         runs = Runs((folder if given.quick else RESULTS) / "architectures.jsonl", setting)
         # Seed by seed, so that what is there when it is stopped can be compared.
         for model, seed, rate in runs.missing(given.models, given.seeds):
-            learn(runs, data, given, model, seed, rate)
+            learn(runs, task, given, model, seed, rate)
         if not given.learn:
-            write("architectures", cases_of(runs, speeds(data, given), setting), quick=given.quick)
+            write("architectures", cases_of(runs, speeds(task, given), setting), quick=given.quick)
 
 
 def batch(given: Any) -> int:

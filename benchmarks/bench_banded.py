@@ -18,13 +18,14 @@ import torch
 from common import alternate, ratio, worst, write
 from torch import Tensor
 from torch.nn import functional
-from translation import corpus, options, read, texts, vocabulary
+from translation import corpus, options, read, texts
 
 from regard.data.tokenizer import Tokenizer
 from regard.decode.search import Greedy
 from regard.models.gpt import GPT, GPTConfig
 from regard.models.language_model import LanguageModel
 from regard.tasks.complete import complete
+from regard.tasks.text_pairs import vocabulary_of
 
 BAND = 64  # keys
 LENGTHS = {512: 7, 2048: 5, 8192: 3}  # tokens, and how often a step of each is timed
@@ -44,7 +45,7 @@ def model(band: int | None, tokenizer: Tokenizer) -> GPT:
     """The same first weights whatever the band."""
     torch.manual_seed(0)
     sizes = {**SIZES, "attention_dropout": 0.0}
-    return GPT(GPTConfig(vocabulary=vocabulary(tokenizer), band=band, **sizes))
+    return GPT(GPTConfig(vocabulary=vocabulary_of(tokenizer), band=band, **sizes))
 
 
 def loss(made: LanguageModel, tokens: Tensor) -> Tensor:

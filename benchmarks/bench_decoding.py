@@ -15,13 +15,14 @@ from common import alternate, ratio, write
 from peer import decode, marian
 from profiles import operation_seconds, shares
 from torch import nn
-from translation import corpus, options, prepared, read, texts, vocabulary
+from translation import corpus, options, prepared, read, texts
 
 from regard.decode.generate import generate
 from regard.decode.search import Beam, Greedy, Search
 from regard.models.seq2seq import Vocabulary
 from regard.models.transformer import Transformer, TransformerConfig
 from regard.tasks.load import load
+from regard.tasks.text_pairs import vocabulary_of
 
 SEARCHES: dict[str, Search] = {"greedy": Greedy(), "beam 4": Beam(4)}
 BARS = {32: 2.0, 1: 1.3}  # against transformers, by batch
@@ -158,9 +159,9 @@ def main() -> None:
             tokenizer, small = translator.tokenizer, translator.module
         else:
             tokenizer = prepared(files, folder, vocab_size=500 if given.quick else 8000).tokenizer
-            small = endless("small", vocabulary(tokenizer), quick=given.quick)
+            small = endless("small", vocabulary_of(tokenizer), quick=given.quick)
         sources = tokenizer.encode_batch(sentences)
-        base = endless("base", vocabulary(tokenizer), quick=given.quick)
+        base = endless("base", vocabulary_of(tokenizer), quick=given.quick)
         title, longest = ("small, trained", 200) if given.run else ("small, random weights", limit)
         models = ((title, small, longest), ("base, random weights", base, limit))
         cases = (

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 from common import write
-from translation import corpus, options, prepared, read, texts, vocabulary
+from translation import corpus, options, prepared, read, texts
 
 from regard.decode.generate import generate
 from regard.decode.search import Beam, Greedy, Search
 from regard.models.seq2seq import Seq2Seq
 from regard.models.transformer import Transformer, TransformerConfig
 from regard.tasks.load import load
+from regard.tasks.text_pairs import vocabulary_of
 
 BATCH = 64
 LONG = 200  # tokens of the source that the others are padded to
@@ -52,7 +53,7 @@ def main() -> None:
             tokenizer, limit = prepared(files, folder, vocab_size=500 if given.quick else 8000).tokenizer, 32
             torch.manual_seed(0)
             size = "tiny" if given.quick else "small"
-            model = Transformer(TransformerConfig.of_size(size, vocabulary(tokenizer)))
+            model = Transformer(TransformerConfig.of_size(size, vocabulary_of(tokenizer)))
         count, limit = (20, 8) if given.quick else (given.sentences, limit)
         rows = texts(files.test, count)
     sources = [ids[:LONG] for ids in tokenizer.encode_batch([source for source, _ in rows])]

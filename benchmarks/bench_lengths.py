@@ -11,29 +11,30 @@ from typing import Any
 
 from architectures import ARCHITECTURES, DROPOUT, POST_NORM, SHORT_WARMUP, Runs, matched, parameters, train
 from common import RESULTS, write
-from translation import options, read, vocabulary
+from translation import Corpus, options, prepared, read
 
-from regard.data.prepare import Prepared, prepare
 from regard.data.tokenizer import Tokenizer
 from regard.decode.generate import generate
 from regard.decode.search import Greedy
 from regard.models.seq2seq import Seq2Seq
 from regard.tasks.dates import BETWEEN, DatePair, concatenated
+from regard.tasks.text_pairs import vocabulary_of
+from regard.tasks.translator import Translate
 
 RATE = 3e-3  # at which all but the Transformer with the norm at the end learn most of pairs of texts
 TRAINED, TESTED = range(1, 9), (1, 2, 3, 4, 6, 8, 10, 12)  # dates in a row
 SHORT, LONG = 1, 8  # of the trained: how much is lost from one to the other
 
 
-def data(folder: Path, rows: int) -> Prepared:
-    """Rows of every trained length, as ids."""
+def data(folder: Path, rows: int) -> Translate:
+    """The task of rows of every trained length."""
     files = []
     for part, count in (("train", rows), ("valid", max(8, rows // 50))):
         pairs = [pair for n in TRAINED for pair in concatenated(n, part, count // len(TRAINED))]
         lines = (f"{pair.source}\t{pair.target}\n" for pair in pairs)
         (folder / f"{part}.tsv").write_text("".join(lines), encoding="utf-8")
         files.append(str(folder / f"{part}.tsv"))
-    return prepare(files[:1], folder / "data", valid=files[1:], vocab_size=1000)
+    return prepared(Corpus("dates", *files, test=""), folder, vocab_size=1000)
 
 
 def right(model: Seq2Seq, tokenizer: Tokenizer, pairs: Sequence[DatePair]) -> float:
@@ -49,14 +50,14 @@ def right(model: Seq2Seq, tokenizer: Tokenizer, pairs: Sequence[DatePair]) -> fl
     return hits / total
 
 
-def learned(model: str, seed: int, rate: float, tokens: int, pairs: Prepared, given: Any) -> dict[str, Any]:
+def learned(model: str, seed: int, rate: float, tokens: int, task: Translate, given: Any) -> dict[str, Any]:
     """An architecture's run: the share of right dates in rows of each length, and what it took."""
-    config, _ = matched(model, vocabulary(pairs.tokenizer), given.size)
+    config, _ = matched(model, vocabulary_of(task.tokenizer), given.size)
     print(f"{model}, seed {seed}, learning rate {rate}", flush=True)
-    trainer, measured = train(model, config, pairs.train, tokens=tokens, seed=seed, rate=rate, device=given.device)
-    loss = trainer.evaluate(pairs.valid)
+    trainer, measured = train(model, config, task, tokens=tokens, seed=seed, rate=rate, device=given.device)
+    loss = trainer.evaluate()["loss"]
     scores = {
-        str(n): right(trainer.module, pairs.tokenizer, list(concatenated(n, "test", given.tests)))
+        str(n): right(trainer.module, task.tokenizer, list(concatenated(n, "test", given.tests)))
         for n in (TESTED[:2] if given.quick else TESTED)
     }
     print(f"  {scores}", flush=True)
@@ -83,15 +84,15 @@ def main() -> None:
         given.tokens, given.rows, given.tests = [1], 160, 4
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pairs, cases = data(folder, given.rows), []
+        task, cases = data(folder, given.rows), []
         for tokens in given.tokens:
             setting = {
                 "data": "dates", "tokens": tokens, "rows": given.rows, "size": given.size, "tests": given.tests,
-                "dropout": DROPOUT, "vocabulary": pairs.tokenizer.size,
+                "dropout": DROPOUT, "vocabulary": task.tokenizer.size,
             }  # fmt: skip
             runs = Runs((folder if given.quick else RESULTS) / "lengths.jsonl", setting)
             for model, seed, rate in runs.missing(given.models, given.seeds, [RATE]):
-                runs.add(model, seed, **learned(model, seed, rate, tokens, pairs, given))
+                runs.add(model, seed, **learned(model, seed, rate, tokens, task, given))
             cases += cases_of(runs, setting, str(TESTED[1] if given.quick else LONG))
         if not given.learn:
             write("lengths", cases, quick=given.quick)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common import fresh, write
-from translation import VOCABULARY, Corpus, corpus, options, prepared, read, texts, vocabulary
+from translation import VOCABULARY, Corpus, corpus, options, prepared, read, texts
 
 MINUTES, ROWS, BEAMS = 45.0, 600, 4
 LEAD = 3.0  # BLEU above the peer's
@@ -49,6 +49,7 @@ def peer(given: argparse.Namespace) -> None:
 
     from regard.models.transformer import Transformer, TransformerConfig
     from regard.tasks.evaluate import score
+    from regard.tasks.text_pairs import vocabulary_of
 
     class Deadline(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -57,14 +58,14 @@ def peer(given: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = corpus(given, folder)
-        data = prepared(files, folder, vocab_size=500 if given.quick else VOCABULARY)
-        told = vocabulary(data.tokenizer)
+        task = prepared(files, folder, vocab_size=500 if given.quick else VOCABULARY)
+        told = vocabulary_of(task.tokenizer)
         torch.manual_seed(1)
         size = "tiny" if given.quick else "small"
         model = untrained(Transformer(TransformerConfig.of_size(size, told, dropout=0.1)))
         one = trainer(
             model,
-            examples(data.train, range(len(data.train)), told.eos),
+            examples(task.data.train, range(task.counts["train"]), told.eos),
             told,
             folder / "peer",
             bf16=given.precision == "bfloat16",
@@ -74,10 +75,10 @@ def peer(given: argparse.Namespace) -> None:
         one.train()
         minutes = (time.time() - given.started) / 60
         rows = texts(files.test, given.rows)
-        sources = [ids[:LONGEST] for ids in data.tokenizer.encode_batch([source for source, _ in rows])]
+        sources = [ids[:LONGEST] for ids in task.tokenizer.encode_batch([source for source, _ in rows])]
         longest = 8 if given.quick else LONGEST
         found = decode(model.eval(), sources, beams=BEAMS, batch_size=32, max_length=longest)
-        scores = score(data.tokenizer.decode_batch(found), [target for _, target in rows])
+        scores = score(task.tokenizer.decode_batch(found), [target for _, target in rows])
         told = {"minutes": minutes, "step": one.state.global_step, "tokens": one.tokens, "precision": given.precision}
         print(json.dumps({**scores._asdict(), **told}))
 

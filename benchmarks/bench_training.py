@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from common import worst, write
 from peer import PAIRS, collator, examples, marian, trainer
@@ -17,16 +18,14 @@ from profiles import matrix_rates, step_operations, step_profile
 from torch import nn
 from transformers import TrainerCallback
 from transformers.trainer_pt_utils import LabelSmoother
-from translation import VOCABULARY, corpus, options, prepared, read, spread_of, vocabulary
+from translation import VOCABULARY, corpus, mean_tokens, options, prepared, read, spread_of, trainer_of
 
-from regard.data.batches import collate, epoch_batches
-from regard.data.store import PairStore
+from regard.data.sampler import BatchSampler, Position
 from regard.models.transformer import Transformer, TransformerConfig
-from regard.tasks.loss import learn
-from regard.train.loop import Order, Progress, Trainer, make_optimizer
-from regard.train.options import TrainOptions
+from regard.tasks.text_pairs import vocabulary_of
+from regard.tasks.translator import Translate
 
-RATE, SMOOTHING = 1e-3, 0.1
+RATE = 1e-3
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 BAR = 1.6
 SMALLER = {"embed_dim": 32, "hidden_dim": 64, "encoder_layers": 1, "decoder_layers": 1}  # to try the script out
@@ -35,19 +34,16 @@ SMALLER = {"embed_dim": 32, "hidden_dim": 64, "encoder_layers": 1, "decoder_laye
 class Ours:
     """Regard's trainer, a stretch of steps at a time."""
 
-    def __init__(self, model: Transformer, store: PairStore, batch_tokens: int, precision: torch.dtype) -> None:
-        self.options = TrainOptions(files=("-",), batch_tokens=batch_tokens, label_smoothing=SMOOTHING)
-        self.order, self.progress = Order(store, self.options), Progress()
-        optimizer = make_optimizer(model, self.options)
-        self.trainer = Trainer(model, optimizer, self.options, precision=precision)
-        self.order.batches(0)
+    def __init__(self, task: Translate, model: Transformer, batch_tokens: int, precision: str) -> None:
+        self.trainer = trainer_of(task, model, precision, batch_tokens=batch_tokens)
+        self.task, self.position, self.steps = task, Position(), 0
 
     def step(self) -> int:
         """One step; its target tokens."""
-        batches = self.order.next(self.progress)
-        self.progress.step += 1
-        self.trainer.step(self.order, batches, self.progress.step, RATE)
-        return self.order.tokens(batches)
+        batches = self.trainer.next_batches(self.position)
+        self.steps += 1
+        self.trainer.step(batches, self.steps, RATE)
+        return sum(map(self.task.units, batches))
 
     def stretch(self, warm: int, steps: int) -> float:
         """Target tokens a second."""
@@ -88,18 +84,19 @@ class Theirs:
         return (clock.trainer.tokens - clock.before) / (clock.end - clock.start)
 
 
-def check(model: Transformer, peer: nn.Module, store: PairStore, told: Any) -> dict[str, float]:
+def check(task: Translate, model: Transformer, peer: nn.Module) -> dict[str, float]:
     """The differences of both losses and their gradients on the same weights and pairs, without dropout."""
     model.eval()
     peer.eval()
-    rows = list(range(min(16, len(store))))
-    batch = collate(store, rows, pad=told.pad, bos=told.bos, eos=told.eos)
-    mine = learn(model, batch, SMOOTHING, batch.tokens).smoothed / batch.tokens
-    inputs = collator(told)(examples(store, rows, told.eos))
+    rows, told = range(min(16, task.counts["train"])), vocabulary_of(task.tokenizer)
+    batch = task.batch("train", rows)
+    mine = task.loss(model, batch).minimized / batch.tokens
+    inputs = collator(told)(examples(task.data.train, rows, told.eos))
     labels = inputs.pop("labels")
-    theirs = LabelSmoother(epsilon=SMOOTHING)(peer(**inputs), labels)
-    theirs.backward()
-    loss = worst(mine, theirs.detach())
+    theirs = LabelSmoother(epsilon=task.options.label_smoothing)(peer(**inputs), labels)
+    for one in (mine, theirs):
+        one.backward()
+    loss = worst(mine.detach(), theirs.detach())
     # The features of a layer stand in another order there: the bias of a hidden layer is the same in both.
     mine, theirs = model.encoder[0].feed_forward.expand.bias.grad, peer.model.encoder.layers[0].fc1.bias.grad
     gradient = worst(mine, theirs) / float(theirs.abs().max())
@@ -110,17 +107,20 @@ def check(model: Transformer, peer: nn.Module, store: PairStore, told: Any) -> d
     return {"loss": loss, "gradient, relative": gradient}
 
 
-def equal_tokens(store: PairStore, tokens: float) -> int:
+def equal_tokens(task: Translate, tokens: float) -> int:
     """The `batch_tokens` with which a batch has so many target tokens on average, padding not counted."""
-    total = int(store.target_lengths.sum()) + len(store)
-    low, high = int(max(store.source_lengths.max(), store.target_lengths.max())) + 1, int(8 * tokens)
+    count = task.counts["train"]
+
+    def mean(budget: int) -> float:
+        sampler = BatchSampler(count, lambda rows: task.sizes("train", rows), budget=budget, seed=1)
+        return mean_tokens(task, sum(1 for _ in sampler.epoch(0)))
+
+    low, high = int(task.sizes("train", np.arange(count))[:, 0].max()), int(8 * tokens)
     while low < high:
         middle = (low + high) // 2
-        enough = total / len(epoch_batches(store, tokens=middle, seed=1, epoch=0)) >= tokens
-        low, high = (low, middle) if enough else (middle + 1, high)
-    found = total / len(epoch_batches(store, tokens=low, seed=1, epoch=0))
-    if abs(found / tokens - 1) > 0.02 and len(store) > 10_000:
-        raise SystemExit(f"{found:.0f} target tokens a batch, against {tokens:.0f}")
+        low, high = (low, middle) if mean(middle) >= tokens else (middle + 1, high)
+    if abs(mean(low) / tokens - 1) > 0.02 and count > 10_000:
+        raise SystemExit(f"{mean(low):.0f} target tokens a batch, against {tokens:.0f}")
     return low
 
 
@@ -139,10 +139,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = corpus(given, folder)
-        data = prepared(files, folder, vocab_size=500 if given.quick else VOCABULARY)
-        told, store = vocabulary(data.tokenizer), data.train
-        mean = float(store.target_lengths.mean()) + 1
-        batch_tokens = equal_tokens(store, PAIRS * mean)
+        task = prepared(files, folder, vocab_size=500 if given.quick else VOCABULARY)
+        told, store = vocabulary_of(task.tokenizer), task.data.train
+        mean = mean_tokens(task, len(store))  # of a pair
+        batch_tokens = equal_tokens(task, PAIRS * mean)
         rows = examples(store, range(len(store)), told.eos)
 
         def model() -> Transformer:
@@ -151,8 +151,8 @@ def main() -> None:
                 TransformerConfig.of_size("small", told, dropout=0.1, **(SMALLER if given.quick else {}))
             )
 
-        differences = check(model(), marian(model()), store, told)
-        ours = {name: Ours(model(), store, batch_tokens, dtype) for name, dtype in PRECISIONS.items()}
+        differences = check(task, model(), marian(model()))
+        ours = {name: Ours(task, model(), batch_tokens, name) for name in PRECISIONS}
         theirs = {
             name: Theirs(marian(model()), rows, told, folder / "peer", dtype is torch.bfloat16)
             for name, dtype in PRECISIONS.items()
@@ -174,7 +174,7 @@ def main() -> None:
             "vocabulary": told.size,
             "pairs_a_batch_of_the_peer": PAIRS,
             "batch_tokens_of_ours": batch_tokens,
-            "target_tokens_a_batch": {"regard": mean * len(store) / len(mine.order.batches(0)), "peer": PAIRS * mean},
+            "target_tokens_a_batch": {"regard": mean_tokens(task, mine.trainer.steps_per_epoch), "peer": PAIRS * mean},
             "precision": best,
             "target_tokens_a_second": {side: spread_of(found) for side, found in rates.items()},
             "target_tokens_a_second_of_the_first_steps": trials,

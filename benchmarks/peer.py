@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regard.data.store import PairStore
+from regard.data.store import RecordStore
 from regard.models.marian import to_marian
 from regard.models.seq2seq import Vocabulary
 from regard.models.transformer import Transformer
@@ -43,9 +43,9 @@ def untrained(model: Transformer) -> MarianMTModel:
     return peer
 
 
-def examples(store: PairStore, rows: Sequence[int], eos: int) -> list[dict[str, list[int]]]:
+def examples(store: RecordStore, rows: Sequence[int], eos: int) -> list[dict[str, list[int]]]:
     """Pairs as the trainer takes them, in memory."""
-    pairs = [store.pair(row) for row in rows]
+    pairs = [store.row(row) for row in rows]
     return [{"input_ids": [*source.tolist(), eos], "labels": [*target.tolist(), eos]} for source, target in pairs]
 
 

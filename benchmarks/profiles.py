@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 # The first of these that has the name of an operation, or of one that called it, is where its time goes.
 CALLERS = (
     ("optimizer", ("Optimizer.step", "_fused_adamw", "Optimizer.zero_grad")),
-    ("loss", ("SmoothedCrossEntropy",)),
+    ("loss", ("CrossEntropy",)),
     ("dropout", ("dropout", "random_")),
     ("attention", ("scaled_dot_product",)),
 )

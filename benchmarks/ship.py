@@ -13,10 +13,10 @@ import torch
 from common import write
 
 from regard.checkpoints import folder as folders
+from regard.checkpoints.shipped import SHIPPED
 from regard.data.rows import read_pairs
 from regard.tasks.evaluate import Evaluation, score
 from regard.tasks.load import load
-from regard.tasks.translator import SHIPPED
 
 LITTLE = 0.2  # share of a source's 4-grams of words that stand in the sources of train
 MOST_BYTES = 16_000_000
@@ -57,8 +57,9 @@ def main() -> None:
     module, tokenizer, config = folders.read(said.run)
     trained = config["training"]
     options = {name: x for name, x in trained["options"].items() if name not in PRIVATE}
-    training = {**trained, "options": options}
-    folders.save(SHIPPED, module, tokenizer, {"training": training}, task="translate", dtype="float16")
+    folders.save(
+        SHIPPED, module, tokenizer, {"training": {**trained, "options": options}}, task="translate", dtype="float16"
+    )
     size = sum(path.stat().st_size for path in SHIPPED.iterdir())
     if size > MOST_BYTES:
         raise SystemExit(f"{SHIPPED} has {size:,} bytes; at most {MOST_BYTES:,} are shipped")

@@ -1,6 +1,7 @@
 """What the benchmarks of the translator share: pairs of texts, options, and rates over time."""
 
 import argparse
+import dataclasses
 import gzip
 import math
 import os
@@ -8,14 +9,17 @@ import random
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from torch import nn
 
-from regard.data.prepare import Prepared, prepare
 from regard.data.rows import read_pairs
-from regard.data.tokenizer import Tokenizer
-from regard.models.seq2seq import Vocabulary
+from regard.tasks.translator import Translate
+from regard.train.device import pick_precision
+from regard.train.options import TrainOptions
+from regard.train.trainer import Trainer, make_optimizer
 
 VOCABULARY = 8000
 SYLLABLES = [c + v for c in "bcdfglmnprstvz" for v in "aeiou"]
@@ -84,19 +88,29 @@ def made(seed: str, count: int) -> list[tuple[str, str]]:
     return pairs
 
 
-def prepared(files: Corpus, folder: Path, *, vocab_size: int = VOCABULARY) -> Prepared:
-    """The pairs as ids."""
-    return prepare([files.train], folder / "data", valid=[files.valid], vocab_size=vocab_size)
+def prepared(files: Corpus, folder: Path, *, vocab_size: int = VOCABULARY) -> Translate:
+    """The task of translating these pairs, which lie on disk as ids."""
+    task = Translate(TrainOptions(files=(files.train,), valid=files.valid, vocab_size=vocab_size))
+    task.prepare(folder / "data", lambda doing, rows: None)
+    return task
+
+
+def trainer_of(task: Translate, module: nn.Module, precision: str, **options: Any) -> Trainer:
+    """What trains a model for a task, with other options than the default: batch_tokens, seed."""
+    changed = dataclasses.replace(task.options, **options)
+    device = next(module.parameters()).device
+    dtype = pick_precision(precision, device)
+    return Trainer(task, module, make_optimizer(module, changed), changed, precision=dtype)
+
+
+def mean_tokens(task: Translate, batches: int) -> float:
+    """Target tokens of a batch, end marks counted, of an epoch of so many batches."""
+    return task.units(np.arange(task.counts["train"])) / batches
 
 
 def texts(file: str, count: int | None = None) -> list[tuple[str, str]]:
     """The first rows of a file of pairs."""
     return [(pair.source, pair.target) for pair in read_pairs([file])][:count]
-
-
-def vocabulary(tokenizer: Tokenizer) -> Vocabulary:
-    """As models are told of it."""
-    return Vocabulary(size=tokenizer.size, pad=tokenizer.pad, bos=tokenizer.bos, eos=tokenizer.eos)
 
 
 def spread_of(values: Sequence[float]) -> dict[str, float]:
