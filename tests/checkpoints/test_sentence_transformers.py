@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 import regard as rg
 from regard.cli.main import main
-from regard.tasks.embed import POOLINGS, Embedding
+from regard.models.pooling import POOLINGS, Embedding
 from tests.checkpoints.published import WORDS, bert, word_pieces, write_bert
 
 SIZE = 12
