@@ -108,7 +108,7 @@ def check_translator(made: Translator, title: str, folder: Path) -> None:
         with torch.no_grad():
             expected = theirs(input_ids=ids, decoder_input_ids=target).logits
             for one in (made, again):
-                found = one.module(ids, target).logits
+                found = one.module(ids, None, target).logits
                 torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * max(1.0, float(expected.abs().max())))
         for search in (rg.Greedy(), rg.Beam(), rg.Beam(3, length_penalty=0.3)):
             how = {"num_beams": 1} if search == rg.Greedy() else {}  # that of the folder

@@ -115,7 +115,7 @@ def test_fields_that_are_missing_have_the_packages_defaults(name: str, tmp_path:
     with torch.no_grad():
         given = {"decoder_input_ids": tokens[:, :4]} if theirs.config.is_encoder_decoder else {}
         expected = theirs(tokens, **given).logits
-        found = ours(tokens, tokens[:, :4]) if given else ours(tokens)
+        found = ours(tokens, None, tokens[:, :4]) if given else ours(tokens)
     torch.testing.assert_close(found.logits, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 

@@ -128,7 +128,9 @@ def finished_with_others() -> object:
 def from_gpt() -> object:
     with tempfile.TemporaryDirectory() as name:
         completer().save(Path(name, "gpt"))
-        changes = {"start": str(Path(name, "gpt")), "model_settings": None, "dropout": None, "vocab_size": 8000}
+        changes = dict.fromkeys(("model", "model_settings", "dropout", "vocab_size")) | {
+            "start": str(Path(name, "gpt"))
+        }
         return train(options(Path(name), **changes))
 
 

@@ -34,6 +34,18 @@ def reading(change: Callable[[Path], object]) -> Callable[[], object]:
     return call
 
 
+def with_task(name: str) -> Callable[[], object]:
+    """Load a folder whose configuration names another task."""
+
+    def call() -> object:
+        with tempfile.TemporaryDirectory() as folder:
+            translator().save(folder)
+            config(task=name)(Path(folder))
+            return load(folder)
+
+    return call
+
+
 def without_mecab() -> object:
     with patch("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None):
         return Metrics("ja-mecab")
@@ -145,7 +157,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         CheckpointError,
         "has format 2; this version of regard reads format 1",
     ),
-    ("trained-config-task", reading(config(task="sing")), CheckpointError, "has task 'sing'; known: translate"),
+    ("trained-config-task", with_task("sing"), CheckpointError, "has task 'sing'; known: translate"),
     ("trained-config-no-model", reading(config(model="rnn")), CheckpointError, "names no model"),
     ("trained-config-model", reading(model(name="transformr")), CheckpointError, "did you mean 'transformer'?"),
     ("trained-config-setting", reading(model(embed=3)), CheckpointError, "'embed'; did you mean 'embed_dim'?"),

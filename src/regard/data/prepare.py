@@ -47,9 +47,9 @@ class Preparation(ABC, Generic[R]):
     processor: Any  # what makes numbers of a record, such as a tokenizer; there once it is made or read
 
     @property
-    @abstractmethod
     def options(self) -> dict[str, Any]:
-        """Plain data that the rows depend on, besides the files."""
+        """Plain data that the rows depend on, besides the files; nothing by default."""
+        return {}
 
     @property
     def digest(self) -> str:

@@ -86,7 +86,8 @@ class Classifier(Runner):
         config: Mapping[str, Any] | None = None,
         baseline: BagOfWords | None = None,
     ) -> None:
-        self.module, self.tokenizer, self.config, self.baseline = module, tokenizer, dict(config or {}), baseline
+        super().__init__(module, tokenizer, config)
+        self.baseline = baseline
         labels = self.config.get("labels")
         if not isinstance(labels, list) or len(labels) != module.config.num_labels:
             raise CheckpointError(
@@ -204,17 +205,8 @@ class Classifier(Runner):
         return Alignment(source=names, target=[chosen.label], weights={"pooling.cross_attention": weights})
 
     def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
-        """Write it as a folder that `regard.load` reads.
-
-        Args:
-            folder: made if missing.
-            dtype: of the weights on disk: float32, float16 or bfloat16.
-
-        Raises:
-            ConfigError: an unknown dtype.
-            CheckpointError: weights that cannot be written so.
-        """
-        folders.save(folder, self.module, self.tokenizer, self.config, task=self.job, dtype=dtype)
+        """Write it, with its logistic regression, as `Runner.save` does."""
+        super().save(folder, dtype=dtype)
         if self.baseline is not None:
             folders.write_all(Path(folder), {BASELINE: self.baseline.save})
 
@@ -305,9 +297,6 @@ class Classify(Task):
     def sizes(self, split: str, rows: Rows) -> np.ndarray[Any, Any]:
         return self.store(split).lengths("text", rows)
 
-    def units(self, rows: Rows) -> int:
-        return len(rows)
-
     def batch(self, split: str, rows: Sequence[int] | Rows) -> LabelledBatch:
         store = self.store(split)
         texts, labels, _ = zip(*(store.row(int(row)) for row in rows), strict=True)
@@ -316,9 +305,6 @@ class Classify(Task):
         for i, ids in enumerate(texts):
             inputs[i, : len(ids)] = ids
         return LabelledBatch(torch.from_numpy(inputs), torch.tensor(lengths), self._targets(labels))
-
-    def batch_units(self, batch: LabelledBatch) -> int:
-        return len(batch.lengths)
 
     def loss(self, module: nn.Module, batch: LabelledBatch) -> Loss:
         output = module(batch.inputs, batch.lengths)

@@ -1,16 +1,13 @@
 """A language model with its tokenizer as one object: what `regard.load` gives for GPT, Llama and their kin."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, final
+from collections.abc import Callable, Sequence
+from typing import ClassVar, final
 
-from regard.checkpoints import folder as folders
 from regard.checkpoints.generation import NEW_TOKENS, Wish, wish
 from regard.decode.search import Search
 from regard.errors import DataError
 from regard.lens.alignment import Alignment
 from regard.lens.see import look_within
-from regard.models.language_model import LanguageModel
 from regard.tasks.complete import Completion, complete, prompts_of
 from regard.tasks.runner import Runner
 from regard.tasks.translate import check_texts
@@ -27,9 +24,6 @@ class Completer(Runner):
     """
 
     job: ClassVar[str] = "complete"
-
-    def __init__(self, module: LanguageModel, tokenizer: Any, config: Mapping[str, Any] | None = None) -> None:
-        self.module, self.tokenizer, self.config = module, tokenizer, dict(config or {})
 
     def complete(
         self,
@@ -137,16 +131,3 @@ class Completer(Runner):
                 "the model's folder has no tokenizer, so that it reads no texts: put its tokenizer.json there, or give "
                 "token ids to rg.generate(model.module, ...)"
             )
-
-    def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
-        """Write it as a folder that `regard.load` reads.
-
-        Args:
-            folder: made if missing.
-            dtype: of the weights on disk: float32, float16 or bfloat16.
-
-        Raises:
-            ConfigError: an unknown dtype.
-            CheckpointError: weights that cannot be written so.
-        """
-        folders.save(folder, self.module, self.tokenizer, self.config, task=self.job, dtype=dtype)

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, NamedTuple, final
 
 from torch import nn
 
-from regard.checkpoints import folder as folders
 from regard.data.prepare import LeftOut, Preparation, Row
 from regard.data.rows import Pair
 from regard.data.store import Column
@@ -20,7 +19,6 @@ from regard.lens.see import look_at
 from regard.lens.words import Words, words_read, words_written
 from regard.models.pointer_generator import PointerGenerator
 from regard.models.registry import build
-from regard.models.seq2seq import Seq2Seq
 from regard.tasks.rouge import SummaryEvaluation, copied_share, first_sentence, first_words, mean_words, rouge
 from regard.tasks.runner import Runner
 from regard.tasks.text_pairs import SAMPLED_PAIRS, TOKENIZER, TOO_LONG, TextPairs, vocabulary_of
@@ -57,9 +55,6 @@ class Summarizer(Runner):
     """
 
     job: ClassVar[str] = "summarize"
-
-    def __init__(self, module: Seq2Seq, tokenizer: Any, config: Mapping[str, Any] | None = None) -> None:
-        self.module, self.tokenizer, self.config = module, tokenizer, dict(config or {})
 
     def summarize(
         self,
@@ -172,19 +167,6 @@ class Summarizer(Runner):
             wrote = self.tokenizer.encode_target(target, others)
         read, written = (_as_words(side, self.tokenizer.pieces(side, others)) for side in (ids, wrote))
         return look_at(self.module, read, written)
-
-    def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
-        """Write it as a folder that `regard.load` reads.
-
-        Args:
-            folder: made if missing.
-            dtype: of the weights on disk: float32, float16 or bfloat16.
-
-        Raises:
-            ConfigError: an unknown dtype.
-            CheckpointError: weights that cannot be written so.
-        """
-        folders.save(folder, self.module, self.tokenizer, self.config, task=self.job, dtype=dtype)
 
     def _read(self, text: str) -> tuple[list[int], list[str], bool]:
         """The ids of a document, its words outside a vocabulary of words, and whether it was cut."""

@@ -197,9 +197,9 @@ class Task(ABC):
     def sizes(self, split: str, rows: Rows) -> np.ndarray[Any, Any]:
         """Sizes (n, k) of rows of "train" or "valid", for `BatchSampler`: padded length first."""
 
-    @abstractmethod
     def units(self, rows: Rows) -> int:
-        """Units of some training rows, which the loss is divided by."""
+        """Units of some training rows, which the loss is divided by; as many as rows by default."""
+        return len(rows)
 
     @abstractmethod
     def batch(self, split: str, rows: Sequence[int] | Rows) -> tuple[Any, ...]:
@@ -214,19 +214,18 @@ class Task(ABC):
         reported = self.loss(module, batch).reported
         return torch.tensor([float(reported), self.batch_units(batch)], dtype=torch.float64)
 
-    @abstractmethod
     def batch_units(self, batch: Any) -> int:
-        """Units of a batch."""
+        """Units of a batch; as many as the rows of its first tensor by default."""
+        return len(batch[0])
 
     def metrics(self, sums: Tensor) -> dict[str, float]:
         """Metrics by name of the added sums of `measure`, "loss" among them."""
         return {"loss": float(sums[0] / sums[1])}
 
-    @abstractmethod
     def sample(self, module: nn.Module, number: int) -> list[tuple[str, str]]:
-        """Lines that show what the model makes of a held-out record: (label, text)."""
+        """Lines that show what the model makes of a held-out record: (label, text); none by default."""
+        return []
 
-    @abstractmethod
     def save(self, folder: Path, module: nn.Module, training: Mapping[str, Any]) -> None:
         """Write the model as `regard.load` reads it.
 
@@ -235,6 +234,7 @@ class Task(ABC):
             module: the model, not wrapped.
             training: what config.json says of the run under "training".
         """
+        self.runner(module, self.data.processor, {"training": {**training, "data": self.data.counts}}).save(folder)
 
     def refuse(self, **given: Any) -> None:
         """Raise ConfigError for an option that this job does not have, unless it is None or empty."""
