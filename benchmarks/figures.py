@@ -1,4 +1,4 @@
-"""Writes the tables of figures in README and docs from the committed results: `python benchmarks/figures.py`."""
+"""Writes the tables of figures in docs from the committed results: `python benchmarks/figures.py`."""
 
 import json
 import string
@@ -8,16 +8,16 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 START, END = "<!-- figures -->", "<!-- end figures -->"
 
-KERNELS, TRAINING = "docs/kernels.md", "docs/training.md"
-PAGE_OF = {"kernels": KERNELS, "fine_tuning": TRAINING}  # by result file; README has all others
-PAGES = ("README.md", KERNELS, TRAINING)
+ALL, KERNELS, TRAINING = "docs/figures.md", "docs/kernels.md", "docs/training.md"
+PAGE_OF = {"kernels": KERNELS, "fine_tuning": TRAINING}  # by result file; ALL has the others
+PAGES = (ALL, KERNELS, TRAINING)
 LETTERS = string.ascii_lowercase  # of the machines
 
 
 def results(page: str) -> list[tuple[str, dict[str, Any]]]:
     """The result files of a page, by name."""
     paths = sorted((ROOT / "benchmarks" / "results").glob("*/*.json"), key=lambda path: (path.stem, path))
-    return [(path.stem, json.loads(path.read_text())) for path in paths if PAGE_OF.get(path.stem, "README.md") == page]
+    return [(path.stem, json.loads(path.read_text())) for path in paths if PAGE_OF.get(path.stem, ALL) == page]
 
 
 def table(page: str) -> str:

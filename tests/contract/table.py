@@ -1,6 +1,6 @@
-"""README's table of what works where, from the plan's refusals and, for derivatives, from trying.
+"""The table of docs/operator.md of what works where, from the plan's refusals and, for derivatives, from trying.
 
-`python -m tests.contract.table` writes it into README.md between its two markers.
+`python -m tests.contract.table` writes it into docs/operator.md between its two markers.
 """
 
 import sys
@@ -18,7 +18,7 @@ from regard.attention.plan import BACKENDS
 from regard.errors import UnsupportedError
 from tests.contract.cases import BIASES, DTYPES, EDGES, NORMALIZERS, PATTERNS, SCORES, Edge, Source
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "operator.md"
 BEGIN, END = "<!-- table: what works where -->", "<!-- end table -->"
 
 YES, NO = "yes", "no"
@@ -179,11 +179,11 @@ def between(text: str) -> str | None:
 
 
 def main() -> None:
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     if between(text) is None:
-        sys.exit(f"{README} lacks {BEGIN} or {END}")
+        sys.exit(f"{PAGE} lacks {BEGIN} or {END}")
     before, rest = text.split(BEGIN)
-    README.write_text(f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every figure in the tables of README and docs stands in the committed results, with its unit and machine."""
+"""Every figure in the tables of docs stands in the committed results, with its unit and machine."""
 
 import json
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def figures(page: str) -> Iterator[tuple[str, str, tuple[str, int, str], str, st
                     yield question, one[0], machine, one[1], one[2]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/kernels.md"])
+@pytest.mark.parametrize("page", ["docs/figures.md", "docs/kernels.md"])
 def test_each_figure_was_measured_in_its_unit(page: str) -> None:
     wrong = []
     for question, unit, machine, value, bar in figures(page):
@@ -61,7 +61,7 @@ def test_each_figure_was_measured_in_its_unit(page: str) -> None:
 
 
 def test_each_result_is_on_a_page() -> None:
-    shown = {figure[:3] for page in ("README.md", "docs/kernels.md") for figure in figures(page)}
+    shown = {figure[:3] for page in ("docs/figures.md", "docs/kernels.md") for figure in figures(page)}
     shown |= {(case["case"], case["unit"], MACHINE_OF_GUIDE) for case in guide_cases()}
     expected = {
         (case["case"], case["unit"], (result["processor"], result["cores"], result["torch"]))
