@@ -50,6 +50,7 @@ from regard.train.options import TrainOptions
 from regard.trained.completer import Completer
 from regard.trained.encoder import Encoder
 from regard.trained.export import export_hf
+from regard.trained.export_onnx import export_onnx
 from regard.trained.load import load
 from regard.trained.translator import Translator
 
@@ -131,6 +132,7 @@ __all__ = [
     "accelerate",
     "attend",
     "export_hf",
+    "export_onnx",
     "generate",
     "integrate_transformers",
     "load",

@@ -5,11 +5,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import safetensors.torch
 import torch
 
-from regard.errors import CheckpointError, ConfigError, DataError
+import regard as rg
+from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedError
 from regard.tasks.evaluate import evaluate
 from regard.tasks.translate import translate
 from regard.trained import translator as shipped
@@ -78,6 +80,17 @@ def saving(dtype: str, number: float) -> object:
 
 def run(*texts: Any) -> object:
     return translate(transformer(), tokenizer(), *texts)
+
+
+def onnx_export(model: torch.nn.Module, installed: object) -> object:
+    """As where the packages of ONNX are installed, or are not."""
+    with mock.patch("importlib.util.find_spec", return_value=installed):
+        return rg.export_onnx(model, "/nowhere/model.onnx")
+
+
+def entmax_model() -> torch.nn.Module:
+    attention = rg.AttentionConfig(normalizer=rg.Entmax(1.5))
+    return rg.Transformer(rg.TransformerConfig.of_size("tiny", rg.Vocabulary(size=20), attention=attention))
 
 
 CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
@@ -183,6 +196,24 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         r"text 2 is not valid Unicode at character 1: 'b\udcff'",
     ),
     ("trained-evaluate-nothing", lambda: evaluate(transformer(), tokenizer(), []), DataError, "no pairs to evaluate"),
+    (
+        "onnx-packages",
+        lambda: onnx_export(transformer(), installed=None),
+        UnsupportedError,
+        "export_onnx needs onnx and onnxscript: pip install 'regard[onnx]'",
+    ),
+    (
+        "onnx-kind",
+        lambda: onnx_export(torch.nn.Linear(2, 2), installed=True),
+        UnsupportedError,
+        "export_onnx: Linear is not supported; expected one of Transformer, T5, LanguageModel, TextEncoder",
+    ),
+    (
+        "onnx-attention",
+        lambda: onnx_export(entmax_model(), installed=True),
+        UnsupportedError,
+        "backend 'sdpa' does not compute this call: normalizer: computes Softmax only, not Entmax(alpha=1.5)",
+    ),
     (
         "trained-no-tokenizer",
         lambda: Translator(transformer(), None).translate(["a"]),

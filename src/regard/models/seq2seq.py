@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from regard.attention.pattern import Full, Pattern
 from regard.attention.sequence_pattern import KeyLengths
+from regard.attention.watched import recorded
 from regard.errors import ShapeError
 from regard.layers.packing import Packing, packing
 
@@ -75,7 +76,9 @@ class Memory(NamedTuple):
     def pattern(self) -> Pattern:
         """Which keys may be attended to: not the padding."""
         full = self.states.shape[1]
-        return Full() if bool((self.lengths == full).all()) else KeyLengths(self.lengths)
+        if not recorded() and bool((self.lengths == full).all()):  # what is recorded reads no data
+            return Full()
+        return KeyLengths(self.lengths)
 
     def packing(self, module: nn.Module) -> Packing | None:
         """How a module can compute with the states alone, and not with padding; see there."""

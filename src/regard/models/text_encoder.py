@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from regard.attention.pattern import Full, Pattern
 from regard.attention.sequence_pattern import KeyLengths
+from regard.attention.watched import recorded
 from regard.errors import ShapeError
 from regard.models.padding import check_texts
 
@@ -69,7 +70,8 @@ class TextEncoder(nn.Module, ABC):
             raise ShapeError(
                 f"token_types has shape {tuple(token_types.shape)}; expected that of tokens, {tuple(tokens.shape)}"
             )
-        full = lengths is None or bool((lengths >= tokens.shape[1]).all())
+        # What is recorded reads no data: then padding is looked for whether there is some or not.
+        full = lengths is None or (not recorded() and bool((lengths >= tokens.shape[1]).all()))
         return self.read(tokens, Full() if full else KeyLengths(lengths), token_types)
 
     def forward(
