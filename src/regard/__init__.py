@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for type checkers and editors
     from regard.attention.spec import AttentionSpec
     from regard.attention.summary import Seen, Summary
     from regard.checkpoints.export import export_hf
+    from regard.checkpoints.export_onnx import export_onnx
     from regard.decode.constraints import Constraints
     from regard.decode.generate import generate
     from regard.decode.search import Beam, Greedy, Hypothesis, Sample
@@ -144,6 +145,7 @@ __all__ = [
     "accelerate",
     "attend",
     "export_hf",
+    "export_onnx",
     "generate",
     "integrate_transformers",
     "load",
@@ -173,6 +175,7 @@ _NAMES = {
     "attention.spec": ("AttentionSpec",),
     "attention.summary": ("Seen", "Summary"),
     "checkpoints.export": ("export_hf",),
+    "checkpoints.export_onnx": ("export_onnx",),
     "decode.constraints": ("Constraints",),
     "decode.generate": ("generate",),
     "decode.search": ("Beam", "Greedy", "Hypothesis", "Sample"),

@@ -5,15 +5,17 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from unittest.mock import patch
 
 import safetensors.torch
 import torch
 
+import regard as rg
 from regard.checkpoints import shipped
 from regard.checkpoints.device import device_of
 from regard.checkpoints.folder import read, save
-from regard.errors import CheckpointError, ConfigError, DataError
+from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedError
 from regard.tasks.evaluate import Metrics, evaluate
 from regard.tasks.load import load
 from regard.tasks.translate import translate
@@ -97,6 +99,17 @@ def saving(dtype: str, number: float) -> object:
 
 def run(*texts: Any) -> object:
     return translate(transformer(), tokenizer(), *texts)
+
+
+def onnx_export(model: torch.nn.Module, installed: object) -> object:
+    """As where the packages of ONNX are installed, or are not."""
+    with mock.patch("importlib.util.find_spec", return_value=installed):
+        return rg.export_onnx(model, "/nowhere/model.onnx")
+
+
+def entmax_model() -> torch.nn.Module:
+    attention = rg.AttentionConfig(normalizer=rg.Entmax(1.5))
+    return rg.Transformer(rg.TransformerConfig.of_size("tiny", rg.Vocabulary(size=20), attention=attention))
 
 
 CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
@@ -227,6 +240,24 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         lambda: translator().translate(["a"], prefix="word " * 30),
         DataError,
         "has 150 tokens, and the model reads at most 23 with the text after it; shorten it",
+    ),
+    (
+        "onnx-packages",
+        lambda: onnx_export(transformer(), installed=None),
+        UnsupportedError,
+        "export_onnx needs onnx and onnxscript: pip install 'regard[onnx]'",
+    ),
+    (
+        "onnx-kind",
+        lambda: onnx_export(torch.nn.Linear(2, 2), installed=True),
+        UnsupportedError,
+        "export_onnx: Linear is not supported; expected one of Transformer, T5, LanguageModel, TextEncoder",
+    ),
+    (
+        "onnx-attention",
+        lambda: onnx_export(entmax_model(), installed=True),
+        UnsupportedError,
+        "backend 'sdpa' does not compute this call: normalizer: computes Softmax only, not Entmax(alpha=1.5)",
     ),
     (
         "trained-no-tokenizer",
