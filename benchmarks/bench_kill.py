@@ -179,15 +179,11 @@ def damaged(run: Run, folder: Path, expected: dict[str, Any]) -> dict[str, str]:
             return f"checkpoints were {before}, are {left}"
         return wrong_end(code, at.with_suffix(".log").read_text(), "cannot be written", "no space", "too large")
 
-    def bad_tokenizer(at: Path) -> str:
-        told["tokenizer of a model"] = broken_tokenizer(at, folder / "model")
-        return truncate(at / "data" / "tokenizer.json")
-
     for part in ("model.safetensors", "optimizer.safetensors", "state.json"):
         resumed(f"truncated {part} of the newest checkpoint", lambda at, part=part: truncate(newest(at) / part))
-    resumed("truncated tokenizer of the prepared data", bad_tokenizer)
+    resumed("truncated tokenizer of the prepared data", lambda at: truncate(at / "data" / "tokenizer.json"))
     resumed("full disk", full_disk)
-    return told
+    return {**told, "tokenizer of a model": broken_tokenizer(folder / run.model, folder / "damaged")}
 
 
 def broken_tokenizer(run_folder: Path, at: Path) -> str:
