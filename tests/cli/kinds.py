@@ -7,14 +7,19 @@ from pathlib import Path
 
 import regard as rg
 from regard.checkpoints.folder import save
+from regard.data.word_tokenizer import WordTokenizer
 from regard.models.bert import Bert, BertConfig
 from regard.models.bert_names import to_bert
 from regard.models.llama import Llama, LlamaConfig
 from regard.models.llama_names import to_llama
 from regard.models.marian import to_marian
+from regard.models.pointer_generator import PointerGenerator, PointerGeneratorConfig
 from regard.models.registry import MODELS, build
 from regard.models.seq2seq import Vocabulary
 from regard.models.t5_names import to_t5
+from regard.models.text_classifier import TextClassifier, TextClassifierConfig
+from regard.tasks.classify import Classifier
+from regard.tasks.summarize import Summarizer
 from tests.checkpoints.language_models import byte_level, gpt2_folder, own_completer
 from tests.checkpoints.made import tokenizer
 from tests.checkpoints.published import write_bert, write_hub
@@ -45,25 +50,45 @@ def own(name: str) -> Builder:
     return write
 
 
+def classifier(folder: Path) -> None:
+    words = Vocabulary(size=tokenizer().size)
+    sizes = {"embed_dim": 8, "hidden_dim": 8, "hops": 2, "align_dim": 4}
+    module = TextClassifier(TextClassifierConfig(vocabulary=words, num_labels=2, **sizes))
+    Classifier(module, tokenizer(), {"labels": ["the mat .", "a mat ."]}).save(folder)
+
+
+def summarizer(folder: Path) -> None:
+    words = WordTokenizer.train(["the cat sat .", "a mat ."], vocab_size=12)
+    config = PointerGeneratorConfig(vocabulary=Vocabulary(size=words.size), embed_dim=8, hidden_dim=8)
+    Summarizer(PointerGenerator(config), words).save(folder)
+
+
 def distilbert(folder: Path) -> None:
     write_bert(folder, family="distilbert", num_token_types=None)
 
 
-def roberta(family: str) -> Builder:
-    def write(folder: Path) -> None:
-        words = json.loads(byte_level()._subwords.to_str())["model"]
-        marks = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-        vocabulary = [*marks, *sorted(words["vocab"], key=words["vocab"].get)]
-        config = BertConfig(
-            family=family, vocab_size=len(vocabulary), embed_dim=12, num_layers=1, num_heads=3, hidden_dim=20,
-            max_positions=40, num_token_types=1, pad=1,
-        )  # fmt: skip
-        write_hub(folder, *to_bert(Bert(config)))
-        (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(vocabulary)}))
-        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in words["merges"]]
-        (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+def roberta(folder: Path) -> None:
+    words = json.loads(byte_level()._subwords.to_str())["model"]
+    marks = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    vocabulary = [*marks, *sorted(words["vocab"], key=words["vocab"].get)]
+    config = BertConfig(
+        family="roberta", vocab_size=len(vocabulary), embed_dim=12, num_layers=1, num_heads=3, hidden_dim=20,
+        max_positions=40, num_token_types=1, pad=1,
+    )  # fmt: skip
+    write_hub(folder, *to_bert(Bert(config)))
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(vocabulary)}))
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in words["merges"]]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
 
-    return write
+
+def xlm_roberta(folder: Path) -> None:
+    size = PIECES + 2  # four marks for the model's three, and the mask
+    config = BertConfig(
+        family="xlm-roberta", vocab_size=size, embed_dim=12, num_layers=1, num_heads=3, hidden_dim=20,
+        max_positions=40, num_token_types=1, pad=1,
+    )  # fmt: skip
+    write_hub(folder, *to_bert(Bert(config)))
+    (folder / "sentencepiece.bpe.model").write_bytes(pieces())
 
 
 def sentence_encoder(folder: Path) -> None:
@@ -148,10 +173,12 @@ def without_tokenizer(write: Builder) -> Builder:
 KINDS: dict[str, Builder] = {
     **{f"`{name}` that `regard train` made": own(name) for name in SMALL},
     "a `GPT` of one's own": lambda folder: own_completer().save(folder),
+    "a classifier of one's own": classifier,
+    "a summarizer of one's own": summarizer,
     "BERT": write_bert,
     "DistilBERT": distilbert,
-    "RoBERTa": roberta("roberta"),
-    "XLM-RoBERTa": roberta("xlm-roberta"),
+    "RoBERTa": roberta,
+    "XLM-RoBERTa": xlm_roberta,
     "an encoder of sentence-transformers": sentence_encoder,
     "Marian": marian,
     "T5": t5,

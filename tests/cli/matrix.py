@@ -56,6 +56,8 @@ def commands(kind: str, model: str | None) -> dict[str, list[str]]:
         "fill": ["fill", f"the {mask} sat .", *option],
         "embed": ["embed", TEXT, *option],
         "complete": ["complete", "the cat", "--max-new-tokens", "3", *option],
+        "summarize": ["summarize", "report.txt", *option],
+        "classify": ["classify", TEXT, *option],
         "info": ["info", *option[1:]],
     }
 
@@ -72,6 +74,7 @@ def run(command: list[str]) -> Outcome:
 def models(folder: Path) -> dict[str, str | None]:
     """All kinds, written into a folder that is the working one: what --model says of each."""
     (folder / "pairs.tsv").write_text("".join("\t".join(pair) + "\n" for pair in PAIRS))
+    (folder / "report.txt").write_text(TEXT)
     (folder / "a-file").write_text("no model")
     written: dict[str, str | None] = {SHIPPED: None}
     for number, (kind, write) in enumerate({**KINDS, **NO_MODELS}.items()):
