@@ -1,5 +1,7 @@
 """Models of `transformers` with regard's attention, against the library's own."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -221,7 +223,7 @@ def test_without_a_mask_a_causal_layer_counts_from_the_first_key():
 
 def test_harmless_arguments_pass_and_others_are_refused_by_name():
     attention = transformers.AttentionInterface()["regard"]
-    query = torch.randn(1, 2, 3, 4)
-    attention(None, query, query, query, None, sliding_window=7, use_cache=True, indices=None)
+    layer, query = SimpleNamespace(is_causal=False), torch.randn(1, 2, 3, 4)
+    attention(layer, query, query, query, None, sliding_window=7, use_cache=True, indices=None)
     with pytest.raises(UnsupportedError, match=r"indices=Tensor\(torch.int64, \(3,\)\)"):
-        attention(None, query, query, query, None, indices=torch.arange(3))
+        attention(layer, query, query, query, None, indices=torch.arange(3))

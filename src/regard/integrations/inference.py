@@ -165,6 +165,8 @@ def _attention(
         and not (others.get("dropout") or wants_weights(others))
         and not any(name not in TAKEN and may_change_weights(name, x) for name, x in others.items())
     )
+    if ours and others.get("is_causal") is None:
+        others["is_causal"] = getattr(module, "is_causal", True)  # as the library's function has it
     run = attention if ours else sys.modules["transformers"].AttentionInterface()["sdpa"]
     found: tuple[Tensor, Tensor | None] = run(module, query, key, value, attention_mask, **others)
     return found

@@ -19,6 +19,7 @@ from regard.errors import UnsupportedError
 from regard.integrations.lazy_mask import LazyMask
 from regard.integrations.masks import make_mask
 from regard.integrations.plans import run
+from regard.integrations.support import check_config, check_layer, require
 
 NAME = "regard"
 OLDEST = 5  # version of the library whose interfaces these are
@@ -40,7 +41,9 @@ def integrate_transformers() -> None:
     a window, padding, packed documents, or several of these, it is a pattern and costs no L x S memory; another one is
     used as it is. A query that may see nothing, one of padding say, gets 0.
 
-    `output_attentions=True` gives the weights, before dropout. Calling it twice does no harm.
+    `output_attentions=True` gives the weights, before dropout. Calling it twice does no harm. A model that does not
+    compute all of its attention so, which the library says of itself by refusing "sdpa", is refused by name with an
+    UnsupportedError when it is made; docs/integrations_models.md lists the models of one version.
 
     Raises:
         UnsupportedError: the library is not installed, or of a version before 5.
@@ -61,7 +64,8 @@ def integrate_transformers() -> None:
         found, old = f"`transformers` cannot be imported ({error})", True
     if old:
         raise UnsupportedError(f"integrate_transformers: {found}; install version {OLDEST} or later of it")
-    register(NAME, attention, make_mask)
+    register(NAME, attention, _mask)
+    require(transformers, NAME)
 
 
 def register(name: str, attention: Callable[..., Any], mask: Callable[..., Any]) -> None:
@@ -96,7 +100,8 @@ def attention(
         attention_mask: a `LazyMask`, booleans (True = may attend) or floats to add, (B, 1, L, S); None for none.
         dropout: the probability that a weight is dropped.
         scaling: what the dot products are multiplied by; 1 / sqrt(E) by default.
-        is_causal: whether, without a mask, a query sees the keys up to its own row only; the layer's own by default.
+        is_causal: whether, without a mask, a query sees the keys up to its own row only. A layer that says nothing here
+            sees all keys, as with "eager": masks that the library makes for this attention are never left out.
         position_bias: (B or 1, H, L, S), added to the scores.
         softcap: what the scores are capped to.
         s_aux: (H,), a sink's logit for each head.
@@ -109,11 +114,12 @@ def attention(
         UnsupportedError: an argument that would change the weights in a way unknown here, or a graph being traced.
     """
     _check_others(others)
+    check_layer(module, NAME)
     if traced():
         raise UnsupportedError(f'attn_implementation="{NAME}" cannot be recorded by torch.jit.trace; "sdpa" can')
     if query.shape[0] != key.shape[0]:  # learned queries, say, that are the same for all sequences
         query, key, value = (x.expand(max(len(query), len(key)), -1, -1, -1) for x in (query, key, value))
-    arguments = _seen_by_mask(attention_mask, query, key, _is_causal(module, is_causal))
+    arguments = _seen_by_mask(attention_mask, query, key, bool(is_causal))
     arguments["score"] = _score(scaling, softcap, query.shape[-1])
     if s_aux is not None:
         arguments["normalizer"] = Softmax(sink=s_aux)
@@ -149,8 +155,10 @@ def is_old(library: Any) -> bool:
     return int(library.__version__.partition(".")[0]) < OLDEST
 
 
-def _is_causal(module: Any, given: bool | None) -> bool:
-    return bool(getattr(module, "is_causal", True) if given is None else given)
+def _mask(**asked: Any) -> Tensor | None:
+    """`make_mask` for a model that reads what it makes."""
+    check_config(asked.get("config"), NAME)
+    return make_mask(**asked)
 
 
 def _seen_by_mask(mask: Any, query: Tensor, key: Tensor, causal: bool) -> dict[str, Any]:
