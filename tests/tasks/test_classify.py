@@ -12,7 +12,7 @@ import torch
 import regard as rg
 from regard.errors import CheckpointError, ConfigError, DataError
 from regard.tasks.classify import Classifier, Classify
-from regard.tasks.labelled_texts import Labelled
+from regard.tasks.labeled_texts import Labeled
 from tests.checkpoints.published import write_bert
 
 WORDS = {"positive": ["great", "lovely", "superb"], "negative": ["awful", "dull", "poor"], "mixed": ["fair", "plain"]}
@@ -131,6 +131,6 @@ def test_misuse(tmp_path: Path, trained: tuple[Path, Classifier]) -> None:
     with pytest.raises(DataError, match="no records to evaluate"):
         classifier.evaluate([])
     with pytest.raises(DataError, match="the model has no label 'odd'"):
-        classifier.evaluate([Labelled("a film", ["odd"], "x:1")])
+        classifier.evaluate([Labeled("a film", ["odd"], "x:1")])
     with pytest.raises(CheckpointError, match="expected the names of 3 labels"):
         Classifier(classifier.module, classifier.tokenizer, {"labels": ["one"]})

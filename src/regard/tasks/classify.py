@@ -29,7 +29,7 @@ from regard.tasks.classify_scores import (
     f1_of,
     score,
 )
-from regard.tasks.labelled_texts import Labelled, LabelledTexts, labelled_text
+from regard.tasks.labeled_texts import Labeled, LabeledTexts, labeled_text
 from regard.tasks.runner import Runner
 from regard.tasks.task import Best, Loss, Progress, Task
 from regard.tasks.text_pairs import vocabulary_of
@@ -55,7 +55,7 @@ class Classification(NamedTuple):
         return self.label
 
 
-class LabelledBatch(NamedTuple):
+class LabeledBatch(NamedTuple):
     """Texts and labels as a classifier takes them."""
 
     inputs: Tensor  # (B, S)
@@ -140,7 +140,7 @@ class Classifier(Runner):
         ]
         return [Classification(text, labels) for text, labels in zip(texts, named, strict=True)]
 
-    def evaluate(self, records: Iterable[Labelled], *, batch_size: int = 32) -> ClassifyEvaluation:
+    def evaluate(self, records: Iterable[Labeled], *, batch_size: int = 32) -> ClassifyEvaluation:
         """Accuracy, macro F1, confusion and calibration, beside those of the logistic regression on words.
 
         Args:
@@ -240,10 +240,10 @@ class Classify(Task):
         self.refuse(parallel=options.parallel, size=options.size, attention=options.attention)
 
     @classmethod
-    def convert(cls, record: Record) -> Labelled | BadRow:
-        return labelled_text(record)
+    def convert(cls, record: Record) -> Labeled | BadRow:
+        return labeled_text(record)
 
-    def make_preparation(self) -> LabelledTexts:
+    def make_preparation(self) -> LabeledTexts:
         options, start = self.options, self.start
         if start is not None and not isinstance(start, Classifier) and not isinstance(start.module, Bert):
             raise ConfigError(
@@ -251,7 +251,7 @@ class Classify(Task):
                 "classifier"
             )
         longest = None if start is None else start.module.longest
-        return LabelledTexts(
+        return LabeledTexts(
             vocab_size=options.vocab_size or SUBWORDS,
             max_tokens=min(options.max_tokens, longest or options.max_tokens),
             tokenizer=None if start is None else start.tokenizer,
@@ -297,16 +297,16 @@ class Classify(Task):
     def sizes(self, split: str, rows: Rows) -> np.ndarray[Any, Any]:
         return self.store(split).lengths("text", rows)
 
-    def batch(self, split: str, rows: Sequence[int] | Rows) -> LabelledBatch:
+    def batch(self, split: str, rows: Sequence[int] | Rows) -> LabeledBatch:
         store = self.store(split)
         texts, labels, _ = zip(*(store.row(int(row)) for row in rows), strict=True)
         lengths = [len(ids) for ids in texts]
         inputs = np.full((len(texts), max(lengths)), self.data.processor.pad or 0, np.int64)
         for i, ids in enumerate(texts):
             inputs[i, : len(ids)] = ids
-        return LabelledBatch(torch.from_numpy(inputs), torch.tensor(lengths), self._targets(labels))
+        return LabeledBatch(torch.from_numpy(inputs), torch.tensor(lengths), self._targets(labels))
 
-    def loss(self, module: nn.Module, batch: LabelledBatch) -> Loss:
+    def loss(self, module: nn.Module, batch: LabeledBatch) -> Loss:
         output = module(batch.inputs, batch.lengths)
         logits, count = output.logits.float(), len(batch.lengths)
         smoothing = self.options.label_smoothing if torch.is_grad_enabled() else 0.0
@@ -318,7 +318,7 @@ class Classify(Task):
             minimized = functional.cross_entropy(logits, batch.labels, reduction="sum", label_smoothing=smoothing)
         return Loss(minimized + count * output.penalty, reported.detach())
 
-    def measure(self, module: nn.Module, batch: LabelledBatch) -> Tensor:
+    def measure(self, module: nn.Module, batch: LabeledBatch) -> Tensor:
         """Loss, texts, texts with all labels right; then of each label hits, decisions and true ones."""
         logits, true = module(batch.inputs, batch.lengths).logits.float(), batch.labels.bool()
         several = self.preparation.multi_label

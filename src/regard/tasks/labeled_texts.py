@@ -1,4 +1,4 @@
-"""Labelled texts: from records to token ids, labels and words on disk."""
+"""Labeled texts: from records to token ids, labels and words on disk."""
 
 import json
 from collections import Counter
@@ -19,7 +19,7 @@ SAMPLED_TEXTS = 100_000  # that the tokenizer is trained on
 MAX_LABELS = 10_000
 
 
-class Labelled(NamedTuple):
+class Labeled(NamedTuple):
     """A text, its labels, and where they stand."""
 
     text: str
@@ -28,7 +28,7 @@ class Labelled(NamedTuple):
 
 
 @final
-class LabelledTexts(Preparation[Labelled]):
+class LabeledTexts(Preparation[Labeled]):
     """Texts as token ids, their labels as numbers, and their words as features of the baseline.
 
     Args:
@@ -52,10 +52,10 @@ class LabelledTexts(Preparation[Labelled]):
         tokenizer = self.processor.fingerprint if self._given else None
         return {"vocab_size": self.vocab_size, "max_tokens": self.max_tokens, "tokenizer": tokenizer}
 
-    def key(self, record: Labelled) -> str:
+    def key(self, record: Labeled) -> str:
         return record.text
 
-    def survey(self, record: Labelled) -> None:
+    def survey(self, record: Labeled) -> None:
         self._sample.add(record.text, "")
         self._counts.update(record.labels)
         self.multi_label |= len(record.labels) != 1
@@ -74,18 +74,16 @@ class LabelledTexts(Preparation[Labelled]):
         plain = {"labels": self.labels, "multi_label": self.multi_label}
         (folder / LABELS).write_text(json.dumps(plain, ensure_ascii=False), encoding="utf-8")
 
-    def encode(self, records: Sequence[Labelled]) -> list[Row | LeftOut]:
+    def encode(self, records: Sequence[Labeled]) -> list[Row | LeftOut]:
         encoded = self.processor.encode_batch([record.text for record in records])
         known = {label: i for i, label in enumerate(self.labels)}
         rows: list[Row | LeftOut] = []
-        for labelled, bare in zip(records, encoded, strict=True):
-            numbers = [known[label] for label in labelled.labels if label in known]
-            if len(numbers) < len(labelled.labels):
+        for labeled, bare in zip(records, encoded, strict=True):
+            numbers = [known[label] for label in labeled.labels if label in known]
+            if len(numbers) < len(labeled.labels):
                 rows.append(LeftOut("a label that training has not"))
             else:
-                rows.append(
-                    (self.processor.marked(bare, longest=self.max_tokens), numbers, hashed_words(labelled.text))
-                )
+                rows.append((self.processor.marked(bare, longest=self.max_tokens), numbers, hashed_words(labeled.text)))
         return rows
 
     def load(self, folder: Path) -> None:
@@ -94,11 +92,11 @@ class LabelledTexts(Preparation[Labelled]):
         plain = json.loads((folder / LABELS).read_text(encoding="utf-8"))
         self.labels, self.multi_label = plain["labels"], plain["multi_label"]
 
-    def record(self, plain: Sequence[Any]) -> Labelled:
-        return Labelled(*plain)
+    def record(self, plain: Sequence[Any]) -> Labeled:
+        return Labeled(*plain)
 
 
-def labelled_text(record: Record) -> Labelled | BadRow:
+def labeled_text(record: Record) -> Labeled | BadRow:
     """The text and labels of a record; a list of labels may be empty, a single one may not."""
     text = text_of(record, "text")
     if isinstance(text, BadRow):
@@ -107,4 +105,4 @@ def labelled_text(record: Record) -> Labelled | BadRow:
     labels = [str(label).strip() for label in (value if isinstance(value, list | tuple) else [value])]
     if not all(labels) or (not labels and not isinstance(value, list)):
         return BadRow(record.place, "empty label", f"the text is {text!r:.80}")
-    return Labelled(text, list(dict.fromkeys(labels)), record.place)
+    return Labeled(text, list(dict.fromkeys(labels)), record.place)
