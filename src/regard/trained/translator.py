@@ -157,6 +157,7 @@ class Translator:
             DataError: a text that is blank, or longer than the model was trained on.
         """
         check_texts([text])
+        search = Beam() if search is None and target is not None else search  # none is made, and none can be refused
         text, plain = str(self._how(search, prefix, task)["prefix"]) + text.strip(), text
         tokens = len(self.tokenizer.encode(text))
         if not plain.strip() or tokens >= self.longest:
