@@ -15,6 +15,7 @@ from regard.models.seq2seq import Seq2Seq
 from regard.models.text_encoder import TextEncoder
 
 GENERATION = "generation_config.json"
+PAD = "pad_token_id"
 
 
 class Use(NamedTuple):
@@ -117,7 +118,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
     _check_known(folder / GENERATION, generation, None, GENERATION_FIELDS)
     said = {name: x for name, x in generation.items() if x is not None and name in GENERATION_FIELDS}
     kept = {name: x for name, x in config.items() if name in MARKS or name not in GENERATION_FIELDS}
-    return {**kept, **said, **_ends(folder, config, said, reads=issubclass(family.module, Seq2Seq))}
+    reads = issubclass(family.module, Seq2Seq)
+    if reads and kept.get(PAD) is not None:  # sources are padded with what the model was trained with
+        said.pop(PAD, None)
+    return {**kept, **said, **_ends(folder, config, said, reads=reads)}
 
 
 def _renamed(path: Path, config: Mapping[str, Any], fields: Fields) -> dict[str, Any]:

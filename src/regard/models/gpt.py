@@ -33,6 +33,7 @@ from regard.models.published import (
     Named,
     activation_of,
     check_only,
+    published_marks,
     published_vocabulary,
     read_named,
     write_named,
@@ -339,11 +340,8 @@ def to_gpt2(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
         "activation_function": ACTIVATIONS[config.activation],
-        "vocab_size": words.size,
         "n_ctx": config.max_length,
-        "bos_token_id": words.bos,
-        "eos_token_id": [words.eos, *words.more_eos] if words.more_eos else words.eos,
-        "pad_token_id": words.pad,
+        **published_marks(words),
     }
     return fields, write_named(model, _names(config, MODEL))
 

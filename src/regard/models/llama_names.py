@@ -16,6 +16,7 @@ from regard.models.published import (
     Named,
     activation_of,
     check_only,
+    published_marks,
     published_vocabulary,
     read_named,
     write_named,
@@ -181,10 +182,7 @@ def to_llama(model: Llama) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "head_dim": config.embed_dim // config.num_heads if config.head_dim is None else config.head_dim,
         "rope_theta": config.rotary_base,
         "rope_parameters": _rotary_fields(config),
-        "vocab_size": words.size,
-        "bos_token_id": words.bos,
-        "eos_token_id": [words.eos, *words.more_eos] if words.more_eos else words.eos,
-        "pad_token_id": words.pad,
+        **published_marks(words),
         **own,
     }
     return fields, write_named(model, _names(config, "model."))

@@ -22,6 +22,7 @@ from regard.models.published import (
     activation_of,
     check_only,
     published_activation,
+    published_marks,
     published_vocabulary,
     read_named,
     write_named,
@@ -197,16 +198,12 @@ def write_layout(known: Fields, model: Transformer, *, norm: Norm) -> tuple[dict
     fields = {theirs: getattr(config, ours) for theirs, ours in SIZES.items()}
     fields |= {
         "activation_function": published_activation(config.activation),
-        "vocab_size": words.size,
         "decoder_attention_heads": config.num_heads,
         "decoder_ffn_dim": config.hidden_dim,
         "max_position_embeddings": config.max_length,
-        "pad_token_id": words.pad,
-        "eos_token_id": [words.eos, *words.more_eos] if words.more_eos else words.eos,
-        "bos_token_id": words.bos,
         "decoder_start_token_id": words.bos,
         "forced_eos_token_id": None,
-        **({"bad_words_ids": [[token] for token in words.never]} if words.never else {}),
+        **published_marks(words),
     }
     features = torch.arange(config.embed_dim)
     if config.positions == "sinusoidal":

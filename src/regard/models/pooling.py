@@ -24,12 +24,12 @@ def _by_position(hidden: Tensor, real: Tensor) -> Tensor:
 
 
 def _first(hidden: Tensor, real: Tensor) -> Tensor:
-    return hidden[torch.arange(len(hidden)), real[..., 0].int().argmax(1)]
+    return hidden[torch.arange(len(hidden), device=hidden.device), real[..., 0].int().argmax(1)]
 
 
 def _last(hidden: Tensor, real: Tensor) -> Tensor:
     places = torch.arange(1, real.shape[1] + 1, device=real.device)
-    return hidden[torch.arange(len(hidden)), (real[..., 0] * places).argmax(1)]
+    return hidden[torch.arange(len(hidden), device=hidden.device), (real[..., 0] * places).argmax(1)]
 
 
 # The vector (B, D) of each text from those of its tokens (B, L, D), of which (B, L, 1) count.

@@ -252,6 +252,24 @@ def published_vocabulary(family: str, config: Mapping[str, Any], start: str = "b
     return Vocabulary(size=size, pad=pad, bos=bos, eos=ends[0], more_eos=tuple(ends[1:]), never=never)
 
 
+def published_marks(words: Vocabulary) -> dict[str, Any]:
+    """The fields of a published configuration that say what tokens are for.
+
+    Args:
+        words: a vocabulary.
+
+    Returns:
+        vocab_size, bos_token_id, eos_token_id, pad_token_id, and bad_words_ids if some tokens never come.
+    """
+    return {
+        "vocab_size": words.size,
+        "bos_token_id": words.bos,
+        "eos_token_id": [words.eos, *words.more_eos] if words.more_eos else words.eos,
+        "pad_token_id": words.pad,
+        **({"bad_words_ids": [[token] for token in words.never]} if words.never else {}),
+    }
+
+
 def built(family: str, build: Callable[[], Model]) -> Model:
     """A model whose tensors take no memory, to be filled.
 

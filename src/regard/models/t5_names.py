@@ -21,6 +21,7 @@ from regard.models.published import (
     Named,
     activation_of,
     check_only,
+    published_marks,
     published_vocabulary,
     read_named,
     write_named,
@@ -130,17 +131,14 @@ def to_t5(model: T5) -> tuple[dict[str, Any], dict[str, Tensor]]:
     fields |= {
         "model_type": "t5",
         "architectures": ["T5ForConditionalGeneration"],
-        "vocab_size": config.vocabulary.size,
         "feed_forward_proj": project,
         "dense_act_fn": activation,
         "is_gated_act": gated,
         "is_encoder_decoder": True,
         "tie_word_embeddings": config.tie_output,
         "scale_decoder_outputs": config.scale_output,
-        "pad_token_id": config.vocabulary.pad,
-        "eos_token_id": config.vocabulary.eos,
         "decoder_start_token_id": config.vocabulary.bos,
-        **({"bad_words_ids": [[token] for token in never]} if (never := config.vocabulary.never) else {}),
+        **published_marks(config.vocabulary),
     }
     state = write_named(model, _names(config))
     for alias in (*ALIASES, OUTPUT) if config.tie_output else ALIASES:

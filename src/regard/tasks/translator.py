@@ -197,6 +197,7 @@ class Translator(Runner):
             DataError: a text that is blank, or longer than the model was trained on.
         """
         check_texts([text])
+        search = Beam() if search is None and target is not None else search  # none is made, and none can be refused
         how = self._how(search, prefix, task, max_length)
         tokens = len(words_read(self.tokenizer, text, how["prefix"]).tokens)
         alignments: list[Alignment] = []  # none of a blank text
