@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from tests.contract import cases
+from tests.contract import cases, sparse
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -16,6 +16,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     whole = metafunc.config.getoption("--full", default=False)
     if "case" in metafunc.fixturenames:
         metafunc.parametrize("case", (*(cases.full() if whole else cases.sample()), *cases.large()), ids=str)
+    if "sparse_case" in metafunc.fixturenames:
+        metafunc.parametrize("sparse_case", sparse.full() if whole else sparse.sample(), ids=str)
     if "summary_case" in metafunc.fixturenames:
         every = (*cases.summarized(), *cases.large())
         metafunc.parametrize("summary_case", every if whole else every[::3], ids=str)

@@ -1,22 +1,23 @@
 """What turns a row of scores into weights.
 
 Every normalizer here works in two steps: a *statistic* of the whole row (softmax's log-sum-exp, entmax's threshold),
-then each weight from its own score and that statistic. A backend may therefore take the row in pieces. The statistic
-is a pair: `shift`, the row's largest score, a constant; and `level`, relative to the shift, which carries the
-gradient. Hidden scores are -inf and get weight 0.
+then each weight from its own score and that statistic. The statistic is a pair: `shift`, the row's largest score, a
+constant; and `level`, relative to the shift. Softmax's level carries the gradient, so a backend may take the row in
+pieces. A sparse normalizer takes whole rows in both steps: its weights carry all of the gradient, its level none.
+Hidden scores are -inf and get weight 0.
 """
 
-import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from regard.attention import entmax
 from regard.attention.check import check_number, check_tensor, show, smallest
 from regard.attention.prior import Prior
 from regard.attention.value import Value, holds, per_head, value
+from regard.attention.watched import constant
 from regard.errors import ConfigError
 
 
@@ -36,7 +37,7 @@ class Normalizer(Value, ABC):
 
     @abstractmethod
     def weights(self, scores_BHLS: Tensor, row: Statistic) -> Tensor:
-        """Weights (B, H, L, S) of any part of the rows. Rows whose scores are all -inf get weights 0."""
+        """Weights (B, H, L, S) of the rows' scores. Rows whose scores are all -inf get weights 0."""
 
     @property
     def no_entropy(self) -> str | None:
@@ -106,8 +107,8 @@ class Entmax(Normalizer):
     Between softmax (alpha to 1) and sparsemax (alpha = 2); beyond 2 sparser still.
 
     Args:
-        alpha: a number > 1, or a tensor (H,) or (), which may be learned. Nearer to 1 than 1.01 the exponent
-            1 / (alpha - 1) costs float32 its precision: rows are off by 3e-4 at 1.0001.
+        alpha: a number > 1, or a tensor (H,) or (), which may be learned. With a large alpha small weights react to
+            the last digit of a score: two that are equal to 6 digits may weigh 0.2 and 0. The row's sum is 1 still.
 
     Raises:
         ConfigError: an alpha that is not above 1.
@@ -125,16 +126,19 @@ class Entmax(Normalizer):
             raise ConfigError(f"Entmax: alpha={least} must be above 1 (toward 1 it is Softmax(), 2 is Sparsemax())")
 
     def statistic(self, scores_BHLS: Tensor) -> Statistic:
-        shift = finite(constant(scores_BHLS.amax(-1, keepdim=True)))
-        below = _below(scores_BHLS, shift)
-        alpha = per_head(self.alpha, scores_BHLS.dtype)
-        level = _threshold(constant(below), constant(alpha) if isinstance(alpha, Tensor) else alpha)
-        # Two Newton steps from the root: they leave its value and give it its first three derivatives.
-        return Statistic(shift, _newton(below, alpha, _newton(below, alpha, level)))
+        scores, alpha = constant(scores_BHLS), self._alpha(scores_BHLS)
+        shift = finite(scores.amax(-1, keepdim=True))
+        return Statistic(shift, entmax.threshold(scores - shift, alpha))
 
     def weights(self, scores_BHLS: Tensor, row: Statistic) -> Tensor:
+        below = constant(scores_BHLS) - constant(row.shift)
+        weights = entmax.weights(below, self._alpha(scores_BHLS), constant(row.level))
+        return entmax.with_derivatives(weights, scores_BHLS, per_head(self.alpha, scores_BHLS.dtype))
+
+    def _alpha(self, scores_BHLS: Tensor) -> float | Tensor:
+        """Without derivatives."""
         alpha = per_head(self.alpha, scores_BHLS.dtype)
-        return _power((alpha - 1) * _below(scores_BHLS, row.shift) - row.level, 1 / (alpha - 1))
+        return constant(alpha) if isinstance(alpha, Tensor) else alpha
 
 
 @final
@@ -149,7 +153,7 @@ class Sparsemax(Normalizer):
         return Entmax(2.0).statistic(scores_BHLS)
 
     def weights(self, scores_BHLS: Tensor, row: Statistic) -> Tensor:
-        return (scores_BHLS - row.shift - row.level).clamp(min=0)
+        return Entmax(2.0).weights(scores_BHLS, row)
 
 
 @final
@@ -183,12 +187,6 @@ class Sigmoid(Normalizer):
         return "Sigmoid weighs each key by itself: a row is not a distribution"
 
 
-def constant(x: Tensor) -> Tensor:
-    """The tensor without derivatives, backward or forward."""
-    x = x.detach()
-    return x if torch.compiler.is_compiling() else forward_ad.unpack_dual(x).primal
-
-
 def sink_of(normalizer: Normalizer) -> Tensor | None:
     """The logits that join the sums of a row when all else is done; None for none."""
     return normalizer.sink if isinstance(normalizer, Softmax) else None
@@ -203,38 +201,3 @@ def safe_log(x: Tensor) -> Tensor:
     """log(x), and at 0 -inf with derivative 0."""
     some = x > 0
     return torch.where(some, torch.log(torch.where(some, x, 1.0)), -torch.inf)
-
-
-def _below(scores: Tensor, shift: Tensor) -> Tensor:
-    """Scores under the row's largest; hidden ones far but finite, so that alpha's gradient has no 0 * inf."""
-    return (scores - shift).clamp(min=-1e30)
-
-
-def _power(x: Tensor, exponent: float | Tensor) -> Tensor:
-    """x^exponent where x is positive, else 0; derivatives likewise."""
-    some = x > 0
-    return torch.where(some, torch.where(some, x, 1.0) ** exponent, 0.0)
-
-
-def _threshold(below: Tensor, alpha: float | Tensor) -> Tensor:
-    """The threshold of scores whose row maximum is 0, by bisection: (B, H, L, 1)."""
-    width = below.shape[-1]
-    scaled, exponent = (alpha - 1) * below, 1 / (alpha - 1)
-    # By the logarithm of the largest weight, which lies between 1 / width and 1: for a large alpha the thresholds
-    # themselves lie too close to 0 to be told apart by halves.
-    high = torch.zeros_like(below[..., :1])
-    low = high - math.log(width)
-    for _ in range(52 if below.dtype == torch.float64 else 26):
-        middle = (low + high) / 2
-        over = _power(scaled + torch.exp((alpha - 1) * middle), exponent).sum(-1, keepdim=True) > 1
-        low, high = torch.where(over, low, middle), torch.where(over, middle, high)
-    return -torch.exp((alpha - 1) * high)
-
-
-def _newton(below: Tensor, alpha: float | Tensor, level: Tensor) -> Tensor:
-    """One Newton step on sum [(alpha - 1) below - level]_+^(1 / (alpha - 1)) = 1."""
-    rest, exponent = (alpha - 1) * below - level, 1 / (alpha - 1)
-    excess = _power(rest, exponent).sum(-1, keepdim=True) - 1
-    slope = (exponent * _power(rest, exponent - 1)).sum(-1, keepdim=True)
-    some = slope > 0  # a row that sees nothing has no slope
-    return torch.where(some, level + excess / torch.where(some, slope, 1.0), level)

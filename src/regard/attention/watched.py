@@ -80,3 +80,9 @@ def array(x: Tensor) -> npt.NDArray[Any]:
 def watched() -> bool:
     """Whether anybody does: then only PyTorch's own operations will do, which they know."""
     return recorded() or transformed()
+
+
+def constant(x: Tensor) -> Tensor:
+    """The tensor without derivatives, backward or forward."""
+    x = x.detach()
+    return x if torch.compiler.is_compiling() else forward_ad.unpack_dual(x).primal

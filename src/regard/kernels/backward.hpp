@@ -9,7 +9,7 @@ namespace regard::REGARD_ISA {
 // What the weights of a block's rows are made from.
 template <typename T>
 struct Rebuilt {
-    T shift[SIDE], level[SIDE];  // the statistic; a row that sees nothing, or is none, has level +inf and so weights 0
+    T shift[SIDE], level[SIDE];  // the statistic; a row that sees nothing, or is none, has shift +inf and so weights 0
     T of_level[SIDE];            // its gradient
     T delta[SIDE];               // what softmax's gradients are measured from: output gradient . output - of_level
 };
@@ -21,8 +21,8 @@ static void rebuild(const Problem& p, const Gradients& grad, const Block& block,
     const T* more = grad.level.data ? grad.level.at<T>(block.b, block.h) + block.first * grad.level.row : nullptr;
     const In* output = p.output.at<In>(block.b, block.h) + block.first * p.output.row;
     for (int64_t r = 0; r < SIDE; ++r) {
-        found.shift[r] = found.delta[r] = 0, found.level[r] = T(INFINITE);
-        found.of_level[r] = 0;
+        found.shift[r] = T(INFINITE), found.level[r] = 1;
+        found.of_level[r] = found.delta[r] = 0;
         if (r >= block.count || statistic[r * p.statistic.row + 1] == T(-INFINITE)) continue;
         found.of_level[r] = more ? more[r * grad.level.row] : T(0);
         T sum = 0;
@@ -159,7 +159,7 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
             queries<In>(grad.output, block, p.value_dim, T(1), incoming_by_row, value_row, incoming);
             rebuild<In>(p, grad, block, incoming_by_row, value_row, rebuilt);
             for (int64_t r = 0; r < block.count; ++r)  // what sees nothing may hold anything
-                if (rebuilt.level[r] == T(INFINITE)) {
+                if (rebuilt.shift[r] == T(INFINITE)) {
                     fill(queries_by_row + r * row, row, T(0));
                     fill(incoming_by_row + r * value_row, value_row, T(0));
                     for (int64_t e = 0; e < p.dim; ++e) query[e * SIDE + r] = 0;
@@ -243,7 +243,7 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 fill(results, SIDE * row, T(0));
                 if constexpr (Same<In, float>::value)
                     with_entmax<float>(p, h, [&](const auto& kind) {
-                        differentiate_list(p, grad, block, g, *list, kind, rebuilt.of_level, rebuilt.level, queries_by_row, row,
+                        differentiate_list(p, grad, block, g, *list, kind, rebuilt.level, queries_by_row, row,
                                            incoming_by_row, value_row, key_sum, value_sum, results, gradient);
                     });
             } else if (!whole_rows(p)) {
@@ -262,21 +262,29 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                 if (!Kind::PAIRS) scarce = counted.scarce() & ones(0, block.count);
                 few = !Kind::PAIRS && !p.vector && counted.all_scarce(block);
                 if (few) fill(results, SIDE * row, T(0));
-                with_entmax<T>(p, h, [&](const auto& kind) {
+                with_entmax<T>(p, h, [&]<Power P>(const Entmax<T, P>& kind) {
                     RowSums<T> sums;
+                    auto add = [&](int64_t place, bool alpha) {
+                        add_to_sums(block, panel.stop - panel.start, kind, alpha, rebuilt.level, scores + place * SIDE,
+                                    gradient + place * SIDE, sums);
+                    };
+                    const bool alpha = grad.alphas != nullptr;
                     for_strip([&](int64_t place) {
                         differentiate_weights(place);
-                        add_to_sums(block, panel.stop - panel.start, kind, grad.alphas != nullptr, scores + place * SIDE,
-                                    gradient + place * SIDE, sums);
+                        if constexpr (P == Power::steep)
+                            find_origin(block, panel.stop - panel.start, scores + place * SIDE, gradient + place * SIDE, sums);
+                        else
+                            add(place, alpha);
                     });
+                    if constexpr (P == Power::steep) {
+                        if (alpha) for_strip([&](int64_t place) { add(place, false); }), sums.center();
+                        for_strip([&](int64_t place) { add(place, alpha); });
+                    }
                     for_strip([&](int64_t place) {
-                        sparse_gradient(block, panel.stop - panel.start, kind, sums, rebuilt.of_level, scores + place * SIDE,
-                                        gradient + place * SIDE);
+                        sparse_gradient(block, panel.stop - panel.start, kind, sums, scores + place * SIDE, gradient + place * SIDE);
                         add_panel(place);
                     });
-                    if (grad.alphas)
-                        static_cast<T*>(grad.alphas)[b * p.heads + h] +=
-                            alpha_gradient(block, kind, sums, rebuilt.of_level, rebuilt.level);
+                    if (grad.alphas) static_cast<T*>(grad.alphas)[b * p.heads + h] += alpha_gradient(block, sums);
                 });
             }
             if (grad.center) {

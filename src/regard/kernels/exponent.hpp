@@ -80,20 +80,36 @@ REGARD_INLINE Vec<double> power_of_two(Vec<double> x) {
 REGARD_INLINE float power_of_two(float x) { return power_of_two(all(x))[0]; }
 REGARD_INLINE double power_of_two(double x) { return exp2(x); }
 
-// log2 of x > 0: the exponent, and 2 artanh((m - 1) / (m + 1)) / ln 2 of the rest, sqrt(1/2) < m < sqrt(2).
-REGARD_INLINE Vec<float> logarithm(Vec<float> x) {
-    const Vec<float> tiny = x < 1.17549435e-38f ? all(8388608.0f) : all(1.0f);  // a denormal, 2^23 times as large
-    const Ints<float> bits = (Ints<float>)(x * tiny);
+// log2 of x + rest, x > 0 a normal number and the rest less than its rounding: the exponent, and 2 artanh((m - 1) / (m + 1)) / ln 2
+// of what is left, sqrt(1/2) < m < sqrt(2). Where the exponent is not 0, the rest is added as if it were, which is rounding.
+REGARD_INLINE Vec<float> logarithm_of_normal(Vec<float> x, Vec<float> rest) {
+    const Ints<float> bits = (Ints<float>)x;
     const Ints<float> exponent = ((bits - 0x3f3504f3) >> 23);
     const Vec<float> m = (Vec<float>)(bits - (exponent << 23));
-    const Vec<float> s = (m - 1.0f) / (m + 1.0f), t = s * s;
+    const Vec<float> s = (m - 1.0f + rest) / (m + 1.0f), t = s * s;
     Vec<float> y = all(float(2 / (9 * LN2)));
     y = y * t + float(2 / (7 * LN2));
     y = y * t + float(2 / (5 * LN2));
     y = y * t + float(2 / (3 * LN2));
     y = y * t * s;
     const Vec<float> high = s * float(2 / LN2);
-    return __builtin_convertvector(exponent, Vec<float>) + (high + y) - (x < 1.17549435e-38f ? all(23.0f) : Vec<float>{});
+    return __builtin_convertvector(exponent, Vec<float>) + (high + y);
+}
+
+// log2 of x > 0.
+REGARD_INLINE Vec<float> logarithm(Vec<float> x) {
+    const auto tiny = x < 1.17549435e-38f;  // a denormal, taken 2^23 times as large
+    return logarithm_of_normal(x * (tiny ? all(8388608.0f) : all(1.0f)), Vec<float>{}) - (tiny ? all(23.0f) : Vec<float>{});
+}
+
+// log2 of 1 + x, -1 < x, to the relative precision of x.
+REGARD_INLINE Vec<float> logarithm_of_1_plus(Vec<float> x) {
+    const Vec<float> y = 1.0f + x;
+    return logarithm_of_normal(y, x - (y - 1.0f));
+}
+REGARD_INLINE Vec<double> logarithm_of_1_plus(Vec<double> x) {
+    for (int i = 0; i < LANES<double>; ++i) x[i] = log1p(x[i]) * LOG2E;
+    return x;
 }
 
 template <typename T>

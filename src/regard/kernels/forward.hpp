@@ -4,6 +4,7 @@
 
 #include "additive.hpp"
 #include "listed.hpp"
+#include "threshold.hpp"
 
 namespace regard::REGARD_ISA {
 

@@ -67,8 +67,8 @@ struct Problem {
     Type type = Type::f32;
     int64_t batch = 0, heads = 0, groups = 0, rows = 0, columns = 0, dim = 0, value_dim = 0;
     View query, key, value, output;
-    // (B, H, L, 2), float or double: the largest score of a row, or one near it, and its level: the logarithm of the sum
-    // of exponentials relative to it, or entmax's threshold; -inf where the row sees nothing.
+    // (B, H, L, 2), float or double: the largest score of a row, or one near it, and the logarithm of the sum of exponentials
+    // relative to it, its level; of entmax a score and the weight of its key. The level is -inf where the row sees nothing.
     View statistic;
     double scale = 1;
     double softcap = 0;            // 0: none

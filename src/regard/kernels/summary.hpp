@@ -84,7 +84,7 @@ static void summarize_block(const Problem& p, const Summary& wanted, const Block
     for (int64_t r = 0; r < SIDE; ++r) {
         const T* of_row = p.statistic.at<T>(block.b, block.h) + (block.first + least(r, block.count - 1)) * p.statistic.row;
         const bool some = r < block.count && of_row[1] != T(-INFINITE);
-        rebuilt.shift[r] = some ? of_row[0] : T(0), rebuilt.level[r] = some ? of_row[1] : T(INFINITE);
+        rebuilt.shift[r] = some ? of_row[0] : T(INFINITE), rebuilt.level[r] = some ? of_row[1] : T(1);
     }
     T* grid = wanted.grid ? static_cast<T*>(wanted.grid) + plane * wanted.query_bins * wanted.key_bins : nullptr;
     const int64_t first = plane * p.rows + block.first;
