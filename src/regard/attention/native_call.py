@@ -60,8 +60,16 @@ def arguments(call: Call, mask: NativeMask, output: Tensor | None, statistic: Te
          address(tiles), _step(tiles), 0 if tiles is None or tiles.shape[1] == 1 else tiles.stride(1), address(bits)),
         dense, by_distance,
         NOTHING if center is None else (center.data_ptr(), *center.stride(), 0), address(sigma), call.key_start,
-        spec.dropout, 0 if call.seed is None else int(call.seed), torch.get_num_threads(), kept,
+        spec.dropout, 0 if call.seed is None else int(call.seed), torch.get_num_threads(), relaxed(), kept,
     )  # fmt: skip
+
+
+def relaxed() -> bool:
+    """Whether products of float32 may be less exact than float32, by `torch.set_float32_matmul_precision`."""
+    try:
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # set by backend, through `fp32_precision`: no word on attention
+        return False
 
 
 def _parameter(normalizer: Normalizer) -> float | Tensor | None:
@@ -136,5 +144,6 @@ class Brief(NamedTuple):
     def run(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         output = empty(query, self.output)
         views = (view_of(query), view_of(key), view_of(value), view_of(output))
-        kernels.module().brief(self.code, self.sizes, *views, *self.score, *self.band, torch.get_num_threads())
+        threads = torch.get_num_threads()
+        kernels.module().brief(self.code, self.sizes, *views, *self.score, *self.band, threads, relaxed())
         return output

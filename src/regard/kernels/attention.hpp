@@ -74,7 +74,8 @@ static bool by_pairs(const Problem& p) { return p.type == Type::bf16 && !p.vecto
 // Whether floats are multiplied by their digits: not where tiles of 64 along the depth are filled badly, or used little.
 static bool by_digits(const Problem& p) {
     auto fills = [](int64_t width) { return 5 * width >= 4 * round_up(width, 64); };
-    return p.type == Type::f32 && !p.vector && fills(p.dim) && fills(p.value_dim) && least(p.rows, p.columns) >= 32;
+    return p.type == Type::f32 && !p.vector && fills(p.dim) && fills(p.value_dim) && most(p.dim, p.value_dim) <= DEEPEST &&
+           least(p.rows, p.columns) >= 32;
 }
 
 static Problem as_new_call(const Problem& p) {

@@ -63,19 +63,19 @@ Mask mask(const MaskArguments& x) {
     int type, const std::array<int64_t, 7>&sizes, const Strided &query, const Strided &key, const Strided &value,   \
         const Strided &output, const Strided &statistic, double scale, double softcap, Address vector, int activation, int normalizer, Address parameters, \
         const MaskArguments &seen, const Strided &dense, const Strided &by_distance, const Strided &center,         \
-        Address sigmas, int64_t shift, double dropout, int64_t seed, int threads, nb::handle
+        Address sigmas, int64_t shift, double dropout, int64_t seed, int threads, bool relaxed, nb::handle
 #define REGARD_PASSED                                                                                            \
     type, sizes, query, key, value, output, statistic, scale, softcap, vector, activation, normalizer, parameters, seen, dense, by_distance, \
-        center, sigmas, shift, dropout, seed, threads
+        center, sigmas, shift, dropout, seed, threads, relaxed
 
 Problem plain_problem(int type, const std::array<int64_t, 7>& sizes, const Strided& query, const Strided& key, const Strided& value,
-                      const Strided& output, double scale, int threads) {
+                      const Strided& output, double scale, int threads, bool relaxed) {
     Problem p;
     p.type = Type(type);
     p.batch = sizes[0], p.heads = sizes[1], p.groups = sizes[2], p.rows = sizes[3], p.columns = sizes[4];
     p.dim = sizes[5], p.value_dim = sizes[6];
     p.query = view(query), p.key = view(key), p.value = view(value), p.output = view(output);
-    p.scale = scale, p.threads = threads;
+    p.scale = scale, p.threads = threads, p.relaxed = relaxed;
     return p;
 }
 
@@ -83,8 +83,8 @@ Problem problem(int type, const std::array<int64_t, 7>& sizes, const Strided& qu
                 const Strided& value, const Strided& output, const Strided& statistic, double scale, double softcap,
                 Address vector, int activation, int normalizer, Address parameters, const MaskArguments& seen, const Strided& dense,
                 const Strided& by_distance, const Strided& center, Address sigmas, int64_t shift, double dropout,
-                int64_t seed, int threads) {
-    Problem p = plain_problem(type, sizes, query, key, value, output, scale, threads);
+                int64_t seed, int threads, bool relaxed) {
+    Problem p = plain_problem(type, sizes, query, key, value, output, scale, threads, relaxed);
     p.statistic = view(statistic);
     p.softcap = softcap;
     p.vector = at(vector), p.activation = Activation(activation);
@@ -116,8 +116,9 @@ NB_MODULE(_native, module) {
         return found;
     });
     module.def("brief", [](int type, const std::array<int64_t, 7>& sizes, const Strided& query, const Strided& key, const Strided& value,
-                           const Strided& output, double scale, double softcap, int64_t least, int64_t most, int64_t start, int threads) {
-        Problem p = plain_problem(type, sizes, query, key, value, output, scale, threads);
+                           const Strided& output, double scale, double softcap, int64_t least, int64_t most, int64_t start, int threads,
+                           bool relaxed) {
+        Problem p = plain_problem(type, sizes, query, key, value, output, scale, threads, relaxed);
         p.softcap = softcap, p.mask.least = least, p.mask.most = most, p.mask.start = start;
         nb::gil_scoped_release unlocked;
         table().forward(p);
@@ -174,10 +175,11 @@ NB_MODULE(_native, module) {
         return table().make_digits({outputs, depth, at<float>(weight), weight_row, nullptr}, at(to), threads);
     });
     module.def("digit_linear", [](int64_t rows, int64_t outputs, int64_t depth, Address x, int64_t x_row, Address digits, Address weight,
-                                  int64_t weight_row, Address bias, Address y, int threads) {
-        const Weights of{outputs, depth, at<float>(weight), weight_row, at<float>(bias)};
+                                  int64_t weight_row, Address bias, Address y, int threads, bool relaxed) {
+        LinearMap map{{outputs, depth, at<float>(weight), weight_row, at<float>(bias)}, rows, at<float>(x), x_row, at<float>(y)};
+        map.relaxed = relaxed;
         nb::gil_scoped_release unlocked;
-        return table().digit_linear({of, rows, at<float>(x), x_row, at<float>(y)}, at(digits), threads);
+        table().digit_linear(map, at(digits), threads);
     });
     module.def("likeliest", [](int64_t rows, int64_t size, Address logits, int64_t row, const std::vector<int64_t>& never,
                                int64_t count, Address values, Address tokens, int threads) {

@@ -5,18 +5,23 @@
 // is that of rounding each number to 2^-24 of the largest in its row, and of the products left out, whatever the depth.
 #pragma once
 
-#include "pairs.hpp"
+#include "crest.hpp"
 
 namespace regard::REGARD_ISA {
 
-#if defined(__AMX_INT8__) && defined(__AVX512VBMI__)
-#define REGARD_DIGITS
+#if defined(REGARD_DIGITS)
 
 constexpr int64_t DIGITS = 3, QUADS = 64;           // numbers along the depth of a tile: 16 times four
 constexpr int64_t TILE_BYTES = GROUP * QUADS;
 constexpr float DIGITS_END = 8355709;               // of three digits from -128 to 127, and two below the last, for rounding
-constexpr float TINIEST = 0x1p-100f;                // largest numbers below count as this one, so that no factor overflows
-constexpr float HUGEST = 0x1p126f;                  // and from here on there are no digits, so that no scale does
+
+// A number of a matrix that is multiplied as a float, since digits that are made for its row would hold too little of it.
+struct Faint {
+    uint16_t row, column;
+    float number;
+};
+constexpr float FAINT = 0x1p14f;          // numbers below, of a row divided by its largest and multiplied by DIGITS_END
+constexpr int64_t FAINT_PARTS = 8;        // a row has fewer of them than one in so many, or is multiplied as floats altogether
 
 // One side of a product: of every 16 rows (the left side's, or the right side's columns), for every 64 numbers along the depth
 // a tile for each digit, the highest first. The left side's tiles hold a row's numbers side by side, the right side's as
@@ -24,27 +29,26 @@ constexpr float HUGEST = 0x1p126f;                  // and from here on there ar
 struct Digits {
     int8_t* tiles = nullptr;
     float* scales = nullptr;   // of each row
+    float* crests = nullptr;   // of each row that was scaled, where they are asked for
     float* along = nullptr;    // what the other side must be multiplied with, number by number along the depth; or null
-    bool finite = true;        // all numbers, and below HUGEST; else there are no digits
-    bool tiny = false;         // the largest of some row is below TINIEST and not 0: it has fewer digits
-
-    bool exact() const { return finite && !tiny; }
+    uint64_t apart = 0;        // what along the depth is multiplied as floats, where there is `along`
+    Faint* faint = nullptr;    // and which numbers of the others are, by depth
+    int64_t faint_count = 0;
+    bool finite = true;        // all numbers are, and below HUGEST; else some have no digits
 
     static size_t bytes(int64_t rows, int64_t depth) {
-        return size_t(round_up(rows, GROUP)) * (round_up(depth, QUADS) * DIGITS + sizeof(float));
+        return size_t(round_up(rows, GROUP)) * (round_up(depth, QUADS) * DIGITS + 2 * sizeof(float));
     }
     Digits() = default;
     Digits(char* room, int64_t rows, int64_t depth)
         : tiles(reinterpret_cast<int8_t*>(room)),
-          scales(reinterpret_cast<float*>(room + round_up(rows, GROUP) * round_up(depth, QUADS) * DIGITS)) {}
+          scales(reinterpret_cast<float*>(room + round_up(rows, GROUP) * round_up(depth, QUADS) * DIGITS)),
+          crests(scales + round_up(rows, GROUP)) {}
 };
 
-REGARD_INLINE __m512i magnitude(__m512 x) { return _mm512_and_si512((__m512i)x, _mm512_set1_epi32(0x7fffffff)); }
-// By the bits of magnitudes, which are in their order.
 REGARD_INLINE void judge(__m512i largest, Digits& of) {
-    constexpr int32_t TINIEST_BITS = __builtin_bit_cast(int32_t, TINIEST), HUGEST_BITS = __builtin_bit_cast(int32_t, HUGEST);
+    constexpr int32_t HUGEST_BITS = __builtin_bit_cast(int32_t, HUGEST);
     of.finite &= _mm512_cmpge_epu32_mask(largest, _mm512_set1_epi32(HUGEST_BITS)) == 0;
-    of.tiny |= _mm512_cmplt_epu32_mask(_mm512_sub_epi32(largest, _mm512_set1_epi32(1)), _mm512_set1_epi32(TINIEST_BITS - 1)) != 0;
 }
 // The digits of x times a factor, in the three lower bytes of each word.
 REGARD_INLINE __m512i digits_of(__m512 x, __m512 factor) {
@@ -75,51 +79,78 @@ alignas(64) static const struct Shuffles {
     }
 } SHUFFLES;
 
-// The largest of the lanes of 16 vectors, in order.
-REGARD_INLINE __m512i largest_of_each(const __m512i* x) {
+// The lanes of each of 16 vectors joined to one number, in order.
+template <typename Join>
+REGARD_INLINE __m512i joined_lanes(const __m512i* x, const Join& join) {
     alignas(64) int32_t turned[GROUP * GROUP];
     for (int i = 0; i < GROUP; ++i) _mm512_store_si512(turned + i * GROUP, x[i]);
     transpose_square(reinterpret_cast<const float*>(turned), GROUP, reinterpret_cast<float*>(turned), GROUP);
     __m512i found[4] = {};
 #pragma GCC unroll 16
-    for (int i = 0; i < GROUP; ++i) found[i & 3] = _mm512_max_epu32(found[i & 3], _mm512_load_si512(turned + i * GROUP));
-    return _mm512_max_epu32(_mm512_max_epu32(found[0], found[1]), _mm512_max_epu32(found[2], found[3]));
+    for (int i = 0; i < GROUP; ++i) found[i & 3] = join(found[i & 3], _mm512_load_si512(turned + i * GROUP));
+    return join(join(found[0], found[1]), join(found[2], found[3]));
 }
 
-// Reads a matrix of up to 16 rows, 16 numbers at a time, and 0 beyond its ends. WHOLE: it has no ends.
-template <bool WHOLE>
+// Reads a matrix of up to 16 rows, 16 numbers at a time, and 0 beyond its ends. WHOLE: it has no ends. WEIGHED: each column is
+// multiplied by a number.
+template <bool WHOLE, bool WEIGHED = false>
 struct Reader {
     const float* from;
     int64_t row, count, width;
+    const float* weights = nullptr;
 
     __attribute__((always_inline)) __m512 operator()(int64_t r, int64_t c) const {
+        const __m512 x = number(r, c);
+        if constexpr (WEIGHED) return _mm512_mul_ps(x, _mm512_loadu_ps(weights + c));
+        else return x;
+    }
+
+private:
+    __attribute__((always_inline)) __m512 number(int64_t r, int64_t c) const {
         if constexpr (WHOLE) return _mm512_loadu_ps(from + r * row + c);
         const int64_t rest = r < count ? width - c : 0;
         return _mm512_maskz_loadu_ps(rest >= GROUP ? 0xffff : rest > 0 ? __mmask16((1u << rest) - 1) : 0, from + r * row + c);
     }
 };
 
-// Factors and scales of the rows.
-template <bool WHOLE>
-REGARD_INLINE void measure(const Reader<WHOLE>& x, float* scales, float* factors, Digits& of) {
-    __m512i high[GROUP];
+// Factors and scales of the rows, and their crests, if those are asked for.
+template <bool CRESTS, typename Numbers>
+REGARD_INLINE void measure(const Numbers& x, float* scales, float* factors, float* crests, Digits& of) {
+    __m512i high[GROUP], logs[GROUP];
 #pragma GCC unroll 4
     for (int64_t r = 0; r < GROUP; ++r) {
         high[r] = magnitude(x(r, 0));
-        for (int64_t c = GROUP; c < x.width; c += GROUP) high[r] = _mm512_max_epu32(high[r], magnitude(x(r, c)));
+        if constexpr (CRESTS) logs[r] = log_of(high[r]);
+        for (int64_t c = GROUP; c < x.width; c += GROUP) {
+            const __m512i next = magnitude(x(r, c));
+            high[r] = _mm512_max_epu32(high[r], next);
+            if constexpr (CRESTS) logs[r] = _mm512_add_epi32(logs[r], log_of(next));
+        }
     }
-    const __m512i found = largest_of_each(high);
+    const __m512i found = joined_lanes(high, [](__m512i a, __m512i b) __attribute__((always_inline)) { return _mm512_max_epu32(a, b); });
     const __m512 factor = factor_of(found);
     _mm512_storeu_ps(factors, factor);
     _mm512_storeu_ps(scales, scale_of(factor));
     judge(found, of);
+    if constexpr (CRESTS) {
+        const __m512i sums = joined_lanes(logs, [](__m512i a, __m512i b) __attribute__((always_inline)) { return _mm512_add_epi32(a, b); });
+        _mm512_storeu_ps(crests, crests_of(found, sums, x.width, [&] {
+            alignas(64) int32_t counts[GROUP] = {};
+            for (int64_t r = 0; r < GROUP; ++r)
+                for (int64_t c = 0; c < x.width; c += GROUP) {
+                    const __m512i numbers = magnitude(x(r, c));
+                    counts[r] += __builtin_popcount(_mm512_test_epi32_mask(numbers, numbers));
+                }
+            return _mm512_load_si512(counts);
+        }));
+    }
 }
 
-template <bool WHOLE>
-REGARD_INLINE void digits_of_group(const Reader<WHOLE>& x, int64_t first, Digits& to) {
+template <bool CRESTS, typename Numbers>
+REGARD_INLINE void digits_of_group(const Numbers& x, int64_t first, Digits& to) {
     const __m512i lower = _mm512_load_si512(SHUFFLES.lower_planes), upper = _mm512_load_si512(SHUFFLES.upper_plane);
     float factors[GROUP];
-    measure(x, to.scales + first, factors, to);
+    measure<CRESTS>(x, to.scales + first, factors, to.crests + first, to);
     int8_t* tile = to.tiles + first * round_up(x.width, QUADS) * DIGITS;
     for (int64_t k = 0; k < x.width; k += QUADS, tile += DIGITS * TILE_BYTES)
         for (int64_t r = 0; r < GROUP; ++r) {
@@ -136,14 +167,24 @@ REGARD_INLINE void digits_of_group(const Reader<WHOLE>& x, int64_t first, Digits
         }
 }
 
-// The left side, from rows of `width` numbers.
+// The left side, from rows of `width` numbers, with crests.
 static void digits_of_rows(const float* from, int64_t row, int64_t rows, int64_t width, Digits& to) {
-    to.finite = true, to.tiny = false;
+    to.finite = true;
     for (int64_t first = 0; first < rows; first += GROUP) {
         const float* x = from + first * row;
         const int64_t count = least(GROUP, rows - first);
-        if (count == GROUP && width % QUADS == 0) digits_of_group(Reader<true>{x, row, count, width}, first, to);
-        else digits_of_group(Reader<false>{x, row, count, width}, first, to);
+        if (count == GROUP && width % QUADS == 0) digits_of_group<true>(Reader<true>{x, row, count, width}, first, to);
+        else digits_of_group<true>(Reader<false>{x, row, count, width}, first, to);
+    }
+}
+// The same of numbers multiplied by one for each column, of which there are at most 64, without crests.
+static void digits_of_weighed_rows(const float* from, int64_t row, int64_t rows, int64_t width, const float* weights, Digits& to) {
+    to.finite = true;
+    for (int64_t first = 0; first < rows; first += GROUP) {
+        const float* x = from + first * row;
+        const int64_t count = least(GROUP, rows - first);
+        if (count == GROUP && width == QUADS) digits_of_group<false>(Reader<true, true>{x, row, count, width, weights}, first, to);
+        else digits_of_group<false>(Reader<false, true>{x, row, count, width, weights}, first, to);
     }
 }
 
@@ -174,24 +215,40 @@ REGARD_INLINE void store_quads(int64_t rows, int8_t* tile, const Number& number)
 
 // The right side, from a matrix (depth x columns) whose row k stands at `from + k * row`, times `weights[k]` if there are any.
 // Rows before `start` count as 0. Columns are a multiple of 16.
-template <bool WEIGHED>
+template <bool WEIGHED, bool CRESTS>
 static void digits_of_columns(const float* from, int64_t row, int64_t start, int64_t depth, int64_t columns, const float* weights, Digits& to) {
     const int64_t padded = round_up(depth, QUADS);
-    to.finite = true, to.tiny = false;
+    to.finite = true;
     for (int64_t n = 0; n < columns; n += GROUP) {
-        auto entry = [&](int64_t k) {
+        auto entry = [&](int64_t k) __attribute__((always_inline)) {
             const __m512 x = _mm512_loadu_ps(from + k * row + n);
             if constexpr (WEIGHED) return _mm512_mul_ps(x, _mm512_set1_ps(weights[k]));
             else return x;
         };
-        __m512i high[4] = {};
+        __m512i high[4] = {}, logs[4] = {};
+        auto take = [&](int64_t k, int chain) __attribute__((always_inline)) {
+            const __m512i x = magnitude(entry(k));
+            high[chain] = _mm512_max_epu32(high[chain], x);
+            if constexpr (CRESTS) logs[chain] = _mm512_add_epi32(logs[chain], log_of(x));
+        };
         int64_t k = start;
         for (; k + 4 <= depth; k += 4)
 #pragma GCC unroll 4
-            for (int j = 0; j < 4; ++j) high[j] = _mm512_max_epu32(high[j], magnitude(entry(k + j)));
-        for (; k < depth; ++k) high[0] = _mm512_max_epu32(high[0], magnitude(entry(k)));
+            for (int j = 0; j < 4; ++j) take(k + j, j);
+        for (; k < depth; ++k) take(k, 0);
         const __m512i found = _mm512_max_epu32(_mm512_max_epu32(high[0], high[1]), _mm512_max_epu32(high[2], high[3]));
         judge(found, to);
+        if constexpr (CRESTS) {
+            const __m512i sums = _mm512_add_epi32(_mm512_add_epi32(logs[0], logs[1]), _mm512_add_epi32(logs[2], logs[3]));
+            _mm512_storeu_ps(to.crests + n, crests_of(found, sums, depth - start, [&] {
+                __m512i counts = _mm512_setzero_si512();
+                for (int64_t i = start; i < depth; ++i) {
+                    const __m512i x = magnitude(entry(i));
+                    counts = _mm512_mask_add_epi32(counts, _mm512_test_epi32_mask(x, x), counts, _mm512_set1_epi32(1));
+                }
+                return counts;
+            }));
+        }
         const __m512 factor = factor_of(found);
         _mm512_storeu_ps(to.scales + n, scale_of(factor));
         int8_t* tile = to.tiles + n * padded * DIGITS;
@@ -201,26 +258,85 @@ static void digits_of_columns(const float* from, int64_t row, int64_t start, int
     }
 }
 
+// Numbers that are not 0 and whose bits are below `least`, which is not 0.
+REGARD_INLINE __mmask16 faint_numbers(__m512 x, __m512i least) {
+    const __m512i one = _mm512_set1_epi32(1);
+    return _mm512_cmplt_epu32_mask(_mm512_sub_epi32(magnitude(x), one), _mm512_sub_epi32(least, one));
+}
+
 template <bool WHOLE>
-REGARD_INLINE void turn_digits(const float* from, int64_t row, int64_t count, int64_t width, const float* factors, int8_t* tiles) {
-    const Reader<WHOLE> x{from, row, count, width};
+REGARD_INLINE void turn_digits(const Reader<WHOLE>& x, float limit, bool relaxed, Digits& to) {
+    alignas(64) float factors[QUADS];
+    alignas(64) int32_t least[QUADS];  // bits of the least numbers that are not faint
+    for (int64_t k = 0; k < QUADS; k += GROUP) {
+        measure<true>(Reader<WHOLE>{x.from + k * x.row, x.row, x.count - k, x.width}, to.along + k, factors + k, to.crests + k, to);
+        const __m512 bound = _mm512_div_ps(_mm512_set1_ps(relaxed ? 0 : FAINT), _mm512_load_ps(factors + k));
+        _mm512_store_si512(least + k, _mm512_max_epi32((__m512i)bound, _mm512_set1_epi32(1)));
+    }
+    to.apart = beyond(to.crests, SIDE, limit), to.faint_count = 0;
+    for (int64_t k = 0; k < x.count && !relaxed; ++k) {
+        const int64_t before = to.faint_count;
+        for (int64_t n = 0; n < x.width; n += QUADS) {
+            uint64_t faint = 0;
+#pragma GCC unroll 4
+            for (int64_t j = 0; j < QUADS; j += GROUP) faint |= uint64_t(faint_numbers(x(k, n + j), _mm512_set1_epi32(least[k]))) << j;
+            if (to.apart >> k & 1) faint = 0;
+            for (; faint; faint &= faint - 1) {
+                const int64_t column = n + __builtin_ctzll(faint);
+                to.faint[to.faint_count++] = {uint16_t(k), uint16_t(column), x.from[k * x.row + column]};
+            }
+        }
+        if (FAINT_PARTS * (to.faint_count - before) > x.width) to.faint_count = before, to.apart |= uint64_t(1) << k;
+    }
+    for_runs(to.apart, [&](int64_t first, int64_t rows) { fill(to.along + first, rows, 0.0f); });
     alignas(64) int8_t words[DIGITS * TILE_BYTES];
-    for (int64_t n = 0; n < width; n += GROUP) {
-        store_quads(QUADS, words, [&](int64_t k) { return digits_of(x(k, n), _mm512_set1_ps(factors[k])); });
+    int8_t* tiles = to.tiles;
+    for (int64_t n = 0; n < x.width; n += GROUP) {
+        store_quads(QUADS, words, [&](int64_t k) __attribute__((always_inline)) {
+            const __m512 numbers = x(k, n);
+            const __mmask16 faint = faint_numbers(numbers, _mm512_set1_epi32(least[k]));
+            return digits_of(_mm512_mask_mov_ps(numbers, faint, _mm512_setzero_ps()), _mm512_set1_ps(factors[k]));
+        });
         for (int d = 0; d < DIGITS; ++d, tiles += TILE_BYTES)
             transpose_square(reinterpret_cast<const float*>(words + d * TILE_BYTES), GROUP, reinterpret_cast<float*>(tiles), GROUP);
+        _mm512_storeu_ps(to.scales + n, _mm512_set1_ps(1));
     }
 }
 
 // The left side as the columns of a matrix (count x width) of up to 64 rows, each of which is divided by its own largest
-// number: so none of them counts for another, and the right side's rows have to be multiplied by these.
-static void digits_of_turned(const float* from, int64_t row, int64_t count, int64_t width, Digits& to) {
-    float factors[QUADS];
-    to.finite = true, to.tiny = false;
-    for (int64_t k = 0; k < QUADS; k += GROUP) measure(Reader<false>{from + k * row, row, count - k, width}, to.along + k, factors + k, to);
-    for (int64_t n = 0; n < width; n += GROUP) _mm512_storeu_ps(to.scales + n, _mm512_set1_ps(1));
-    if (count == QUADS && width % GROUP == 0) turn_digits<true>(from, row, count, width, factors, to.tiles);
-    else turn_digits<false>(from, row, count, width, factors, to.tiles);
+// number: so none of them counts for another, and the right side's rows have to be multiplied by these. Rows whose crests are
+// beyond `limit`, or with many faint numbers, are apart: they count as 0, as do faint numbers.
+static void digits_of_turned(const float* from, int64_t row, int64_t count, int64_t width, float limit, bool relaxed, Digits& to) {
+    to.finite = true;
+    if (count == QUADS && width % QUADS == 0) turn_digits(Reader<true>{from, row, count, width}, limit, relaxed, to);
+    else turn_digits(Reader<false>{from, row, count, width}, limit, relaxed, to);
+}
+// Numbers that it takes room for: those of rows that are not apart, and of one more.
+static int64_t most_faint(int64_t width) { return SIDE * (width / FAINT_PARTS) + width; }
+
+// The right side, from a matrix (depth x columns) as `digits_of_columns` takes it, each of whose rows is divided by a power of
+// two near its largest number, which the left side's numbers have to be multiplied by: `rows` has the rows' scales and crests.
+// Rows whose crests are beyond `limit` are apart, as above; `room` is as large as the matrix.
+static void digits_of_scaled_rows(const float* from, int64_t row, int64_t depth, int64_t columns, const Digits& rows, float limit, float* room,
+                                  Digits& to) {
+    constexpr int32_t EXPONENT = 0x7f800000, TWICE_ONE = 0x7f000000;  // bits of the exponent, and of those of 1 twice
+    float inverse[SIDE];
+    for (int64_t k = 0; k < depth; k += GROUP) {
+        const __m512i power = _mm512_and_si512(_mm512_loadu_si512(rows.scales + k), _mm512_set1_epi32(EXPONENT));
+        _mm512_storeu_si512(to.along + k, power);
+        _mm512_storeu_si512(inverse + k, _mm512_sub_epi32(_mm512_set1_epi32(TWICE_ONE), power));
+    }
+    to.apart = beyond(rows.crests, depth, limit);
+    if (to.apart) {
+        std::memcpy(room, from, sizeof(float) * size_t(depth * row));
+        for_runs(to.apart, [&](int64_t first, int64_t count) {
+            fill(room + first * row, count * row, 0.0f);
+            fill(to.along + first, count, 0.0f);
+            fill(inverse + first, count, 0.0f);
+        });
+        from = room;
+    }
+    digits_of_columns<true, false>(from, row, 0, depth, columns, inverse, to);
 }
 
 // 16 x 16 sums of products of digits: SUMS of them, by what the digits count together, 2^32, 2^24, 2^16 and 2^8. The left side's
@@ -269,27 +385,31 @@ REGARD_INLINE __m512 amount(const int32_t* sums) {
     return found;
 }
 
-// Calls `use(m, n, sums)` for each 16 x 16 of the products of rows and columns, in whole groups; later sums run beside it.
-// The left side of `together` rows is read for each of the columns while it is in the first-level cache.
-template <int SUMS, typename Use>
+// Calls `use(m, n, all, sums)` for each 16 x 16 of the products of rows and columns, in whole groups, where `all = eight(m, n)` says
+// whether the fourth of the sums is wanted, of the last two of eight kinds of products; later sums run beside it. The left side
+// of `together` rows is read for each of the columns while it is in the first-level cache.
+template <typename Eight, typename Use>
 REGARD_INLINE void for_sums(int64_t rows, int64_t columns, int64_t chunks, int64_t together, const int8_t* left, const int8_t* right,
-                            const Use& use) {
-    alignas(64) int32_t sums[2][SUMS * GROUP * GROUP];
+                            const Eight& eight, const Use& use) {
+    alignas(64) int32_t sums[2][4 * GROUP * GROUP];
     const int64_t step = chunks * DIGITS * TILE_BYTES;
     int64_t before_m = -1, before_n = 0;
+    bool before_all = false;
     int turn = 0;
     TileRegisters::written();
     for (int64_t first = 0; first < rows; first += together)
         for (int64_t n = 0; n < columns; n += GROUP)
             for (int64_t m = first; m < least(first + together, rows); m += GROUP) {
-                const bool fresh = n == 0 || chunks > 1 || together > GROUP;
-                sum_digits<SUMS>(chunks, left + m / GROUP * step, fresh, right + n / GROUP * step);
-                if (before_m >= 0) use(before_m, before_n, sums[turn ^ 1]);
-                store_sums<SUMS>(sums[turn]);
+                const bool fresh = n == 0 || chunks > 1 || together > GROUP, all = eight(m, n);
+                if (all) sum_digits<4>(chunks, left + m / GROUP * step, fresh, right + n / GROUP * step);
+                else sum_digits<3>(chunks, left + m / GROUP * step, fresh, right + n / GROUP * step);
+                if (before_m >= 0) use(before_m, before_n, before_all, sums[turn ^ 1]);
+                if (all) store_sums<4>(sums[turn]);
+                else store_sums<3>(sums[turn]);
                 turn ^= 1;
-                before_m = m, before_n = n;
+                before_m = m, before_n = n, before_all = all;
             }
-    if (before_m >= 0) use(before_m, before_n, sums[turn ^ 1]);
+    if (before_m >= 0) use(before_m, before_n, before_all, sums[turn ^ 1]);
 }
 
 #endif

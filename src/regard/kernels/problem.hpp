@@ -84,7 +84,8 @@ struct Problem {
     double dropout = 0;
     uint64_t seed = 0;
     int threads = 1;
-    uint64_t call = 0;   // by which threads know what they keep of it
+    bool relaxed = false;  // products of float32 may be less exact than floats' own
+    uint64_t call = 0;     // by which threads know what they keep of it
 };
 
 // Backward: what comes in and what is wanted besides.
@@ -136,6 +137,7 @@ struct LinearMap {
     float* y = nullptr;
     const float* added = nullptr;  // like y, and may be y; or null
     Unit unit = Unit::none;
+    bool relaxed = false;  // products may be less exact than floats' own
 };
 
 // The most probable of `size` tokens by each of the rows of logits; how probable, as logarithms, and which: (rows, count).

@@ -8,7 +8,7 @@ that can be measured, a ReLU a few percent, so none is.
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -148,7 +148,7 @@ class FastLinear(nn.Linear):
     def _multiply(self, x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
         bias = None if self.bias is None else self.bias.to(dtype).contiguous()
         if weight.dtype == torch.uint8:
-            return cast(Tensor, by_digits(x.to(dtype), weight, self.weight, bias))
+            return by_digits(x.to(dtype), weight, self.weight, bias)
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(dtype), weight, bias, "none", [], "")
         return product
 

@@ -1,8 +1,8 @@
 """Linear maps that are quick for a few rows, too, as decoding has them, and for many where the processor has tiles.
 
 MKL, which PyTorch calls, is slow where there are a few rows; docs/log.md has figures. That kernel reads the weight
-once, where it lies. For many rows, another makes digits of both sides, whose products tiles sum. Both give a row the
-same numbers whatever rows stand beside it.
+once, where it lies. For many rows, another makes digits of both sides, whose products tiles sum, and takes the rows in
+which an outlier makes digits too coarse as floats. Both give a row the same numbers whatever rows stand beside it.
 """
 
 from functools import lru_cache
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from regard import kernels
+from regard.attention.native_call import relaxed
 from regard.attention.watched import watched
 
 FEW = 128  # rows for which the kernel was faster or nearly as fast, with 256 to 2,048 inputs and 256 to 8,000 outputs
@@ -56,8 +57,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             0 if bias is None else bias.data_ptr(), found.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         return found
-    if x.numel() >= MANY * features and has_digits() and (product := by_digits(x, None, weight, bias)) is not None:
-        return product
+    if x.numel() >= MANY * features and has_digits():
+        return by_digits(x, None, weight, bias)
     return functional.linear(x, weight, bias)
 
 
@@ -74,17 +75,21 @@ def digits_of(weight: Tensor) -> Tensor | None:
         weight: (outputs, inputs), float32, rows without gaps.
 
     Returns:
-        Bytes in the kernel's own order; None if a number is not finite, and so has no digits.
+        Bytes in the kernel's own order; None if outliers make them too coarse for half of the outputs, or these are not
+        finite: `by_digits` would take those as floats.
     """
     kernel = fast()
     found = torch.empty(kernel.digits_bytes(*weight.shape), dtype=torch.uint8, device="cpu")
     threads = torch.get_num_threads()
-    made = kernel.make_digits(*weight.shape, weight.data_ptr(), weight.stride(0), found.data_ptr(), threads)
-    return found if made else None
+    useful = kernel.make_digits(*weight.shape, weight.data_ptr(), weight.stride(0), found.data_ptr(), threads)
+    return found if useful else None
 
 
-def by_digits(x: Tensor, digits: Tensor | None, weight: Tensor, bias: Tensor | None) -> Tensor | None:
-    """The map as a product of digits: each side's rows rounded to 24 bits, for 256 features at a time.
+def by_digits(x: Tensor, digits: Tensor | None, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The map as a product of digits: each side's rows rounded to 24 bits of their largest number, for 256 features at a time.
+
+    Rows and outputs in which outliers make that coarser than float32 are multiplied as floats, unless
+    `torch.set_float32_matmul_precision` asks for less than "highest".
 
     Args:
         x: (..., inputs).
@@ -93,15 +98,15 @@ def by_digits(x: Tensor, digits: Tensor | None, weight: Tensor, bias: Tensor | N
         bias: (outputs,), or None.
 
     Returns:
-        (..., outputs); None if there are no digits of the weight, because some of it is not finite.
+        (..., outputs).
     """
     rows, found = rows_of(x), x.new_empty(*x.shape[:-1], len(weight))
-    done = fast().digit_linear(
+    fast().digit_linear(
         len(rows), *weight.shape, rows.data_ptr(), rows.stride(0), 0 if digits is None else digits.data_ptr(),
         weight.data_ptr(), weight.stride(0), 0 if bias is None else bias.data_ptr(), found.data_ptr(),
-        torch.get_num_threads(),
+        torch.get_num_threads(), relaxed(),
     )  # fmt: skip
-    return found if done else None
+    return found
 
 
 def rows_of(x: Tensor) -> Tensor:
