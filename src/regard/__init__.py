@@ -215,7 +215,6 @@ _NAMES = {
     "tasks.registry": ("register_task",),
     "tasks.task": ("Task",),
     "tasks.translator": ("Translator",),
-    "train": ("train",),
     "train.options": ("TrainOptions",),
 }
 _HOMES = {name: f"regard.{module}" for module, names in _NAMES.items() for name in names}
@@ -223,7 +222,7 @@ _HOMES = {name: f"regard.{module}" for module, names in _NAMES.items() for name 
 if not TYPE_CHECKING:  # with this function in sight, a type checker would take any name
 
     def __getattr__(name: str) -> object:
-        """A public name, a part of the package such as `regard.lens`, or the version (PEP 562)."""
+        """A public name, a part of the package such as `regard.lens` or `regard.train`, or the version (PEP 562)."""
         import importlib.metadata
         import importlib.util
 

@@ -103,7 +103,7 @@ def jobs() -> dict[str, tuple[nn.Module, Callable[[], Any], Callable[[], Tensor]
     gpt = rg.GPT(rg.GPTConfig(vocabulary=rg.Vocabulary(size=14), layers=2, max_length=32, embed_dim=12, num_heads=3))
 
     def pair_loss() -> Tensor:
-        return pair(source, target).logits.logsumexp(-1).sum()
+        return pair(source, None, target).logits.logsumexp(-1).sum()
 
     return {
         "translate": (pair, lambda: [str(one) for one in translator.translate(TEXTS)], pair_loss),

@@ -270,4 +270,4 @@ def test_decoded_text_is_that_of_transformers(family: str, clean_up: bool, tmp_p
 
 
 def test_every_family_is_here() -> None:
-    assert {name.partition(",")[0].partition(":")[0] for name in FOLDERS} | {"distilbert"} == set(FAMILIES)
+    assert {name.partition(",")[0].partition(":")[0] for name in FOLDERS} | {"distilbert", "pegasus"} == set(FAMILIES)

@@ -104,7 +104,7 @@ def test_several_labels_a_text(tmp_path: Path) -> None:
 
 def test_from_an_encoder(tmp_path: Path) -> None:
     write_bert(tmp_path / "bert")
-    options = {**SMALL, "model_settings": None, "vocab_size": 8000, "learning_rate": None}
+    options = {**SMALL, "model_settings": None, "vocab_size": None, "learning_rate": None}
     fields = {"text": "review", "label": "stars"}
     data = write_csv(tmp_path / "reviews.csv", 60)
     encoder = rg.load(tmp_path / "bert")

@@ -29,13 +29,13 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def options(folder: Path, model: str = "transformer", **changes: Any) -> TrainOptions:
+def options(folder: Path, model: str | None = "transformer", **changes: Any) -> TrainOptions:
     """A run of 9 steps with dropout, evaluated and kept now and then."""
     data = folder / "pairs.tsv"
     if not data.exists():
         pairs(data)
     settings: dict[str, Any] = {
-        "files": (str(data),), "out": str(folder / "run"), "model": model, "model_settings": SMALL[model],
+        "files": (str(data),), "out": str(folder / "run"), "model": model, "model_settings": SMALL.get(model or ""),
         "steps": 9, "evaluate_every": 4, "checkpoint_every": 3, "vocab_size": 300, "batch_tokens": 128, "dropout": 0.2,
         "max_tokens": 64,
     }  # fmt: skip

@@ -242,9 +242,10 @@ def test_fine_tuning_goes_on_from_the_weights(tmp_path):
         options(
             tmp_path,
             start=str(folder),
+            model=None,
             model_settings=None,
             dropout=None,
-            vocab_size=8000,
+            vocab_size=None,
             out=str(tmp_path / "tuned"),
             learning_rate=1e-12,
             steps=1,
@@ -295,8 +296,8 @@ def test_minutes_that_cover_little_are_said(tmp_path, monkeypatch, capsys):
     few = said()
     found = re.search(r"^5 minutes: about 6 steps, (0\.\d) epochs$", few, re.MULTILINE)
     assert found is not None
-    assert f"warning: from nothing, {found[1]} epochs are few; more --minutes, a smaller --size, or a model" in few
-    tuned = {"start": str(tmp_path / "run"), "model_settings": None, "dropout": None, "vocab_size": 8000}
+    assert f"warning: {found[1]} epochs are few for random weights; give more --minutes, a smaller --size, or a" in few
+    tuned = {"start": str(tmp_path / "run"), "model": None, "model_settings": None, "dropout": None, "vocab_size": None}
     assert re.search(r"^warning: \d\d% of the pairs will be seen", said(out=str(tmp_path / "a"), **tuned), re.MULTILINE)
     monkeypatch.setattr(Length, "_steps_in", lambda *_: (200, 300))
     assert "warning" not in said(out=str(tmp_path / "b"))
@@ -306,7 +307,7 @@ def test_a_start_that_is_no_translator_is_refused(tmp_path):
     from tests.checkpoints.language_models import completer
 
     completer().save(tmp_path / "gpt")
-    tuned = {"start": str(tmp_path / "gpt"), "model_settings": None, "dropout": None, "vocab_size": 8000}
+    tuned = {"start": str(tmp_path / "gpt"), "model": None, "model_settings": None, "dropout": None, "vocab_size": None}
     with pytest.raises(ConfigError, match="is for another job; expected one to translate"):
         train(options(tmp_path, **tuned))
 

@@ -54,7 +54,7 @@ def test_each_signal_writes_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -
         _, said = process.communicate(timeout=SECONDS)
         assert process.returncode == code, said
         assert f"stopped at step {last_step(tmp_path):,} of 100,000; the same command resumes from there" in said
-        assert (f"going on from step {step:,}, " in said) is (step > 0)
+        assert (f"resuming from step {step:,}, " in said) is (step > 0)
         assert last_step(tmp_path) > step
         step = last_step(tmp_path)
         assert "Traceback" not in said
