@@ -6,7 +6,19 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, functionalize, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
+from torch.func import (
+    functional_call,
+    functionalize,
+    grad,
+    hessian,
+    jacfwd,
+    jacrev,
+    jvp,
+    linearize,
+    stack_module_state,
+    vjp,
+    vmap,
+)
 
 import regard as rg
 from regard import kernels
@@ -259,3 +271,18 @@ def test_gradients_of_a_model_for_each_example(name: str) -> None:
 
     model.train()  # dropout of each example
     vmap(grad(loss), in_dims=(None, *(0 for _ in inputs)), randomness="different")(parameters, *inputs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_ensemble_of_models(name: str) -> None:
+    made = [MODELS[name]() for _ in range(3)]
+    models, inputs = [model.double().eval() for model, _ in made], made[0][1]
+    state = stack_module_state(models)
+
+    def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+        output = functional_call(models[0], (parameters, buffers), inputs)
+        return output if isinstance(output, Tensor) else output.logits
+
+    expected = [one(dict(model.named_parameters()), dict(model.named_buffers())) for model in models]
+    with torch.no_grad():
+        torch.testing.assert_close(vmap(one)(*state), torch.stack(expected), rtol=0, atol=1e-10)

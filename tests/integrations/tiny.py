@@ -1,8 +1,8 @@
 """Tiny random models of any type that `transformers` has, made from its default configurations.
 
-Widths are divided by one number, so that sizes that must agree go on to; layers, experts and vocabularies are cut. Not
-every type can be made so: a configuration may be too unlike the others, or a model may ask for inputs that nothing here
-makes.
+Widths are divided by one number, so that sizes that must agree go on to, and heads get narrower or fewer; layers,
+experts and vocabularies are cut. Not every type can be made so: a configuration may be too unlike the others, or a
+model may ask for inputs that nothing here makes.
 """
 
 import copy
@@ -17,7 +17,7 @@ from torch import Tensor
 
 BATCH, LENGTH, TARGET = 2, 9, 5
 VOCABULARY, LAYERS, EXPERTS = 128, 2, 4
-MOST_PARAMETERS = 40_000_000
+MOST_PARAMETERS = 70_000_000
 FACTORS = (16, 8, 4, 1)  # of widths, tried in turn
 
 # Fields that are widths, but for those that the second expression matches.
@@ -38,6 +38,9 @@ TOKEN = re.compile(
 )
 EXPERT = re.compile(r"^(num_experts|num_local_experts|n_routed_experts|moe_num_experts|num_moe_experts)$")
 TOP_EXPERTS = ("num_experts_per_tok", "moe_k", "moe_topk", "num_experts_per_token")
+HEAD_WIDTH = re.compile(r"head_dim|head_size|dim_head|d_head|d_kv|kv_channels|rope_head|nope_head|v_head")
+HEAD_COUNT = re.compile(r"^(num_.*heads|n_heads?|.*_attention_heads|attention_heads|heads)$")
+INTERVAL = re.compile(r"interval$|_period$|every_n")  # of the layers that are of another kind
 GROUPS = re.compile(r"^(n_group|topk_group|num_expert_group)$")
 STAGES = ("depths", "num_block_repeats", "stage_num_blocks", "stage_numb_of_layers")  # layers of each stage
 NO_FIELDS = {
@@ -65,6 +68,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 2},
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
     "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
     "hunyuan_v1_dense": {"head_dim": 8},
     "hunyuan_v1_moe": {"head_dim": 8, "moe_topk": 2},
     "informer": {"prediction_length": 4, "context_length": 8, "lags_sequence": [1, 2]},
@@ -81,6 +85,17 @@ FIELDS: dict[str, dict[str, Any]] = {
         for name in ("detr", "conditional_detr", "dab-detr", "table-transformer")
     },
 }
+
+
+class Way(NamedTuple):
+    """How a configuration is made small."""
+
+    factor: int  # what widths are divided by
+    few_heads: bool  # heads are divided, and not what is inside of them
+    images: bool  # pictures are small, too
+
+
+WAYS = [Way(factor, few, images) for factor in FACTORS for few in (False, True) for images in (True, False)]
 
 
 class Tiny(NamedTuple):
@@ -132,24 +147,15 @@ def model_class(model_type: str) -> Any:
     return min(classes, key=lambda kind: (not kind.__name__.endswith("Model"), "For" in kind.__name__))
 
 
-def tiny_config(model_type: str, factor: int, *, images: bool = True) -> Any:
-    """The default configuration with small sizes.
-
-    Args:
-        model_type: by the library's name.
-        factor: what widths are divided by.
-        images: whether pictures are small, too.
-
-    Returns:
-        The configuration.
-    """
+def tiny_config(model_type: str, way: Way) -> Any:
+    """The default configuration with small sizes."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind = CONFIG_MAPPING[model_type]
-    return kind(**(_small(kind(), factor, images, {}) | FIELDS.get(model_type, {})))
+    return kind(**(_small(kind(), way, {}) | FIELDS.get(model_type, {})))
 
 
-def _small(config: Any, factor: int, images: bool, tokens: dict[int, int]) -> dict[str, Any]:
+def _small(config: Any, way: Way, tokens: dict[int, int]) -> dict[str, Any]:
     """The fields of a configuration, small; `tokens` are those that were met, by their old ids."""
     plain = config.to_dict()
     staged = any(isinstance(plain.get(name), list | tuple) for name in STAGES)
@@ -161,7 +167,7 @@ def _small(config: Any, factor: int, images: bool, tokens: dict[int, int]) -> di
             continue
         part = vars(config).get(name)
         if hasattr(part, "to_dict") and hasattr(part, "model_type"):
-            fields[name] = {**_small(part, factor, images, tokens), "model_type": part.model_type}
+            fields[name] = {**_small(part, way, tokens), "model_type": part.model_type}
         elif name in depths:
             fields[name] = len(chosen)
         elif name == "per_layer_config":
@@ -169,7 +175,17 @@ def _small(config: Any, factor: int, images: bool, tokens: dict[int, int]) -> di
         elif isinstance(x, list | tuple) and depths and len(x) == max(depths.values()) and len(x) > LAYERS:
             fields[name] = [x[i] for i in chosen]
         else:
-            fields[name] = _small_field(name, x, plain, factor, images, tokens)
+            fields[name] = _small_field(name, x, plain, way, tokens)
+    _match_heads(fields)
+    if "head_dim" in plain and plain["head_dim"] is None:
+        width, heads = fields.get("hidden_size"), fields.get("num_attention_heads")
+        if type(width) is int and type(heads) is int:
+            fields["head_dim"] = width // heads
+    return fields
+
+
+def _match_heads(fields: dict[str, Any]) -> None:
+    """Fewer heads where they do not divide a width or each other."""
     for width, names in HEADS.items():
         for name in names:
             heads = fields.get(name)
@@ -178,7 +194,6 @@ def _small(config: Any, factor: int, images: bool, tokens: dict[int, int]) -> di
     heads, groups = fields.get("num_attention_heads"), fields.get("num_key_value_heads")
     if type(heads) is int and type(groups) is int and heads % groups:
         fields["num_key_value_heads"] = heads
-    return fields
 
 
 def _is_depth(name: str, x: Any) -> bool:
@@ -194,11 +209,11 @@ def _layers(plain: Mapping[str, Any], depths: Mapping[str, int]) -> list[int]:
     return sorted({*first.values(), 0, 1})[: max(LAYERS, len(first))]
 
 
-def _small_field(name: str, x: Any, plain: Mapping[str, Any], factor: int, images: bool, tokens: dict[int, int]) -> Any:
+def _small_field(name: str, x: Any, plain: Mapping[str, Any], way: Way, tokens: dict[int, int]) -> Any:
     if isinstance(x, Mapping):
-        return {key: _section(key, y, factor) for key, y in x.items()}
+        return {key: _section(key, y, 1 if way.few_heads else way.factor) for key, y in x.items()}
     if isinstance(x, list | tuple) and x and all(type(y) is int for y in x) and not TOKEN.search(name):
-        small = [1 if name in STAGES else _small_field(name, y, plain, factor, images, tokens) for y in x]
+        small = [1 if name in STAGES else _small_field(name, y, plain, way, tokens) for y in x]
         return type(x)(small)
     if type(x) is not int:
         return x
@@ -206,18 +221,20 @@ def _small_field(name: str, x: Any, plain: Mapping[str, Any], factor: int, image
         return min(x, EXPERTS)
     if GROUPS.search(name):
         return 1
-    if name in TOP_EXPERTS:
+    if name in TOP_EXPERTS or INTERVAL.search(name):
         return min(x, 2)
     if "vocab_size" in name:
         return min(x, VOCABULARY)
     if TOKEN.search(name):
         return x if x < VOCABULARY - 40 else tokens.setdefault(x, VOCABULARY - 1 - len(tokens))
-    if images and name == "image_size":
+    if way.images and name == "image_size":
         patch = plain.get("patch_size") or plain.get("patch_sizes") or 8
         patch = patch if isinstance(patch, int) else max(patch)
         return min(x, max(64, 8 * patch))
-    if x >= 48 and x % factor == 0 and WIDTH.search(name) and not NO_WIDTH.search(name):
-        return max(x // factor, 4)
+    if way.few_heads and (HEAD_COUNT.search(name) or HEAD_WIDTH.search(name)):
+        return x if HEAD_WIDTH.search(name) else max(x // way.factor, 1)
+    if x >= 48 and x % way.factor == 0 and WIDTH.search(name) and not NO_WIDTH.search(name):
+        return max(x // way.factor, 4)
     return x
 
 
@@ -238,25 +255,24 @@ def tiny(model_type: str) -> Tiny:
     """
     reasons: list[str] = []
     kind = model_class(model_type)
-    for factor in FACTORS:
-        for images in (True, False):
-            try:
-                config = tiny_config(model_type, factor, images=images)
-                count = parameters(kind, config)
-                if count > MOST_PARAMETERS:
-                    raise LookupError(f"{count:,} parameters")
-                model = build(kind, config, "eager")
-            except Exception as error:  # noqa: BLE001 - whatever a library's code raises at an odd configuration
-                reasons.append(told(error))
-                continue
-            for dtype in (torch.float64, torch.float32):
-                for inputs in candidates(model, config, dtype):
-                    try:
-                        run(model.to(dtype), inputs)
-                    except Exception as error:  # noqa: BLE001 - likewise
-                        reasons.append(told(error))
-                        continue
-                    return Tiny(kind, config, [inputs, *masked(inputs)], dtype)
+    for way in WAYS:
+        try:
+            config = tiny_config(model_type, way)
+            count = parameters(kind, config)
+            if count > MOST_PARAMETERS:
+                raise LookupError(f"{count:,} parameters")
+            model = build(kind, config, "eager")
+        except Exception as error:  # noqa: BLE001 - whatever a library's code raises at an odd configuration
+            reasons.append(told(error))
+            continue
+        for dtype in (torch.float64, torch.float32):
+            for inputs in candidates(model, config, dtype):
+                try:
+                    run(model.to(dtype), inputs)
+                except Exception as error:  # noqa: BLE001 - likewise
+                    reasons.append(told(error))
+                    continue
+                return Tiny(kind, config, [inputs, *masked(inputs)], dtype)
     error = LookupError(reasons[0] if reasons else "no inputs that it takes")
     error.add_note("\n".join(dict.fromkeys(reasons)))
     raise error
@@ -343,6 +359,11 @@ def candidates(model: Any, config: Any, dtype: torch.dtype) -> Iterator[dict[str
         for shape in shapes if name in asked else ():
             yield only(name, "decoder_input_ids", **(known | {name: torch.randn(shape, dtype=dtype)}))
     side, channels = _picture(config)
+    for steps in (1, 2) if "grid_thw" in asked else ():  # patches of pictures of 4 x 4
+        patch = number(config, "patch_size") or 16
+        x = torch.randn(BATCH * 16, channels * steps * patch * patch, dtype=dtype)
+        for name in ("hidden_states", "pixel_values"):
+            yield only(name, **(known | {name: x}))
     frames = number(config, "num_frames") or 4
     clip = torch.randn(BATCH, frames, channels, side, side, dtype=dtype)
     two = torch.randn(BATCH, 2, channels, side, side, dtype=dtype)
@@ -356,28 +377,26 @@ def _known(config: Any, dtype: torch.dtype) -> dict[str, Tensor]:
     """Inputs by the names that models give them."""
     side, channels = _picture(config)
     width = number(config, "hidden_size", "d_model", "embed_dim", "encoder_hidden_size") or 64
-    patch, steps = number(config, "patch_size") or 16, number(config, "temporal_patch_size") or 1
+    states, most = (BATCH, LENGTH, width), min(80, number(config, "vocab_size") or 80)
     grid = torch.tensor([[1, 4, 4]] * BATCH)
-    patches = BATCH * 16
     return {
         "attention_mask": torch.ones(BATCH, LENGTH, dtype=torch.int64),
         "bbox": torch.arange(4).expand(BATCH, LENGTH, 4),
-        "decoder_input_ids": torch.randint(3, 80, (BATCH, TARGET)),
-        "encoder_hidden_states": torch.randn(BATCH, LENGTH, width, dtype=dtype),
+        "context": torch.randn(states, dtype=dtype),
+        "decoder_input_ids": torch.randint(3, most, (BATCH, TARGET)),
+        "encoder_hidden_states": torch.randn(states, dtype=dtype),
         "grid_thw": grid,
-        "hidden_states": torch.randn(BATCH, LENGTH, width, dtype=dtype),
+        "hidden_states": torch.randn(states, dtype=dtype),
         "image_grid_thw": grid,
-        "input_ids": torch.randint(3, 80, (BATCH, LENGTH)),
-        "inputs_embeds": torch.randn(BATCH, LENGTH, width, dtype=dtype),
+        "input_features_mask": torch.ones(BATCH, 64, dtype=torch.bool),
+        "input_ids": torch.randint(3, most, (BATCH, LENGTH)),
+        "inputs_embeds": torch.randn(states, dtype=dtype),
         "pixel_values": torch.randn(BATCH, channels, side, side, dtype=dtype),
-        "query_embeds": torch.randn(BATCH, LENGTH, width, dtype=dtype),
+        "qformer_input_ids": torch.randint(3, 80, (BATCH, LENGTH)),
+        "query_embeds": torch.randn(states, dtype=dtype),
         "visual_feats": torch.randn(BATCH, 3, number(config, "visual_feat_dim") or 2048, dtype=dtype),
         "visual_pos": torch.rand(BATCH, 3, 4, dtype=dtype),
-    } | (
-        {"hidden_states": torch.randn(patches, channels * steps * patch * patch, dtype=dtype)}
-        if steps > 1 and isinstance(patch, int)
-        else {}
-    )
+    }
 
 
 def _waves(config: Any) -> dict[str, list[tuple[int, ...]]]:

@@ -46,9 +46,10 @@ def check_model(kind: type, name: str) -> None:
 
 
 def check_layer(layer: Any, name: str) -> None:
-    """Raise UnsupportedError for a layer of a model that is not ready, whose configuration was changed behind it."""
-    for kind in _models_in(type(layer).__module__):
-        check_model(kind, name)
+    """Raise UnsupportedError for a layer in whose file no model is ready: its configuration was changed behind it."""
+    models = _models_in(type(layer).__module__)
+    if models and not any(map(_supports, models)):
+        check_model(models[0], name)
 
 
 def check_config(config: Any, name: str) -> None:
