@@ -86,7 +86,7 @@ def digits_of(weight: Tensor) -> Tensor | None:
 
 
 def by_digits(x: Tensor, digits: Tensor | None, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The map as a product of digits: each side's rows rounded to 24 bits of their largest number, 256 features at a time.
+    """The map as a product of digits: each side rounded to 24 bits of their largest number, 256 features at a time.
 
     Rows and outputs in which outliers make that coarser than float32 are multiplied as floats, unless
     `torch.set_float32_matmul_precision` asks for less than "highest".
