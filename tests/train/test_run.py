@@ -298,7 +298,7 @@ def test_minutes_that_cover_little_are_said(tmp_path, monkeypatch, capsys):
     assert found is not None
     assert f"warning: {found[1]} epochs are few for random weights; give more --minutes, a smaller --size, or a" in few
     tuned = {"start": str(tmp_path / "run"), "model": None, "model_settings": None, "dropout": None, "vocab_size": None}
-    assert re.search(r"^warning: \d\d% of the pairs will be seen", said(out=str(tmp_path / "a"), **tuned), re.MULTILINE)
+    assert re.search(r"^warning: \d\d% of the rows will be seen", said(out=str(tmp_path / "a"), **tuned), re.MULTILINE)
     monkeypatch.setattr(Length, "_steps_in", lambda *_: (200, 300))
     assert "warning" not in said(out=str(tmp_path / "b"))
 

@@ -207,6 +207,9 @@ class _Run:
             return Progress()
         checkpoint.read(self.newest, trainer.module, trainer.optimizer)
         progress = Progress.from_plain(self.newest.state)
+        averaged = self.plan.get("averaged", None)  # the mean of checkpoints, which no checkpoint tells of
+        if averaged is not None and self._is_better({self.task.best.metric: averaged}, progress):
+            progress.best, progress.best_step = averaged, progress.step
         self.report.say(f"resuming from step {progress.step:,}, {self.newest.folder}")
         return progress
 
@@ -283,6 +286,7 @@ class _Run:
             if self._is_better(metrics, progress):
                 progress.best, progress.best_step = metrics[self.task.best.metric], progress.step
                 self._keep(trainer, progress, metrics)
+                self.plan.put(write=self.group.leads, averaged=progress.best)
         self.plan.put(write=self.group.leads, finished=True)
         self.report.say(
             f"finished in {duration(progress.seconds)}: held out {self.task.best.metric} {progress.best:.3f} at step "
