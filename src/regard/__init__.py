@@ -215,6 +215,7 @@ _NAMES = {
     "tasks.registry": ("register_task",),
     "tasks.task": ("Task",),
     "tasks.translator": ("Translator",),
+    "train": ("train",),
     "train.options": ("TrainOptions",),
 }
 _HOMES = {name: f"regard.{module}" for module, names in _NAMES.items() for name in names}
@@ -226,7 +227,7 @@ if not TYPE_CHECKING:  # with this function in sight, a type checker would take 
         import importlib.metadata
         import importlib.util
 
-        if name in _HOMES:
+        if name in _HOMES and _HOMES[name] != f"regard.{name}":  # `train` is a package that is called
             value = getattr(importlib.import_module(_HOMES[name]), name)
         elif name == "__version__":
             value = importlib.metadata.version("regard")

@@ -28,7 +28,7 @@ def test_each_verb_works_or_gives_one_error(kind: str, outcomes: Outcomes) -> No
             assert len(error.splitlines()) == 1, (verb, error)
             assert output == "", verb
         else:
-            assert output.strip(), verb
+            assert output.endswith("\n"), verb  # a random model may write nothing but that
 
 
 @pytest.mark.parametrize("kind", [*NO_MODELS, *NAMES])

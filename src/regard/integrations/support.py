@@ -63,10 +63,9 @@ def check_config(config: Any, name: str) -> None:
 @lru_cache(maxsize=1024)
 def _models_in(file: str) -> tuple[type, ...]:
     """The models that a file of the library defines."""
-    library = sys.modules["transformers"]
     if not file.startswith("transformers.models.") or file not in sys.modules:
         return ()
-    kinds = vars(sys.modules[file]).values()
+    library, kinds = sys.modules["transformers"], vars(sys.modules[file]).values()
     models = [kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, library.PreTrainedModel)]
     return tuple(kind for kind in models if kind.__module__ == file)
 

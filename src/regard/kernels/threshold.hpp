@@ -68,7 +68,7 @@ static Above<T> above(const T* scores, int64_t columns, const Anchor<T>& at, con
 }
 
 // Whether a sum of weights is 1, to the steps in which a power of two, of an exponent of up to 16, moves with its rounding; a
-// search that lasts goes to and from between such steps.
+// search that lasts goes back and forth between such steps.
 template <typename T>
 REGARD_INLINE Ints<T> near_1(Vec<T> sum, int pass) {
     const T bound = T(8 + pass) * EPS<T>;
