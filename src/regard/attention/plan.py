@@ -16,7 +16,7 @@ from regard.attention.backends.sdpa import SDPA, needs_mask
 from regard.attention.call import Call
 from regard.attention.empty_call import has_pairs, is_empty
 from regard.attention.html import table_html
-from regard.attention.watched import transforms
+from regard.attention.watched import forward_mode, recorded, transforms
 from regard.errors import ConfigError, UnsupportedError, nearest
 
 BACKENDS: dict[str, Backend] = {b.name: b for b in (Native(), SDPA(), Chunked(), Reference())}
@@ -140,7 +140,8 @@ def make_plan(call: Call, backend: str) -> Plan:
 def _preferred(call: Call) -> str:
     """The fastest backend that computes the call, by L, S, E, dtype, device and the values; never by batch size."""
     pairs = call.query.shape[2] * call.key.shape[2]
-    if transform_refusals() or (transforms() and pairs <= MASKED):
+    active = bool(transforms())
+    if transform_refusals() or (active and pairs <= MASKED) or (recorded() and (active or forward_mode())):
         return "reference"  # plain operations, which torch.func transforms any number of times
     if not BACKENDS["native"].refusals(call):
         return "native"

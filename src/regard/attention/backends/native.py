@@ -40,7 +40,7 @@ from regard.attention.summary import Seen, Summary
 from regard.attention.tile_sum import alias, any_batched, any_dual
 from regard.attention.tiled import by_tiles, compute
 from regard.attention.value import rebuild
-from regard.attention.watched import constant_while_compiling, recorded, vmapped, wrapped
+from regard.attention.watched import constant_while_compiling, recorded, transformed, vmapped, wrapped
 
 MOST_BIAS = 1 << 26  # numbers of a bias's gradient, which is kept for each head and sequence before it is added up
 
@@ -85,7 +85,7 @@ class Native:
         if torch.compiler.is_compiling():
             return run_in_graph(call, self.name)
         if recorded() or any(map(wrapped, call[:3])):
-            return run_in_graph(call, self.name)
+            return compute(call) if transformed() else run_in_graph(call, self.name)
         return _eager(call)
 
 

@@ -2,11 +2,12 @@
 
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from regard.attention.call import Call
 from regard.attention.summary import Seen
-from regard.attention.watched import forward_mode, recorded, transforms, vmapped
+from regard.attention.watched import forward_mode, transforms, vmapped
 
 
 class Cost(NamedTuple):
@@ -38,6 +39,6 @@ def transform_refusals() -> list[str]:
     """Why a backend that goes by tiles does not run under the transforms of `torch.func` that are active."""
     if vmapped():
         return ["torch.func: has no torch.vmap, which hides the pattern's data; the backend 'reference' has"]
-    if recorded() and (transforms() or forward_mode()):
-        return ["torch.func: is one operation of a recorded graph, without its transforms; 'reference' is plain ones"]
+    if torch.compiler.is_compiling() and (transforms() or forward_mode()):
+        return ["torch.func: is one operation of a compiled graph, without its transforms; 'reference' is plain ones"]
     return []
