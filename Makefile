@@ -27,7 +27,7 @@ run = status=0; for name in $(1); do echo "$$name"; $(BIN)/python benchmarks/ben
 	exit $$status
 
 .DEFAULT_GOAL := test
-.PHONY: kernels demo test check learn contract fuzz bench bench-translator tiles sanitize wheel clean
+.PHONY: kernels demo test check learn contract models fuzz bench bench-translator tiles sanitize wheel clean
 comma := ,
 
 # Builds without isolation, so that the build backend too has the tested version. The last is a real checkpoint for a test,
@@ -58,6 +58,10 @@ learn: $(KERNELS)
 # The full product of backends, scores, normalizers, patterns and biases; `make test` takes a sample of it.
 contract: $(KERNELS)
 	$(PYTEST) tests/contract --full
+
+# Every model type of the installed transformers with regard's attention, an hour; `make test` takes a sample of them.
+models: $(KERNELS)
+	$(PYTEST) -m slow tests/integrations
 
 # Random shapes, strides, values and patterns, other ones each time.
 fuzz: $(KERNELS)

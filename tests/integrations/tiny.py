@@ -126,7 +126,10 @@ def model_class(model_type: str) -> Any:
 
     name = MODEL_MAPPING_NAMES.get(model_type)
     if name is not None:
-        return getattr(transformers, name if isinstance(name, str) else name[0])
+        name = name if isinstance(name, str) else name[0]
+        if not hasattr(transformers, name):
+            raise LookupError(f"the library has no {name}")
+        return getattr(transformers, name)
     config = CONFIG_MAPPING[model_type]
     path = config.__module__.replace(".configuration_", ".modeling_")
     try:
