@@ -59,6 +59,10 @@ def test_a_configuration_is_the_call_that_makes_it(config: object) -> None:
             assert f"{name}={vars(config)[name]}" in text
 
 
+def test_a_runner_is_its_model_and_its_size() -> None:
+    assert re.fullmatch(r"Translator\(Transformer, [\d,]+ parameters\)", repr(rg.load()))
+
+
 def test_a_recording_counts_calls() -> None:
     layer = rg.MultiHeadAttention(8, 2)
     with rg.record(layer) as seen:

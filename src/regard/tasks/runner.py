@@ -20,6 +20,10 @@ class Runner:
     def __init__(self, module: Any, tokenizer: Any, config: Mapping[str, Any] | None = None) -> None:
         self.module, self.tokenizer, self.config = module, tokenizer, dict(config or {})
 
+    def __repr__(self) -> str:
+        count = sum(parameter.numel() for parameter in self.module.parameters())
+        return f"{type(self).__name__}({type(self.module).__name__}, {count:,} parameters)"
+
     def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
         """Write it as a folder that `regard.load` reads.
 
