@@ -87,13 +87,17 @@ def test_what_is_not_finite(value: float) -> None:
     assert torch.equal(found[:16], before[:16])
     torch.testing.assert_close(found[21:], before[21:], rtol=0, atol=1e-4)  # neighbors may be added up by the number
     weight[3, 2] = value
-    assert digits_of(weight) is None
-    assert by_digits(x, None, weight, bias) is None
+    plain, sound = nn.functional.linear(x, weight, bias), torch.arange(50) != 3
     with torch.no_grad():
-        assert torch.equal(linear(x, weight, bias).isnan(), nn.functional.linear(x, weight, bias).isnan())
         fast = rg.accelerate(nn.Linear(70, 50))
-        fast.weight.copy_(weight)
-        assert torch.equal(fast(x).isnan(), nn.functional.linear(x, weight, fast.bias).isnan())
+        fast.weight.copy_(weight), fast.bias.copy_(bias)
+        for found in (digits(x, weight, bias), digits(x, weight, bias, made=False), linear(x, weight, bias), fast(x)):
+            assert torch.equal(found.isnan(), plain.isnan())
+            assert torch.equal(found.isposinf(), plain.isposinf())
+            assert torch.equal(found.isneginf(), plain.isneginf())
+            rows = torch.arange(300) != 20
+            torch.testing.assert_close(found[rows][:, sound], plain[rows][:, sound], rtol=0, atol=1e-4)
+    assert digits_of(torch.full((50, 70), value)) is None  # nothing of it goes by digits
 
 
 def test_many_rows_go_by_digits_and_fewer_do_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,7 @@ def test_the_runtime_of_torch_where_another_package_loaded_its_own(tmp_path: Pat
     code = f"""
 import ctypes
 ctypes.CDLL({str(other)!r})
+import torch
 from regard import kernels
 print(kernels.module().threads(2), "libgomp-other" in kernels.module().runtime_path())
 """

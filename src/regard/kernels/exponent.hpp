@@ -91,9 +91,9 @@ REGARD_INLINE Vec<float> logarithm_of_normal(Vec<float> x, Vec<float> rest) {
     y = y * t + float(2 / (7 * LN2));
     y = y * t + float(2 / (5 * LN2));
     y = y * t + float(2 / (3 * LN2));
-    y = y * t * s;
-    const Vec<float> high = s * float(2 / LN2);
-    return __builtin_convertvector(exponent, Vec<float>) + (high + y);
+    y = y * t + float(2 / LN2);
+    // One product in each sum: of two, compilers round either one first, by what stands around, and results would differ by it.
+    return __builtin_convertvector(exponent, Vec<float>) + s * y;
 }
 
 // log2 of x > 0.
