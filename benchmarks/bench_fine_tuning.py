@@ -7,7 +7,6 @@ the processor time of the whole process, reading, tokenizing and evaluations inc
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import replaced, write
+from common import processor_minutes, replaced, write
 from translation import corpus, options, read, texts
 
 VALID_ROWS, TEST_ROWS = 500, 500
@@ -57,14 +56,6 @@ def command(run: Run, files: dict[str, str], out: Path, quick: bool) -> list[str
         *("--steps", str(8 if quick else run.steps), "--threads", "1"),
         *("--evaluate-every", str(4 if quick else -(-run.steps // EVALUATIONS))),
     ]
-
-
-def processor_minutes(arguments: list[str]) -> float:
-    """Run `regard` as a process of its own; the processor time that it took."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "regard", *arguments], check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 60
 
 
 def cases(given: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:

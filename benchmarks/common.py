@@ -3,6 +3,7 @@
 import json
 import platform
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -80,6 +81,14 @@ def fresh(script: str, *arguments: str) -> dict[str, Any]:
     done = subprocess.run([sys.executable, script, *arguments], check=True, capture_output=True, text=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def processor_minutes(arguments: list[str]) -> float:
+    """Run `regard` as a process of its own; the processor time that it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "regard", *arguments], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 60
 
 
 def write(name: str, cases: Iterable[dict[str, Any]], *, quick: bool = False) -> None:
