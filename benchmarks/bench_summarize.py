@@ -42,7 +42,7 @@ class Run(NamedTuple):
 RUNS = [
     Run(model, seed, steps)
     for seed in (1, 2)
-    for model, steps in (("pointer-generator", 4_000), ("transformer", 6_000), ("bart", 6_000))
+    for model, steps in (("pointer-generator", 3_000), ("transformer", 7_500), ("bart", 7_500))
 ]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
+import torch
 from torch import Tensor
 
 from regard import kernels
@@ -143,11 +144,18 @@ def _preferred(call: Call) -> str:
     active = bool(transforms())
     if transform_refusals() or (active and pairs <= MASKED) or (recorded() and (active or forward_mode())):
         return "reference"  # plain operations, which torch.func transforms any number of times
+    small = pairs * call.spec.score.width(call.query.shape[3]) <= SMALL
     if not BACKENDS["native"].refusals(call):
-        return "native"
+        return "reference" if small and _trains_by_weights(call) else "native"
     if not BACKENDS["sdpa"].refusals(call) and (pairs <= MASKED or not needs_mask(call)):
         return "sdpa"
-    return "reference" if pairs * call.spec.score.width(call.query.shape[3]) <= SMALL else "chunked"
+    return "reference" if small else "chunked"
+
+
+def _trains_by_weights(call: Call) -> bool:
+    """Whether gradients may come through the weights, as where a model copies by them: `native` goes by tiles there."""
+    asked = call.summary is not None and call.summary.weights and torch.is_grad_enabled()
+    return asked and any(x.requires_grad for x in (call.query, call.key, call.value))
 
 
 def _amount(count: float, unit: str) -> str:

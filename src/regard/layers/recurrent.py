@@ -180,3 +180,48 @@ class LSTM(nn.Module):
             x = torch.stack(outputs, 1)
             history.append((x, torch.stack(cells, 1)))
         return x, history
+
+
+@final
+class BidirectionalLSTM(nn.Module):
+    """Layers of two LSTMs, one forwards and one backwards; each layer reads both outputs of the one below.
+
+    Args:
+        input_dim: of x.
+        hidden_dim: n, of each direction's outputs and cells.
+        layers: how many.
+        dropout: between the layers.
+
+    Source: Graves and Schmidhuber 2005, "Framewise phoneme classification with bidirectional LSTM", section 2.
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int, layers: int, *, dropout: nn.Module) -> None:
+        super().__init__()
+        self.dropout = dropout
+        sizes = [input_dim] + [2 * hidden_dim] * (layers - 1)
+        self.forwards, self.backwards = (
+            nn.ModuleList(LSTM(size, hidden_dim, 1, dropout=dropout) for size in sizes) for _ in range(2)
+        )
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The top layer's outputs, and what stands at the end of each direction.
+
+        Args:
+            x: (B, L, input_dim).
+            lengths: (B,), positions that are not padding.
+
+        Returns:
+            Outputs (B, L, 2 n), forwards first; last outputs (B, 2 n) and last cells (B, 2 n) of the two directions.
+
+        Raises:
+            ShapeError: no position.
+        """
+        ends: list[tuple[Tensor, Tensor]] = []
+        for i, (forwards, backwards) in enumerate(zip(self.forwards, self.backwards, strict=True)):
+            x = x if i == 0 else self.dropout(x)
+            ahead, [(_, ahead_cells)] = forwards(x)
+            back, [(_, back_cells)] = backwards(reverse(x, lengths))
+            ends = [(last(y, lengths), last(c, lengths)) for y, c in ((ahead, ahead_cells), (back, back_cells))]
+            x = torch.cat([ahead, reverse(back, lengths)], -1)
+        outputs, cells = (torch.cat(y, -1) for y in zip(*ends, strict=True))
+        return x, outputs, cells

@@ -23,6 +23,7 @@ from regard.layers.attention_module import AttentionModule
 from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear
 from regard.layers.output_projection import CHUNK, IGNORED, CrossEntropy, OutputProjection
+from regard.layers.recurrent import BidirectionalLSTM
 from regard.models.check import TokenId, check_fields
 from regard.models.hypotheses import Hypotheses
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
@@ -111,6 +112,17 @@ class PointerOutput(NamedTuple):
         return torch.cat(parts) if parts else hidden.new_zeros(0)
 
 
+class Steps(NamedTuple):
+    """What steps of the decoder found, for K hypotheses or K steps of each source."""
+
+    input: Tensor  # (B, K, F), x
+    hidden: Tensor  # (B, K, u)
+    cell: Tensor  # (B, K, u)
+    context: Tensor  # (B, K, 2 u), h*
+    weights: Tensor  # (B, K, S)
+    again: Tensor  # (B, K): attention to what was attended to before, the coverage loss
+
+
 @final
 class CoverageAttention(AttentionModule):
     """Additive attention that is told how much each source word has been attended to.
@@ -159,7 +171,7 @@ class CoverageAttention(AttentionModule):
         output, seen = attend(
             self.query_proj(query)[:, None, None].to(keys.dtype),
             keys[:, None],
-            values[:, None].to(keys.dtype),
+            values[:, None],
             score=Additive(self.vector),
             pattern=pattern,
             summary=WEIGHTS if summary is None else replace(summary, weights=True),
@@ -195,7 +207,7 @@ class PointerGenerator(Seq2Seq):
         embed, hidden = config.embed_dim, config.hidden_dim
         self.embedding = nn.Embedding(config.vocabulary.size, embed)
         nn.init.normal_(self.embedding.weight, std=embed**-0.5)
-        self.encoder = nn.LSTM(embed, hidden, batch_first=True, bidirectional=True)
+        self.encoder = BidirectionalLSTM(embed, hidden, 1, dropout=nn.Identity())
         self.first_hidden, self.first_cell = Linear(2 * hidden, hidden), Linear(2 * hidden, hidden)
         self.input_proj = Linear(embed + 2 * hidden, embed)  # the word before, and the context before
         self.cell = nn.LSTMCell(embed, hidden)
@@ -211,19 +223,11 @@ class PointerGenerator(Seq2Seq):
 
     def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
         lengths = self.source_lengths(inputs, lengths)
-        embedded = self.dropout(self._embed(inputs))
-        with torch.autocast(inputs.device.type, enabled=False):  # packed sequences have no half precision
-            packed = nn.utils.rnn.pack_padded_sequence(
-                embedded.to(self.embedding.weight.dtype), lengths.clamp(min=1).cpu(), batch_first=True,
-                enforce_sorted=False,
-            )  # fmt: skip
-            output, (last_hidden, last_cell) = self.encoder(packed)
-        states, _ = nn.utils.rnn.pad_packed_sequence(output, batch_first=True, total_length=inputs.shape[1])
-        first = [
-            torch.relu(proj(x.transpose(0, 1).flatten(1)))
-            for proj, x in ((self.first_hidden, last_hidden), (self.first_cell, last_cell))
-        ]
-        return Memory(states, lengths, (self.cross_attention.key_proj(states), inputs, torch.stack(first, 1)))
+        states, last_hidden, last_cell = self.encoder(self._embed(inputs), lengths)
+        states = states.to(self.embedding.weight.dtype)
+        first = [torch.relu(self.first_hidden(last_hidden)), torch.relu(self.first_cell(last_cell))]
+        keys = self.cross_attention.key_proj(states).to(states.dtype)  # once, and not in each step
+        return Memory(states, lengths, (keys, inputs, torch.stack(first, 1)))
 
     def decode(self, targets: Tensor, memory: Memory) -> Tensor:
         return self._run(targets, memory).hidden
@@ -238,49 +242,62 @@ class PointerGenerator(Seq2Seq):
         return Hypotheses(memory, memory.extra[2].to(memory.states.dtype), *empty)
 
     def advance(self, tokens: Tensor, state: Hypotheses) -> Tensor:
-        return self._step(tokens, state)[0]
+        return self._features(self._step(self._embed(tokens), state))
 
     def step(self, tokens: Tensor, state: Hypotheses) -> Tensor:
-        features, weights, gate, _ = self._step(tokens, state)
-        return mixture(self.projection.logits(features), weights, gate, state.memory.extra[1])
+        found = self._step(self._embed(tokens), state)
+        logits = self.projection.logits(self._features(found))
+        return mixture(logits, found.weights, self._generates(found), state.memory.extra[1])
 
     def _run(self, targets: Tensor, memory: Memory) -> PointerOutput:
         state = self.start(memory)
-        parts = [self._step(tokens, state) for tokens in targets.split(1, 1)]
-        hidden, weights, gate, coverage = (torch.cat(x, 1) for x in zip(*parts, strict=True))
-        coefficient = self.config.coverage_loss if self.config.coverage else 0.0
-        return PointerOutput(hidden, self.projection.as_called(), weights, gate, coverage, memory.extra[1], coefficient)
+        steps = [self._step(x, state) for x in self._embed(targets).split(1, 1)]
+        found = Steps(*(torch.cat(x, 1) for x in zip(*steps, strict=True)))
+        return PointerOutput(
+            self._features(found),
+            self.projection.as_called(),
+            found.weights,
+            self._generates(found),
+            found.again,
+            memory.extra[1],
+            self.config.coverage_loss if self.config.coverage else 0.0,
+        )
 
-    def _step(self, tokens: Tensor, state: Hypotheses) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One more word (B, K): features (B, K, F), weights (B, K, S), gate (B, K), coverage loss (B, K)."""
-        (batch, count), memory = tokens.shape, state.memory
+    def _step(self, embedded: Tensor, state: Hypotheses) -> Steps:
+        """One more word, from the vectors (B, K, F) of the word before."""
+        batch, count, _ = embedded.shape
+        memory = state.memory
         pair, covered, context = (x.flatten(0, 1) for x in state.tensors)
         keys, values = (
             x[:, None].expand(-1, count, -1, -1).flatten(0, 1) if count > 1 else x
             for x in (memory.extra[0], memory.states)
         )
         pattern = KeyLengths(memory.lengths.repeat_interleave(count))
-        x = self.input_proj(torch.cat([self.dropout(self._embed(tokens)).flatten(0, 1), context.to(keys.dtype)], -1))
+        x = self.input_proj(torch.cat([embedded.flatten(0, 1), context.to(embedded.dtype)], -1))
         hidden, cell = self.cell(x.to(pair.dtype), (pair[:, 0], pair[:, 1]))
-        both = torch.cat([hidden, cell], -1)
-        attended = self.cross_attention(both, keys, values, covered, pattern)
+        attended = self.cross_attention(torch.cat([hidden, cell], -1), keys, values, covered, pattern)
         context, weights = attended.split([values.shape[-1], values.shape[1]], -1)
         weights = weights.to(covered.dtype)
-        features = self.dropout(self.readout(torch.cat([hidden, context.to(hidden.dtype)], -1)))
-        if self.gate is None:
-            gate = torch.ones_like(features[:, 0])
-        else:
-            gate = torch.sigmoid(self.gate(torch.cat([context.to(x.dtype), both.to(x.dtype), x], -1))[:, 0])
         again = torch.minimum(weights, covered).sum(-1)
         after = torch.stack([hidden, cell], 1), covered + weights, context.to(pair.dtype)
         state.moved(*(y.unflatten(0, (batch, count)) for y in after))
-        found = (features, weights, gate, again)
-        return tuple(y.unflatten(0, (batch, count)) for y in found)  # type: ignore[return-value]
+        return Steps(*(y.unflatten(0, (batch, count)) for y in (x, hidden, cell, context, weights, again)))
+
+    def _features(self, found: Steps) -> Tensor:
+        """What words are generated from."""
+        return self.dropout(self.readout(torch.cat([found.hidden, found.context.to(found.hidden.dtype)], -1)))
+
+    def _generates(self, found: Steps) -> Tensor:
+        """p_gen, the probability to generate."""
+        if self.gate is None:
+            return torch.ones_like(found.again)
+        parts = found.context, found.hidden, found.cell, found.input
+        return torch.sigmoid(self.gate(torch.cat([part.to(found.input.dtype) for part in parts], -1)))[..., 0]
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Vectors of words; those outside the vocabulary have that of `unk`."""
         known = tokens < self.vocabulary.size
-        vectors: Tensor = self.embedding(torch.where(known, tokens, self.config.unk))
+        vectors: Tensor = self.dropout(self.embedding(torch.where(known, tokens, self.config.unk)))
         return vectors
 
 

@@ -4,7 +4,7 @@ Source: Lin et al. 2017, "A Structured Self-attentive Sentence Embedding", arXiv
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from regard.errors import ConfigError
 from regard.layers.attentive_pooling import AttentivePooling
 from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear
+from regard.layers.recurrent import BidirectionalLSTM
 from regard.models.bert import Bert, BertConfig
 from regard.models.check import check_fields
 from regard.models.padding import check_texts
@@ -94,9 +95,9 @@ class TextClassifier(nn.Module):
         if config.encoder is None:
             self.embedding: nn.Embedding | None = nn.Embedding(config.vocabulary.size, config.embed_dim)
             nn.init.normal_(self.embedding.weight, std=0.1)
-            between = config.dropout if config.num_layers > 1 else 0.0
-            sizes: dict[str, Any] = {"num_layers": config.num_layers, "bidirectional": True, "dropout": between}
-            self.encoder = nn.LSTM(config.embed_dim, config.hidden_dim, batch_first=True, **sizes)
+            self.encoder = BidirectionalLSTM(
+                config.embed_dim, config.hidden_dim, config.num_layers, dropout=Dropout(config.dropout)
+            )
             size = 2 * config.hidden_dim
         else:
             self.embedding, self.encoder, size = None, Bert(config.encoder), config.encoder.embed_dim
@@ -142,11 +143,5 @@ class TextClassifier(nn.Module):
         embedded = self.dropout(self.embedding(inputs))
         if lengths is None:
             lengths = inputs.new_full((len(inputs),), inputs.shape[1])
-        counts = lengths.clamp(min=1).cpu()
-        with torch.autocast(inputs.device.type, enabled=False):
-            packed = nn.utils.rnn.pack_padded_sequence(
-                embedded.to(self.embedding.weight.dtype), counts, batch_first=True, enforce_sorted=False
-            )
-            output, _ = self.encoder(packed)
-        padded, _ = nn.utils.rnn.pad_packed_sequence(output, batch_first=True, total_length=inputs.shape[1])
-        return padded
+        outputs: Tensor = self.encoder(embedded, lengths)[0]
+        return outputs

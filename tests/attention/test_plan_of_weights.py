@@ -1,0 +1,17 @@
+"""Where gradients come through the weights of few pairs, plain operations are faster than tiles."""
+
+import torch
+
+import regard as rg
+
+
+def test_small_calls_that_are_trained_by_their_weights_are_dense() -> None:
+    query, key = torch.randn(2, 1, 1, 8, requires_grad=True), torch.randn(2, 1, 9, 8)
+    score, weights = rg.Additive(torch.randn(8)), rg.Summary(weights=True)
+    assert rg.plan(query, key, key, score=score, summary=weights).backend == "reference"
+    many = torch.randn(2, 1, 1 << 15, 8)
+    assert rg.plan(query, many, many, score=score, summary=weights).backend != "reference"
+    plain = rg.plan(query, key, key, score=score).backend
+    assert plain == rg.plan(query.detach(), key, key, score=score, summary=weights).backend
+    with torch.no_grad():
+        assert rg.plan(query, key, key, score=score, summary=weights).backend == plain
