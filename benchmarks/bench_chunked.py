@@ -8,7 +8,7 @@ from common import alternate, ratio, worst, write
 from torch import Tensor
 
 import regard as rg
-from regard.attention.pattern import Pattern
+from regard.attention.patterns.pattern import Pattern
 
 HEADS, DIM = 8, 64
 

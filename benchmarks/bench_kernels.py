@@ -39,7 +39,7 @@ from common import Peak, fresh, replaced, write
 from torch import Tensor
 
 import regard as rg
-from regard.attention.pattern import Pattern
+from regard.attention.patterns.pattern import Pattern
 
 HEADS, DIM = 8, 64
 BIT16 = torch.bfloat16

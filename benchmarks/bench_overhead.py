@@ -10,8 +10,8 @@ from torch.nn import functional
 
 import regard as rg
 from regard.attention.attend import PLAIN
-from regard.attention.call import make_call
-from regard.attention.pattern import Pattern, build_schedule
+from regard.attention.engine.call import make_call
+from regard.attention.patterns.pattern import Pattern, build_schedule
 from regard.attention.plan import BACKENDS
 
 CALLS = 4000

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # for type checkers and editors
     from regard.attention.attend import attend, plan
     from regard.attention.bias import ALiBi, RelativeBias, TensorBias
-    from regard.attention.block_pattern import BlockSparse, RandomBlocks
     from regard.attention.cache import KeyValueCache
-    from regard.attention.draw import shade
+    from regard.attention.engine.draw import shade
     from regard.attention.normalizer import Entmax, Sigmoid, Softmax, Sparsemax
-    from regard.attention.pattern import Causal, Dilated, Full, GlobalTokens, SlidingWindow, Strided
+    from regard.attention.patterns.block_pattern import BlockSparse, RandomBlocks
+    from regard.attention.patterns.pattern import Causal, Dilated, Full, GlobalTokens, SlidingWindow, Strided
+    from regard.attention.patterns.sequence_pattern import Around, Documents, KeyLengths, Mask, PrefixLM
     from regard.attention.plan import Plan
     from regard.attention.prior import Gaussian
     from regard.attention.score import Additive, Bilinear, Cosine, Dot, Location
-    from regard.attention.sequence_pattern import Around, Documents, KeyLengths, Mask, PrefixLM
     from regard.attention.spec import AttentionSpec
     from regard.attention.summary import Seen, Summary
     from regard.checkpoints.export import export_hf
@@ -163,15 +163,15 @@ __all__ = [
 _NAMES = {
     "attention.attend": ("attend", "plan"),
     "attention.bias": ("ALiBi", "RelativeBias", "TensorBias"),
-    "attention.block_pattern": ("BlockSparse", "RandomBlocks"),
+    "attention.patterns.block_pattern": ("BlockSparse", "RandomBlocks"),
     "attention.cache": ("KeyValueCache",),
-    "attention.draw": ("shade",),
+    "attention.engine.draw": ("shade",),
     "attention.normalizer": ("Entmax", "Sigmoid", "Softmax", "Sparsemax"),
-    "attention.pattern": ("Causal", "Dilated", "Full", "GlobalTokens", "SlidingWindow", "Strided"),
+    "attention.patterns.pattern": ("Causal", "Dilated", "Full", "GlobalTokens", "SlidingWindow", "Strided"),
     "attention.plan": ("Plan",),
     "attention.prior": ("Gaussian",),
     "attention.score": ("Additive", "Bilinear", "Cosine", "Dot", "Location"),
-    "attention.sequence_pattern": ("Around", "Documents", "KeyLengths", "Mask", "PrefixLM"),
+    "attention.patterns.sequence_pattern": ("Around", "Documents", "KeyLengths", "Mask", "PrefixLM"),
     "attention.spec": ("AttentionSpec",),
     "attention.summary": ("Seen", "Summary"),
     "checkpoints.export": ("export_hf",),

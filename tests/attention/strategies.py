@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import regard as rg
-from regard.attention.pattern import Pattern
+from regard.attention.patterns.pattern import Pattern
 
 COVERED = 100  # positions that a drawn layout of blocks covers
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import regard as rg
-from regard.attention import tiling
 from regard.attention.bias import Bias
+from regard.attention.engine import tiling
 from regard.attention.normalizer import Normalizer
 from regard.attention.score import Score
 from tests.attention.strategies import patterns

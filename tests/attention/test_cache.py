@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import regard as rg
-from regard.attention.pattern import Pattern
+from regard.attention.patterns.pattern import Pattern
 
 BATCH, HEADS, GROUPS, LENGTH, HEAD_DIM, VALUE_DIM = 2, 6, 3, 29, 5, 7
 CAUSAL = rg.Causal()

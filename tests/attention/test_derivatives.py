@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import regard as rg
-from regard.attention import tiling
+from regard.attention.engine import tiling
 
 B, H, G, L, S, E, V = 2, 2, 1, 3, 5, 2, 2
 BACKENDS = ["reference", "chunked"]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 import regard as rg
-from regard.attention import tiling
 from regard.attention.dropout import keep_scale
+from regard.attention.engine import tiling
 
 SEED = torch.tensor(7)
 

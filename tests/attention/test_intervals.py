@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regard.attention.intervals import FAR, Intervals
+from regard.attention.patterns.intervals import FAR, Intervals
 
 SPACE = range(-3, 20)
 bounds = st.lists(st.tuples(st.integers(-3, 19), st.integers(0, 5)), max_size=4)

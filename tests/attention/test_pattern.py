@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import regard as rg
-from regard.attention.block_pattern import _draw
-from regard.attention.pattern import Pattern
+from regard.attention.patterns.block_pattern import _draw
+from regard.attention.patterns.pattern import Pattern
 
 LAYOUT = torch.tensor([[True, False, True], [False, True, False]])
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import regard as rg
-from regard.attention.pattern import Pattern, positions
+from regard.attention.patterns.pattern import Pattern, positions
 from tests.attention.strategies import COVERED, patterns
 
 SETTINGS = settings(

@@ -8,12 +8,12 @@ from torch import Tensor
 
 import regard as rg
 from regard import kernels
-from regard.attention import memo
 from regard.attention.backends.chunked import Chunked
-from regard.attention.backends.native import Native
+from regard.attention.backends.native.backend import Native
 from regard.attention.backends.reference import Reference
 from regard.attention.backends.sdpa import SDPA
-from regard.attention.pattern import Pattern
+from regard.attention.engine import call_cache
+from regard.attention.patterns.pattern import Pattern
 from regard.errors import UnsupportedError
 
 CLASSES = {"native": Native, "sdpa": SDPA, "chunked": Chunked, "reference": Reference}
@@ -34,7 +34,7 @@ def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """No call is remembered from another test."""
-    monkeypatch.setattr(memo, "_checked", {})
+    monkeypatch.setattr(call_cache, "_checked", {})
 
 
 # With the kernels, they run what they compute.

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import regard as rg
-from regard.attention.html import CELLS, pattern_html
-from regard.attention.pattern import Pattern
+from regard.attention.engine.html import CELLS, pattern_html
+from regard.attention.patterns.pattern import Pattern
 
 VOCABULARY = rg.Vocabulary(size=30)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import regard as rg
-from regard.attention.pattern import And, Not, Or
+from regard.attention.patterns.pattern import And, Not, Or
 
 
 class Plain(NamedTuple):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 import regard as rg
-from regard.attention import tiling
+from regard.attention.engine import tiling
 from regard.errors import UnsupportedError
 from tests.contract import cases
 from tests.contract.bounds import error, expect, make_problem, outcome, poison

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import regard as rg
-from regard.attention import tiling
+from regard.attention.engine import tiling
 from tests.contract import cases
 from tests.contract.bounds import error
 from tests.contract.cases import DTYPES, NORMALIZERS, Case, Problem

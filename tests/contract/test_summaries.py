@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import regard as rg
-from regard.attention import tiling
+from regard.attention.engine import tiling
 from tests.contract import plain
 from tests.contract.bounds import error, make_problem, poison
 from tests.contract.cases import DTYPES, NORMALIZERS, Case, Problem

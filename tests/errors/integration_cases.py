@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import torch
 
-from regard.attention.pattern import Causal
+from regard.attention.patterns.pattern import Causal
 from regard.errors import UnsupportedError
 from regard.integrations.lazy_mask import LazyMask
 from regard.integrations.transformers import attention, integrate_transformers

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 import regard as rg
-from regard.attention.pattern import Pattern
+from regard.attention.patterns.pattern import Pattern
 from regard.attention.value import Value, value
 from regard.errors import ConfigError, ShapeError
 

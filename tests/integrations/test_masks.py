@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regard.attention.pattern import Causal, Full, SlidingWindow
+from regard.attention.patterns.pattern import Causal, Full, SlidingWindow
 from regard.errors import UnsupportedError
 from regard.integrations import masks
 from regard.integrations.lazy_mask import LazyMask

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import regard as rg
 from regard import kernels
-from regard.attention.pattern import Pattern
+from regard.attention.patterns.pattern import Pattern
 from regard.layers.linear import MANY, by_digits, digits_of, has_digits, linear
 
 pytestmark = pytest.mark.skipif(not has_digits(), reason="this processor has no tiles of int8")

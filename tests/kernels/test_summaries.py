@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import regard as rg
-from regard.attention.large_pages import FRESH, PAGE
+from regard.attention.backends.native.huge_pages import FRESH, PAGE
 
 NORMALIZERS = {
     "softmax": rg.Softmax(),

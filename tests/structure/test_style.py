@@ -50,4 +50,4 @@ def test_rule(rule) -> None:
     ],
 )
 def test_the_rule_finds_what_it_looks_for(rule, text: str) -> None:
-    assert list(rule(made_up("regard.attention.pattern", text)))
+    assert list(rule(made_up("regard.attention.patterns.pattern", text)))

@@ -7,17 +7,17 @@ from torch import Tensor
 
 from regard.attention.backends.protocol import Backend
 from regard.attention.bias import Bias, TensorBias
-from regard.attention.call import HALVES, Call, make_call
-from regard.attention.empty_call import is_empty, run_empty
-from regard.attention.foreign import CALLS, unknown_argument
-from regard.attention.memo import recall, remember
+from regard.attention.engine.call import HALVES, Call, make_call
+from regard.attention.engine.call_cache import recall, remember
+from regard.attention.engine.empty_call import is_empty, run_empty
+from regard.attention.engine.foreign_arguments import CALLS, unknown_argument
+from regard.attention.engine.tracing import traced
 from regard.attention.normalizer import Normalizer
-from regard.attention.pattern import Pattern
+from regard.attention.patterns.pattern import Pattern
 from regard.attention.plan import BACKENDS, Plan, choose, make_plan
 from regard.attention.score import Score
 from regard.attention.spec import PLAIN, AttentionSpec
 from regard.attention.summary import Seen, Summary
-from regard.attention.watched import traced
 from regard.errors import UnsupportedError
 
 DOT, SOFTMAX, FULL = PLAIN.score, PLAIN.normalizer, PLAIN.pattern

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from regard import kernels
 from regard.attention.check import check_integer, is_dense, show
-from regard.attention.pattern import Pattern
-from regard.attention.watched import watched
+from regard.attention.engine.tracing import watched
+from regard.attention.patterns.pattern import Pattern
 from regard.errors import ConfigError, ShapeError
 
 SLACK = 64  # positions that a buffer has to spare at least, so that it is not moved at every step

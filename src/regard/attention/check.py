@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regard.attention.watched import opaque
+from regard.attention.engine.tracing import opaque
 from regard.errors import ConfigError, ShapeError
 
 INTEGERS = (int, np.integer, torch.SymInt)

@@ -13,11 +13,11 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor
 
-from regard.attention import entmax
 from regard.attention.check import check_number, check_tensor, show, smallest
+from regard.attention.engine import entmax
+from regard.attention.engine.tracing import constant
 from regard.attention.prior import Prior
 from regard.attention.value import Value, holds, per_head, value
-from regard.attention.watched import constant
 from regard.errors import ConfigError
 
 

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from regard import kernels
 from regard.attention.backends.chunked import Chunked
-from regard.attention.backends.native import Native
+from regard.attention.backends.native.backend import Native
 from regard.attention.backends.protocol import Backend, transform_refusals
 from regard.attention.backends.reference import Reference
 from regard.attention.backends.sdpa import SDPA, needs_mask
-from regard.attention.call import Call
-from regard.attention.empty_call import has_pairs, is_empty
-from regard.attention.html import table_html
-from regard.attention.watched import forward_mode, recorded, transforms
+from regard.attention.engine.call import Call
+from regard.attention.engine.empty_call import has_pairs, is_empty
+from regard.attention.engine.html import table_html
+from regard.attention.engine.tracing import forward_mode, recorded, transforms
 from regard.errors import ConfigError, UnsupportedError, nearest
 
 BACKENDS: dict[str, Backend] = {b.name: b for b in (Native(), SDPA(), Chunked(), Reference())}

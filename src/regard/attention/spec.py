@@ -4,7 +4,7 @@ from typing import Any, final
 
 from regard.attention.bias import Bias
 from regard.attention.normalizer import Normalizer, Softmax
-from regard.attention.pattern import Full, Pattern
+from regard.attention.patterns.pattern import Full, Pattern
 from regard.attention.score import Dot, Score
 from regard.attention.value import Value, value
 

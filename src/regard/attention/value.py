@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
 import torch
 from torch import Tensor, nn
 
-from regard.attention.watched import opaque
+from regard.attention.engine.tracing import opaque
 from regard.errors import ConfigError
 
 T = TypeVar("T")

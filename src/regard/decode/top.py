@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from regard.attention.watched import watched
+from regard.attention.engine.tracing import watched
 from regard.layers.linear import fast, is_plain
 from regard.models.seq2seq import Vocabulary
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from regard.attention.watched import traced
+from regard.attention.engine.tracing import traced
 from regard.integrations.lazy_mask import LazyMask
 from regard.integrations.masks import make_mask
 from regard.integrations.transformers import attention, is_old, may_change_weights, register, wants_weights

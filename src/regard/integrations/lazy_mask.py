@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from regard.attention.pattern import Pattern, positions
+from regard.attention.patterns.pattern import Pattern, positions
 from regard.errors import UnsupportedError
 
 ALIASES = (torch.ops.aten.alias.default, torch.ops.aten.detach.default)

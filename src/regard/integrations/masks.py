@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from regard.attention.pattern import Causal, Full, Pattern, SlidingWindow, positions
-from regard.attention.sequence_pattern import Documents, KeyLengths
+from regard.attention.patterns.pattern import Causal, Full, Pattern, SlidingWindow, positions
+from regard.attention.patterns.sequence_pattern import Documents, KeyLengths
 from regard.attention.value import holds_tensors, restrict
 from regard.integrations.lazy_mask import LazyMask
 

@@ -12,12 +12,12 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from regard.attention.bias import TensorBias
-from regard.attention.call import FLOATS, HALVES
 from regard.attention.check import is_number
-from regard.attention.pattern import Causal
+from regard.attention.engine.call import FLOATS, HALVES
+from regard.attention.engine.tracing import traced
+from regard.attention.patterns.pattern import Causal
+from regard.attention.patterns.sequence_pattern import Mask
 from regard.attention.score import Dot
-from regard.attention.sequence_pattern import Mask
-from regard.attention.watched import traced
 from regard.integrations.plans import run
 
 ORIGINAL = functional.scaled_dot_product_attention

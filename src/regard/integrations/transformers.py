@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from regard.attention.check import show
+from regard.attention.engine.tracing import traced
 from regard.attention.normalizer import Softmax
-from regard.attention.pattern import Causal
+from regard.attention.patterns.pattern import Causal
+from regard.attention.patterns.sequence_pattern import Mask
 from regard.attention.score import Dot
-from regard.attention.sequence_pattern import Mask
 from regard.attention.spec import PLAIN
 from regard.attention.summary import Summary
-from regard.attention.watched import traced
 from regard.errors import UnsupportedError
 from regard.integrations.lazy_mask import LazyMask
 from regard.integrations.masks import make_mask

@@ -1,7 +1,7 @@
 """The C++ kernels, of attention, linear maps and steps: what is here, and which instruction set runs on this processor.
 
 The sources are compiled once for each instruction set and know nothing of PyTorch, so one build serves all its
-versions. `attention/native_call.py`, `attention/backends/native.py`, `layers/linear.py` and `layers/step.py` call them.
+versions. `attention/backends/native/`, `layers/linear.py` and `layers/step.py` call them.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-// attend's arguments, as `regard.attention.backends.native` gives them, to a Problem; and those of linear maps, steps and copies.
+// attend's arguments, as `regard.attention.backends.native.backend` gives them, to a Problem; and those of linear maps, steps and copies.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>

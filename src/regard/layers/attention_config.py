@@ -13,10 +13,10 @@ from dataclasses import dataclass, fields
 from typing import Any, final
 
 from regard.attention.bias import Bias
-from regard.attention.block_pattern import RandomBlocks
 from regard.attention.check import show
 from regard.attention.normalizer import Entmax, Normalizer, Sigmoid, Softmax, Sparsemax
-from regard.attention.pattern import Causal, Dilated, Full, GlobalTokens, Pattern, SlidingWindow, Strided
+from regard.attention.patterns.block_pattern import RandomBlocks
+from regard.attention.patterns.pattern import Causal, Dilated, Full, GlobalTokens, Pattern, SlidingWindow, Strided
 from regard.attention.score import Cosine, Dot, Score
 from regard.attention.value import Value, brief
 from regard.errors import ConfigError, nearest

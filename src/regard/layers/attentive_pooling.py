@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from regard.attention.attend import attend
 from regard.attention.check import check_integer
-from regard.attention.pattern import Full
+from regard.attention.patterns.pattern import Full
+from regard.attention.patterns.sequence_pattern import KeyLengths
 from regard.attention.score import Additive
-from regard.attention.sequence_pattern import KeyLengths
 from regard.attention.summary import Seen, Summary
 from regard.layers.attention_module import AttentionModule
 from regard.layers.linear import Linear

@@ -6,7 +6,7 @@ from typing import final
 from torch import Tensor, nn
 
 from regard.attention.cache import KeyValueCache
-from regard.attention.pattern import Pattern
+from regard.attention.patterns.pattern import Pattern
 from regard.layers.dropout import Dropout
 from regard.layers.multi_head_attention import MultiHeadAttention
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from regard.attention.attend import attend
 from regard.attention.check import check_integer, show
 from regard.attention.normalizer import Normalizer, Softmax
-from regard.attention.pattern import Full, Pattern
+from regard.attention.patterns.pattern import Full, Pattern
 from regard.attention.score import Bilinear, Dot, Location, Score
 from regard.attention.summary import Seen, Summary
 from regard.errors import ConfigError, ShapeError

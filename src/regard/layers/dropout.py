@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from regard.attention.check import is_number, show
-from regard.attention.watched import transforms
+from regard.attention.engine.tracing import transforms
 from regard.errors import ConfigError
 
 LEVELS = 1 << 16  # of a probability

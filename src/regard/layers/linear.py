@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from regard import kernels
-from regard.attention.native_call import relaxed
-from regard.attention.watched import watched
+from regard.attention.backends.native.call import relaxed
+from regard.attention.engine.tracing import watched
 
 FEW = 128  # rows for which the kernel was faster or nearly as fast, with 256 to 2,048 inputs and 256 to 8,000 outputs
 MANY = 256  # rows from which on it pays to make digits of the weight in each call

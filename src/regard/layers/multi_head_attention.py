@@ -10,9 +10,9 @@ from regard.attention.attend import attend
 from regard.attention.bias import Bias
 from regard.attention.cache import KeyValueCache
 from regard.attention.check import check_integer, is_dense, is_integer, is_number, show
-from regard.attention.foreign import CALLS_OF_LAYERS, LAYERS, unknown_argument
+from regard.attention.engine.foreign_arguments import CALLS_OF_LAYERS, LAYERS, unknown_argument
 from regard.attention.normalizer import Normalizer, Softmax
-from regard.attention.pattern import Causal, Full, Pattern, positions
+from regard.attention.patterns.pattern import Causal, Full, Pattern, positions
 from regard.attention.score import Dot, Score
 from regard.attention.spec import PLAIN
 from regard.attention.summary import Seen, Summary

@@ -5,8 +5,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from regard.attention.sequence_pattern import Documents
-from regard.attention.watched import watched
+from regard.attention.engine.tracing import watched
+from regard.attention.patterns.sequence_pattern import Documents
 from regard.layers.multi_head_attention import MultiHeadAttention
 from regard.layers.step import is_usual
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.attention.check import check_integer, is_number, show
-from regard.attention.watched import opaque
+from regard.attention.engine.tracing import opaque
 from regard.errors import ConfigError, ShapeError
 from regard.layers.rotary_scaling import RotaryScaling
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from regard.attention.backends.native.mask import conjuncts
 from regard.attention.cache import KeyValueCache
-from regard.attention.native_mask import conjuncts
-from regard.attention.pattern import Causal, Full, Pattern, SlidingWindow
+from regard.attention.patterns.pattern import Causal, Full, Pattern, SlidingWindow
+from regard.attention.patterns.sequence_pattern import KeyLengths
 from regard.attention.score import Dot
-from regard.attention.sequence_pattern import KeyLengths
 from regard.attention.spec import PLAIN
 from regard.layers.causal_layer import CausalLayer
 from regard.layers.fast_linear import FastLinear

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from regard.attention.bias import Bias
 from regard.attention.cache import KeyValueCache
-from regard.attention.pattern import Causal, Full, Pattern
+from regard.attention.patterns.pattern import Causal, Full, Pattern
 from regard.errors import ConfigError, nearest
 from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear

@@ -7,7 +7,7 @@ import textwrap
 from itertools import zip_longest
 
 from regard.attention.check import check_integer
-from regard.attention.draw import SHADES
+from regard.attention.engine.draw import SHADES
 from regard.lens.alignment import HeatMap
 from regard.lens.text import printable, shortened, width
 

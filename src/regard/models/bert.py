@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.attention.check import check_integer, show
-from regard.attention.pattern import Pattern
+from regard.attention.patterns.pattern import Pattern
 from regard.attention.value import brief
 from regard.errors import ConfigError, ShapeError, nearest
 from regard.layers.dropout import Dropout

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from regard.attention.pattern import Pattern
+from regard.attention.patterns.pattern import Pattern
 from regard.attention.score import Dot
 from regard.attention.value import brief
 from regard.errors import ConfigError

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.attention.cache import KeyValueCache
-from regard.attention.sequence_pattern import KeyLengths
+from regard.attention.patterns.sequence_pattern import KeyLengths
 from regard.layers.step import DecoderStep, decoder_step
 from regard.models.places import Places
 from regard.models.seq2seq import Memory, State

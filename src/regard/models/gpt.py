@@ -11,7 +11,7 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from regard.attention.pattern import Causal, Pattern, SlidingWindow
+from regard.attention.patterns.pattern import Causal, Pattern, SlidingWindow
 from regard.attention.score import Dot
 from regard.attention.value import brief
 from regard.errors import ConfigError, UnsupportedError, nearest

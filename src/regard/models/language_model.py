@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from regard.attention.cache import KeyValueCache
 from regard.attention.check import show
-from regard.attention.sequence_pattern import KeyLengths
+from regard.attention.patterns.sequence_pattern import KeyLengths
 from regard.errors import ShapeError
 from regard.layers.output_projection import CrossEntropy, OutputProjection
 from regard.layers.step import CausalStep, causal_step

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from regard.attention.normalizer import Normalizer, Softmax
-from regard.attention.pattern import Pattern
+from regard.attention.patterns.pattern import Pattern
+from regard.attention.patterns.sequence_pattern import Around
 from regard.attention.prior import Gaussian
 from regard.attention.score import Dot, Score
-from regard.attention.sequence_pattern import Around
 from regard.attention.value import brief
 from regard.errors import ConfigError
 from regard.layers.attention_config import AttentionConfig

@@ -15,9 +15,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from regard.attention.attend import attend
-from regard.attention.pattern import Pattern
+from regard.attention.patterns.pattern import Pattern
+from regard.attention.patterns.sequence_pattern import KeyLengths
 from regard.attention.score import Additive
-from regard.attention.sequence_pattern import KeyLengths
 from regard.attention.summary import Seen, Summary
 from regard.layers.attention_module import AttentionModule
 from regard.layers.dropout import Dropout

@@ -10,7 +10,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from regard.attention.pattern import Pattern
+from regard.attention.patterns.pattern import Pattern
 from regard.attention.value import brief
 from regard.errors import ConfigError
 from regard.layers.attention_config import AttentionConfig

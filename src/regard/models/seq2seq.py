@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from regard.attention.pattern import Full, Pattern
-from regard.attention.sequence_pattern import KeyLengths
+from regard.attention.engine.tracing import opaque
+from regard.attention.patterns.pattern import Full, Pattern
+from regard.attention.patterns.sequence_pattern import KeyLengths
 from regard.attention.value import brief
-from regard.attention.watched import opaque
 from regard.layers.output_projection import CrossEntropy, OutputProjection
 from regard.layers.packing import Packing, packing
 from regard.models.padding import check_lengths, check_tokens

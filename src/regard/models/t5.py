@@ -10,7 +10,7 @@ from typing import Any, Literal, final
 from torch import Tensor, nn
 
 from regard.attention.bias import Bias
-from regard.attention.pattern import Pattern
+from regard.attention.patterns.pattern import Pattern
 from regard.attention.score import Dot
 from regard.attention.value import brief
 from regard.errors import ConfigError, nearest

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from regard.attention.pattern import Full, Pattern
-from regard.attention.sequence_pattern import KeyLengths
-from regard.attention.watched import opaque
+from regard.attention.engine.tracing import opaque
+from regard.attention.patterns.pattern import Full, Pattern
+from regard.attention.patterns.sequence_pattern import KeyLengths
 from regard.errors import ShapeError
 from regard.models.padding import check_texts
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
-from regard.attention.pattern import Full, Pattern
+from regard.attention.patterns.pattern import Full, Pattern
 from regard.attention.value import brief
 from regard.errors import ConfigError, nearest
 from regard.layers.attention_config import AttentionConfig

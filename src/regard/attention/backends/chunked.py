@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from regard.attention.backends.protocol import Cost, transform_refusals
-from regard.attention.call import Call
-from regard.attention.in_graph import EAGER, run_in_graph
+from regard.attention.engine.call import Call
+from regard.attention.engine.custom_op import EAGER, run_as_op
+from regard.attention.engine.tiled import compute
+from regard.attention.engine.tiling import cut
 from regard.attention.summary import Seen
-from regard.attention.tiled import compute
-from regard.attention.tiling import cut
 
 
 @final
@@ -29,7 +29,7 @@ class Chunked:
         return Cost(sum(areas), batch * heads * max(areas, default=0) * alive * call.dtype.itemsize)
 
     def run(self, call: Call) -> tuple[Tensor, Seen | None]:
-        return run_in_graph(call, self.name) if torch.compiler.is_compiling() else compute(call)
+        return run_as_op(call, self.name) if torch.compiler.is_compiling() else compute(call)
 
 
 EAGER["chunked"] = compute

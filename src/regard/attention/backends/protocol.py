@@ -5,9 +5,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from regard.attention.call import Call
+from regard.attention.engine.call import Call
+from regard.attention.engine.tracing import forward_mode, transforms, vmapped
 from regard.attention.summary import Seen
-from regard.attention.watched import forward_mode, transforms, vmapped
 
 
 class Cost(NamedTuple):

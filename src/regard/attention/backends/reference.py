@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from regard.attention.backends.protocol import Cost
-from regard.attention.call import Call
 from regard.attention.dropout import keep_scale
-from regard.attention.formula import masked_scores, mix, shield, with_prior
-from regard.attention.pattern import Full
+from regard.attention.engine.call import Call
+from regard.attention.engine.formula import masked_scores, mix, shield, with_prior
+from regard.attention.patterns.pattern import Full
 from regard.attention.summary import Frame, Merger, Seen, collect, contributions
 
 

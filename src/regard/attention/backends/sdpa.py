@@ -10,14 +10,14 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from regard.attention.backends.protocol import Cost
-from regard.attention.call import Call
-from regard.attention.formula import shield
+from regard.attention.engine.call import Call
+from regard.attention.engine.formula import shield
+from regard.attention.engine.tile_sum import any_dual
+from regard.attention.engine.tracing import forward_mode, transforms
 from regard.attention.normalizer import Softmax
-from regard.attention.pattern import Causal, Full
+from regard.attention.patterns.pattern import Causal, Full
 from regard.attention.score import Dot
 from regard.attention.summary import Seen
-from regard.attention.tile_sum import any_dual
-from regard.attention.watched import forward_mode, transforms
 
 HARMLESS = 1e10  # times what is seen, far from the largest float32
 # Under a mask on a GPU, all but cuDNN's kernel: its gradient is NaN for rows whose scores lie far below 0, in PyTorch

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from regard.attention.call import Call
-from regard.attention.literal import from_text, to_text
+from regard.attention.engine.call import Call
+from regard.attention.engine.serialization import from_text, to_text
+from regard.attention.engine.tile_sum import alias, pull
+from regard.attention.engine.tiled import compute
 from regard.attention.summary import Seen, Summary
-from regard.attention.tile_sum import alias, pull
-from regard.attention.tiled import compute
 
 EAGER: dict[
     str, Callable[[Call], tuple[Tensor, Seen | None]]
@@ -37,7 +37,7 @@ class _Plain(NamedTuple):
     key_start: int
 
 
-def run_in_graph(call: Call, backend: str) -> tuple[Tensor, Seen | None]:
+def run_as_op(call: Call, backend: str) -> tuple[Tensor, Seen | None]:
     """What a backend gives, as one operation."""
     spec, integers, floats = to_text(call.spec)
     summary, more, _ = to_text(call.summary)
@@ -45,7 +45,7 @@ def run_in_graph(call: Call, backend: str) -> tuple[Tensor, Seen | None]:
     query_start = 0 if isinstance(call.query_start, Tensor) else call.query_start
     plain = _Plain(backend, spec, summary, [*integers, *more], floats, call.seed, starts, query_start, call.key_start)
     tensors = [call.query, call.key, call.value, *(leaf.tensor for leaf in call.spec.held)]
-    output, *summaries = attend_in_graph(tensors, *plain)
+    output, *summaries = attend_op(tensors, *plain)
     if call.summary is None:
         return output, None
     return output, Seen(**dict(zip(_names(call.summary), summaries, strict=True)))
@@ -87,7 +87,7 @@ def _listed(call: Call, output: Tensor, seen: Seen | None) -> list[Tensor]:
 
 
 @torch.library.custom_op("regard::attend", mutates_args=())
-def attend_in_graph(
+def attend_op(
     tensors: list[Tensor], backend: str, spec: str, summary: str, integers: list[int], floats: list[float],
     seed: Tensor | None, starts: Tensor | None, query_start: int, key_start: int,
 ) -> list[Tensor]:  # fmt: skip
@@ -97,7 +97,7 @@ def attend_in_graph(
         return [x.contiguous() for x in _results(_call(tensors, plain), backend)]
 
 
-@attend_in_graph.register_fake
+@attend_op.register_fake
 def _(
     tensors: list[Tensor], backend: str, spec: str, summary: str, integers: list[int], floats: list[float],
     seed: Tensor | None, starts: Tensor | None, query_start: int, key_start: int,
@@ -181,4 +181,4 @@ def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     return (by_input, *([] if x == [] else None for x in plain))  # an empty list counts as one of tensors
 
 
-attend_in_graph.register_autograd(_backward, setup_context=_save)
+attend_op.register_autograd(_backward, setup_context=_save)

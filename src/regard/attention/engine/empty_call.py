@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from regard.attention.call import Call
+from regard.attention.engine.call import Call
 from regard.attention.normalizer import sink_of
 from regard.attention.score import Dot
 from regard.attention.spec import AttentionSpec

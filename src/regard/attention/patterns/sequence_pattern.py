@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from regard.attention.check import check_tensor, is_number, show
-from regard.attention.intervals import FAR, Intervals
-from regard.attention.pattern import Pattern
-from regard.attention.schedule import Blocks, Reach
+from regard.attention.engine.tracing import array
+from regard.attention.patterns.intervals import FAR, Intervals
+from regard.attention.patterns.pattern import Pattern
+from regard.attention.patterns.schedule import Blocks, Reach
 from regard.attention.value import holds, value
-from regard.attention.watched import array
 from regard.errors import ConfigError, ShapeError
 
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from regard.attention.call import Call
+from regard.attention.engine.call import Call
+from regard.attention.engine.tracing import watched
 from regard.attention.spec import AttentionSpec
-from regard.attention.watched import watched
 
 MOST = 1024  # calls remembered; decoding makes one a step
 Signature = tuple[object, ...]

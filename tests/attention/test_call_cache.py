@@ -4,12 +4,12 @@ import pytest
 import torch
 
 import regard as rg
-from regard.attention import memo
+from regard.attention.engine import call_cache
 
 
 @pytest.fixture(autouse=True)
 def _empty(monkeypatch):
-    monkeypatch.setattr(memo, "_checked", {})
+    monkeypatch.setattr(call_cache, "_checked", {})
 
 
 def inputs(length=5, dtype=torch.float32):
@@ -22,7 +22,7 @@ def test_a_repeated_call_is_recalled_and_computes_its_own_inputs():
         query, key, value = inputs()
         output = rg.attend(query, key, value, pattern=pattern, backend="chunked")
         torch.testing.assert_close(output, rg.attend(query, key, value, pattern=pattern, backend="reference"))
-    assert len(memo._checked) == 2  # one a backend
+    assert len(call_cache._checked) == 2  # one a backend
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,14 @@ def test_values_with_tensors_are_not_kept():
     lengths = rg.KeyLengths(torch.tensor([5, 2]))
     for _ in range(2):
         rg.attend(*inputs(), pattern=lengths, bias=torch.zeros(5, 5))
-    assert not memo._checked
+    assert not call_cache._checked
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr(memo, "MOST", 3)
+    monkeypatch.setattr(call_cache, "MOST", 3)
     for length in range(1, 9):
         rg.attend(*inputs(length))
-        assert 1 <= len(memo._checked) <= 3
+        assert 1 <= len(call_cache._checked) <= 3
 
 
 def test_a_recalled_call_keeps_gradients_and_forward_mode():
@@ -87,11 +87,11 @@ def test_a_recalled_call_keeps_gradients_and_forward_mode():
 )
 def test_a_repeated_call_gives_the_same_bits(values):
     first = [rg.attend(*inputs(70), **values) for _ in range(2)]
-    assert len(memo._checked) == 1
+    assert len(call_cache._checked) == 1
     assert not torch.equal(*first)
     query, key, value = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in inputs(70))  # other strides
     repeated = rg.attend(query, key, value, **values)
-    memo._checked.clear()
+    call_cache._checked.clear()
     assert torch.equal(repeated, rg.attend(query, key, value, **values))
     torch.testing.assert_close(repeated, rg.attend(query, key, value, **values, backend="reference"))
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from regard.attention.call import Call
+from regard.attention.engine.call import Call
 from regard.attention.normalizer import Sigmoid, Softmax
-from regard.attention.pattern import Pattern
-from regard.attention.schedule import Run, Schedule
+from regard.attention.patterns.pattern import Pattern
+from regard.attention.patterns.schedule import Run, Schedule
 from regard.attention.value import holds_tensors
 
 TILE = 1 << 20  # numbers alive at once in a tile's scores, over the batch and heads

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regard.attention.pattern import Pattern, positions
+from regard.attention.patterns.pattern import Pattern, positions
 from regard.attention.value import Value, axis
 from regard.errors import ShapeError
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from regard import kernels
+from regard.attention.backends.native.huge_pages import empty
+from regard.attention.backends.native.mask import NativeMask
 from regard.attention.bias import Bias, TensorBias
-from regard.attention.call import Call
-from regard.attention.large_pages import empty
-from regard.attention.native_mask import NativeMask
+from regard.attention.engine.call import Call
 from regard.attention.normalizer import Entmax, Normalizer, Sigmoid, Softmax, Sparsemax
 from regard.attention.prior import Gaussian
 from regard.attention.score import Additive, Dot

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from regard.attention.tiling import Tile
+from regard.attention.engine.tiling import Tile
+from regard.attention.engine.tracing import vmapped
 from regard.attention.value import axis
-from regard.attention.watched import vmapped
 
 
 class Output(NamedTuple):

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from regard.attention.call import Call
-from regard.attention.pattern import And, Causal, Dilated, Full, Pattern, SlidingWindow, positions
-from regard.attention.sequence_pattern import Documents, KeyLengths
+from regard.attention.engine.call import Call
+from regard.attention.engine.tracing import array
+from regard.attention.patterns.pattern import And, Causal, Dilated, Full, Pattern, SlidingWindow, positions
+from regard.attention.patterns.sequence_pattern import Documents, KeyLengths
 from regard.attention.value import holds_tensors, restrict
-from regard.attention.watched import array
 
 SIDE = 64  # rows and columns of a tile of the kernels
 EMPTY, FULL = -1, -2

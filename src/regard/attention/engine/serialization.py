@@ -3,7 +3,7 @@
 The text is a Python literal: (class, {field: ...}) for a value. Tensors and numbers travel beside it, for in a compiled
 graph a number may be a symbol.
 
-    >>> from regard.attention.pattern import Causal, SlidingWindow
+    >>> from regard.attention.patterns.pattern import Causal, SlidingWindow
     >>> text, integers, floats = to_text(Causal() & SlidingWindow(left=2))
     >>> from_text(text, [], integers, floats)
     Causal() & SlidingWindow(left=2)

@@ -13,13 +13,7 @@ import torch
 from torch import Tensor
 
 from regard import kernels
-from regard.attention.backends.protocol import Cost, transform_refusals
-from regard.attention.bias import Bias, TensorBias
-from regard.attention.call import Call
-from regard.attention.in_graph import EAGER, run_in_graph
-from regard.attention.large_pages import empty
-from regard.attention.memo import SHORTCUTS, Shortcut
-from regard.attention.native_call import (
+from regard.attention.backends.native.call import (
     CPU,
     NORMALIZERS,
     NOTHING,
@@ -30,17 +24,23 @@ from regard.attention.native_call import (
     spread_view,
     view_of,
 )
-from regard.attention.native_mask import ALL, SIDE, NativeMask, Part, native_mask, native_parts
+from regard.attention.backends.native.huge_pages import empty
+from regard.attention.backends.native.mask import ALL, SIDE, NativeMask, Part, native_mask, native_parts
+from regard.attention.backends.protocol import Cost, transform_refusals
+from regard.attention.bias import Bias, TensorBias
+from regard.attention.engine.call import Call
+from regard.attention.engine.call_cache import SHORTCUTS, Shortcut
+from regard.attention.engine.custom_op import EAGER, run_as_op
+from regard.attention.engine.tile_sum import alias, any_batched, any_dual
+from regard.attention.engine.tiled import by_tiles, compute
+from regard.attention.engine.tracing import constant_while_compiling, recorded, transformed, vmapped, wrapped
 from regard.attention.normalizer import Entmax, Sigmoid, Softmax, Sparsemax, Statistic, finite, sink_of
-from regard.attention.pattern import Full
+from regard.attention.patterns.pattern import Full
 from regard.attention.prior import Gaussian
 from regard.attention.score import Additive, Dot, Score
 from regard.attention.spec import PLAIN, AttentionSpec
 from regard.attention.summary import Seen, Summary
-from regard.attention.tile_sum import alias, any_batched, any_dual
-from regard.attention.tiled import by_tiles, compute
 from regard.attention.value import rebuild
-from regard.attention.watched import constant_while_compiling, recorded, transformed, vmapped, wrapped
 
 MOST_BIAS = 1 << 26  # numbers of a bias's gradient, which is kept for each head and sequence before it is added up
 
@@ -83,9 +83,9 @@ class Native:
 
     def run(self, call: Call) -> tuple[Tensor, Seen | None]:
         if torch.compiler.is_compiling():
-            return run_in_graph(call, self.name)
+            return run_as_op(call, self.name)
         if recorded() or any(map(wrapped, call[:3])):
-            return compute(call) if transformed() else run_in_graph(call, self.name)
+            return compute(call) if transformed() else run_as_op(call, self.name)
         return _eager(call)
 
 
@@ -119,7 +119,7 @@ EAGER["native"] = _eager
 
 
 def _shortcut(call: Call) -> Shortcut | None:
-    """For calls like this one that want no gradients: see `memo.py`."""
+    """For calls like this one that want no gradients: see `call_cache.py`."""
     spec = call.spec
     if not (isinstance(spec.score, Dot) and isinstance(spec.normalizer, Softmax)):
         return None

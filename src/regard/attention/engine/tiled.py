@@ -14,13 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from regard.attention.call import Call
 from regard.attention.dropout import keep_scale
-from regard.attention.formula import masked_scores, mix, shield, with_prior
-from regard.attention.normalizer import Sigmoid, Softmax, Statistic, finite, sink_of
-from regard.attention.spec import AttentionSpec
-from regard.attention.summary import Frame, Merger, Seen, Summary, collect, contributions, sum_axes, sum_shapes
-from regard.attention.tile_sum import (
+from regard.attention.engine.call import Call
+from regard.attention.engine.formula import masked_scores, mix, shield, with_prior
+from regard.attention.engine.tile_sum import (
     Output,
     any_batched,
     any_dual,
@@ -32,9 +29,12 @@ from regard.attention.tile_sum import (
     pull,
     tile_sum,
 )
-from regard.attention.tiling import Tile, cut
+from regard.attention.engine.tiling import Tile, cut
+from regard.attention.engine.tracing import vmapped
+from regard.attention.normalizer import Sigmoid, Softmax, Statistic, finite, sink_of
+from regard.attention.spec import AttentionSpec
+from regard.attention.summary import Frame, Merger, Seen, Summary, collect, contributions, sum_axes, sum_shapes
 from regard.attention.value import per_head, rebuild
-from regard.attention.watched import vmapped
 
 
 def compute(call: Call, core: "Core | None" = None, summaries: "Summaries | None" = None) -> tuple[Tensor, Seen | None]:

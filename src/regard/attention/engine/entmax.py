@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from regard.attention.watched import constant, transformed
+from regard.attention.engine.tracing import constant, transformed
 
 ROUNDING = 4  # units of rounding of t between which its root is known
 MOST_KEYS = 2**32  # a bound, so that how often the interval is halved does not depend on the number of keys

@@ -8,7 +8,7 @@ from torch import Tensor
 from regard.attention.bias import Bias
 from regard.attention.check import is_dense, is_integer, is_number, show
 from regard.attention.normalizer import Normalizer
-from regard.attention.pattern import Pattern, positions
+from regard.attention.patterns.pattern import Pattern, positions
 from regard.attention.score import Score
 from regard.attention.spec import PLAIN, AttentionSpec
 from regard.attention.summary import Summary

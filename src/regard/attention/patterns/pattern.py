@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from regard.attention.check import check_integer, is_integer, show
-from regard.attention.draw import shade
-from regard.attention.intervals import FAR, Intervals
-from regard.attention.schedule import Blocks, Reach, Schedule
+from regard.attention.engine.draw import shade
+from regard.attention.patterns.intervals import FAR, Intervals
+from regard.attention.patterns.schedule import Blocks, Reach, Schedule
 from regard.attention.value import Value, axis, holds_tensors, restrict, value
 from regard.errors import ConfigError, ShapeError
 
@@ -66,7 +66,7 @@ class Pattern(Value, ABC):
         return Not(self)
 
     def _repr_html_(self) -> str:
-        from regard.attention.html import pattern_html  # which draws patterns
+        from regard.attention.engine.html import pattern_html  # which draws patterns
 
         return pattern_html(self)
 

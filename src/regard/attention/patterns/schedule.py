@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from regard.attention.intervals import FAR, Bools, Intervals, Ints
+from regard.attention.patterns.intervals import FAR, Bools, Intervals, Ints
 
 CELL = 64  # columns that a pattern made of data tells apart
 

@@ -1,0 +1,1 @@
+"""The C++ kernels (`regard.kernels`) as a backend."""

@@ -1,0 +1,1 @@
+"""How a call gets to a backend: checked and completed, remembered, traced, and computed tile by tile."""

@@ -1,0 +1,1 @@
+"""Which keys a query may attend to: patterns, their algebra, and which tiles of the score matrix they fill."""
