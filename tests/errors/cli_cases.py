@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from regard.cli.info import last_metrics
 from regard.cli.main import main
 from regard.errors import CheckpointError, ConfigError, DataError
+from tests.cli.run import model_folder
 
 
 def run(*words: str) -> Callable[[], object]:
@@ -102,6 +103,12 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("cli-train-nothing", run("train"), click.UsageError, "give files of records, or --parallel SOURCES TARGETS"),
     ("cli-train-model", run("train", "a", "--model", "rn"), ConfigError, "unknown model 'rn'; did you mean 'rnn'?"),
     ("cli-evaluate-nothing", run("evaluate"), click.UsageError, "give files of records, or --parallel SOURCES TARGETS"),
+    (
+        "cli-evaluate-field",
+        lambda: run("evaluate", "a.tsv", "--model", str(model_folder()), "--field", "source")(),
+        click.UsageError,
+        "--field source: expected PART=FIELD, such as source=en",
+    ),
     ("cli-see-name", run("see", "x", "--svg", "a.pdf"), click.UsageError, "--svg a.pdf: the name must end in .svg"),
     (
         "cli-config-suffix",

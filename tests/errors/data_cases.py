@@ -15,6 +15,7 @@ from regard.data.rows import read_pairs
 from regard.data.sampler import BatchSampler
 from regard.data.store import Column, RecordStore
 from regard.data.tokenizer import RESERVED, Tokenizer
+from regard.data.word_tokenizer import WordTokenizer
 from regard.errors import CheckpointError, ConfigError, DataError
 from regard.tasks.text_pairs import prepare_pairs
 
@@ -121,6 +122,11 @@ def no_rows(folder: Path) -> object:
 def loading(model: object) -> Callable[[], object]:
     content = json.dumps({"model": model}).encode()
     return among({"tokenizer.json": content}, lambda folder: Tokenizer.load(folder / "tokenizer.json"))
+
+
+def words(content: bytes) -> Callable[[], object]:
+    """Load a vocabulary of words."""
+    return among({"words.json": content}, lambda folder: WordTokenizer.load(folder / "words.json"))
 
 
 FILES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
@@ -314,6 +320,12 @@ PREPARED: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "ids.data has 4 bytes; expected 8; prepare the data again",
     ),
     (
+        "batch-no-rows",
+        lambda: BatchSampler(0, lambda rows: rows, budget=9, seed=0),
+        ConfigError,
+        "count=0: no rows to draw batches from; expected at least one",
+    ),
+    (
         "batch-tokens",
         oversized,
         ConfigError,
@@ -348,6 +360,26 @@ TOKENIZERS: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         loading({"vocab": {piece: i for i, piece in enumerate(RESERVED)}, "merges": [["a", "b"]]}),
         CheckpointError,
         "no tokenizer of regard's: pieces and merges differ in ['ab']",
+    ),
+    (
+        "words-missing",
+        lambda: WordTokenizer.load("no/tokenizer.json"),
+        CheckpointError,
+        "no/tokenizer.json cannot be read as a vocabulary of words: [Errno 2] No such file",
+    ),
+    (
+        "words-cut-off",
+        words(b'{"words": ["a"'),
+        CheckpointError,
+        "cannot be read as a vocabulary of words: Expecting ','",
+    ),
+    ("words-none", words(b'["a"]'), CheckpointError, 'words.json is no vocabulary of words: "words" is None; expected'),
+    ("words-number", words(b'{"words": ["a", 7]}'), CheckpointError, '"words" has 7; expected texts'),
+    (
+        "words-ids",
+        lambda: WordTokenizer(["a", "b"]).decode([4, 5, 6, 7], others=["c"]),
+        DataError,
+        "ids [7] are beyond the 6 words and 1 of the source",
     ),
 ]
 

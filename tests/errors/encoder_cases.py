@@ -69,6 +69,12 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "token_types has shape (1, 2); expected that of tokens, (1, 4)",
     ),
     (
+        "bert-pooler",
+        lambda: bert(pooler=True)(TOKENS[:, :0]),
+        ShapeError,
+        "Bert: tokens has shape (1, 0); expected at least one token in each text",
+    ),
+    (
         "padding-mask",
         lambda: to_right(TOKENS[0]),
         ShapeError,

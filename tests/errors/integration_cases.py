@@ -22,6 +22,15 @@ def attend(mask: object = None, **others: object) -> object:
     return attention(None, *torch.ones(3, 1, 2, 3, 4), mask, **others)
 
 
+def splinter() -> object:
+    """Build a model whose attention regard's cannot replace."""
+    import transformers
+
+    integrate_transformers()
+    config = transformers.SplinterConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    return transformers.SplinterModel._from_config(config, attn_implementation="regard")
+
+
 CASES = [
     ("transformers-missing", lambda: instead(None), UnsupportedError, "install version 5 or later"),
     ("transformers-old", lambda: instead(SimpleNamespace(__version__="4.57.1")), UnsupportedError, "version 4.57.1"),
@@ -37,6 +46,12 @@ CASES = [
         lambda: torch.jit.trace(lambda x: attention(None, x, x, x, None)[0], torch.ones(1, 2, 3, 4)),
         UnsupportedError,
         "torch.jit.trace",
+    ),
+    (
+        "transformers-model",
+        splinter,
+        UnsupportedError,
+        'attn_implementation="regard": SplinterModel does not compute its attention through the interface',
     ),
     (
         "lazy-mask-written",

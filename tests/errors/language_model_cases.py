@@ -73,6 +73,12 @@ CASES: list[Case] = [
         "lengths is Tensor(torch.int64, (1,)); expected integers of shape (2,)",
     ),
     (
+        "gpt-prompt-lengths",
+        lambda: gpt().prefill(torch.ones(2, 3, dtype=torch.int64), torch.tensor([3, 2])),
+        ShapeError,
+        "lengths has [2]; expected prompts of one length, 3, in a batch",
+    ),
+    (
         "gpt-prompt",
         lambda: generate(gpt(), [[3], [3] * 6]),
         DataError,

@@ -10,8 +10,8 @@ from regard.errors import ConfigError, ShapeError
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.cross_attention import CrossAttention
 from regard.models.convs2s import ConvS2SConfig
-from regard.models.luong import LuongConfig
-from regard.models.registry import build, config_from_plain, config_to_plain, name_of
+from regard.models.luong import Luong, LuongConfig
+from regard.models.registry import build, config_from_plain, config_to_plain, name_of, register_model
 from regard.models.rnn import RNN, RNNConfig
 from regard.models.seq2seq import Vocabulary
 
@@ -105,7 +105,19 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         ShapeError,
         "expected integers of shape (2,), how many inputs of each row are not padding",
     ),
+    (
+        "rnn-no-token",
+        lambda: rnn()(IDS[:, :0], None, IDS),
+        ShapeError,
+        "GRU: got shape (2, 0, 4); expected at least one position (dimension 1)",
+    ),
     # the registry
+    (
+        "model-taken",
+        lambda: register_model("rnn", LuongConfig, Luong),
+        ConfigError,
+        "the model 'rnn' is there already; give yours another name",
+    ),
     ("model-name", lambda: config_from_plain("lung", {}), ConfigError, "unknown model 'lung'; did you mean 'luong'?"),
     ("model-list", lambda: config_from_plain(["rnn"], {}), ConfigError, "unknown model ['rnn']"),
     ("model-plain", lambda: config_from_plain("rnn", [1]), ConfigError, "rnn=[1] must be a dictionary of its settings"),

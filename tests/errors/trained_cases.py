@@ -170,6 +170,12 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         CheckpointError,
         "has format 2; this version of regard reads format 1",
     ),
+    (
+        "trained-config-task-number",
+        reading(config(task=3)),
+        CheckpointError,
+        'config.json has task 3; expected the name of a job, such as "translate"',
+    ),
     ("trained-config-task", with_task("sing"), CheckpointError, "has task 'sing'; known: translate"),
     ("trained-config-no-model", reading(config(model="rnn")), CheckpointError, "names no model"),
     ("trained-config-model", reading(model(name="transformr")), CheckpointError, "did you mean 'transformer'?"),

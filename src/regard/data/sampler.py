@@ -47,7 +47,7 @@ class BatchSampler:
 
     def __init__(self, count: int, sizes: Sizes, *, budget: int, seed: int) -> None:
         if count < 1:
-            raise ConfigError("no rows to draw batches from; expected at least one")
+            raise ConfigError(f"count={count}: no rows to draw batches from; expected at least one")
         self.count, self.sizes, self.budget, self.seed = count, sizes, budget, seed
         self._cached: tuple[tuple[int, int], list[Rows]] = ((-1, -1), [])
 

@@ -47,11 +47,13 @@ class WordTokenizer:
         """
         try:
             plain = json.loads(Path(path).read_text(encoding="utf-8"))
-            words = plain["words"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path} is no vocabulary of words: {error}") from error
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise CheckpointError(f'{path}: "words" must be a list of words')
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path} cannot be read as a vocabulary of words: {error}") from error
+        words = plain.get("words") if isinstance(plain, dict) else None
+        if not isinstance(words, list):
+            raise CheckpointError(f'{path} is no vocabulary of words: "words" is {words!r:.80}; expected a list')
+        if wrong := [word for word in words if not isinstance(word, str)]:
+            raise CheckpointError(f'{path} is no vocabulary of words: "words" has {wrong[0]!r:.80}; expected texts')
         return WordTokenizer(words)
 
     def save(self, path: str | Path) -> None:
@@ -114,8 +116,8 @@ class WordTokenizer:
     def pieces(self, ids: Sequence[int], others: Sequence[str] = ()) -> list[str]:
         """Each id as a word."""
         names = [*self._words, *others]
-        if any(not 0 <= i < len(names) for i in ids):
-            raise DataError(f"ids {list(ids)[:8]} are beyond the {self.size:,} words and {len(others)} of the source")
+        if wrong := [i for i in ids if not 0 <= i < len(names)]:
+            raise DataError(f"ids {wrong[:8]} are beyond the {self.size:,} words and {len(others)} of the source")
         return [names[i] for i in ids]
 
     def decode(self, ids: Sequence[int], others: Sequence[str] = ()) -> str:

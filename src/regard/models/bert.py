@@ -226,7 +226,10 @@ class Bert(TextEncoder):
         if self.pooler is None:
             return None
         if not hidden.shape[1]:
-            raise ShapeError(f"Bert: tokens {tuple(hidden.shape[:2])}; the pooler reads the first token of each text")
+            raise ShapeError(
+                f"Bert: tokens has shape {tuple(hidden.shape[:2])}; expected at least one token in each text: "
+                "the pooler reads the first"
+            )
         return torch.tanh(self.pooler(hidden[:, 0]))
 
     def _positions(self, tokens: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from regard.attention.cache import KeyValueCache
-from regard.attention.check import show
 from regard.attention.patterns.sequence_pattern import KeyLengths
 from regard.errors import ShapeError
 from regard.layers.output_projection import CrossEntropy, OutputProjection
@@ -133,7 +132,8 @@ class LanguageModel(nn.Module, ABC):
         """
         check_texts(inputs, lengths)
         if lengths is not None and bool((lengths != inputs.shape[1]).any()):
-            raise ShapeError(f"lengths={show(lengths)}; expected prompts of one length, {inputs.shape[1]}, in a batch")
+            others = lengths[lengths != inputs.shape[1]].tolist()
+            raise ShapeError(f"lengths has {others[:8]}; expected prompts of one length, {inputs.shape[1]}, in a batch")
         return self.start(inputs[:, :-1]), inputs[:, -1]
 
     def step(self, tokens: Tensor, state: PromptState) -> Tensor:

@@ -154,7 +154,7 @@ class Summarizer(Runner):
         check_texts([text] if target is None else [text, target])
         ids, others, _ = self._read(text)
         if not ids:
-            raise DataError("text has no words; expected a document to look into")
+            raise DataError(f"text has no words: {text!r:.80}; expected a document to look into")
         if not isinstance(self.tokenizer, WordTokenizer):
             read = words_read(self.tokenizer, text)
             read = Words(ids, [span for span in read.spans if span[1].stop <= len(ids)], read.numbers, read.count)
