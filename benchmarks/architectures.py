@@ -15,7 +15,7 @@ from regard.data.sampler import Position
 from regard.models.registry import build, config_from_plain
 from regard.models.seq2seq import Vocabulary
 from regard.models.transformer import SIZES
-from regard.tasks.translator import Translate
+from regard.tasks.translate import Translate
 from regard.train.device import pick_device
 from regard.train.schedule import Schedule
 from regard.train.trainer import Trainer

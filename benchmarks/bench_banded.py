@@ -24,7 +24,7 @@ from regard.data.tokenizer import Tokenizer
 from regard.decode.search import Greedy
 from regard.models.gpt import GPT, GPTConfig
 from regard.models.language_model import LanguageModel
-from regard.tasks.complete import complete
+from regard.tasks.completion import complete
 from regard.tasks.text_pairs import vocabulary_of
 
 BAND = 64  # keys

@@ -23,7 +23,7 @@ from translation import VOCABULARY, corpus, mean_tokens, options, prepared, read
 from regard.data.sampler import BatchSampler, Position
 from regard.models.transformer import Transformer, TransformerConfig
 from regard.tasks.text_pairs import vocabulary_of
-from regard.tasks.translator import Translate
+from regard.tasks.translate import Translate
 
 RATE = 1e-3
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}

@@ -95,7 +95,7 @@ def training_step(called: Called) -> None:
 def task_step(pairs: Path) -> Callable[[], Any]:
     """The step of a task's trainer."""
     from regard.data.sampler import Position
-    from regard.tasks.translator import Translate
+    from regard.tasks.translate import Translate
     from regard.train.options import TrainOptions
     from regard.train.trainer import Trainer, make_optimizer
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from regard.data.rows import read_pairs
-from regard.tasks.translator import Translate
+from regard.tasks.translate import Translate
 from regard.train.device import pick_precision
 from regard.train.options import TrainOptions
 from regard.train.trainer import Trainer, make_optimizer

@@ -55,12 +55,12 @@ if TYPE_CHECKING:  # for type checkers and editors
     from regard.models.seq2seq import Seq2Seq, Vocabulary
     from regard.models.t5 import T5, T5Config
     from regard.models.transformer import Transformer, TransformerConfig
-    from regard.tasks.completer import Completer
+    from regard.tasks.complete import Completer
     from regard.tasks.encode import Encoder
     from regard.tasks.load import load
     from regard.tasks.registry import register_task
     from regard.tasks.task import Task
-    from regard.tasks.translator import Translator
+    from regard.tasks.translate import Translator
     from regard.train import train
     from regard.train.options import TrainOptions
 
@@ -209,12 +209,12 @@ _NAMES = {
     "models.seq2seq": ("Seq2Seq", "Vocabulary"),
     "models.t5": ("T5", "T5Config"),
     "models.transformer": ("Transformer", "TransformerConfig"),
-    "tasks.completer": ("Completer",),
+    "tasks.complete": ("Completer",),
     "tasks.encode": ("Encoder",),
     "tasks.load": ("load",),
     "tasks.registry": ("register_task",),
     "tasks.task": ("Task",),
-    "tasks.translator": ("Translator",),
+    "tasks.translate": ("Translator",),
     "train": ("train",),
     "train.options": ("TrainOptions",),
 }

@@ -11,7 +11,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from regard.data.published_tokenizer import PublishedTokenizer
 from regard.models.gpt import GPT, GPTConfig, to_gpt2
 from regard.models.seq2seq import Vocabulary
-from regard.tasks.completer import Completer
+from regard.tasks.complete import Completer
 from tests.checkpoints.made import SENTENCES, tokenizer
 from tests.checkpoints.published import write_hub
 

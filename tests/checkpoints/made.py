@@ -7,7 +7,7 @@ import torch
 from regard.data.tokenizer import Tokenizer
 from regard.models.seq2seq import Vocabulary
 from regard.models.transformer import Transformer, TransformerConfig
-from regard.tasks.translator import Translator
+from regard.tasks.translate import Translator
 
 SENTENCES = (
     "This package contains the documentation.",

@@ -14,8 +14,8 @@ from regard.models.marian import to_marian
 from regard.models.seq2seq import Vocabulary
 from regard.models.t5 import T5, T5Config
 from regard.models.transformer import Transformer, TransformerConfig
-from regard.tasks.completer import Completer
-from regard.tasks.translator import Translator
+from regard.tasks.complete import Completer
+from regard.tasks.translate import Translator
 from tests.checkpoints.language_models import byte_level, gpt2_folder
 from tests.checkpoints.made import tokenizer, transformer
 from tests.checkpoints.published import WORDS, encoder, write_bert

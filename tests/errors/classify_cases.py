@@ -52,7 +52,7 @@ CASES: list[Case] = [
         "classifier-penalty",
         lambda: config(penalty=-0.5),
         ConfigError,
-        "TextClassifierConfig: penalty=-0.5 must be at least 0",
+        "TextClassifierConfig: penalty=-0.5 must be at least 0 and finite",
     ),
     (
         "classifier-labels",

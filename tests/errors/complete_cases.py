@@ -6,7 +6,7 @@ import regard as rg
 from regard.cli import complete as verb
 from regard.cli.shared import open_for
 from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedError
-from regard.tasks.completer import Completer
+from regard.tasks.complete import Completer
 from tests.checkpoints.language_models import completer, own_completer
 from tests.checkpoints.made import translator
 from tests.errors.cases import Case

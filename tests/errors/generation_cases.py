@@ -5,7 +5,7 @@ from collections.abc import Callable
 from regard.checkpoints.generation import wish
 from regard.errors import CheckpointError, ConfigError, UnsupportedError
 from regard.models.published import never_of, published_vocabulary
-from regard.tasks.translator import Translator
+from regard.tasks.translate import Translator
 from tests.checkpoints.made import tokenizer, transformer
 
 

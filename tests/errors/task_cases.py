@@ -40,6 +40,12 @@ CASES: list[Case] = [
         "task='nowhere:Sing' cannot be imported: No module named 'nowhere'; expected module:Class",
     ),
     (
+        "task-no-task",
+        lambda: own("json:dumps"),
+        ConfigError,
+        "expected a subclass of regard.Task",
+    ),
+    (
         "task-not-trained",
         lambda: task_class("encode"),
         ConfigError,

@@ -18,8 +18,8 @@ from regard.checkpoints.folder import read, save
 from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedError
 from regard.tasks.evaluate import Metrics, evaluate
 from regard.tasks.load import load
-from regard.tasks.translate import translate
-from regard.tasks.translator import Translator
+from regard.tasks.translate import Translator
+from regard.tasks.translation import translate
 from tests.checkpoints.made import tokenizer, transformer, translator
 
 

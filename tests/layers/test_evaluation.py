@@ -12,7 +12,7 @@ import regard as rg
 from regard.layers.evaluation import in_evaluation
 from regard.lens.see import look
 from regard.tasks.encode import Encoder
-from regard.tasks.translate import translate
+from regard.tasks.translation import translate
 from tests.checkpoints.published import word_pieces
 
 TEXTS = ["A dog runs in the snow.", "Two men sit on a bench."]

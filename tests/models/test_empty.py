@@ -13,7 +13,7 @@ from regard.layers.causal_layer import CausalLayer
 from regard.layers.convolution import GatedConvolution
 from regard.layers.cross_attention import CrossAttention
 from regard.layers.transformer_layer import DecoderLayer, EncoderLayer, FeedForward, GatedFeedForward
-from regard.tasks.completer import Completer
+from regard.tasks.complete import Completer
 from regard.tasks.encode import Encoder
 from tests.checkpoints.published import word_pieces
 

@@ -1,121 +1,189 @@
-"""What comes out of translating is in order, whole, and the same as searching by hand."""
+"""One object that does what its parts do, before and after it is saved."""
+
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import torch
 
-from regard.data.spaces import INVISIBLE, OTHER_SPACES
-from regard.decode.generate import generate
-from regard.decode.search import Beam, Greedy
-from regard.tasks.split import Piece
-from regard.tasks.translate import candidates, gaps, translate
-from tests.checkpoints.made import SENTENCES, tokenizer, transformer
-
-
-def test_the_text_is_what_the_search_found() -> None:
-    module = transformer()
-    ids = tokenizer().encode_batch(SENTENCES)
-    found = generate(module, ids, search=Beam(2, n_best=2))
-    given = translate(module, tokenizer(), SENTENCES, search=Beam(2, n_best=2))
-    for translation, hypotheses in zip(given, found, strict=True):
-        assert [one.tokens for one in translation.candidates] == [[one.tokens] for one in hypotheses]
-        assert [one.score for one in translation.candidates] == [one.score for one in hypotheses]
-        assert translation.text == tokenizer().decode(hypotheses[0].tokens) == str(translation)
-        assert translation.score == hypotheses[0].score
+from regard.checkpoints import shipped as module
+from regard.decode.search import Greedy
+from regard.errors import CheckpointError, DataError
+from regard.lens.see import look
+from regard.tasks.load import load
+from regard.tasks.translation import translate
+from tests.checkpoints.made import SENTENCES, tokenizer, translator
 
 
-def test_blank_texts_stay_and_are_not_run() -> None:
-    given = translate(transformer(), tokenizer(), ["", "  ", SENTENCES[0], "\t"], search=Greedy())
-    assert [not translation.text.strip() for translation in given] == [True, True, False, True]
-    assert given[0].candidates[0].tokens == [[]]
-    assert translate(transformer(), tokenizer(), ["", " "], search=Greedy())[1].text == ""
-    assert translate(transformer(), tokenizer(), []) == []
+def test_the_same_after_saving(tmp_path: Path) -> None:
+    first = translator()
+    first.save(tmp_path)
+    again = load(tmp_path)
+    assert again.longest == first.longest == 24
+    assert again.translate(SENTENCES) == first.translate(SENTENCES)
+    assert again.config["training"] == {"max_tokens": 24, "steps": 3}
 
 
-def test_long_text_is_the_translations_of_its_sentences() -> None:
-    module, text = transformer(), f"{SENTENCES[0]}\n\n{SENTENCES[2]}"
-    longest = 1 + max(len(ids) for ids in tokenizer().encode_batch([SENTENCES[0], SENTENCES[2]]))
-    [whole] = translate(module, tokenizer(), [text], search=Greedy(), longest=longest)
-    parts = translate(module, tokenizer(), [SENTENCES[0], SENTENCES[2]], search=Greedy())
-    assert whole.pieces == [Piece(SENTENCES[0], "\n\n"), Piece(SENTENCES[2])]
-    assert whole.text == f"{parts[0].text}\n\n{parts[1].text}"
-    assert whole.score == pytest.approx((parts[0].score + parts[1].score) / 2)
+def test_what_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.chdir(tmp_path)
+    translator().save(tmp_path / "shipped")
+    for name in (None, "en-it"):
+        assert load(name).translate([SENTENCES[0]]) == translator().translate([SENTENCES[0]])
+    (tmp_path / "en-it").mkdir()  # a folder of the user's own goes before
+    with pytest.raises(CheckpointError, match=r"en-it/config\.json is missing"):
+        load("en-it")
 
 
-def test_candidates_of_pieces_with_different_numbers() -> None:
-    from regard.decode.search import Hypothesis
+def test_long_text_is_split_where_training_ended() -> None:
+    text = " ".join(SENTENCES)
+    given = translator(max_tokens=24).translate([text], search=Greedy())[0]
+    assert len(given.pieces) > 1
+    whole = translate(translator().module, tokenizer(), [text], search=Greedy(), longest=10_000)[0]
+    assert translator(max_tokens=10_000).translate([text], search=Greedy())[0] == whole
+    assert len(whole.pieces) == 1
 
-    ids = [tokenizer().encode(text) for text in ("the", "file", "files")]
-    found = [[Hypothesis(ids[0], -1.0, True)], [Hypothesis(ids[1], -2.0, True), Hypothesis(ids[2], -4.0, False)]]
-    joined = candidates(tokenizer(), [Piece("a", " "), Piece("b")], found)
-    assert [(one.text, one.score, one.finished) for one in joined] == [
-        ("the file", -1.5, True),
-        ("the files", -2.5, False),
+
+def test_text_of_more_than_usual_length_is_split_at_sentence_ends_only() -> None:
+    text = " ".join(SENTENCES)
+    made = translator(max_tokens=10_000, usual_tokens=24)
+    found = made.translate([text], search=Greedy())[0]
+    assert len(found.pieces) > 1
+    assert all(piece.text in SENTENCES for piece in found.pieces)
+    assert len(made.translate([text], search=Greedy(), whole=True)[0].pieces) == 1
+
+
+def test_what_is_seen_is_the_translation() -> None:
+    """Piece by piece, each of which attends to itself alone."""
+    text = " ".join(SENTENCES)
+    made = translator(max_tokens=10_000, usual_tokens=24)
+    [found], seen = made.translate([text], search=Greedy()), made.see(text, search=Greedy())
+    parts = [made.see(piece.text, search=Greedy()) for piece in found.pieces]
+    assert seen.source == [word for part in parts for word in part.source]
+    assert seen.target == [word for part in parts for word in part.target]
+    assert seen.words("decoder")[1] == [word for part in parts for word in part.words("decoder")[1]]
+    assert seen.pharaoh() == made.align(found)
+    for path, weights in parts[0].weights.items():
+        rows, columns = weights.shape[1:]
+        assert torch.equal(seen.weights[path][:, :rows, :columns], weights)
+        assert not seen.weights[path][:, :rows, columns:].any()
+
+
+@pytest.mark.parametrize("odd", ["\u00a0", "  ", "\t", " \u200b", "\u2009\u2060"])
+def test_alignments_are_of_the_words_whatever_the_spaces(odd: str) -> None:
+    made, text = translator(max_tokens=24), f"{SENTENCES[0]} {SENTENCES[2]}"
+    [plain, other] = made.translate([text, " " + text.replace(" ", odd) + " "], search=Greedy())
+    assert len(plain.pieces) == len(other.pieces) > 1
+    assert made.align(other) == made.align(plain)
+    seen = made.see(SENTENCES[0].replace(" ", odd), SENTENCES[1])
+    assert seen.source == made.see(SENTENCES[0], SENTENCES[1]).source
+
+
+@pytest.mark.parametrize(("before", "prefix", "moved"), [("", "a b: ", 0), (">>fra<< ", "", 1), (">>fra<<", "", 0)])
+def test_alignments_are_of_what_was_read_and_count_the_words_of_the_text(before: str, prefix: str, moved: int) -> None:
+    text = f"{SENTENCES[0]} {SENTENCES[2]}"
+    made = translator(max_tokens=2 + len(tokenizer().encode(before + prefix + SENTENCES[2])))
+    [found] = made.translate([before + text], search=Greedy(), prefix=prefix)
+    assert len(found.pieces) == 2
+    first, second = (
+        look(made.module, tokenizer(), found.prefix + piece.text, tokens)
+        for piece, tokens in zip(found.pieces, found.candidates[0].tokens, strict=True)
+    )
+    heads, words = len(found.prefix.split()) - (before == ">>fra<<"), len(SENTENCES[0].split())
+    links = [tuple(map(int, link.split("-"))) for link in made.align(found).split()]
+    written = len(first.target) - 1
+    for source, target in links:
+        seen, row, begin = (first, target, 0) if target < written else (second, target - written, words)
+        weights = seen.map().weights[row, heads:-1]
+        if heads == len(found.prefix.split()):  # else the first word has the prefix in it
+            assert source == moved + begin + int(weights.argmax())
+    assert [target for _, target in links] == list(range(len(found.text.split())))
+    assert max(source for source, _ in links) < len((before + text).split())
+
+
+@pytest.mark.parametrize("text", ["\u200b", ">>fra<< \u200b", " \u00ad\ufeff"])
+def test_what_cannot_be_seen_is_blank(text: str) -> None:
+    for target in (None, "x"):
+        with pytest.raises(DataError, match=r"expected 1 to 98: see one or a few sentences"):
+            translator(max_tokens=99).see(text, target)
+
+
+def test_a_prefix_is_seen_and_not_counted() -> None:
+    made = translator(max_tokens=99)
+    seen = made.see(SENTENCES[0], SENTENCES[1], prefix="a b: ")
+    assert seen.source == ["a", "b:", *SENTENCES[0].split(), "[end]"]
+    assert seen.source_numbers == [None, None, 0, 1, 2, 3, 4, None]
+    assert {int(link.split("-")[0]) for link in seen.pharaoh().split()} <= set(range(5))
+
+
+def test_targets_are_as_long_as_those_of_the_training() -> None:
+    short, long = translator(), translator(target_excess=50)
+    [cut], [other] = (made.translate([SENTENCES[0]], search=Greedy()) for made in (short, long))
+    tokens = len(tokenizer().encode(SENTENCES[0]))
+    assert not cut.finished
+    assert len(cut.candidates[0].tokens[0]) == 2 * tokens + 16
+    assert other.finished or len(other.candidates[0].tokens[0]) == 2 * tokens + 66
+    assert not short.see(SENTENCES[0], search=Greedy()).finished
+    [three] = long.translate([SENTENCES[0]], search=Greedy(), max_length=3)
+    assert len(three.candidates[0].tokens[0]) == 3
+    assert long.evaluate([(SENTENCES[0], "x")], search=Greedy(), max_length=3).translations == [three]
+    assert len(long.see(SENTENCES[0], search=Greedy(), max_length=3).target) <= 4
+
+
+def test_a_model_that_shortens_reads_texts_whole() -> None:
+    text = " ".join(SENTENCES)
+    plain, summarizer = translator(length_ratio=0.9), translator(length_ratio=0.2)
+    assert (plain.whole, summarizer.whole) == (False, True)
+    assert len(plain.translate([text], search=Greedy())[0].pieces) > 1
+    [found] = summarizer.translate([text], search=Greedy())
+    assert [piece.text for piece in found.pieces] == [text]
+    assert summarizer.evaluate([(text, "x")], search=Greedy()).translations == [found]
+    with pytest.raises(DataError, match=r"is read whole.*at most 4096"):
+        summarizer.translate([text * 99], search=Greedy())
+
+
+def test_seeing_the_models_own_words_and_given_ones() -> None:
+    made = translator()
+    own = made.see(SENTENCES[0], search=Greedy())
+    [tokens] = made.translate([SENTENCES[0]], search=Greedy())[0].candidates[0].tokens
+    assert own.target[:-1] == [word for word, _ in tokenizer().words(tokens)]
+    given = made.see(f" {SENTENCES[0]} ", SENTENCES[1])
+    assert given.source[:-1] == ["This", "package", "contains", "the", "documentation."]
+    assert given.target[:-1] == ["Questo", "pacchetto", "contiene", "la", "documentazione."]
+    expected = look(made.module, tokenizer(), SENTENCES[0], tokenizer().encode(SENTENCES[1]))
+    for path, weights in expected.weights.items():
+        assert torch.equal(given.weights[path], weights)
+
+
+def test_alignment_counts_on_from_piece_to_piece() -> None:
+    made = translator(max_tokens=24)
+    [translation] = made.translate([f"{SENTENCES[0]} {SENTENCES[0]}"], search=Greedy())
+    assert len(translation.pieces) == 2
+    parts = [made.translate([piece.text], search=Greedy())[0] for piece in translation.pieces]
+    first, second = (made.align(part).split() for part in parts)
+    words = len(SENTENCES[0].split())
+    written = len(tokenizer().words(parts[0].candidates[0].tokens[0]))
+    moved = [f"{words + int(s)}-{written + int(t)}" for s, t in (link.split("-") for link in second)]
+    assert made.align(translation) == " ".join([*first, *moved])
+    assert made.align(made.translate([" "])[0]) == ""
+
+
+def test_evaluation_is_by_the_same_rules() -> None:
+    made = translator()
+    found = made.evaluate([(SENTENCES[0], SENTENCES[1])], search=Greedy())
+    assert found.translations == made.translate([SENTENCES[0]], search=Greedy())
+
+
+def test_the_shipped_model_reads_odd_spaces_as_spaces() -> None:
+    text = "This package contains the documentation and the examples."
+    odd = [
+        text.replace(" ", "\u00a0"),
+        text.replace(" and", "\u202f\u2009and").replace("the", "the\u3000", 1),
+        text.replace(" and", "\tand\n"),
+        "\ufeff" + text.replace("documentation", "docu\u00admen\u200bta\u2060tion"),
+        f"\u200e{text}\u200f",
     ]
-
-
-SPACES = st.sampled_from([x for edges in OTHER_SPACES for code in edges if (x := chr(code)).isspace()] + ["  "])
-UNSEEN = st.sampled_from([chr(code) for edges in INVISIBLE for code in edges])
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.data())
-def test_odd_spaces_leave_a_translation_as_it_is(data: st.DataObject) -> None:
-    """Pieces, tokens and scores, of a text that is split and of one that is not."""
-    plain = f"{SENTENCES[0]} {SENTENCES[2]}"
-    odd = "".join(data.draw(SPACES) if character == " " else character for character in plain)
-    for _ in range(data.draw(st.integers(0, 4))):
-        place = data.draw(st.integers(0, len(odd)))
-        odd = odd[:place] + data.draw(UNSEEN) + odd[place:]
-    how = {"search": Greedy(), "max_length": 6}
-    for longest in (30, 99):
-        expected, found = translate(transformer(), tokenizer(), [plain, odd], longest=longest, **how)
-        assert found.candidates == [expected.candidates[0]._replace(text=found.text)]
-        assert found.text.replace("\n", " ") == expected.text
-
-
-@pytest.mark.parametrize("text", ["\u200b", "\ufeff", "\u2060\u200d", "\u00ad \u00a0", "a. \u200b"])
-def test_nothing_is_written_of_what_cannot_be_seen(text: str) -> None:
-    [found] = translate(transformer(), tokenizer(), [text], search=Greedy(), longest=12, prefix=">>fra<<")
-    assert [bool(tokens) for tokens in found.candidates[0].tokens] == ["a" in piece.text for piece in found.pieces]
-    assert found.finished or "a" in text
-
-
-@pytest.mark.parametrize("how", ["in the text", "beside it"])
-def test_a_language_is_read_before_each_piece(how: str) -> None:
-    text, said = f"{SENTENCES[0]} {SENTENCES[2]}", ">>fra<< "
-    longest = len(tokenizer().encode(said + SENTENCES[2])) + 1
-    texts, prefix = ([said + text], "") if how == "in the text" else ([text], said)
-    [found] = translate(transformer(), tokenizer(), texts, search=Greedy(), longest=longest, prefix=prefix)
-    assert (found.prefix, found.pieces) == (said, [Piece(SENTENCES[0], " "), Piece(SENTENCES[2])])
-    sources = [tokenizer().encode(said + piece.text) for piece in found.pieces]
-    expected = generate(transformer(), sources, search=Greedy())
-    assert found.candidates[0].tokens == [one.tokens for [one] in expected]
-
-
-def test_a_target_that_is_cut_is_marked_and_can_be_longer() -> None:
-    ends = {}
-    for length in (1, 5, 400):
-        [found] = translate(transformer(), tokenizer(), [SENTENCES[0]], search=Greedy(), max_length=length)
-        [tokens] = found.candidates[0].tokens
-        ends[length] = found.finished
-        assert len(tokens) == length if not found.finished else len(tokens) < length
-    assert not ends[1]
-
-
-@pytest.mark.parametrize(
-    ("pieces", "texts", "expected"),
-    [
-        ([Piece("A.", "  "), Piece("B.")], ["X.", "Y."], [" ", ""]),
-        ([Piece("A.", "\u00a0\u200b"), Piece("B.")], ["X.", "Y."], [" ", ""]),
-        ([Piece("A.", "\n\n "), Piece("B.")], ["X.", "Y."], ["\n\n ", ""]),
-        ([Piece("你好。"), Piece("再见")], ["Hello.", "Bye"], [" ", ""]),
-        ([Piece("你好。"), Piece("再见")], ["你好。", "再见"], ["", ""]),
-        ([Piece("ก" * 9), Piece("ก")], ["one", "two"], [" ", ""]),
-        ([Piece("a" * 9), Piece("a")], ["one", "two"], ["", ""]),
-        ([Piece("है।"), Piece("और")], ["One.", "two"], [" ", ""]),
-        ([Piece("A。"), Piece(" "), Piece("B")], ["X.", "", "Y"], ["", "", ""]),
-    ],
-)
-def test_what_stands_between_translated_pieces(pieces: list[Piece], texts: list[str], expected: list[str]) -> None:
-    assert gaps(pieces, texts) == expected
+    nothing = ["\u200b", "\ufeff", "\u2060\u200d", "\u00ad"]
+    expected, *found = load().translate([text, *odd, *nothing], search=Greedy())
+    assert str(expected) == "Questo pacchetto contiene la documentazione e gli esempi."
+    assert [one.candidates for one in found[: len(odd)]] == [expected.candidates] * len(odd)
+    assert [str(one) for one in found[len(odd) :]] == [""] * len(nothing)

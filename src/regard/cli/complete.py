@@ -20,8 +20,8 @@ from regard.cli.shared import (
 from regard.cli.texts import is_typed, text_params, texts_of
 
 if TYPE_CHECKING:
-    from regard.tasks.complete import Completion
-    from regard.tasks.completer import Completer
+    from regard.tasks.complete import Completer
+    from regard.tasks.completion import Completion
 
 BATCHES = 8  # that are read at a time: texts of as many tokens run together, so there must be a choice
 

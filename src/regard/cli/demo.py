@@ -16,7 +16,7 @@ from regard.train.options import TrainOptions
 
 if TYPE_CHECKING:
     from regard.lens.alignment import Alignment
-    from regard.tasks.translator import Translator
+    from regard.tasks.translate import Translator
 
 SENTENCES = (
     "This package contains the documentation.",

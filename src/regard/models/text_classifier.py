@@ -3,6 +3,7 @@
 Source: Lin et al. 2017, "A Structured Self-attentive Sentence Embedding", arXiv 1703.03130.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple, final
 
@@ -59,8 +60,8 @@ class TextClassifierConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.penalty < 0:
-            raise ConfigError(f"TextClassifierConfig: penalty={self.penalty} must be at least 0")
+        if not 0 <= self.penalty < math.inf:
+            raise ConfigError(f"TextClassifierConfig: penalty={self.penalty} must be at least 0 and finite")
 
 
 class TextClassifierOutput(NamedTuple):

@@ -22,6 +22,7 @@ from regard.models.registry import build, config_from_plain
 from regard.models.text_classifier import TextClassifier
 from regard.tasks.bag_of_words import BagOfWords, hashed_words
 from regard.tasks.batched import batched
+from regard.tasks.check import check_texts
 from regard.tasks.classify_scores import (
     ClassifyEvaluation,
     confusion_of,
@@ -34,7 +35,6 @@ from regard.tasks.runner import Runner
 from regard.tasks.task import Best, Loss, Progress, Task
 from regard.tasks.text_pairs import vocabulary_of
 from regard.tasks.text_to_text import SUBWORDS
-from regard.tasks.translate import check_texts
 
 BASELINE = "bag_of_words.safetensors"
 MAX_TOKENS = 256  # of a text that is read, unless training took another number

@@ -1,185 +1,133 @@
-"""Texts that go on: what a language model writes after a prompt."""
+"""Complete: a language model with its tokenizer, which `regard.load` gives for GPT, Llama and their kin."""
 
-import re
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, final
+from typing import ClassVar, final
 
-from regard.attention.check import check_integer, show
-from regard.data.text_tokenizer import TextTokenizer
-from regard.decode.constraints import Constraints
-from regard.decode.generate import generate
-from regard.decode.search import Beam, Greedy, Hypothesis, Search
-from regard.errors import ConfigError
-from regard.models.language_model import LanguageModel
-from regard.tasks.translate import check_texts
-
-CONTEXT = 4  # tokens of the prompt that new ones are decoded with: a character has four bytes at most
-BYTE = re.compile("<0x[0-9A-F]{2}>")  # a token that is a byte, where a vocabulary falls back to them
-UNFINISHED = "\ufffd"  # what the bytes of a character decode to while some are missing
-
-End = Literal["end", "stop", "length"]
-
-
-class Continuation(NamedTuple):
-    """One way that a text goes on."""
-
-    text: str
-    score: float  # as the search counts it
-    tokens: list[int]
-    end: End  # the model ended the text; a stop string came; the greatest length was reached
-
-
-class Completion(NamedTuple):
-    """A text, and how it goes on, best first."""
-
-    prompt: str
-    candidates: list[Continuation]
-
-    @property
-    def text(self) -> str:
-        """The best, without the prompt."""
-        return self.candidates[0].text
-
-    def __str__(self) -> str:
-        return self.prompt + self.text
-
-
-def complete(
-    module: LanguageModel,
-    tokenizer: TextTokenizer,
-    texts: Sequence[str],
-    *,
-    search: Search = Greedy(),
-    constraints: Constraints = Constraints(),
-    max_new_tokens: int | Callable[[int], int] = 64,
-    stop: Sequence[str] = (),
-    batch_size: int = 32,
-    on_text: Callable[[int, str], None] | None = None,
-) -> list[Completion]:
-    """How texts go on.
-
-    Args:
-        module: the model.
-        tokenizer: of the model.
-        texts: any texts, empty ones too.
-        search: `Greedy`, `Sample` or `Beam`.
-        constraints: rules for the tokens, those of the text among them.
-        max_new_tokens: tokens that may be written after each text, at most, the one that ends it among them; or that
-            as a function of the number of tokens of the text.
-        stop: strings before which a text ends. A beam search finds its best texts first, which are then cut.
-        batch_size: texts that run together, where they have as many tokens.
-        on_text: called with the number of a text and what has been written, piece by piece as it comes; the pieces
-            together are the continuation. Not with a beam search.
-
-    Returns:
-        A completion for each text, in order.
-
-    Raises:
-        DataError: something else than texts, or one that has more tokens than the model has positions.
-        ConfigError: a length, a batch size or a stop string that is none; on_text with a beam search.
-    """
-    check_texts(texts)
-    if not callable(max_new_tokens):
-        check_integer("complete", "max_new_tokens", max_new_tokens, 1)
-    if isinstance(stop, str) or not all(isinstance(one, str) and one for one in stop):
-        raise ConfigError(f"complete: stop={show(stop)} must be a list of strings, none of them empty")
-    if on_text is not None and isinstance(search, Beam):
-        raise ConfigError(f"complete: on_text with search={search}, which knows no text until the end; leave it out")
-    prompts = [prompt or [module.vocabulary.bos] for prompt in prompts_of(tokenizer, texts)]
-    writers = [Writer(tokenizer, prompt, stop) for prompt in prompts]
-
-    def take(number: int, token: int | None) -> bool:
-        writer = writers[number]
-        if token is not None:
-            writer.add(token)
-        if on_text is not None and (piece := writer.ready(last=token is None or writer.stopped)):
-            on_text(number, piece)
-        return writer.stopped
-
-    watched = (on_text is not None or stop) and not isinstance(search, Beam)
-    found = generate(
-        module,
-        prompts,
-        search=search,
-        constraints=constraints,
-        max_length=max_new_tokens,
-        batch_size=batch_size,
-        on_token=take if watched else None,
-    )
-    for number, writer in enumerate(writers if on_text is not None else ()):
-        if piece := writer.ready(last=True):  # of one that reached the greatest length
-            on_text(number, piece)
-    return [
-        Completion(text, [continuation(tokenizer, prompt, one, stop) for one in hypotheses])
-        for text, prompt, hypotheses in zip(texts, prompts, found, strict=True)
-    ]
-
-
-def prompts_of(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """The tokens that a model reads of texts: with the marks before them that it was trained with.
-
-    Args:
-        tokenizer: of the model.
-        texts: any texts.
-
-    Returns:
-        The tokens of each text.
-    """
-    return [[*tokenizer.before, *ids] for ids in tokenizer.encode_batch(texts)]
+from regard.checkpoints.generation import NEW_TOKENS, Wish, wish
+from regard.decode.search import Search
+from regard.errors import DataError
+from regard.lens.alignment import Alignment
+from regard.lens.see import look_within
+from regard.tasks.check import check_texts
+from regard.tasks.completion import Completion, complete, prompts_of
+from regard.tasks.runner import Runner
 
 
 @final
-class Writer:
-    """One text that grows by tokens, and what of it can be told.
+class Completer(Runner):
+    """A model with its tokenizer, and what the two can do.
 
     Args:
-        tokenizer: of the model.
-        prompt: the tokens before, at least one.
-        stop: strings before which the text ends.
+        module: the torch module; `module(tokens, lengths)` gives named results, `logits` and `hidden`.
+        tokenizer: of the model; None where there is none, and then only the module is of use.
+        config: what else is known of it.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, prompt: Sequence[int], stop: Sequence[str]) -> None:
-        self._tokenizer, self._stop = tokenizer, stop
-        self._tokens = list(prompt[-CONTEXT:])
-        self._before = tokenizer.decode(self._tokens)
-        self._told = 0
-        self.text = ""
-        self.stopped = False
+    job: ClassVar[str] = "complete"
 
-    def add(self, *tokens: int) -> None:
-        """More tokens."""
-        self._tokens += tokens
-        self.text = self._decoded(len(self._tokens))
-        if places := [place for stop in self._stop if (place := self.text.find(stop)) >= 0]:
-            self.text, self.stopped = self.text[: min(places)], True
+    def complete(
+        self,
+        texts: Sequence[str],
+        *,
+        search: Search | None = None,
+        max_new_tokens: int | None = None,
+        stop: Sequence[str] | None = None,
+        task: str | None = None,
+        batch_size: int = 32,
+        on_text: Callable[[int, str], None] | None = None,
+    ) -> list[Completion]:
+        """How texts go on; `str` of one is the text with its best continuation.
 
-    def _decoded(self, end: int) -> str:
-        """What stands before token `end`, without the prompt."""
-        whole: str = self._tokenizer.decode(self._tokens[:end])
-        before = self._before if whole.startswith(self._before) else self._before.rstrip(UNFINISHED)
-        return whole[len(before) :]
+        Args:
+            texts: any texts.
+            search: `Greedy`, `Sample` or `Beam`; by default what a published checkpoint asks for, or `Greedy()`. Its
+                rules for the tokens, its lengths and its stop strings hold in any case.
+            max_new_tokens: tokens that may be written after each text, at most; by default as the checkpoint says, or
+                else 64.
+            stop: strings before which a text ends; by default those of the checkpoint, or else none.
+            task: one of those that a published checkpoint's config.json names, such as "text-generation".
+            batch_size: texts that run together, where they have as many tokens.
+            on_text: called with the number of a text and what has been written, piece by piece as it comes. Not with a
+                beam search.
 
-    def ready(self, *, last: bool) -> str:
-        """What has not been told yet, but for what the next token may change: part of a character, or of a stop."""
-        sure = len(self.text)
-        if not last:
-            end = len(self._tokens)
-            while end and BYTE.fullmatch(self._tokenizer.pieces(self._tokens[end - 1 : end])[0]):
-                end -= 1  # bytes are read together: another one may make nonsense of those before it
-            written = self.text if end == len(self._tokens) else self._decoded(end)
-            sure = min(sure, len(written.rstrip(UNFINISHED)))
-            for stop in self._stop:
-                begun = (n for n in range(len(stop) - 1, 0, -1) if self.text.endswith(stop[:n]))
-                sure = min(sure, len(self.text) - next(begun, 0))
-        piece, self._told = self.text[self._told : sure], max(self._told, sure)
-        return piece
+        Returns:
+            A completion for each text, in order, with `.text`, `.prompt` and all `.candidates`.
 
+        Raises:
+            DataError: something else than a list of texts, a text with more tokens than the model has positions or the
+                checkpoint's greatest length has room for, or a model without a tokenizer.
+            ConfigError: a length, batch size or stop string that is none; on_text with a beam search; a task that the
+                checkpoint does not name.
+            UnsupportedError: no search, where the checkpoint asks for one that regard does not have.
+        """
+        self._check_tokenizer()
+        wished = self.wish(task, search=search)
+        return complete(
+            self.module,
+            self.tokenizer,
+            [wished.prefix + text for text in texts] if wished.prefix else texts,
+            search=wished.search,
+            constraints=wished.constraints,
+            max_new_tokens=self._room(wished) if max_new_tokens is None else max_new_tokens,
+            stop=wished.stop if stop is None else stop,
+            batch_size=batch_size,
+            on_text=on_text,
+        )
 
-def continuation(
-    tokenizer: TextTokenizer, prompt: Sequence[int], found: Hypothesis, stop: Sequence[str]
-) -> Continuation:
-    """What a search found as text, cut before the first stop string."""
-    writer = Writer(tokenizer, prompt, stop)
-    writer.add(*found.tokens)
-    end: End = "stop" if writer.stopped else "end" if found.finished else "length"
-    return Continuation(writer.text, found.score, found.tokens, end)
+    def wish(self, task: str | None = None, *, search: Search | None = None) -> Wish:
+        """How a published checkpoint wants its texts looked for; of a model of regard's own, `Wish` as it is.
+
+        Args:
+            task: one of those that its config.json names; None for none.
+            search: one that goes before the checkpoint's.
+
+        Returns:
+            The search, rules for the tokens, the greatest length and the stop strings.
+
+        Raises:
+            ConfigError: a task that it does not name.
+            UnsupportedError: a wish that cannot be met.
+        """
+        fields = self.config.get("published")
+        return wish(fields if isinstance(fields, dict) else {}, task, search=search)
+
+    @staticmethod
+    def _room(wished: Wish) -> Callable[[int], int]:
+        """Tokens that may be written after a prompt of so many."""
+
+        def room(prompt: int) -> int:
+            found = wished.limit(prompt)
+            if found is None:
+                return NEW_TOKENS
+            if found < 1:
+                raise DataError(
+                    f"a text has {prompt} tokens, and the checkpoint says max_length={wished.max_length}, which counts "
+                    "them; say max_new_tokens yourself, or shorten it"
+                )
+            return found
+
+        return room
+
+    def see(self, text: str) -> Alignment:
+        """What each word of a text attends to: itself and those before it.
+
+        Args:
+            text: one or a few sentences.
+
+        Returns:
+            The weights of all layers and heads between words, those of the kind "text".
+
+        Raises:
+            DataError: a text that has no tokens or more than the model has positions, or a model without a tokenizer.
+        """
+        self._check_tokenizer()
+        check_texts([text])
+        [ids] = prompts_of(self.tokenizer, [text])
+        return look_within(self.module, self.tokenizer, ids)
+
+    def _check_tokenizer(self) -> None:
+        if self.tokenizer is None:
+            raise DataError(
+                "the model's folder has no tokenizer, so that it reads no texts: put its tokenizer.json there, or give "
+                "token ids to rg.generate(model.module, ...)"
+            )

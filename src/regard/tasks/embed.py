@@ -14,7 +14,7 @@ from regard.layers.evaluation import in_evaluation
 from regard.models.pooling import Embedding, pools_of, size_of
 from regard.models.text_encoder import TextEncoder
 from regard.tasks.batched import batched
-from regard.tasks.translate import check_texts
+from regard.tasks.check import check_texts
 
 
 class Embedded(NamedTuple):

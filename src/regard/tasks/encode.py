@@ -16,10 +16,10 @@ from regard.lens.alignment import Alignment
 from regard.lens.see import look_within
 from regard.models.pooling import Embedding
 from regard.models.text_encoder import TextEncoder
+from regard.tasks.check import check_texts
 from regard.tasks.embed import Embedded, embed
 from regard.tasks.fill import Filling, fill
 from regard.tasks.runner import Runner
-from regard.tasks.translate import check_texts
 
 
 @final

@@ -9,7 +9,7 @@ from regard.data.tokenizer import Tokenizer
 from regard.decode.search import Beam, Search
 from regard.errors import ConfigError, DataError, nearest
 from regard.models.seq2seq import Seq2Seq
-from regard.tasks.translate import Translation, translate
+from regard.tasks.translation import Translation, translate
 
 TOKENIZE = "13a"  # sacrebleu's own default
 LONGEST_OF_BUCKETS = (5, 10, 20, 30, 50)  # words of the source; one more bucket holds what is longer

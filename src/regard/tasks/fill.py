@@ -12,7 +12,7 @@ from regard.errors import DataError, UnsupportedError
 from regard.layers.evaluation import in_evaluation
 from regard.models.text_encoder import TextEncoder
 from regard.tasks.batched import batched
-from regard.tasks.translate import check_texts
+from regard.tasks.check import check_texts
 
 
 class Word(NamedTuple):

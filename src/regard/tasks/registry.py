@@ -36,12 +36,12 @@ class Job:
 
 JOBS: dict[str, Job] = {
     "translate": Job(
-        runner="regard.tasks.translator:Translator",
-        task="regard.tasks.translator:Translate",
+        runner="regard.tasks.translate:Translator",
+        task="regard.tasks.translate:Translate",
         verbs={"translate": "Translate texts, or standard input line by line."},
     ),
     "complete": Job(
-        runner="regard.tasks.completer:Completer",
+        runner="regard.tasks.complete:Completer",
         verbs={"complete": "Continue texts, or the lines of standard input."},
     ),
     "summarize": Job(
@@ -99,6 +99,10 @@ def task_class(name: str) -> "type[Task]":
             task: type[Task] = _imported(name)
         except (ImportError, AttributeError) as error:
             raise ConfigError(f"task={name!r} cannot be imported: {error}; expected module:Class") from error
+        from regard.tasks.task import Task
+
+        if not (isinstance(task, type) and issubclass(task, Task)):
+            raise ConfigError(f"task={name!r} is {task!r}; expected a subclass of regard.Task")
         return task if task.name in _registered else register_task(task)
     if name in JOBS and (where := JOBS[name].task) is not None:
         found: type[Task] = _imported(where)

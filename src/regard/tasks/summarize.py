@@ -19,11 +19,11 @@ from regard.lens.see import look_at
 from regard.lens.words import Words, words_read, words_written
 from regard.models.pointer_generator import PointerGenerator
 from regard.models.registry import build
+from regard.tasks.check import check_texts
 from regard.tasks.rouge import SummaryEvaluation, copied_share, first_sentence, first_words, mean_words, rouge
 from regard.tasks.runner import Runner
 from regard.tasks.text_pairs import SAMPLED_PAIRS, TOKENIZER, TOO_LONG, TextPairs, vocabulary_of
 from regard.tasks.text_to_text import TextToText
-from regard.tasks.translate import check_texts
 
 MAX_TOKENS = 256  # of a document that are read, unless training took another number
 WORDS = 20_000  # of a vocabulary of words by default

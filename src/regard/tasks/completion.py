@@ -1,0 +1,185 @@
+"""How a language model continues a prompt."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, final
+
+from regard.attention.check import check_integer, show
+from regard.data.text_tokenizer import TextTokenizer
+from regard.decode.constraints import Constraints
+from regard.decode.generate import generate
+from regard.decode.search import Beam, Greedy, Hypothesis, Search
+from regard.errors import ConfigError
+from regard.models.language_model import LanguageModel
+from regard.tasks.check import check_texts
+
+CONTEXT = 4  # tokens of the prompt that new ones are decoded with: a character has four bytes at most
+BYTE = re.compile("<0x[0-9A-F]{2}>")  # a token that is a byte, where a vocabulary falls back to them
+UNFINISHED = "\ufffd"  # what the bytes of a character decode to while some are missing
+
+End = Literal["end", "stop", "length"]
+
+
+class Continuation(NamedTuple):
+    """One way that a text goes on."""
+
+    text: str
+    score: float  # as the search counts it
+    tokens: list[int]
+    end: End  # the model ended the text; a stop string came; the greatest length was reached
+
+
+class Completion(NamedTuple):
+    """A text, and how it goes on, best first."""
+
+    prompt: str
+    candidates: list[Continuation]
+
+    @property
+    def text(self) -> str:
+        """The best, without the prompt."""
+        return self.candidates[0].text
+
+    def __str__(self) -> str:
+        return self.prompt + self.text
+
+
+def complete(
+    module: LanguageModel,
+    tokenizer: TextTokenizer,
+    texts: Sequence[str],
+    *,
+    search: Search = Greedy(),
+    constraints: Constraints = Constraints(),
+    max_new_tokens: int | Callable[[int], int] = 64,
+    stop: Sequence[str] = (),
+    batch_size: int = 32,
+    on_text: Callable[[int, str], None] | None = None,
+) -> list[Completion]:
+    """How texts go on.
+
+    Args:
+        module: the model.
+        tokenizer: of the model.
+        texts: any texts, empty ones too.
+        search: `Greedy`, `Sample` or `Beam`.
+        constraints: rules for the tokens, those of the text among them.
+        max_new_tokens: tokens that may be written after each text, at most, the one that ends it among them; or that
+            as a function of the number of tokens of the text.
+        stop: strings before which a text ends. A beam search finds its best texts first, which are then cut.
+        batch_size: texts that run together, where they have as many tokens.
+        on_text: called with the number of a text and what has been written, piece by piece as it comes; the pieces
+            together are the continuation. Not with a beam search.
+
+    Returns:
+        A completion for each text, in order.
+
+    Raises:
+        DataError: something else than texts, or one that has more tokens than the model has positions.
+        ConfigError: a length, a batch size or a stop string that is none; on_text with a beam search.
+    """
+    check_texts(texts)
+    if not callable(max_new_tokens):
+        check_integer("complete", "max_new_tokens", max_new_tokens, 1)
+    if isinstance(stop, str) or not all(isinstance(one, str) and one for one in stop):
+        raise ConfigError(f"complete: stop={show(stop)} must be a list of strings, none of them empty")
+    if on_text is not None and isinstance(search, Beam):
+        raise ConfigError(f"complete: on_text with search={search}, which knows no text until the end; leave it out")
+    prompts = [prompt or [module.vocabulary.bos] for prompt in prompts_of(tokenizer, texts)]
+    writers = [Writer(tokenizer, prompt, stop) for prompt in prompts]
+
+    def take(number: int, token: int | None) -> bool:
+        writer = writers[number]
+        if token is not None:
+            writer.add(token)
+        if on_text is not None and (piece := writer.ready(last=token is None or writer.stopped)):
+            on_text(number, piece)
+        return writer.stopped
+
+    watched = (on_text is not None or stop) and not isinstance(search, Beam)
+    found = generate(
+        module,
+        prompts,
+        search=search,
+        constraints=constraints,
+        max_length=max_new_tokens,
+        batch_size=batch_size,
+        on_token=take if watched else None,
+    )
+    for number, writer in enumerate(writers if on_text is not None else ()):
+        if piece := writer.ready(last=True):  # of one that reached the greatest length
+            on_text(number, piece)
+    return [
+        Completion(text, [continuation(tokenizer, prompt, one, stop) for one in hypotheses])
+        for text, prompt, hypotheses in zip(texts, prompts, found, strict=True)
+    ]
+
+
+def prompts_of(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """The tokens that a model reads of texts: with the marks before them that it was trained with.
+
+    Args:
+        tokenizer: of the model.
+        texts: any texts.
+
+    Returns:
+        The tokens of each text.
+    """
+    return [[*tokenizer.before, *ids] for ids in tokenizer.encode_batch(texts)]
+
+
+@final
+class Writer:
+    """One text that grows by tokens, and what of it can be told.
+
+    Args:
+        tokenizer: of the model.
+        prompt: the tokens before, at least one.
+        stop: strings before which the text ends.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, prompt: Sequence[int], stop: Sequence[str]) -> None:
+        self._tokenizer, self._stop = tokenizer, stop
+        self._tokens = list(prompt[-CONTEXT:])
+        self._before = tokenizer.decode(self._tokens)
+        self._told = 0
+        self.text = ""
+        self.stopped = False
+
+    def add(self, *tokens: int) -> None:
+        """More tokens."""
+        self._tokens += tokens
+        self.text = self._decoded(len(self._tokens))
+        if places := [place for stop in self._stop if (place := self.text.find(stop)) >= 0]:
+            self.text, self.stopped = self.text[: min(places)], True
+
+    def _decoded(self, end: int) -> str:
+        """What stands before token `end`, without the prompt."""
+        whole: str = self._tokenizer.decode(self._tokens[:end])
+        before = self._before if whole.startswith(self._before) else self._before.rstrip(UNFINISHED)
+        return whole[len(before) :]
+
+    def ready(self, *, last: bool) -> str:
+        """What has not been told yet, but for what the next token may change: part of a character, or of a stop."""
+        sure = len(self.text)
+        if not last:
+            end = len(self._tokens)
+            while end and BYTE.fullmatch(self._tokenizer.pieces(self._tokens[end - 1 : end])[0]):
+                end -= 1  # bytes are read together: another one may make nonsense of those before it
+            written = self.text if end == len(self._tokens) else self._decoded(end)
+            sure = min(sure, len(written.rstrip(UNFINISHED)))
+            for stop in self._stop:
+                begun = (n for n in range(len(stop) - 1, 0, -1) if self.text.endswith(stop[:n]))
+                sure = min(sure, len(self.text) - next(begun, 0))
+        piece, self._told = self.text[self._told : sure], max(self._told, sure)
+        return piece
+
+
+def continuation(
+    tokenizer: TextTokenizer, prompt: Sequence[int], found: Hypothesis, stop: Sequence[str]
+) -> Continuation:
+    """What a search found as text, cut before the first stop string."""
+    writer = Writer(tokenizer, prompt, stop)
+    writer.add(*found.tokens)
+    end: End = "stop" if writer.stopped else "end" if found.finished else "length"
+    return Continuation(writer.text, found.score, found.tokens, end)
