@@ -96,7 +96,7 @@ def task_class(name: str) -> "type[Task]":
         if "" not in sys.path:
             sys.path.append("")
         try:
-            task: type[Task] = _imported(name)
+            task: Any = _imported(name)
         except (ImportError, AttributeError) as error:
             raise ConfigError(f"task={name!r} cannot be imported: {error}; expected module:Class") from error
         from regard.tasks.task import Task
