@@ -40,6 +40,22 @@ struct Above {
     Vec<T> least = all(T(INFINITE));  // the smallest
 };
 
+// The sums of the squares of roots above 0, and of the roots; nothing else.
+template <typename T>
+static Above<T> squares_above(const T* scores, int64_t columns, const Anchor<T>& at, const Entmax<T, Power::square>& kind) {
+    Above<T> whole;
+    Vec<T> total[2] = {}, slope[2] = {};
+    int64_t i = 0;
+    auto add = [&](int64_t column, int chain) {
+        const Vec<T> x = larger<T>(kind.root(load(scores + column * SIDE), at), Vec<T>{});
+        total[chain] += x * x, slope[chain] += x;
+    };
+    for (; i + 2 <= columns; i += 2) add(i, 0), add(i + 1, 1);
+    if (i < columns) add(i, 0);
+    whole.total = total[0] + total[1], whole.slope = slope[0] + slope[1];
+    return whole;
+}
+
 template <typename T, Power P>
 static Above<T> above(const T* scores, int64_t columns, const Anchor<T>& at, const Entmax<T, P>& kind) {
     Above<T> whole;
@@ -96,8 +112,18 @@ static Anchor<T> search(const T* scores, int64_t columns, Vec<T> top, const Entm
     Vec<T> low = all(many), high = all(T(1));  // the root of the largest score lies between
     Anchor<T> at{top, all(T(1)), all(T(1))};   // its weight is not used here
     Ints<T> done = ~is_finite<T>(top);
+    // Of squares, the first passes come near in plain sums. What these round off, neither moves an end nor ends the search.
+    constexpr int ROUGH = P == Power::square ? 3 : 0;
     for (int pass = 0; pass < MOST_PASSES; ++pass) {
-        const Above<T> now = above(scores, columns, at, kind);
+        Above<T> now;
+        const bool rough = pass < ROUGH;
+        const Ints<T> sound = rough ? Ints<T>{} : ~Ints<T>{};
+        if constexpr (P == Power::square) {
+            now = rough ? squares_above(scores, columns, at, kind) : above(scores, columns, at, kind);
+            if (rough) now.least = top;
+        } else {
+            now = above(scores, columns, at, kind);
+        }
         const auto over = now.total >= T(1);
         const Vec<T> excess = now.total - T(1);
         Vec<T> rise;
@@ -108,14 +134,15 @@ static Anchor<T> search(const T* scores, int64_t columns, Vec<T> top, const Entm
             const Vec<T> newton = (now.total - norm) / now.slope;
             const Vec<T> root = excess / (now.slope + square_root(part > T(0) ? part : Vec<T>{}));
             exact &= (part > T(0)) & (root < kind.root(now.least, at));
+            exact &= sound;
             rise = exact ? root : newton;
         }
         if constexpr (P == Power::curved) rise = (now.total - now.total / power<T>(now.total, kind.slope)) / now.slope;
         const Vec<T> rest = kind.root(now.least, at) - rise;  // the root of the smallest score, after the step
         exact &= rest > T(0);
-        const auto close = near_1<T>(now.total, pass) & (now.least == at.score);
+        const auto close = near_1<T>(now.total, pass) & (now.least == at.score) & sound;
         const Vec<T> of_top = kind.root(top, at);
-        high = over ? smaller<T>(high, of_top) : high, low = over ? low : larger<T>(low, of_top);
+        high = over & sound ? smaller<T>(high, of_top) : high, low = over | ~sound ? low : larger<T>(low, of_top);
         const Vec<T> next = P == Power::linear ? top - now.least + rest : (top - now.least) * kind.slope + rest;
         const Vec<T> room = high * (4 * EPS<T>);
         auto inside = (next >= low - room) & (next <= high + room);
@@ -127,7 +154,7 @@ static Anchor<T> search(const T* scores, int64_t columns, Vec<T> top, const Entm
         if constexpr (P == Power::curved)  // as it will be computed from its weight
             if (const Vec<T> again = power<T>(power<T>(base, 1 / kind.slope), kind.slope); true)
                 base = (again > T(0)) & ~stays ? again : base;
-        const auto same = rests<T>(base, at.base) & (now.least == at.score);
+        const auto same = rests<T>(base, at.base) & (now.least == at.score) & sound;
         at.base = base;
         done = stays | same;
         if constexpr (P != Power::curved) done |= exact & inside;
