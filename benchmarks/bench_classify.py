@@ -133,9 +133,9 @@ def theirs(run: Run, minutes: float, given: argparse.Namespace) -> dict[str, Any
             return trainer, (time.process_time() - start) / 60
 
     def scores(trainer: Any, part: str) -> dict[str, float]:
-        rows = encoded(part)
-        probabilities = torch.from_numpy(trainer.predict(rows).predictions).float().softmax(-1)
-        true = torch.nn.functional.one_hot(torch.tensor([row["label"] for row in rows]), len(labels)).bool()
+        found = trainer.predict(encoded(part))  # in an order of its own
+        probabilities = torch.from_numpy(found.predictions).float().softmax(-1)
+        true = torch.nn.functional.one_hot(torch.from_numpy(found.label_ids), len(labels)).bool()
         return score(probabilities, true, multi_label=False)._asdict()
 
     steps = run.steps
