@@ -53,9 +53,9 @@ CASES: list[Case] = [
     ),
     (
         "task-unknown",
-        lambda: task_class("sumarize"),
+        lambda: task_class("summarizes"),
         ConfigError,
-        "unknown task 'sumarize'; did you mean 'summarize'?",
+        "unknown task 'summarizes'; did you mean 'summarize'?",
     ),
     (
         "task-field",
