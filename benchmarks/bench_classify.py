@@ -182,10 +182,16 @@ def cases(given: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
             }
             for unit in ("accuracy", "macro_f1"):
                 value = round(100 * found["test"][unit], 2)
-                yield {"case": f"{names[system]}, seed {seed}", "unit": unit, "value": value, "bar": None, **about}
+                yield {
+                    "case": f"sections of packages: {names[system]}, seed {seed}",
+                    "unit": unit,
+                    "value": value,
+                    "bar": None,
+                    **about,
+                }
                 if system == "nothing" and seed == given.seeds[0]:
                     value = round(100 * found["test_words"][unit], 2)
-                    yield {"case": "bag of words", "unit": unit, "value": value, "bar": None}
+                    yield {"case": "sections of packages: bag of words", "unit": unit, "value": value, "bar": None}
 
 
 def main() -> None:

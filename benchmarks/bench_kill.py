@@ -30,7 +30,11 @@ SIZES = {
     "rnn": {"embed_dim": 32, "hidden_dim": 48, "align_dim": 32},
     "luong": {"embed_dim": 32, "hidden_dim": 48, "layers": 1},
     "convs2s": {"embed_dim": 48, "hidden_dim": 48, "encoder_layers": 2, "decoder_layers": 2},
+    "pointer-generator": {"embed_dim": 24, "hidden_dim": 24},
+    "text-classifier": {"embed_dim": 24, "hidden_dim": 24},
 }
+JOBS = {"pointer-generator": "summarize", "text-classifier": "classify"}  # of the others: translate
+LABELS = 3  # of a text: the number of its target's words, modulo this
 PATIENCE = 1800  # seconds until a run counts as stuck
 
 
@@ -38,7 +42,7 @@ class Run(NamedTuple):
     """A run that can be started any number of times."""
 
     model: str
-    pairs: Path
+    records: Path
     steps: int
     threads: int
     checkpoint_every: int | None = None  # the default
@@ -46,8 +50,9 @@ class Run(NamedTuple):
     def start(self, folder: Path, *, largest_file: int | None = None) -> "subprocess.Popen[str]":
         """A process that begins the run or goes on with it; none of its files may grow beyond `largest_file` bytes."""
         settings = {**SIZES[self.model], "dropout": 0.2}
-        command = [sys.executable, "-m", "regard", "train", str(self.pairs), "--out", str(folder)]
-        command += ["--model", self.model, "--steps", str(self.steps), "--threads", str(self.threads)]
+        command = [sys.executable, "-m", "regard", "train", str(self.records), "--out", str(folder)]
+        command += ["--task", JOBS.get(self.model, "translate"), "--model", self.model]
+        command += ["--steps", str(self.steps), "--threads", str(self.threads)]
         command += [] if self.checkpoint_every is None else ["--checkpoint-every", str(self.checkpoint_every)]
         command += ["--vocab-size", "500", "--batch-tokens", "512", "--held-out", "100"]
         command += [word for name, x in settings.items() for word in (f"--model.{name}", str(x))]
@@ -213,16 +218,22 @@ def main() -> None:
         given.models, given.kills, given.steps = ["transformer"], 3, 60
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pairs = folder / "pairs.tsv"
+        pairs, labeled = folder / "pairs.tsv", folder / "labeled.tsv"
         rows = texts(corpus(given, folder).train, ROWS)
         pairs.write_text("".join(f"{source}\t{target}\n" for source, target in rows), encoding="utf-8")
-        found = (case for model in given.models for case in cases_of(model, given, pairs, folder))
+        labels = (f"{source}\t{len(target.split()) % LABELS}\n" for source, target in rows)
+        labeled.write_text("".join(labels), encoding="utf-8")
+        found = (
+            case
+            for model in given.models
+            for case in cases_of(model, given, labeled if JOBS.get(model) == "classify" else pairs, folder)
+        )
         write("kill", found if given.quick else replaced("kill", found), quick=given.quick)
 
 
-def cases_of(model: str, given: Any, pairs: Path, folder: Path) -> Iterator[dict[str, Any]]:
+def cases_of(model: str, given: Any, records: Path, folder: Path) -> Iterator[dict[str, Any]]:
     """An architecture's kills; and, of the Transformer, what becomes of damaged files."""
-    run = Run(model, pairs, given.steps, given.threads, 10 if given.quick else None)
+    run = Run(model, records, given.steps, given.threads, 10 if given.quick else None)
     seconds = run.finish(folder / model)
     expected = outcome(folder / model)
     found = killed(run, folder, expected, seconds, kills=given.kills)

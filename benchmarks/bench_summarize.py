@@ -26,6 +26,11 @@ from regard.data.rows import read_pairs
 from regard.tasks.rouge import copied_share, first_sentence, first_words, mean_words, rouge
 
 EVALUATIONS = 4  # in a run
+NAMES = {
+    "pointer-generator": "the pointer-generator",
+    "transformer": "the Transformer",
+    "bart": "transformers' BART of its size",
+}
 BATCH_TOKENS = 2048  # regard's default
 MAX_TOKENS = 256
 RATES = (5e-4, 1e-3)  # tried for BART, for a tenth of its steps each
@@ -196,8 +201,8 @@ def cases(given: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     references = [summary for _, summary in rows]
     count = mean_words(references)
     for case, texts in (
-        ("first sentence", [first_sentence(document) for document, _ in rows]),
-        (f"first {count} words", [first_words(document, count) for document, _ in rows]),
+        ("summaries: the first sentence", [first_sentence(document) for document, _ in rows]),
+        (f"summaries: the first {count} words", [first_words(document, count) for document, _ in rows]),
     ):
         for unit in ("rouge1", "rouge2", "rougeL"):
             yield {"case": case, "unit": unit, "value": round(getattr(rouge(texts, references), unit), 2), "bar": None}
@@ -205,9 +210,10 @@ def cases(given: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
         found = kept(run._replace(steps=20) if given.quick else run, folder, files)
         known = rg.load(str(folder / f"pointer-generator-{run.seed}")).tokenizer  # type: ignore[attr-defined]
         texts = found.pop("texts")
+        about = {**run._asdict(), **found, "documents": len(rows), "threads": 1}
+        case = f"summaries of {NAMES[run.model]}, seed {run.seed}"
         for unit, value in scores(texts, rows, set(known.pieces(range(known.size)))).items():
-            yield {"case": f"{run.model}, seed {run.seed}", "unit": unit, "value": round(value, 2), "bar": None,
-                   **run._asdict(), **found, "documents": len(rows), "threads": 1}  # fmt: skip
+            yield {"case": case, "unit": unit, "value": round(value, 2), "bar": None, **about}
 
 
 def kept(run: Run, folder: Path, files: dict[str, str]) -> dict[str, Any]:
