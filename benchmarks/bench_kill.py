@@ -116,7 +116,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     files = (folder / "model.safetensors", last / "model.safetensors", last / "optimizer.safetensors")
     tensors = [safetensors.torch.load_file(file) for file in files]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    losses = [(line["step"], line["loss"], line["valid_loss"], line["tokens"]) for line in lines]
+    losses = [(line["step"], line["loss"], line["valid_loss"], line.get("tokens", line.get("texts"))) for line in lines]
     return {"step": last.name, "tensors": tensors, "losses": losses}
 
 
