@@ -123,7 +123,9 @@ class RecordReader(Generic[T]):
                 self.skipped[converted.reason] += 1
             else:
                 place, reason, detail = converted
-                raise DataError(f"{place}: {reason}: {detail}. Mend the row, or skip such rows with skip_bad_rows")
+                raise DataError(
+                    f"{place}: {reason}: {detail}. Mend the row, or skip such rows: --skip-bad-rows, skip_bad_rows=True"
+                )
 
     def _rows(self, file: str) -> Iterator[Row]:
         wanted = Wanted(self.fields, self.columns, self.delimiter)
