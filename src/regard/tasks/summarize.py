@@ -10,16 +10,16 @@ from torch import nn
 from regard.data.prepare import LeftOut, Preparation, Row
 from regard.data.rows import Pair
 from regard.data.store import Column
-from regard.data.word_tokenizer import WordTokenizer, split_words
+from regard.data.word_tokenizer import WordTokenizer
 from regard.decode.generate import generate
 from regard.decode.search import Beam, Hypothesis, Search
 from regard.errors import DataError
 from regard.lens.alignment import Alignment
 from regard.lens.see import look_at
-from regard.lens.words import Words, words_read, words_written
 from regard.models.pointer_generator import PointerGenerator
 from regard.models.registry import build
 from regard.tasks.check import check_texts
+from regard.tasks.document_reader import reader_of
 from regard.tasks.rouge import SummaryEvaluation, copied_share, first_sentence, first_words, mean_words, rouge
 from regard.tasks.runner import Runner
 from regard.tasks.text_pairs import SAMPLED_PAIRS, TOKENIZER, TOO_LONG, TextPairs, vocabulary_of
@@ -79,21 +79,22 @@ class Summarizer(Runner):
             DataError: something else than a list of texts.
         """
         check_texts(texts)
-        sources = [self._read(text) for text in texts]
+        reader = reader_of(self.tokenizer)
+        documents = [reader.read(text, self._max_tokens) for text in texts]
         found = iter(
             generate(
                 self.module,
-                [ids for ids, _, _ in sources if ids],
+                [document.ids for document in documents if document.ids],
                 search=search,
                 max_length=max_length or self._max_summary,
                 batch_size=batch_size,
             )
         )
         summaries = []
-        for text, (ids, others, cut) in zip(texts, sources, strict=True):
-            best = next(found)[0] if ids else NOTHING
-            written = self._decode(best.tokens, others)
-            summaries.append(Summary(text, written, best.score, best.tokens, best.finished, cut))
+        for text, document in zip(texts, documents, strict=True):
+            best = next(found)[0] if document.ids else NOTHING
+            written = reader.decode(best.tokens, document)
+            summaries.append(Summary(text, written, best.score, best.tokens, best.finished, document.cut))
         return summaries
 
     def evaluate(
@@ -124,7 +125,7 @@ class Summarizer(Runner):
         summaries = self.summarize(documents, search=search, max_length=max_length, batch_size=batch_size)
         seconds = time.perf_counter() - start
         texts, count = [summary.text for summary in summaries], mean_words(references)
-        known = self._known_words()
+        known = reader_of(self.tokenizer).known_words()
         return SummaryEvaluation(
             scores=rouge(texts, references),
             first_sentence=rouge([first_sentence(document) for document in documents], references),
@@ -152,42 +153,16 @@ class Summarizer(Runner):
             DataError: a document in which nothing can be seen.
         """
         check_texts([text] if target is None else [text, target])
-        ids, others, _ = self._read(text)
-        if not ids:
+        reader = reader_of(self.tokenizer)
+        document = reader.read(text, self._max_tokens)
+        if not document.ids:
             raise DataError(f"text has no words: {text!r:.80}; expected a document to look into")
-        if not isinstance(self.tokenizer, WordTokenizer):
-            read = words_read(self.tokenizer, text)
-            read = Words(ids, [span for span in read.spans if span[1].stop <= len(ids)], read.numbers, read.count)
-            tokens = self.summarize([text], search=search)[0].tokens if target is None else None
-            written = words_written(self.tokenizer, self.tokenizer.encode(target or "") if tokens is None else tokens)
-            return look_at(self.module, read, written)
-        if target is None:
-            wrote = self.summarize([text], search=search)[0].tokens
-        else:
-            wrote = self.tokenizer.encode_target(target, others)
-        read, written = (_as_words(side, self.tokenizer.pieces(side, others)) for side in (ids, wrote))
-        return look_at(self.module, read, written)
+        summary = self.summarize([text], search=search)[0].tokens if target is None else reader.encode(target, document)
+        return look_at(self.module, reader.words_read(text, document), reader.words_written(summary, document))
 
-    def _read(self, text: str) -> tuple[list[int], list[str], bool]:
-        """The ids of a document, its words outside a vocabulary of words, and whether it was cut."""
-        longest = self._trained("max_tokens", MAX_TOKENS)
-        if isinstance(self.tokenizer, WordTokenizer):
-            ids, others = self.tokenizer.encode_source(text, longest)
-            return ids, others, len(split_words(text)) > longest
-        whole = self.tokenizer.encode(text)
-        return whole[:longest], [], len(whole) > longest
-
-    def _decode(self, ids: Sequence[int], others: Sequence[str]) -> str:
-        if isinstance(self.tokenizer, WordTokenizer):
-            return self.tokenizer.decode(ids, others)
-        text: str = self.tokenizer.decode(ids)
-        return text
-
-    def _known_words(self) -> set[str] | None:
-        """The words of a vocabulary of words."""
-        if not isinstance(self.tokenizer, WordTokenizer):
-            return None
-        return set(self.tokenizer.pieces(range(self.tokenizer.size)))
+    @property
+    def _max_tokens(self) -> int:
+        return self._trained("max_tokens", MAX_TOKENS)
 
     @property
     def _max_summary(self) -> int:
@@ -296,9 +271,3 @@ class Summarize(TextToText):
     def sizes_of_training(self) -> dict[str, Any]:
         longest = int(self.data.train.lengths("target").max())
         return {"max_tokens": self.options.max_tokens, "max_summary": longest}
-
-
-def _as_words(tokens: Sequence[int], names: Sequence[str]) -> Words:
-    """Words of which each is one token."""
-    spans = [(name, range(i, i + 1)) for i, name in enumerate(names)]
-    return Words(list(tokens), spans, list(range(len(spans))), len(spans))

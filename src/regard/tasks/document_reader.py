@@ -1,0 +1,109 @@
+"""How a summarizer reads documents and writes summaries: in subwords, or in words that no vocabulary need have."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, final
+
+from regard.data.text_tokenizer import TextTokenizer
+from regard.data.word_tokenizer import WordTokenizer, split_words
+from regard.lens.words import Words, words_read, words_written
+
+
+class Document(NamedTuple):
+    """A document as a model reads it."""
+
+    ids: list[int]
+    unknown: list[str]  # its words outside the vocabulary, which have the ids behind it
+    cut: bool  # whether it was longer than what the model reads
+
+
+class DocumentReader(Protocol):
+    """What is done with a tokenizer between texts and ids."""
+
+    def read(self, text: str, longest: int) -> Document:
+        """A document, of at most `longest` ids."""
+        ...
+
+    def encode(self, summary: str, document: Document) -> list[int]:
+        """The ids of a summary of the document."""
+        ...
+
+    def decode(self, ids: Sequence[int], document: Document) -> str:
+        """The text of a summary of the document."""
+        ...
+
+    def known_words(self) -> set[str] | None:
+        """The vocabulary; None where it is not of words."""
+        ...
+
+    def words_read(self, text: str, document: Document) -> Words:
+        """Which ids each word of the document has."""
+        ...
+
+    def words_written(self, ids: Sequence[int], document: Document) -> Words:
+        """Which ids each word of a summary has."""
+        ...
+
+
+@final
+class SubwordReader(DocumentReader):
+    """Documents and summaries in subwords, of which every word can be made."""
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def read(self, text: str, longest: int) -> Document:
+        whole = self.tokenizer.encode(text)
+        return Document(whole[:longest], [], len(whole) > longest)
+
+    def encode(self, summary: str, document: Document) -> list[int]:
+        return self.tokenizer.encode(summary)
+
+    def decode(self, ids: Sequence[int], document: Document) -> str:
+        return self.tokenizer.decode(ids)
+
+    def known_words(self) -> set[str] | None:
+        return None
+
+    def words_read(self, text: str, document: Document) -> Words:
+        words, ids = words_read(self.tokenizer, text), document.ids
+        return Words(ids, [span for span in words.spans if span[1].stop <= len(ids)], words.numbers, words.count)
+
+    def words_written(self, ids: Sequence[int], document: Document) -> Words:
+        return words_written(self.tokenizer, list(ids))
+
+
+@final
+class WordReader(DocumentReader):
+    """Documents and summaries in words; those that the vocabulary lacks have ids of their own in each document."""
+
+    def __init__(self, tokenizer: WordTokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def read(self, text: str, longest: int) -> Document:
+        ids, unknown = self.tokenizer.encode_source(text, longest)
+        return Document(ids, unknown, len(split_words(text)) > longest)
+
+    def encode(self, summary: str, document: Document) -> list[int]:
+        return self.tokenizer.encode_target(summary, document.unknown)
+
+    def decode(self, ids: Sequence[int], document: Document) -> str:
+        return self.tokenizer.decode(ids, document.unknown)
+
+    def known_words(self) -> set[str] | None:
+        return set(self.tokenizer.pieces(range(self.tokenizer.size)))
+
+    def words_read(self, text: str, document: Document) -> Words:
+        return self._each_a_word(document.ids, document)
+
+    def words_written(self, ids: Sequence[int], document: Document) -> Words:
+        return self._each_a_word(ids, document)
+
+    def _each_a_word(self, ids: Sequence[int], document: Document) -> Words:
+        names = self.tokenizer.pieces(ids, document.unknown)
+        spans = [(name, range(i, i + 1)) for i, name in enumerate(names)]
+        return Words(list(ids), spans, list(range(len(spans))), len(spans))
+
+
+def reader_of(tokenizer: Any) -> DocumentReader:
+    """The reader that goes with a tokenizer."""
+    return WordReader(tokenizer) if isinstance(tokenizer, WordTokenizer) else SubwordReader(tokenizer)
