@@ -1,6 +1,6 @@
 """Linear maps that are quick for a few rows, too, as decoding has them, and for many where the processor has tiles.
 
-MKL, which PyTorch calls, is slow where there are a few rows (figures: docs/log/kernels.md). That kernel reads the weight
+MKL, which PyTorch calls, is slow where there are a few rows (docs/log/kernels.md). That kernel reads the weight
 once, where it lies. For many rows, another makes digits of both sides, whose products tiles sum, and takes the rows in
 which an outlier makes digits too coarse as floats. Both give a row the same numbers whatever rows stand beside it.
 """
