@@ -1,7 +1,7 @@
 """How good are classifiers: an encoder trained by regard or by transformers' Trainer, a model from nothing, words?
 
 Each run is a process of its own on one thread, with so many steps that other work on the machine changes no score; the
-Trainer takes as much processor time as regard, bf16, batches by length. Both have the best of three learning rates by
+Trainer takes as much processor time as regard, bf16, batches by length. Both have the best of four learning rates by
 macro F1 on held-out texts after a short run. The texts are those of `sections.py`. Runs that --out holds are not
 repeated.
 """
@@ -23,7 +23,7 @@ from common import fresh, processor_minutes, replaced, write
 
 from regard.tasks.classify_scores import score
 
-RATES = (5e-5, 1e-4, 2e-4)
+RATES = (5e-5, 1e-4, 2e-4, 4e-4)
 SCREENED = 150  # steps of the short runs
 MAX_TOKENS = 128
 SEEDS = (1, 2, 3)

@@ -144,12 +144,16 @@ def _preferred(call: Call) -> str:
     active = bool(transforms())
     if transform_refusals() or (active and pairs <= MASKED) or (recorded() and (active or forward_mode())):
         return "reference"  # plain operations, which torch.func transforms any number of times
-    small = pairs * call.spec.score.width(call.query.shape[3]) <= SMALL
     if not BACKENDS["native"].refusals(call):
-        return "reference" if small and _trains_by_weights(call) else "native"
+        return "reference" if _trains_by_weights(call) and _is_small(call) else "native"
     if not BACKENDS["sdpa"].refusals(call) and (pairs <= MASKED or not needs_mask(call)):
         return "sdpa"
-    return "reference" if small else "chunked"
+    return "reference" if _is_small(call) else "chunked"
+
+
+def _is_small(call: Call) -> bool:
+    """Whether a dense computation is faster than tiles. Asked last: a compiler holds lengths to the answer."""
+    return call.query.shape[2] * call.key.shape[2] * call.spec.score.width(call.query.shape[3]) <= SMALL
 
 
 def _trains_by_weights(call: Call) -> bool:
