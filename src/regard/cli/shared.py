@@ -59,11 +59,16 @@ def search_flags(*, sampling: bool = False, usual: Literal["beam", "greedy"] = "
                 ["--temperature"],
                 type=float,
                 metavar="X",
-                help="Of sampling: below 1 is bolder in the probable.  [default: 1.0]",
+                help="Sampling temperature: below 1 sharpens the distribution, above 1 flattens it.  [default: 1.0]",
             ),
-            Flag(["--top-k"], type=COUNT, help="Of sampling: from so many tokens only."),
-            Flag(["--top-p"], type=float, metavar="X", help="Of sampling: from the fewest tokens of this probability."),
-            Flag(["--seed"], type=int, metavar="N", help="Of sampling."),
+            Flag(["--top-k"], type=COUNT, help="Sample from the N most probable tokens only."),
+            Flag(
+                ["--top-p"],
+                type=float,
+                metavar="X",
+                help="Nucleus sampling: from the fewest tokens whose probabilities sum to X.",
+            ),
+            Flag(["--seed"], type=int, metavar="N", help="Random seed of sampling."),
             Flag(["--n-best"], type=COUNT, help="Show the best N hypotheses of beam search."),
         ]
     return flags

@@ -11,7 +11,7 @@ from regard.train.options import PRECISIONS, SCHEDULES, TrainOptions
 
 
 def run(config: str | None, **given: Any) -> None:
-    """Train a model on pairs of texts; the same command started again resumes."""
+    """Train a model on your records; the same command, started again, resumes the run."""
     given["parallel"] = given["parallel"] or None
     if not given["files"] and not given["parallel"]:
         raise click.UsageError("give files of records, or --parallel SOURCES TARGETS")

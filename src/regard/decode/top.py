@@ -8,7 +8,7 @@ from regard.layers.linear import fast, is_plain
 from regard.models.seq2seq import Vocabulary
 
 BLOCK = 16  # entries that are first known by their maximum alone
-SHORT = 128  # columns below which the detour is longer than the way
+SHORT = 128  # columns below which torch.topk is faster
 FEW = 64  # tokens that the kernel looks for, or passes over, one by one
 
 

@@ -21,7 +21,7 @@ from regard.layers.linear import Linear, by_digits, digits_of, has_digits, is_ma
 LAYOUT_ROWS = 1024  # that oneDNN is asked for; for 1 to 4096 rows no other layout was faster
 SURE = 32  # rows from which on digits were never slower, on a machine whose tiles run at changing rates
 TURNS, MOST_TURNS, SECONDS = 7, 50, 0.05  # of each way, when they race: what short ones fill; the best turn counts
-TIE = 1.1  # a race on a busy machine is noisy, and its winner shall not be chance: the packed weight wins ties
+TIE = 1.1  # within 10%, prefer packed weights: timings on a busy machine are noisy
 DTYPES = {torch.float32, torch.bfloat16}
 
 

@@ -1,4 +1,4 @@
-"""Train a model on files of pairs: `regard.train("pairs.tsv", out="runs/en-it", minutes=30)`.
+"""Train a model on files of records: `regard.train("pairs.tsv", out="runs/en-it", minutes=30)`.
 
 This name is a package and a function. Python sets `regard.train` to this package when a module of it is first imported,
 so that a function of the same name could be lost then; calling the package itself is right in any order of imports.
@@ -14,7 +14,7 @@ Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def train(files: Files = (), **options: Any) -> Any:
-    """Train a model on pairs of texts; called again with the same arguments, go on.
+    """Train a model on records; called again with the same arguments, resume the run.
 
     Args:
         files: a file of pairs, or several; none where `parallel` names two.

@@ -30,19 +30,26 @@ class TrainOptions:
         model_settings: fields of the model's configuration, by name.
         attention: the values of its attention, as `AttentionConfig.from_plain` takes them.
 
-    The other fields are said by their help. All sizes are in tokens after the subword tokenizer.
+    Other fields: see their help text. All sizes are in tokens after the subword tokenizer.
 
     Raises:
         ConfigError: a value that is out of range or unknown, or two that exclude each other.
     """
 
     files: tuple[str, ...] = option(
-        "Files of pairs: TSV, CSV, JSONL, JSON, Parquet; .gz or .zst; - for standard input.", ()
+        "Records to train on: TSV, CSV, JSONL, JSON, Parquet; .gz or .zst; - for standard input.", ()
     )
-    task: str = option("The job: translate, or module:Class of your own.", "translate", group="run")
+    task: str = option(
+        "The job: translate, summarize, classify, or module:Class of your own.", "translate", group="run"
+    )
     task_settings: Mapping[str, Any] | None = option("A setting of the job: --task.NAME VALUE.", None, group="run")
     out: str = option("Folder of the run.", "run", group="run")
-    start: str | None = option("Model to fine-tune: en-it, or a run's folder.", None, group="run", flag="--from")
+    start: str | None = option(
+        "Model to fine-tune: en-it, a run's folder, or a published encoder to classify with.",
+        None,
+        group="run",
+        flag="--from",
+    )
 
     parallel: tuple[str, str] | None = option(
         "Two files, a sentence a line: sources, targets.", None, group="data", metavar=("SOURCES", "TARGETS")
@@ -58,15 +65,23 @@ class TrainOptions:
     delimiter: str | None = option(
         "Character between the columns of CSV; by default as the rows agree.", None, group="data", metavar="C"
     )
-    valid: str | None = option("File of held-out pairs; by default a part is held out by hash.", None, group="data")
-    held_out: int = option("Pairs to hold out, at most 5% of all.", 2000, group="data")
+    valid: str | None = option(
+        "File of held-out records; by default a part of the others, chosen by hash.", None, group="data"
+    )
+    held_out: int = option("Records to hold out, at most 5% of all.", 2000, group="data")
     skip_bad_rows: bool = option("Count and skip bad rows instead of stopping.", False, group="data")
     vocab_size: int | None = option(
         "Subwords of the tokenizer, 8,000 by default; 20,000 words for pointer-generator.", None, group="data"
     )
-    max_tokens: int = option("Longest side of a pair, in tokens; longer pairs are left out.", 256, group="data")
+    max_tokens: int = option(
+        "Longest text, in tokens; longer pairs are left out, longer documents are cut.", 256, group="data"
+    )
 
-    model: str | None = option("transformer, rnn, luong or convs2s; the job's first by default.", None, group="model")
+    model: str | None = option(
+        "transformer, rnn, luong, convs2s; pointer-generator to summarize; by default the job's own.",
+        None,
+        group="model",
+    )
     size: str | None = option("tiny, small, base or big.", None, group="model")
     model_settings: Mapping[str, Any] | None = option("A field of the model: --model.FIELD VALUE.", None, group="model")
     attention: Mapping[str, Any] | None = option(
@@ -76,7 +91,7 @@ class TrainOptions:
 
     minutes: float | None = option("Time to train, in minutes, evaluation included.", None, group="length")
     steps: int | None = option("Steps to train.", None, group="length")
-    epochs: float | None = option("Times to go over the data; 10 if nothing else is said.", None, group="length")
+    epochs: float | None = option("Passes over the data; 10 if no length is given.", None, group="length")
     patience: int | None = option("Stop after so many evaluations without improvement.", None, group="length")
     evaluate_every: int | None = option(
         "Steps between evaluations; 20 in a run by default, at least 50 apart.", None, group="length"
@@ -84,20 +99,22 @@ class TrainOptions:
     checkpoint_every: int = option("Steps between checkpoints.", 200, group="length")
 
     batch_tokens: int = option("Tokens of a batch, padding included.", 2048, group="optimization")
-    accumulate: int = option("Batches added up to a step.", 1, group="optimization")
+    accumulate: int = option("Batches whose gradients are accumulated for a step.", 1, group="optimization")
     learning_rate: float | None = option(
-        "Highest learning rate; by default 1e-3, 2e-4 with --from, and the paper's with its schedule.",
+        "Peak learning rate; by default 1e-3, 2e-4 with --from, and the paper's with its schedule.",
         None,
         group="optimization",
     )
     schedule: str = option("linear, cosine, paper or constant, after the warm-up.", "linear", group="optimization")
-    warmup: int | None = option("Steps of warm-up; 5% of all, at most 4,000, by default.", None, group="optimization")
+    warmup: int | None = option("Warm-up steps; by default 5% of all, at most 4,000.", None, group="optimization")
     optimizer: str = option("adamw or sgd.", "adamw", group="optimization")
     weight_decay: float = option("Weight decay of AdamW.", 0.01, group="optimization")
-    clip: float | None = option("Largest norm of the gradient.", 1.0, group="optimization")
-    label_smoothing: float = option("Share of the target spread over all tokens.", 0.1, group="optimization")
-    average: int = option("Checkpoints averaged at the end; 1 for the last alone.", 1, group="optimization")
-    seed: int = option("Of the weights, the order of the data, and dropout.", 1, group="optimization")
+    clip: float | None = option("Gradient clipping: the largest norm.", 1.0, group="optimization")
+    label_smoothing: float = option(
+        "Label smoothing: share of the target's probability spread over all tokens.", 0.1, group="optimization"
+    )
+    average: int = option("Checkpoints averaged at the end; 1: only the last.", 1, group="optimization")
+    seed: int = option("Random seed of the weights, the order of the data, and dropout.", 1, group="optimization")
 
     precision: str = option("auto, float32 or bfloat16; auto is bfloat16 where it is fast.", "auto", group="machine")
     threads: int | None = option("Threads; all cores by default.", None, group="machine")

@@ -125,7 +125,10 @@ def _step(x: Tensor | None) -> int:
 
 
 class Brief(NamedTuple):
-    """A call that few numbers tell of: for a small one the many of others take longer than the kernel."""
+    """Compact arguments of a call with softmax, dot scores and a banded mask.
+
+    Converting all arguments takes longer than a small call itself.
+    """
 
     code: int  # of the type
     sizes: tuple[int, ...]
