@@ -19,9 +19,9 @@ def run(
     batch_size: int,
     as_json: bool,
 ) -> None:
-    """Give texts, or the lines of standard input, labels: a line a text.
+    """Classify texts, or the lines of standard input; one output line per text.
 
-    Columns are parted by tabs: a label and its probability, the most probable first.
+    Tab-separated columns: a label and its probability, the most probable first.
     """
     lines = texts_of("classify", texts, file)
     classifier = open_for("classify", model, threads, device)
@@ -43,7 +43,7 @@ command = Command(
         *model_flags(),
         Flag(["--top"], type=Count(), default=1, show_default=True, help="Labels of each text."),
         Flag(["--json", "as_json"], is_flag=True, help="A line of JSON each: text, labels."),
-        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts that run together."),
+        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
     ],
     examples=['regard classify "A film that I would see again." --model runs/reviews'],
 )

@@ -39,10 +39,10 @@ def run(
     as_json: bool,
     **how: Any,
 ) -> None:
-    """Go on with texts, or with the lines of standard input.
+    """Continue texts, or the lines of standard input.
 
-    One text's continuation is written as it comes, but by beam search. Of several texts, or with --n-best, each
-    continuation is one line, with a space for each end of a line; --json tells them whole.
+    The continuation of a single text is written as it is generated, except by beam search. With several texts, or with
+    --n-best, each continuation is one line, in which a space stands for each line break; --json keeps line breaks.
     """
     from regard.decode.search import Beam
 
@@ -95,7 +95,7 @@ command = Command(
     "complete",
     run,
     params=[
-        *text_params("What to go on from"),
+        *text_params("Prompts"),
         *model_flags(),
         *search_flags(sampling=True, usual="greedy"),
         Flag(
@@ -106,7 +106,7 @@ command = Command(
         task_flag(),
         Flag(["--stop"], multiple=True, metavar="TEXT", help="End before this text; can be given several times."),
         Flag(["--json", "as_json"], is_flag=True, help="A line of JSON each: prompt, text, score, end."),
-        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts that run together."),
+        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
     ],
     examples=[
         'regard complete "Once upon a time" --model gpt2',

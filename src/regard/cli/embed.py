@@ -75,7 +75,7 @@ command = Command(
         Flag(["--prompt-name"], metavar="NAME", help="One of the checkpoint's prompts, such as query."),
         Flag(["--raw"], is_flag=True, help="Leave the vectors as long as the checkpoint makes them."),
         Flag(["--npy"], type=FILE, metavar="FILE", help="Write one array (texts, size) for numpy instead of JSON."),
-        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts that run together."),
+        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
     ],
     examples=[
         'regard embed "A cat sat on the mat." --model sentence-transformers/all-MiniLM-L6-v2',

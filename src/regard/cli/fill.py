@@ -19,10 +19,10 @@ def run(
     batch_size: int,
     as_json: bool,
 ) -> None:
-    """Find the words that stand behind masks, in texts or in the lines of standard input.
+    """Predict the masked words of texts, or of the lines of standard input.
 
-    A line for each word, best first. Columns are parted by tabs: the text's number, the mask's, the word's probability,
-    the word, and the text with it.
+    One line per word, the most probable first. Tab-separated columns: number of the text, number of the mask,
+    probability, word, filled text.
     """
     lines = texts_of("fill", texts, file)
     encoder = open_for("fill", model, threads, device)
@@ -51,7 +51,7 @@ command = Command(
         *model_flags(),
         Flag(["--top"], type=Count(), default=5, show_default=True, help="Words for each mask."),
         Flag(["--json", "as_json"], is_flag=True, help="A line of JSON each: source, text, places."),
-        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts that run together."),
+        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
     ],
     examples=['regard fill "Paris is the [MASK] of France." --model google-bert/bert-base-uncased'],
 )

@@ -46,9 +46,12 @@ def search_flags(*, sampling: bool = False, usual: Literal["beam", "greedy"] = "
     """How the target is looked for; `usual` is what the verb does without such a flag."""
     of_beam, of_greedy = ("", "  [default]") if usual == "greedy" else (f"  [default: {BEAM}]", "")
     flags: list[click.Parameter] = [
-        Flag(["--beam"], type=COUNT, metavar="SIZE", help=f"Beam search with so many hypotheses.{of_beam}"),
+        Flag(["--beam"], type=COUNT, metavar="SIZE", help=f"Beam search with SIZE hypotheses.{of_beam}"),
         Flag(
-            ["--length-penalty"], type=float, metavar="X", help="Of beam search: above 1 favors longer.  [default: 1.0]"
+            ["--length-penalty"],
+            type=float,
+            metavar="X",
+            help="Length penalty of beam search: above 1 favors longer outputs.  [default: 1.0]",
         ),
         Flag(["--greedy"], is_flag=True, help=f"The most probable token at each step: fast.{of_greedy}"),
     ]
@@ -100,7 +103,7 @@ def length_flags() -> list[click.Parameter]:
             type=COUNT,
             help="Tokens of a target at most; by default more than training had, or as the checkpoint says.",
         ),
-        Flag(["--whole"], is_flag=True, default=None, help="Read each text whole, however long, and split none."),
+        Flag(["--whole"], is_flag=True, default=None, help="Never split a text, however long."),
     ]
 
 

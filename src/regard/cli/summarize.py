@@ -21,7 +21,7 @@ def run(
     as_json: bool,
     **how: object,
 ) -> None:
-    """Summarize documents: each file is one, or each line of standard input. A line a document."""
+    """Summarize files, or each line of standard input; one output line per document."""
     search = search_of(how)
     documents = (Path(file).read_text(encoding="utf-8-sig") for file in files) if files else read_texts()
     summarizer = open_for("summarize", model, threads, device)
@@ -47,7 +47,7 @@ command = Command(
         *search_flags(),
         Flag(["--max-length"], type=COUNT, help="Tokens of a summary at most; by default as in training, and 16 more."),
         Flag(["--json", "as_json"], is_flag=True, help="A line of JSON each: summary, score, cut."),
-        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Documents that run together."),
+        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Documents per batch."),
     ],
     examples=["regard summarize report.txt --model runs/summaries"],
 )  # fmt: skip

@@ -40,7 +40,7 @@ def run(
 ) -> None:
     """Translate texts, or standard input line by line: a line in, a line out.
 
-    Columns are parted by tabs: the line's number (with --n-best), the score, the text, the alignment.
+    Tab-separated columns: the line's number (with --n-best), the score, the text, the alignment.
     """
     n_best = how.get("n_best")
     if n_best and alignment:
@@ -110,7 +110,7 @@ command = Command(
         *length_flags(),
         Flag(["--scores"], is_flag=True, help="Show the score before each text: mean log-probability of its tokens."),
         Flag(["--alignment"], is_flag=True, help='Show which words come from which after each text, as "0-0 2-1".'),
-        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Sentences that run together."),
+        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Sentences per batch."),
     ],
     examples=[
         'regard translate "This package contains the documentation."',

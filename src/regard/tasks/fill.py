@@ -1,4 +1,4 @@
-"""The words that stand behind masks."""
+"""Fill-mask: predict masked words."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
