@@ -25,7 +25,7 @@ def text_params(about: str) -> list[click.Parameter]:
     return [
         Words(
             "texts",
-            about=f"{about}; without it, the lines of standard input.",
+            about=f"{about}; by default, the lines of standard input.",
             nargs=-1,
             metavar="[TEXT]...",
             callback=lambda ctx, param, texts: () if texts == (STANDARD_INPUT,) else texts,
