@@ -92,7 +92,7 @@ REGARD_INLINE Vec<float> logarithm_of_normal(Vec<float> x, Vec<float> rest) {
     y = y * t + float(2 / (5 * LN2));
     y = y * t + float(2 / (3 * LN2));
     y = y * t + float(2 / LN2);
-    // One product in each sum: of two, compilers round either one first, by what stands around, and results would differ by it.
+    // One product per sum: of two, the compiler may fuse either, depending on the surrounding code, and rounding would differ.
     return __builtin_convertvector(exponent, Vec<float>) + s * y;
 }
 

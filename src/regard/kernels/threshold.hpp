@@ -40,7 +40,7 @@ struct Above {
     Vec<T> least = all(T(INFINITE));  // the smallest
 };
 
-// The sums of the squares of roots above 0, and of the roots; nothing else.
+// The sums of the positive roots and of their squares, not compensated.
 template <typename T>
 static Above<T> squares_above(const T* scores, int64_t columns, const Anchor<T>& at, const Entmax<T, Power::square>& kind) {
     Above<T> whole;
@@ -112,15 +112,15 @@ static Anchor<T> search(const T* scores, int64_t columns, Vec<T> top, const Entm
     Vec<T> low = all(many), high = all(T(1));  // the root of the largest score lies between
     Anchor<T> at{top, all(T(1)), all(T(1))};   // its weight is not used here
     Ints<T> done = ~is_finite<T>(top);
-    // Of squares, the first passes come near in plain sums. What these round off, neither moves an end nor ends the search.
-    constexpr int ROUGH = P == Power::square ? 3 : 0;
+    // With alpha = 1.5 the first passes use plain sums: these move the threshold, but neither bracket it nor end the search.
+    constexpr int PLAIN = P == Power::square ? 3 : 0;
     for (int pass = 0; pass < MOST_PASSES; ++pass) {
         Above<T> now;
-        const bool rough = pass < ROUGH;
-        const Ints<T> sound = rough ? Ints<T>{} : ~Ints<T>{};
+        const bool plain = pass < PLAIN;
+        const Ints<T> compensated = plain ? Ints<T>{} : ~Ints<T>{};
         if constexpr (P == Power::square) {
-            now = rough ? squares_above(scores, columns, at, kind) : above(scores, columns, at, kind);
-            if (rough) now.least = top;
+            now = plain ? squares_above(scores, columns, at, kind) : above(scores, columns, at, kind);
+            if (plain) now.least = top;
         } else {
             now = above(scores, columns, at, kind);
         }
@@ -134,15 +134,15 @@ static Anchor<T> search(const T* scores, int64_t columns, Vec<T> top, const Entm
             const Vec<T> newton = (now.total - norm) / now.slope;
             const Vec<T> root = excess / (now.slope + square_root(part > T(0) ? part : Vec<T>{}));
             exact &= (part > T(0)) & (root < kind.root(now.least, at));
-            exact &= sound;
+            exact &= compensated;
             rise = exact ? root : newton;
         }
         if constexpr (P == Power::curved) rise = (now.total - now.total / power<T>(now.total, kind.slope)) / now.slope;
         const Vec<T> rest = kind.root(now.least, at) - rise;  // the root of the smallest score, after the step
         exact &= rest > T(0);
-        const auto close = near_1<T>(now.total, pass) & (now.least == at.score) & sound;
+        const auto close = near_1<T>(now.total, pass) & (now.least == at.score) & compensated;
         const Vec<T> of_top = kind.root(top, at);
-        high = over & sound ? smaller<T>(high, of_top) : high, low = over | ~sound ? low : larger<T>(low, of_top);
+        high = over & compensated ? smaller<T>(high, of_top) : high, low = over | ~compensated ? low : larger<T>(low, of_top);
         const Vec<T> next = P == Power::linear ? top - now.least + rest : (top - now.least) * kind.slope + rest;
         const Vec<T> room = high * (4 * EPS<T>);
         auto inside = (next >= low - room) & (next <= high + room);
@@ -154,7 +154,7 @@ static Anchor<T> search(const T* scores, int64_t columns, Vec<T> top, const Entm
         if constexpr (P == Power::curved)  // as it will be computed from its weight
             if (const Vec<T> again = power<T>(power<T>(base, 1 / kind.slope), kind.slope); true)
                 base = (again > T(0)) & ~stays ? again : base;
-        const auto same = rests<T>(base, at.base) & (now.least == at.score) & sound;
+        const auto same = rests<T>(base, at.base) & (now.least == at.score) & compensated;
         at.base = base;
         done = stays | same;
         if constexpr (P != Power::curved) done |= exact & inside;
