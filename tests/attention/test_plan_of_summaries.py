@@ -1,11 +1,11 @@
-"""Where gradients come through the weights of few pairs, plain operations are faster than tiles."""
+"""With gradients through a summary of few pairs, the dense computation is faster than tiles."""
 
 import torch
 
 import regard as rg
 
 
-def test_small_calls_that_are_trained_by_their_weights_are_dense() -> None:
+def test_small_calls_with_gradients_through_a_summary_are_dense() -> None:
     query, key = torch.randn(2, 1, 1, 8, requires_grad=True), torch.randn(2, 1, 9, 8)
     score, weights = rg.Additive(torch.randn(8)), rg.Summary(weights=True)
     assert rg.plan(query, key, key, score=score, summary=weights).backend == "reference"

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
-import torch
 from torch import Tensor
 
 from regard import kernels
@@ -17,6 +16,7 @@ from regard.attention.backends.sdpa import SDPA, needs_mask
 from regard.attention.engine.call import Call
 from regard.attention.engine.empty_call import has_pairs, is_empty
 from regard.attention.engine.html import table_html
+from regard.attention.engine.tile_sum import any_grad
 from regard.attention.engine.tracing import forward_mode, recorded, transforms
 from regard.errors import ConfigError, UnsupportedError, nearest
 
@@ -145,21 +145,20 @@ def _preferred(call: Call) -> str:
     if transform_refusals() or (active and pairs <= MASKED) or (recorded() and (active or forward_mode())):
         return "reference"  # plain operations, which torch.func transforms any number of times
     if not BACKENDS["native"].refusals(call):
-        return "reference" if _trains_by_weights(call) and _is_small(call) else "native"
+        return "reference" if _differentiates_summary(call) and _is_small(call) else "native"
     if not BACKENDS["sdpa"].refusals(call) and (pairs <= MASKED or not needs_mask(call)):
         return "sdpa"
     return "reference" if _is_small(call) else "chunked"
 
 
 def _is_small(call: Call) -> bool:
-    """Whether a dense computation is faster than tiles. Asked last: a compiler holds lengths to the answer."""
+    """Whether a dense computation is faster than tiles. Called last: under a compiler the answer becomes a guard."""
     return call.query.shape[2] * call.key.shape[2] * call.spec.score.width(call.query.shape[3]) <= SMALL
 
 
-def _trains_by_weights(call: Call) -> bool:
-    """Whether gradients may come through the weights, as where a model copies by them: `native` goes by tiles there."""
-    asked = call.summary is not None and call.summary.weights and torch.is_grad_enabled()
-    return asked and any(x.requires_grad for x in (call.query, call.key, call.value))
+def _differentiates_summary(call: Call) -> bool:
+    """Whether gradients may flow through a summary: `native` computes such calls tile by tile."""
+    return call.summary is not None and any_grad(call.tensors)
 
 
 def _amount(count: float, unit: str) -> str:

@@ -36,6 +36,11 @@ class Call(NamedTuple):
         """What scores, normalizer and sums are computed in."""
         return torch.float32 if self.query.dtype in HALVES else self.query.dtype
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Query, key, value, and the tensors that the five values hold."""
+        return [self.query, self.key, self.value, *(leaf.tensor for leaf in self.spec.held)]
+
     def positions(self) -> tuple[Tensor, Tensor]:
         """Positions of the queries (B or 1, L) and of the keys (S,)."""
         length, keys = self.query.shape[2], self.key.shape[2]

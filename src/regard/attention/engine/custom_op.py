@@ -44,7 +44,7 @@ def run_as_op(call: Call, backend: str) -> tuple[Tensor, Seen | None]:
     starts = call.query_start if isinstance(call.query_start, Tensor) else None
     query_start = 0 if isinstance(call.query_start, Tensor) else call.query_start
     plain = _Plain(backend, spec, summary, [*integers, *more], floats, call.seed, starts, query_start, call.key_start)
-    tensors = [call.query, call.key, call.value, *(leaf.tensor for leaf in call.spec.held)]
+    tensors = call.tensors
     output, *summaries = attend_op(tensors, *plain)
     if call.summary is None:
         return output, None

@@ -45,7 +45,7 @@ def run_empty(call: Call, run: Run) -> tuple[Tensor, Seen | None]:
         value = value if value_dim else value.new_zeros(*value.shape[:3], 1)
         output, seen = run(call._replace(query=query, key=key, value=value, spec=spec))
         output = output[..., :value_dim]
-    tensors = [call.query, call.key, call.value, *(leaf.tensor for leaf in call.spec.held)]
+    tensors = call.tensors
     for x in tensors:
         if x.requires_grad:  # the graph goes on to it, with a gradient of 0
             output = output + x.flatten()[:0].sum().to(output.dtype)

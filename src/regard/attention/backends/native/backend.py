@@ -31,7 +31,7 @@ from regard.attention.bias import Bias, TensorBias
 from regard.attention.engine.call import Call
 from regard.attention.engine.call_cache import SHORTCUTS, Shortcut
 from regard.attention.engine.custom_op import EAGER, run_as_op
-from regard.attention.engine.tile_sum import alias, any_batched, any_dual
+from regard.attention.engine.tile_sum import alias, any_batched, any_dual, any_grad
 from regard.attention.engine.tiled import by_tiles, compute
 from regard.attention.engine.tracing import constant_while_compiling, recorded, transformed, vmapped, wrapped
 from regard.attention.normalizer import Entmax, Sigmoid, Softmax, Sparsemax, Statistic, finite, sink_of
@@ -99,8 +99,8 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
     if any(x.is_neg() for x in call[:3]):  # what lies in memory has the other sign
         query, key, value = (x.resolve_neg() for x in call[:3])
         call = call._replace(query=query, key=key, value=value)
-    inputs = [call.query, call.key, call.value, *(leaf.tensor for leaf in call.spec.held)]
-    graded = torch.is_grad_enabled() and _any_grad(inputs)
+    inputs = call.tensors
+    graded = any_grad(inputs)
     if (
         any_dual(inputs)
         or torch._C._functorch.maybe_current_level() is not None
@@ -131,7 +131,7 @@ def _shortcut(call: Call) -> Shortcut | None:
     brief = Brief.of(call, parts[0].mask)
 
     def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:
-        graded = torch.is_grad_enabled() and _any_grad((query, key, value))
+        graded = any_grad((query, key, value))
         return None if graded else brief.run(query, key, value)
 
     return run
@@ -162,8 +162,8 @@ def _with_products(call: Call) -> Call:
 
 def _core(call: Call) -> tuple[Tensor, Statistic]:
     """The output and the statistic of each row; softmax has no sink here."""
-    inputs = [call.query, call.key, call.value, *(leaf.tensor for leaf in call.spec.held)]
-    if torch.is_grad_enabled() and _any_grad(inputs):
+    inputs = call.tensors
+    if any_grad(inputs):
         output, statistic, level = _Attention.apply(call, *inputs)  # type: ignore[no-untyped-call]
     else:
         with torch.no_grad():
@@ -417,7 +417,3 @@ def _seen(call: Call) -> tuple[Tensor, Tensor]:
     given = arguments(call._replace(spec=AttentionSpec(pattern=call.spec.pattern)), mask, None, None)
     kernels.module().seen(*given, queries.data_ptr(), keys.data_ptr())
     return queries, keys
-
-
-def _any_grad(tensors: Sequence[Tensor]) -> bool:
-    return any(x.requires_grad for x in tensors)
