@@ -38,7 +38,7 @@ def published(**fields: object) -> Completer:
 def verb_without_tokenizer() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Completer(own_completer().module, None).save(folder)
-        open_for("complete", folder, None, "cpu")
+        open_for("complete", folder, None, "cpu").complete(["a"])
 
 
 CASES: list[Case] = [
@@ -65,8 +65,8 @@ CASES: list[Case] = [
     (
         "complete-tokenizer",
         lambda: Completer(completer().module, None).complete(["a"]),
-        DataError,
-        "the model's folder has no tokenizer, so that it reads no texts",
+        CheckpointError,
+        "the model's folder has no tokenizer that regard knows, which turns text into ids; expected tokenizer.json in",
     ),
     (
         "see-long-text",
@@ -78,7 +78,7 @@ CASES: list[Case] = [
         "complete-no-tokenizer",
         verb_without_tokenizer,
         CheckpointError,
-        " has no tokenizer, which turns texts into token ids; put the checkpoint's tokenizer files into the folder",
+        "the model's folder has no tokenizer that regard knows",
     ),
     (
         "complete-translator",

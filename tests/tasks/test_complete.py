@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import regard as rg
+from regard.errors import CheckpointError
 from regard.models.llama import Llama, LlamaConfig
 from regard.models.llama_names import to_llama
 from regard.models.seq2seq import Vocabulary
@@ -72,9 +73,10 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path):
     folder = gpt2_folder(tmp_path / "gpt2")
     for name in ("vocab.json", "merges.txt"):
         (folder / name).unlink()
-    made = rg.load(folder)
-    assert made.tokenizer is None
-    assert made.module(torch.tensor([[5, 6]])).logits.shape == (1, 2, byte_level().size)
+    loaded = rg.load(folder)
+    with pytest.raises(CheckpointError, match="no tokenizer"):
+        loaded.complete(["a"])
+    assert loaded.module(torch.tensor([[5, 6]])).logits.shape == (1, 2, byte_level().size)
     shutil.rmtree(folder)
 
 

@@ -9,7 +9,7 @@ import click
 
 from regard.cli.command import FOLDER, Count, Flag, Suggested
 from regard.data.files import LONGEST_LINE, STANDARD_INPUT, show, without_mark
-from regard.errors import CheckpointError, DataError, UnsupportedError
+from regard.errors import DataError, UnsupportedError
 
 if TYPE_CHECKING:
     from regard.decode.search import Search
@@ -144,7 +144,7 @@ def open_model(model: str | None, threads: int | None, device: str) -> Any:
 
 
 def open_for(job: str, model: str | None, threads: int | None, device: str) -> Any:
-    """The same, if it has the method of this name and reads texts."""
+    """The same, if it has the method of this name."""
     opened = open_model(model, threads, device)
     name, kind = model or "the model that regard ships", type(opened).__name__
     if not hasattr(opened, job):
@@ -153,11 +153,6 @@ def open_for(job: str, model: str | None, threads: int | None, device: str) -> A
         raise UnsupportedError(
             f"{name} is {article} {kind}, which cannot {job}; give the folder or the hub's name of one that can: "
             f"--model. This one can: {can}"
-        )
-    if opened.tokenizer is None:
-        raise CheckpointError(
-            f"{name} has no tokenizer, which turns texts into token ids; put the checkpoint's tokenizer files into the "
-            "folder"
         )
     return opened
 

@@ -82,14 +82,14 @@ class BagOfWords:
         logits = _logits(rows, self.frequency, self.weight.t(), self.bias)
         return logits.sigmoid() if self.multi_label else logits.softmax(-1)
 
-    def save(self, path: Path) -> None:
-        """Write the coefficients as safetensors."""
+    def to_bytes(self) -> bytes:
+        """The coefficients as safetensors."""
         tensors = {"weight": self.weight.half(), "bias": self.bias, "frequency": self.frequency}
-        safetensors.torch.save_file({name: x.contiguous() for name, x in tensors.items()}, path)
+        return bytes(safetensors.torch.save({name: x.contiguous() for name, x in tensors.items()}))
 
     @staticmethod
     def load(path: Path, *, multi_label: bool) -> "BagOfWords":
-        """What `save` wrote."""
+        """Read what `to_bytes` gave."""
         tensors = {name: x.float() for name, x in safetensors.torch.load_file(path).items()}
         return BagOfWords(**tensors, multi_label=multi_label)
 

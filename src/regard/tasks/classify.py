@@ -204,14 +204,12 @@ class Classifier(Runner):
         names = [word for word, _ in words]
         return Alignment(source=names, target=[chosen.label], weights={"pooling.cross_attention": weights})
 
-    def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
-        """Write it, with its logistic regression, as `Runner.save` does."""
-        super().save(folder, dtype=dtype)
-        if self.baseline is not None:
-            folders.write_all(Path(folder), {BASELINE: self.baseline.save})
+    def extra_files(self) -> Mapping[str, bytes]:
+        """The logistic regression, if there is one."""
+        return {} if self.baseline is None else {BASELINE: self.baseline.to_bytes()}
 
     def read_extras(self, folder: Path) -> None:
-        """Read what else `save` wrote: the logistic regression, if it is there."""
+        """Read the logistic regression, if it is there."""
         if (folder / BASELINE).is_file():
             self.baseline = BagOfWords.load(folder / BASELINE, multi_label=self.module.config.multi_label)
 
@@ -366,7 +364,7 @@ class Classify(Task):
             return BagOfWords.load(path, multi_label=several)
         _, labels, words = zip(*(self.data.train.row(i) for i in range(len(self.data.train))), strict=True)
         baseline = BagOfWords.fit(words, self._targets(labels), multi_label=several)
-        folders.write_all(path.parent, {path.name: baseline.save})
+        folders.write_all(path.parent, {path.name: lambda file: file.write_bytes(baseline.to_bytes())})
         return baseline
 
     def _baseline_score(self) -> str:

@@ -55,12 +55,11 @@ class Completer(Runner):
 
         Raises:
             DataError: something else than a list of texts, a text with more tokens than the model has positions or the
-                checkpoint's greatest length has room for, or a model without a tokenizer.
+                checkpoint's greatest length has room for.
             ConfigError: a length, batch size or stop string that is none; on_text with a beam search; a task that the
                 checkpoint does not name.
             UnsupportedError: no search, where the checkpoint asks for one that regard does not have.
         """
-        self._check_tokenizer()
         wished = self.wish(task, search=search)
         return complete(
             self.module,
@@ -118,16 +117,8 @@ class Completer(Runner):
             The weights of all layers and heads between words, those of the kind "text".
 
         Raises:
-            DataError: a text that has no tokens or more than the model has positions, or a model without a tokenizer.
+            DataError: a text that has no tokens or more than the model has positions.
         """
-        self._check_tokenizer()
         check_texts([text])
         [ids] = prompts_of(self.tokenizer, [text])
         return look_within(self.module, self.tokenizer, ids)
-
-    def _check_tokenizer(self) -> None:
-        if self.tokenizer is None:
-            raise DataError(
-                "the model's folder has no tokenizer, so that it reads no texts: put its tokenizer.json there, or give "
-                "token ids to rg.generate(model.module, ...)"
-            )

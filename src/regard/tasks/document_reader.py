@@ -1,4 +1,4 @@
-"""How a summarizer reads documents and writes summaries: in subwords, or in words that no vocabulary need have."""
+"""Readers: documents and summaries as token ids and back, in subwords or in words."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, final
@@ -17,7 +17,7 @@ class Document(NamedTuple):
 
 
 class DocumentReader(Protocol):
-    """What is done with a tokenizer between texts and ids."""
+    """Converts documents and summaries to token ids and back."""
 
     def read(self, text: str, longest: int) -> Document:
         """A document, of at most `longest` ids."""
@@ -46,7 +46,7 @@ class DocumentReader(Protocol):
 
 @final
 class SubwordReader(DocumentReader):
-    """Documents and summaries in subwords, of which every word can be made."""
+    """Subwords: every word has ids."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self.tokenizer = tokenizer
@@ -74,7 +74,7 @@ class SubwordReader(DocumentReader):
 
 @final
 class WordReader(DocumentReader):
-    """Documents and summaries in words; those that the vocabulary lacks have ids of their own in each document."""
+    """Words: those outside the vocabulary have ids of their own in each document, so that they can be copied."""
 
     def __init__(self, tokenizer: WordTokenizer) -> None:
         self.tokenizer = tokenizer

@@ -7,11 +7,9 @@ from typing import Any, ClassVar, final
 
 from torch import Tensor
 
-from regard.checkpoints import folder as folders
 from regard.checkpoints.hub import layout_of
 from regard.checkpoints.sentence_transformers import layout_files
 from regard.data.text_tokenizer import TextTokenizer
-from regard.errors import CheckpointError
 from regard.lens.alignment import Alignment
 from regard.lens.see import look_within
 from regard.models.pooling import Embedding
@@ -34,6 +32,7 @@ class Encoder(Runner):
     """
 
     job: ClassVar[str] = "encode"
+    tokenizer_files: ClassVar[str] = "tokenizer.json, vocab.txt, or vocab.json and merges.txt"
 
     def __init__(
         self,
@@ -43,22 +42,8 @@ class Encoder(Runner):
         *,
         embedding: Embedding = Embedding(),
     ) -> None:
-        self.module, self._tokenizer, self.config = module, tokenizer, dict(config or {})
+        super().__init__(module, tokenizer, config)
         self.embedding = embedding
-
-    @property
-    def tokenizer(self) -> TextTokenizer:
-        """The tokenizer.
-
-        Raises:
-            CheckpointError: the model's folder has none.
-        """
-        if self._tokenizer is None:
-            raise CheckpointError(
-                "the model's folder has no tokenizer, which turns text into ids; expected tokenizer.json, vocab.txt, "
-                "or vocab.json and merges.txt in it"
-            )
-        return self._tokenizer
 
     @property
     def pooling(self) -> str:
@@ -167,19 +152,9 @@ class Encoder(Runner):
         check_texts([text])
         return look_within(self.module, self.tokenizer, self.tokenizer.encode(text, marks=True))
 
-    def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
-        """Write it as a folder that `regard.load` reads.
-
-        Args:
-            folder: made if missing.
-            dtype: of the weights on disk: float32, float16 or bfloat16.
-
-        Raises:
-            ConfigError: an unknown dtype.
-            CheckpointError: weights that cannot be written so.
-        """
-        more = layout_files(self.embedding, self.module.config.embed_dim)
-        folders.save(folder, self.module, self._tokenizer, self.config, task=self.job, dtype=dtype, more=more)
+    def extra_files(self) -> Mapping[str, bytes]:
+        """The pooling and prompts, as the sentence-transformers package writes them."""
+        return layout_files(self.embedding, self.module.config.embed_dim)
 
     def read_extras(self, folder: Path) -> None:
         """Read how texts become vectors, where the folder says it as the sentence-transformers package does."""

@@ -52,13 +52,14 @@ JOBS: dict[str, Job] = {
     "classify": Job(
         runner="regard.tasks.classify:Classifier",
         task="regard.tasks.classify:Classify",
-        verbs={"classify": "Give texts, or the lines of standard input, labels with probabilities."},
+        verbs={"classify": "Classify texts, or the lines of standard input."},
     ),
     "encode": Job(
         runner="regard.tasks.encode:Encoder",
         verbs={"embed": "Turn texts into vectors.", "fill": "Predict masked words."},
     ),
 }
+TRAINED = tuple(name for name, job in JOBS.items() if job.task is not None)
 _registered: dict[str, "type[Task]"] = {}
 
 
@@ -109,10 +110,10 @@ def task_class(name: str) -> "type[Task]":
         return found
     if (other := _other(name)) is not None:
         return other
-    trained = [job for job in (*JOBS, *_registered) if job not in JOBS or JOBS[job].task is not None]
+    known = [*TRAINED, *_registered]
     if name in JOBS:
-        raise ConfigError(f"the task {name!r} is not trained by regard; known: {', '.join(trained)}")
-    raise ConfigError(f"unknown task {name!r}; {nearest(name, trained)}, or module:Class of your own")
+        raise ConfigError(f"the task {name!r} is not trained by regard; known: {', '.join(known)}")
+    raise ConfigError(f"unknown task {name!r}; {nearest(name, known)}, or module:Class of your own")
 
 
 def runner_class(name: str) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from regard.checkpoints import folder as folders
+from regard.errors import CheckpointError
 
 
 class Runner:
@@ -16,9 +17,24 @@ class Runner:
     """
 
     job: ClassVar[str]  # its name in `tasks.registry`
+    tokenizer_files: ClassVar[str] = "tokenizer.json"  # of which one must be in the folder
 
     def __init__(self, module: Any, tokenizer: Any, config: Mapping[str, Any] | None = None) -> None:
-        self.module, self.tokenizer, self.config = module, tokenizer, dict(config or {})
+        self.module, self._tokenizer, self.config = module, tokenizer, dict(config or {})
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer.
+
+        Raises:
+            CheckpointError: the model's folder has none.
+        """
+        if self._tokenizer is None:
+            raise CheckpointError(
+                "the model's folder has no tokenizer that regard knows, which turns text into ids; expected "
+                f"{self.tokenizer_files} in it. Without one, give token ids to `.module`"
+            )
+        return self._tokenizer
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self.module.parameters())
@@ -35,7 +51,12 @@ class Runner:
             ConfigError: an unknown dtype.
             CheckpointError: weights that cannot be written so.
         """
-        folders.save(folder, self.module, self.tokenizer, self.config, task=self.job, dtype=dtype)
+        more = self.extra_files()
+        folders.save(folder, self.module, self._tokenizer, self.config, task=self.job, dtype=dtype, more=more)
+
+    def extra_files(self) -> Mapping[str, bytes]:
+        """What the job keeps in a folder besides configuration, tokenizer and weights, by name; nothing by default."""
+        return {}
 
     def read_extras(self, folder: Path) -> None:
-        """Read what the job keeps in a folder besides configuration, tokenizer and weights; nothing by default."""
+        """Read what `extra_files` wrote; nothing by default."""

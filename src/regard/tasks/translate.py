@@ -1,22 +1,18 @@
 """Translate: pairs of a source text and its translation."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, final
 
 from regard.attention.check import is_integer
-from regard.checkpoints import folder as folders
 from regard.checkpoints.generation import Wish, wish
 from regard.data.rows import Pair
-from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from regard.decode.generate import twice_as_long
 from regard.decode.search import Beam, Search
-from regard.errors import CheckpointError, DataError, UnsupportedError
+from regard.errors import DataError, UnsupportedError
 from regard.lens.alignment import Alignment, joined
 from regard.lens.see import look_at
 from regard.lens.words import words_read, words_written
-from regard.models.seq2seq import Seq2Seq
 from regard.models.t5 import T5
 from regard.tasks.check import check_texts
 from regard.tasks.evaluate import TOKENIZE, Evaluation, evaluate
@@ -41,24 +37,7 @@ class Translator(Runner):
     """
 
     job: ClassVar[str] = "translate"
-
-    def __init__(self, module: Seq2Seq, tokenizer: Any, config: Mapping[str, Any] | None = None) -> None:
-        self.module, self._tokenizer, self.config = module, tokenizer, dict(config or {})
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer.
-
-        Raises:
-            CheckpointError: the model's folder has none.
-        """
-        if self._tokenizer is None:
-            raise CheckpointError(
-                "the model's folder has no tokenizer that regard knows, which turns text into ids; expected "
-                "tokenizer.json, spiece.model, or source.spm, target.spm and vocab.json in it. Token ids can be given "
-                "to rg.generate(model.module, ...)"
-            )
-        return self._tokenizer
+    tokenizer_files: ClassVar[str] = "tokenizer.json, spiece.model, or source.spm, target.spm and vocab.json"
 
     @property
     def longest(self) -> int:
@@ -215,8 +194,7 @@ class Translator(Runner):
     def _translated(self, text: str, target: str, prefix: str) -> Translation:
         """A translation that the model did not write."""
         check_texts([target])
-        of_targets = {"target": True} if isinstance(self.tokenizer, SentencePieceTokenizer) else {}
-        tokens = self.tokenizer.encode(target.strip(), **of_targets)
+        tokens = self.tokenizer.encode(target.strip(), target=True)
         source = read_source(self.tokenizer, text, longest=self.longest, prefix=prefix)
         return Translation(text, source.pieces, [Candidate(target, 0.0, [tokens], True)], source.prefix)
 
@@ -278,19 +256,6 @@ class Translator(Runner):
         """
         how = self._how(search, prefix, task, max_length) | self._bounds(whole)
         return evaluate(self.module, self.tokenizer, pairs, **how, batch_size=batch_size, tokenize=tokenize)
-
-    def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
-        """Write it as a folder that `regard.load` reads.
-
-        Args:
-            folder: made if missing.
-            dtype: of the weights on disk: float32, float16 or bfloat16.
-
-        Raises:
-            ConfigError: an unknown dtype.
-            CheckpointError: weights that cannot be written so.
-        """
-        folders.save(folder, self.module, self._tokenizer, self.config, task=self.job, dtype=dtype)
 
 
 @final

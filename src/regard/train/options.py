@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 from regard.errors import ConfigError, nearest
+from regard.tasks.registry import TRAINED
 
 MOST_THREADS, MOST_SUBWORDS = 1024, 1_000_000
 SCHEDULES = ("linear", "cosine", "paper", "constant")
@@ -39,9 +40,7 @@ class TrainOptions:
     files: tuple[str, ...] = option(
         "Records to train on: TSV, CSV, JSONL, JSON, Parquet; .gz or .zst; - for standard input.", ()
     )
-    task: str = option(
-        "The job: translate, summarize, classify, or module:Class of your own.", "translate", group="run"
-    )
+    task: str = option(f"The job: {', '.join(TRAINED)}, or module:Class of your own.", "translate", group="run")
     task_settings: Mapping[str, Any] | None = option("A setting of the job: --task.NAME VALUE.", None, group="run")
     out: str = option("Folder of the run.", "run", group="run")
     start: str | None = option(
