@@ -113,14 +113,14 @@ class PointerOutput(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What steps of the decoder found, for K hypotheses or K steps of each source."""
+    """Outputs of the decoder's cell and attention, for K hypotheses or K steps of each source."""
 
     input: Tensor  # (B, K, F), x
     hidden: Tensor  # (B, K, u)
     cell: Tensor  # (B, K, u)
     context: Tensor  # (B, K, 2 u), h*
     weights: Tensor  # (B, K, S)
-    again: Tensor  # (B, K): attention to what was attended to before, the coverage loss
+    coverage_loss: Tensor  # (B, K)
 
 
 @final
@@ -245,20 +245,20 @@ class PointerGenerator(Seq2Seq):
         return self._features(self._step(self._embed(tokens), state))
 
     def step(self, tokens: Tensor, state: Hypotheses) -> Tensor:
-        found = self._step(self._embed(tokens), state)
-        logits = self.projection.logits(self._features(found))
-        return mixture(logits, found.weights, self._generates(found), state.memory.extra[1])
+        steps = self._step(self._embed(tokens), state)
+        logits = self.projection.logits(self._features(steps))
+        return mixture(logits, steps.weights, self._generation_probability(steps), state.memory.extra[1])
 
     def _run(self, targets: Tensor, memory: Memory) -> PointerOutput:
         state = self.start(memory)
-        steps = [self._step(x, state) for x in self._embed(targets).split(1, 1)]
-        found = Steps(*(torch.cat(x, 1) for x in zip(*steps, strict=True)))
+        parts = [self._step(x, state) for x in self._embed(targets).split(1, 1)]
+        steps = Steps(*(torch.cat(x, 1) for x in zip(*parts, strict=True)))
         return PointerOutput(
-            self._features(found),
+            self._features(steps),
             self.projection.as_called(),
-            found.weights,
-            self._generates(found),
-            found.again,
+            steps.weights,
+            self._generation_probability(steps),
+            steps.coverage_loss,
             memory.extra[1],
             self.config.coverage_loss if self.config.coverage else 0.0,
         )
@@ -278,21 +278,21 @@ class PointerGenerator(Seq2Seq):
         attended = self.cross_attention(torch.cat([hidden, cell], -1), keys, values, covered, pattern)
         context, weights = attended.split([values.shape[-1], values.shape[1]], -1)
         weights = weights.to(covered.dtype)
-        again = torch.minimum(weights, covered).sum(-1)
+        coverage_loss = torch.minimum(weights, covered).sum(-1)
         after = torch.stack([hidden, cell], 1), covered + weights, context.to(pair.dtype)
         state.moved(*(y.unflatten(0, (batch, count)) for y in after))
-        return Steps(*(y.unflatten(0, (batch, count)) for y in (x, hidden, cell, context, weights, again)))
+        return Steps(*(y.unflatten(0, (batch, count)) for y in (x, hidden, cell, context, weights, coverage_loss)))
 
-    def _features(self, found: Steps) -> Tensor:
-        """What words are generated from."""
-        return self.dropout(self.readout(torch.cat([found.hidden, found.context.to(found.hidden.dtype)], -1)))
+    def _features(self, steps: Steps) -> Tensor:
+        """Hidden states from which words are generated."""
+        return self.dropout(self.readout(torch.cat([steps.hidden, steps.context.to(steps.hidden.dtype)], -1)))
 
-    def _generates(self, found: Steps) -> Tensor:
-        """p_gen, the probability to generate."""
+    def _generation_probability(self, steps: Steps) -> Tensor:
+        """p_gen, the probability of generating a word instead of copying one."""
         if self.gate is None:
-            return torch.ones_like(found.again)
-        parts = found.context, found.hidden, found.cell, found.input
-        return torch.sigmoid(self.gate(torch.cat([part.to(found.input.dtype) for part in parts], -1)))[..., 0]
+            return torch.ones_like(steps.coverage_loss)
+        parts = steps.context, steps.hidden, steps.cell, steps.input
+        return torch.sigmoid(self.gate(torch.cat([part.to(steps.input.dtype) for part in parts], -1)))[..., 0]
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Vectors of words; those outside the vocabulary have that of `unk`."""
