@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import regard as rg
-from regard.errors import CheckpointError, ConfigError, DataError
+from regard.cli.shared import open_for
+from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedError
 from regard.models.text_classifier import TextClassifier, TextClassifierConfig
 from regard.tasks.classify import Classifier
 from regard.tasks.labeled_texts import MAX_LABELS, Labeled, LabeledTexts
@@ -39,6 +40,12 @@ def from_other_labels() -> object:
         return training("ud", start=folder)
 
 
+def verb_of_another_kind() -> object:
+    with tempfile.TemporaryDirectory() as folder:
+        classifier().save(folder)
+        return open_for("complete", folder, None, "cpu")
+
+
 def many_labels() -> object:
     """Survey texts of which each has a label of its own, as where the label's field is an id."""
     preparation = LabeledTexts(vocab_size=300, max_tokens=9)
@@ -48,6 +55,12 @@ def many_labels() -> object:
 
 
 CASES: list[Case] = [
+    (
+        "classifier-other-verb",
+        verb_of_another_kind,
+        UnsupportedError,
+        "one that can: --model. This one can: classify, evaluate, see",
+    ),
     (
         "classifier-penalty",
         lambda: config(penalty=-0.5),

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from regard.cli.command import FOLDER, Command, Flag, Words
+from regard.cli.shared import METHODS
 from regard.errors import CheckpointError
 
 METRICS = "metrics.jsonl"
-VERBS = ("translate", "evaluate", "complete", "fill", "embed", "see")  # that a model may be for
 NAME = 24  # columns
 
 
@@ -55,7 +55,7 @@ def describe_published(folder: Path) -> dict[str, Any]:
     layout = hub.layout_of(folder)
     config, state, tokenizer = hub.read_hub(folder if layout is None else layout.transformer)
     family = FAMILIES[config["model_type"]]
-    verbs = ", ".join(name for name in VERBS if hasattr(runner_class(family.job), name))
+    verbs = ", ".join(name for name in METHODS if hasattr(runner_class(family.job), name))
     found: dict[str, Any] = {"folder": str(folder), "published model": config["model_type"], "verbs": verbs}
     slices = state.slices()
     numbers = sum(math.prod(part.get_shape()) for part in slices)

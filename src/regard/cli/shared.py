@@ -10,6 +10,7 @@ import click
 from regard.cli.command import FOLDER, Count, Flag, Suggested
 from regard.data.files import LONGEST_LINE, STANDARD_INPUT, show, without_mark
 from regard.errors import DataError, UnsupportedError
+from regard.tasks.registry import JOBS
 
 if TYPE_CHECKING:
     from regard.decode.search import Search
@@ -18,7 +19,8 @@ COUNT = Count()
 THREADS, SENTENCES = Count(1024), Count(100_000)  # what a machine can be asked for
 DEVICE = Suggested("auto", "cpu", "cuda", "mps")
 OF_BEAM, OF_SAMPLE = ("n_best", "length_penalty"), ("temperature", "top_k", "top_p", "seed")
-JOBS = ("translate", "fill", "embed", "complete", "evaluate", "see")  # verbs that call the model's method of this name
+# Verbs that call the model's method of this name.
+METHODS = (*(verb for job in JOBS.values() for verb in job.verbs), "evaluate", "see")
 BEAM = 4
 BATCHES = 8  # that are read at a time: texts of like length run together, so there must be a choice
 
@@ -149,7 +151,7 @@ def open_for(job: str, model: str | None, threads: int | None, device: str) -> A
     name, kind = model or "the model that regard ships", type(opened).__name__
     if not hasattr(opened, job):
         article = "an" if kind[0] in "AEIO" else "a"
-        can = ", ".join(one for one in JOBS if hasattr(opened, one))
+        can = ", ".join(one for one in METHODS if hasattr(opened, one))
         raise UnsupportedError(
             f"{name} is {article} {kind}, which cannot {job}; give the folder or the hub's name of one that can: "
             f"--model. This one can: {can}"
