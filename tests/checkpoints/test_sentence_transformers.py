@@ -280,7 +280,7 @@ def test_the_verbs(tmp_path: Path) -> None:
     assert np.array_equal(np.load(tmp_path / "x.npy"), encoder.embed(["a"], prompt_name="query").numpy())
     said = json.loads(run("info", folder, "--json"))
     assert said["published model"] == "bert"
-    assert said["verbs"] == "fill, embed, see"
+    assert said["verbs"] == "embed, fill, see"
     assert said["weights"]["parameters"] == sum(
         x.numel() for x in safetensors.torch.load_file(Path(folder, "model.safetensors")).values()
     )
