@@ -29,7 +29,14 @@ from regard.tasks.text_pairs import vocabulary_of
 
 BAND = 64  # keys
 LENGTHS = {512: 7, 2048: 5, 8192: 3}  # tokens, and how often a step of each is timed
-SIZES = {"embed_dim": 128, "num_heads": 4, "layers": 4, "max_length": 8192, "dropout": 0.0, "embedding_dropout": 0.0}
+SIZES = {
+    "embed_dim": 128,
+    "num_heads": 4,
+    "num_layers": 4,
+    "max_length": 8192,
+    "dropout": 0.0,
+    "embedding_dropout": 0.0,
+}
 PIECES, WINDOW, BATCH = 2000, 512, 8  # of the vocabulary; tokens of a training text, texts of a step
 RATE, WARM_UP = 2e-3, 20  # of AdamW, in steps
 PROMPT = "This package contains"
@@ -176,7 +183,7 @@ def main() -> None:
             continue
         timed = step_times(models, length, 2 if given.quick else repeats)
         kept = {name: cache_bytes(made, length) for name, made in models.items()}
-        shape = {"layers": SIZES["layers"], "embed_dim": SIZES["embed_dim"], "band": BAND, "tokens": length}
+        shape = {"layers": SIZES["num_layers"], "embed_dim": SIZES["embed_dim"], "band": BAND, "tokens": length}
         cases += [
             {
                 "case": f"training step of {length:,} tokens, every other layer banded to {BAND} keys / all dense",

@@ -26,7 +26,7 @@ from regard.tasks.text_pairs import vocabulary_of
 
 SEARCHES: dict[str, Search] = {"greedy": Greedy(), "beam 4": Beam(4)}
 BARS = {32: 2.0, 1: 1.3}  # against transformers, by batch
-TINY = {"embed_dim": 32, "hidden_dim": 64, "encoder_layers": 1, "decoder_layers": 1}
+TINY = {"embed_dim": 32, "ffn_dim": 64, "encoder_layers": 1, "decoder_layers": 1}
 REST = 0.5  # seconds: threads of CTranslate2's OpenMP spin for 0.2 after its work
 NEVER = -1e4  # the bias of a token that shall not be written
 

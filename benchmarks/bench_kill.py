@@ -26,9 +26,9 @@ from translation import corpus, options, read, texts
 
 KILLS, STEPS, ROWS = 10, 1000, 4000
 SIZES = {
-    "transformer": {"embed_dim": 64, "hidden_dim": 128, "encoder_layers": 2, "decoder_layers": 2},
+    "transformer": {"embed_dim": 64, "ffn_dim": 128, "encoder_layers": 2, "decoder_layers": 2},
     "rnn": {"embed_dim": 32, "hidden_dim": 48, "align_dim": 32},
-    "luong": {"embed_dim": 32, "hidden_dim": 48, "layers": 1},
+    "luong": {"embed_dim": 32, "hidden_dim": 48, "num_layers": 1},
     "convs2s": {"embed_dim": 48, "hidden_dim": 48, "encoder_layers": 2, "decoder_layers": 2},
     "pointer-generator": {"embed_dim": 24, "hidden_dim": 24},
     "text-classifier": {"embed_dim": 24, "hidden_dim": 24},

@@ -28,7 +28,7 @@ from regard.tasks.translate import Translate
 RATE = 1e-3
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 BAR = 1.6
-SMALLER = {"embed_dim": 32, "hidden_dim": 64, "encoder_layers": 1, "decoder_layers": 1}  # to try the script out
+SMALLER = {"embed_dim": 32, "ffn_dim": 64, "encoder_layers": 1, "decoder_layers": 1}  # to try the script out
 
 
 class Ours:

@@ -55,7 +55,7 @@ if TYPE_CHECKING:  # for type checkers and editors
     from regard.models.seq2seq import Seq2Seq, Vocabulary
     from regard.models.t5 import T5, T5Config
     from regard.models.transformer import Transformer, TransformerConfig
-    from regard.tasks.complete import Completer
+    from regard.tasks.complete import TextGenerator
     from regard.tasks.encode import Encoder
     from regard.tasks.load import load
     from regard.tasks.registry import register_task
@@ -80,7 +80,7 @@ __all__ = [
     "Bilinear",
     "BlockSparse",
     "Causal",
-    "Completer",
+    "TextGenerator",
     "Constraints",
     "ConvS2S",
     "ConvS2SConfig",
@@ -209,7 +209,7 @@ _NAMES = {
     "models.seq2seq": ("Seq2Seq", "Vocabulary"),
     "models.t5": ("T5", "T5Config"),
     "models.transformer": ("Transformer", "TransformerConfig"),
-    "tasks.complete": ("Completer",),
+    "tasks.complete": ("TextGenerator",),
     "tasks.encode": ("Encoder",),
     "tasks.load": ("load",),
     "tasks.registry": ("register_task",),

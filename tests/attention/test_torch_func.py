@@ -219,7 +219,7 @@ def test_compiled(run: str) -> None:
 
 
 VOCABULARY = rg.Vocabulary(size=19)
-SIZES = {"embed_dim": 12, "num_heads": 3, "hidden_dim": 20}
+SIZES = {"embed_dim": 12, "num_heads": 3, "ffn_dim": 20}
 TOKENS = torch.tensor([[5, 6, 7, 2], [8, 2, 0, 0], [9, 9, 2, 0]])
 COUNTS = torch.tensor([4, 2, 3])
 TARGETS = torch.tensor([[1, 7, 8], [1, 9, 3], [1, 4, 4]])
@@ -240,12 +240,12 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
         rg.T5(rg.T5Config(vocabulary=VOCABULARY, head_dim=4, encoder_layers=1, decoder_layers=1, **SIZES)),
         (TOKENS, COUNTS, TARGETS),
     ),
-    "gpt": lambda: (rg.GPT(rg.GPTConfig(vocabulary=VOCABULARY, layers=2, max_length=8, **SIZES)), (TOKENS,)),
+    "gpt": lambda: (rg.GPT(rg.GPTConfig(vocabulary=VOCABULARY, num_layers=2, max_length=8, **SIZES)), (TOKENS,)),
     "bert": lambda: (
         rg.Bert(rg.BertConfig(vocab_size=19, num_layers=1, max_positions=8, **SIZES)), (TOKENS,)
     ),
     "luong": lambda: (
-        rg.Luong(rg.LuongConfig(vocabulary=VOCABULARY, embed_dim=8, hidden_dim=8, layers=1, window="local-p")),
+        rg.Luong(rg.LuongConfig(vocabulary=VOCABULARY, embed_dim=8, hidden_dim=8, num_layers=1, window="local-p")),
         (TOKENS, COUNTS, TARGETS),
     ),
     "rnn": lambda: (rg.RNN(rg.RNNConfig(vocabulary=VOCABULARY, embed_dim=8, hidden_dim=8)), (TOKENS, COUNTS, TARGETS)),

@@ -11,7 +11,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from regard.data.published_tokenizer import PublishedTokenizer
 from regard.models.gpt import GPT, GPTConfig, to_gpt2
 from regard.models.seq2seq import Vocabulary
-from regard.tasks.complete import Completer
+from regard.tasks.complete import TextGenerator
 from tests.checkpoints.made import SENTENCES, tokenizer
 from tests.checkpoints.published import write_hub
 
@@ -33,7 +33,7 @@ def byte_level() -> PublishedTokenizer:
 def gpt(size: int, **marks: int) -> GPT:
     """A model that no two calls make differently, and whose texts differ."""
     words = Vocabulary(size=size, **marks)
-    config = GPTConfig(vocabulary=words, embed_dim=16, num_heads=2, layers=2, max_length=40, band=4)
+    config = GPTConfig(vocabulary=words, embed_dim=16, num_heads=2, num_layers=2, max_length=40, band=4)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         model = GPT(config).eval()
@@ -43,19 +43,19 @@ def gpt(size: int, **marks: int) -> GPT:
     return model
 
 
-def completer() -> Completer:
+def completer() -> TextGenerator:
     """With a published tokenizer, whose bytes alone make broken characters, too."""
-    return Completer(gpt(byte_level().size, pad=0, bos=0, eos=0), byte_level())
+    return TextGenerator(gpt(byte_level().size, pad=0, bos=0, eos=0), byte_level())
 
 
-def own_completer() -> Completer:
-    return Completer(gpt(tokenizer().size), tokenizer())
+def own_completer() -> TextGenerator:
+    return TextGenerator(gpt(tokenizer().size), tokenizer())
 
 
 def gpt2_folder(folder: Path) -> Path:
     """A GPT-2 checkpoint in the hub's layout, with vocab.json and merges.txt."""
     config = GPTConfig(
-        vocabulary=Vocabulary(size=byte_level().size, pad=0, bos=0, eos=0), embed_dim=16, num_heads=2, layers=2,
+        vocabulary=Vocabulary(size=byte_level().size, pad=0, bos=0, eos=0), embed_dim=16, num_heads=2, num_layers=2,
         max_length=40,
     )  # fmt: skip
     torch.manual_seed(7)

@@ -28,7 +28,7 @@ def transformer(size: int | None = None) -> Transformer:
         vocabulary=Vocabulary(size=size or tokenizer().size),
         embed_dim=16,
         num_heads=2,
-        hidden_dim=32,
+        ffn_dim=32,
         encoder_layers=1,
         decoder_layers=1,
     )

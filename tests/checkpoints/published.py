@@ -62,7 +62,7 @@ def word_pieces(marks: bool = True) -> PublishedTokenizer:
 
 def bert(**changes: Any) -> Bert:
     """A model that no two calls make differently, for `word_pieces()`."""
-    sizes = {"vocab_size": len(WORDS), "embed_dim": 12, "num_layers": 2, "num_heads": 3, "hidden_dim": 20}
+    sizes = {"vocab_size": len(WORDS), "embed_dim": 12, "num_layers": 2, "num_heads": 3, "ffn_dim": 20}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = Bert(BertConfig(**{**sizes, "max_positions": 11, **changes})).eval()

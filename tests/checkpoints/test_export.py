@@ -14,7 +14,7 @@ from regard.models.marian import to_marian
 from regard.models.seq2seq import Vocabulary
 from regard.models.t5 import T5, T5Config
 from regard.models.transformer import Transformer, TransformerConfig
-from regard.tasks.complete import Completer
+from regard.tasks.complete import TextGenerator
 from regard.tasks.translate import Translator
 from tests.checkpoints.language_models import byte_level, gpt2_folder
 from tests.checkpoints.made import tokenizer, transformer
@@ -74,7 +74,7 @@ OWN_TRANSLATORS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("changes", "title"), OWN_TRANSLATORS)
 def test_ones_own_translator_goes_out_and_comes_back(changes: dict[str, Any], title: str, tmp_path: Path) -> None:
-    sizes = {"embed_dim": 16, "num_heads": 2, "hidden_dim": 32, "encoder_layers": 1, "decoder_layers": 2}
+    sizes = {"embed_dim": 16, "num_heads": 2, "ffn_dim": 32, "encoder_layers": 1, "decoder_layers": 2}
     torch.manual_seed(0)
     module = Transformer(TransformerConfig(vocabulary=Vocabulary(size=tokenizer().size), **{**sizes, **changes})).eval()
     with torch.no_grad():
@@ -125,10 +125,10 @@ def check_translator(made: Translator, title: str, folder: Path) -> None:
 
 
 def test_ones_own_gpt_goes_out_and_comes_back(tmp_path: Path) -> None:
-    sizes = {"embed_dim": 16, "num_heads": 2, "layers": 2, "max_length": 40}
+    sizes = {"embed_dim": 16, "num_heads": 2, "num_layers": 2, "max_length": 40}
     torch.manual_seed(0)
     words = Vocabulary(size=tokenizer().size)
-    made = Completer(GPT(GPTConfig(vocabulary=words, **sizes)).eval(), tokenizer())
+    made = TextGenerator(GPT(GPTConfig(vocabulary=words, **sizes)).eval(), tokenizer())
     with torch.no_grad():
         for parameter in made.module.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
@@ -162,8 +162,8 @@ def test_a_published_search_goes_out_again(tmp_path: Path) -> None:
     rg.export_hf(made, tmp_path / "out")
     again = rg.load(tmp_path / "out")
     assert again.module.config == made.module.config
-    assert again.wish() == made.wish()
-    assert again.wish("text-generation") == made.wish("text-generation")
+    assert again.generation_config() == made.generation_config()
+    assert again.generation_config("text-generation") == made.generation_config("text-generation")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").generation_config.to_dict()
     assert {name: theirs[name] for name in said} == said
 
@@ -187,13 +187,13 @@ def test_a_gpt_goes_out_and_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("changes", [{}, {"windows": (3, 3)}, {"projection_bias": True, "windows": (None, 3)}])
 def test_a_llama_goes_out_and_comes_back(changes: dict[str, Any], tmp_path: Path) -> None:
     words = Vocabulary(size=byte_level().size + 5, pad=0, bos=0, eos=0)
-    sizes = {"embed_dim": 16, "num_heads": 4, "num_kv_heads": 2, "head_dim": 4, "hidden_dim": 24, "layers": 2}
+    sizes = {"embed_dim": 16, "num_heads": 4, "num_kv_heads": 2, "head_dim": 4, "ffn_dim": 24, "num_layers": 2}
     torch.manual_seed(0)
     model = Llama(LlamaConfig(vocabulary=words, max_length=40, **sizes, **changes)).eval()
-    check_language_model(Completer(model, byte_level()), transformers.AutoModelForCausalLM, tmp_path)
+    check_language_model(TextGenerator(model, byte_level()), transformers.AutoModelForCausalLM, tmp_path)
 
 
-def check_language_model(made: Completer, auto: Any, folder: Path) -> None:
+def check_language_model(made: TextGenerator, auto: Any, folder: Path) -> None:
     """Text through their tokenizer and their model, and through ours when it is back."""
     rg.export_hf(made, folder)
     text = "The library reads files."
@@ -210,7 +210,7 @@ def check_language_model(made: Completer, auto: Any, folder: Path) -> None:
 
 def test_a_t5_goes_out_and_comes_back(tmp_path: Path) -> None:
     vocabulary = Vocabulary(size=50, pad=0, bos=0, eos=1)
-    sizes = {"embed_dim": 16, "num_heads": 2, "head_dim": 8, "hidden_dim": 24, "encoder_layers": 2, "decoder_layers": 1}
+    sizes = {"embed_dim": 16, "num_heads": 2, "head_dim": 8, "ffn_dim": 24, "encoder_layers": 2, "decoder_layers": 1}
     for network in ("plain", "gated"):
         torch.manual_seed(0)
         made = T5(T5Config(vocabulary=vocabulary, network=network, **sizes)).eval()

@@ -17,7 +17,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 WORDS = rg.Vocabulary(size=50)
 LENGTHS = torch.tensor([9, 8, 7])  # of `padded(3, 9)`
-SIZES: dict[str, Any] = {"embed_dim": 16, "num_heads": 2, "hidden_dim": 32}
+SIZES: dict[str, Any] = {"embed_dim": 16, "num_heads": 2, "ffn_dim": 32}
 STACKS: dict[str, Any] = {**SIZES, "encoder_layers": 1, "decoder_layers": 2}
 
 
@@ -48,11 +48,11 @@ MODELS: dict[str, tuple[Any, list[list[Tensor]]]] = {
         [[padded(3, 9), LENGTHS, tokens(3, 11)]],
     ),
     "gpt": (
-        rg.GPT(rg.GPTConfig(vocabulary=WORDS, layers=2, max_length=32, band=4, **SIZES)),
+        rg.GPT(rg.GPTConfig(vocabulary=WORDS, num_layers=2, max_length=32, band=4, **SIZES)),
         [[tokens(3, 9)], [tokens(1, 1)], [tokens(4, 32)]],
     ),
     "llama": (
-        rg.Llama(rg.LlamaConfig(vocabulary=WORDS, layers=2, num_kv_heads=1, windows=(None, 3), **SIZES)),
+        rg.Llama(rg.LlamaConfig(vocabulary=WORDS, num_layers=2, num_kv_heads=1, windows=(None, 3), **SIZES)),
         [[tokens(3, 9)]],
     ),
     "encoder": (encoder(pooler=True), [[tokens(3, 9), torch.tensor([9, 4, 2])], [tokens(2, 5), torch.tensor([5, 5])]]),

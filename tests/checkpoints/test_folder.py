@@ -109,7 +109,7 @@ def test_weights_whose_head_lies(tmp_path: Path) -> None:
 def test_a_config_with_sizes_out_of_this_world(tmp_path: Path) -> None:
     save(tmp_path, transformer(), tokenizer(), {}, task="translate")
     path = tmp_path / "config.json"
-    for name, x in [("embed_dim", 10**9), ("embed_dim", -4), ("hidden_dim", 10**30), ("num_heads", "two")]:
+    for name, x in [("embed_dim", 10**9), ("embed_dim", -4), ("ffn_dim", 10**30), ("num_heads", "two")]:
         config = json.loads(path.read_text())
         config["model"][name] = x
         other = tmp_path / "other"

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 import regard as rg
-from regard.checkpoints.generation import Wish
+from regard.checkpoints.generation import GenerationConfig
 from regard.cli.main import main
 from regard.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from regard.decode.constraints import Constraints
@@ -22,7 +22,7 @@ from tests.data.mixed_text import trained
 
 sentencepiece = pytest.importorskip("sentencepiece")
 
-SIZES = {"embed_dim": 20, "num_heads": 2, "hidden_dim": 28, "encoder_layers": 2, "decoder_layers": 2}
+SIZES = {"embed_dim": 20, "num_heads": 2, "ffn_dim": 28, "encoder_layers": 2, "decoder_layers": 2}
 TEXTS = ["wide full, e\u0301", "aaaa </s> bcd 123", "\u30ab\u30ac \u1100\u1161"]
 
 
@@ -72,7 +72,7 @@ def test_they_go_out_with_their_vocabularies(t5, marian, tmp_path):
         rg.export_hf(model, out)
         again = rg.load(out)
         assert again.module.config == model.module.config
-        assert again.wish() == model.wish()
+        assert again.generation_config() == model.generation_config()
         text = "wide <extra_id_3> full"
         assert again.tokenizer.encode(text) == model.tokenizer.encode(text)
         assert [str(x) for x in again.translate(TEXTS)] == [str(x) for x in model.translate(TEXTS)]
@@ -120,15 +120,20 @@ def test_tasks_and_prefixes(t5, tmp_path):
     (folder / "config.json").write_text(json.dumps({**config, "task_specific_params": params}))
     (folder / "generation_config.json").write_text(json.dumps({"num_beams": 2, "max_length": 9}))
     model = rg.load(folder)
-    assert model.wish() == Wish(search=rg.Beam(2), max_length=9)
-    assert model.wish("translation") == Wish(
+    assert model.generation_config() == GenerationConfig(search=rg.Beam(2), max_length=9)
+    assert model.generation_config("translation") == GenerationConfig(
         search=rg.Beam(3, length_penalty=0.5, early_stopping=True), max_length=6, prefix="wide full: "
     )
     rules = Constraints(no_repeat_ngram_size=3, min_length=3)
-    assert model.wish("summarization") == Wish(search=rg.Beam(2), constraints=rules, max_length=7, prefix="a: ")
+    assert model.generation_config("summarization") == GenerationConfig(
+        search=rg.Beam(2), constraints=rules, max_length=7, prefix="a: "
+    )
     [by_task] = model.translate(["bcd"], task="translation")
     [by_hand] = generate(
-        model.module, [model.tokenizer.encode("wide full: bcd")], search=model.wish("translation").search, max_length=5
+        model.module,
+        [model.tokenizer.encode("wide full: bcd")],
+        search=model.generation_config("translation").search,
+        max_length=5,
     )
     assert by_task.source == "bcd"
     assert by_task.candidates[0].tokens == [by_hand[0].tokens]

@@ -154,11 +154,11 @@ def test_the_file_of_generation_goes_before_config_json(tmp_path: Path) -> None:
     fields = json.loads(path.read_text())
     said = {"num_beams": 3, "max_length": 7, "no_repeat_ngram_size": 2, "forced_eos_token_id": 2}
     path.write_text(json.dumps({**fields, **said}))
-    assert rg.load(folder).wish().search == rg.Beam(3)
-    assert rg.load(folder).wish().constraints == rg.Constraints(no_repeat_ngram_size=2, forced_eos=2)
+    assert rg.load(folder).generation_config().search == rg.Beam(3)
+    assert rg.load(folder).generation_config().constraints == rg.Constraints(no_repeat_ngram_size=2, forced_eos=2)
     (folder / GENERATION).write_text(json.dumps({"max_length": 9, "eos_token_id": None}))
     found = rg.load(folder)
-    assert found.wish() == generation.Wish(max_length=9)
+    assert found.generation_config() == generation.GenerationConfig(max_length=9)
     assert found.module.vocabulary.eos == fields["eos_token_id"]
 
 
@@ -203,15 +203,15 @@ def test_a_language_model_draws_as_its_file_says(tmp_path: Path) -> None:
     fields = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "min_p": 0.1, "stop_strings": ["a", "e"]}
     (folder / GENERATION).write_text(json.dumps(fields))
     found = rg.load(folder)
-    assert found.wish().search == rg.Sample(temperature=0.7, top_k=50, top_p=0.8, min_p=0.1)
+    assert found.generation_config().search == rg.Sample(temperature=0.7, top_k=50, top_p=0.8, min_p=0.1)
     assert len({str(found.complete(["The"])[0]) for _ in range(20)}) > 1
     for one in found.complete(TEXTS * 10):
         assert not set("ae") & set(one.text)
     (folder / GENERATION).write_text(json.dumps({**fields, "top_k": 0, "stop_strings": "x"}))
     found = rg.load(folder)
-    assert found.wish().search == rg.Sample(temperature=0.7, top_p=0.8, min_p=0.1)
-    assert found.wish().stop == ("x",)
-    assert found.wish(search=rg.Greedy()).search == rg.Greedy()
+    assert found.generation_config().search == rg.Sample(temperature=0.7, top_p=0.8, min_p=0.1)
+    assert found.generation_config().stop == ("x",)
+    assert found.generation_config(search=rg.Greedy()).search == rg.Greedy()
 
 
 def test_a_language_models_task(tmp_path: Path) -> None:

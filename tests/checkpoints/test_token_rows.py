@@ -18,7 +18,7 @@ from regard.models.t5_names import to_t5
 from tests.checkpoints.published import WORDS, write_bert, write_hub
 from tests.parity import tokenizer_folders as made
 
-SIZES = {"embed_dim": 20, "num_heads": 2, "hidden_dim": 28, "encoder_layers": 1, "decoder_layers": 1}
+SIZES = {"embed_dim": 20, "num_heads": 2, "ffn_dim": 28, "encoder_layers": 1, "decoder_layers": 1}
 NEW = "<NEW>"
 
 
@@ -34,7 +34,7 @@ def bert(folder: Path) -> Path:
 def llama(folder: Path) -> Path:
     size = len(json.loads(made.llama_json())["model"]["vocab"])
     vocabulary = rg.Vocabulary(size=size, pad=0, bos=1, eos=2)
-    sizes = {"embed_dim": 24, "layers": 1, "num_heads": 2, "hidden_dim": 28, "max_length": 64}
+    sizes = {"embed_dim": 24, "num_layers": 1, "num_heads": 2, "ffn_dim": 28, "max_length": 64}
     write_hub(folder, *to_llama(rg.Llama(rg.LlamaConfig(vocabulary=vocabulary, **sizes))))
     (folder / "tokenizer.json").write_text(made.llama_json())
     return added(folder, size)

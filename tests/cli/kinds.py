@@ -36,7 +36,7 @@ TOKENIZER_FILES = (
     "source.spm",
     "target.spm",
 )
-SIZES = {"embed_dim": 20, "num_heads": 2, "hidden_dim": 28, "encoder_layers": 1, "decoder_layers": 1}
+SIZES = {"embed_dim": 20, "num_heads": 2, "ffn_dim": 28, "encoder_layers": 1, "decoder_layers": 1}
 PIECES = 700  # of the SentencePiece vocabularies
 
 
@@ -72,7 +72,7 @@ def roberta(folder: Path) -> None:
     marks = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     vocabulary = [*marks, *sorted(words["vocab"], key=words["vocab"].get)]
     config = BertConfig(
-        family="roberta", vocab_size=len(vocabulary), embed_dim=12, num_layers=1, num_heads=3, hidden_dim=20,
+        family="roberta", vocab_size=len(vocabulary), embed_dim=12, num_layers=1, num_heads=3, ffn_dim=20,
         max_positions=40, num_token_types=1, pad=1,
     )  # fmt: skip
     write_hub(folder, *to_bert(Bert(config)))
@@ -84,7 +84,7 @@ def roberta(folder: Path) -> None:
 def xlm_roberta(folder: Path) -> None:
     size = PIECES + 2  # four marks for the model's three, and the mask
     config = BertConfig(
-        family="xlm-roberta", vocab_size=size, embed_dim=12, num_layers=1, num_heads=3, hidden_dim=20,
+        family="xlm-roberta", vocab_size=size, embed_dim=12, num_layers=1, num_heads=3, ffn_dim=20,
         max_positions=40, num_token_types=1, pad=1,
     )  # fmt: skip
     write_hub(folder, *to_bert(Bert(config)))
@@ -114,7 +114,7 @@ def llama(family: str) -> Builder:
 
     def write(folder: Path) -> None:
         words = Vocabulary(size=byte_level().size, pad=0, bos=0, eos=0)
-        sizes = {"embed_dim": 16, "num_heads": 4, "num_kv_heads": 2, "hidden_dim": 24, "layers": 1, "max_length": 80}
+        sizes = {"embed_dim": 16, "num_heads": 4, "num_kv_heads": 2, "ffn_dim": 24, "num_layers": 1, "max_length": 80}
         fields, state = to_llama(Llama(LlamaConfig(vocabulary=words, **sizes, **more[family])))
         write_hub(folder, {**fields, "model_type": family}, state)
         byte_level().save(folder / "tokenizer.json")

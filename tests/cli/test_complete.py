@@ -84,4 +84,4 @@ def test_see(tmp_path: Path) -> None:
     assert "Attention of a text to itself" in result.stdout
     assert "library" in page.read_text()
     message = error("see", "a", "--target", "b", "--model", folder())
-    assert "see of a model of this kind (Completer) takes no target" in message
+    assert "see of a model of this kind (TextGenerator) takes no target" in message

@@ -16,8 +16,8 @@ VERBS = {
     "fill": ["fill", "a [MASK]"],
     "embed": ["embed", "a cat"],
 }
-MAKE = {"Encoder": write_bert, "Completer": gpt2_folder, "Translator": marian}
-OF = {"Encoder": ["fill", "embed"], "Completer": ["complete"], "Translator": ["translate", "evaluate"]}
+MAKE = {"Encoder": write_bert, "TextGenerator": gpt2_folder, "Translator": marian}
+OF = {"Encoder": ["fill", "embed"], "TextGenerator": ["complete"], "Translator": ["translate", "evaluate"]}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import click
 import pytest
 
-from regard.cli.flags import take_dotted
+from regard.cli.options import take_dotted
 from regard.train.options import TrainOptions
 from tests.cli.run import error, regard
 

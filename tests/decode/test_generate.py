@@ -17,7 +17,7 @@ SOURCES = [torch.randint(3, 11, (length,), generator=GENERATOR).tolist() for len
 
 def transformer() -> Transformer:
     torch.manual_seed(0)
-    sizes = {"embed_dim": 16, "num_heads": 2, "hidden_dim": 32, "encoder_layers": 1, "decoder_layers": 1}
+    sizes = {"embed_dim": 16, "num_heads": 2, "ffn_dim": 32, "encoder_layers": 1, "decoder_layers": 1}
     model = Transformer(TransformerConfig(vocabulary=Vocabulary(size=11), **sizes))
     for parameter in model.parameters():
         if parameter.dim() == 2:  # so that targets depend on their sources

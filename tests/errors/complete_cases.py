@@ -6,7 +6,7 @@ import regard as rg
 from regard.cli import complete as verb
 from regard.cli.shared import open_for
 from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedError
-from regard.tasks.complete import Completer
+from regard.tasks.complete import TextGenerator
 from tests.checkpoints.language_models import completer, own_completer
 from tests.checkpoints.made import translator
 from tests.errors.cases import Case
@@ -29,15 +29,15 @@ def verb_of_a_translator() -> None:
         verb.run(("a",), model=folder, **settings, **nothing)
 
 
-def published(**fields: object) -> Completer:
+def published(**fields: object) -> TextGenerator:
     """One whose checkpoint says this of generation."""
     made = completer()
-    return Completer(made.module, made.tokenizer, {"published": fields})
+    return TextGenerator(made.module, made.tokenizer, {"published": fields})
 
 
 def verb_without_tokenizer() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        Completer(own_completer().module, None).save(folder)
+        TextGenerator(own_completer().module, None).save(folder)
         open_for("complete", folder, None, "cpu").complete(["a"])
 
 
@@ -64,7 +64,7 @@ CASES: list[Case] = [
     ("complete-long", lambda: completer().complete(["a" * 99]), DataError, "tokens, and the model has 40 positions"),
     (
         "complete-tokenizer",
-        lambda: Completer(completer().module, None).complete(["a"]),
+        lambda: TextGenerator(completer().module, None).complete(["a"]),
         CheckpointError,
         "the model's folder has no tokenizer that regard knows, which turns text into ids; expected tokenizer.json in",
     ),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from regard.checkpoints.generation import wish
+from regard.checkpoints.generation import generation_config
 from regard.errors import CheckpointError, ConfigError, UnsupportedError
 from regard.models.published import never_of, published_vocabulary
 from regard.tasks.translate import Translator
@@ -17,63 +17,88 @@ def translate(**fields: object) -> object:
 CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     (
         "wish-penalty",
-        lambda: wish({"encoder_repetition_penalty": 1.2}),
+        lambda: generation_config({"encoder_repetition_penalty": 1.2}),
         UnsupportedError,
         "the checkpoint asks for encoder_repetition_penalty=1.2, which is not supported; expected 1.0 or None. Say how",
     ),
     (
         "wish-beam-sampling",
-        lambda: wish({"do_sample": True, "num_beams": 3}),
+        lambda: generation_config({"do_sample": True, "num_beams": 3}),
         UnsupportedError,
         "asks for do_sample=True, which is not supported; expected False with num_beams=3",
     ),
     (
         "wish-several",
-        lambda: wish({"num_return_sequences": 2}),
+        lambda: generation_config({"num_return_sequences": 2}),
         UnsupportedError,
         "asks for num_return_sequences=2, which is not supported; expected 1 without num_beams",
     ),
-    ("wish-typical", lambda: wish({"do_sample": True, "typical_p": 0.9}), UnsupportedError, "asks for typical_p=0.9"),
+    (
+        "wish-typical",
+        lambda: generation_config({"do_sample": True, "typical_p": 0.9}),
+        UnsupportedError,
+        "asks for typical_p=0.9",
+    ),
     (
         "wish-time",
-        lambda: wish({"max_time": 3.0}),
+        lambda: generation_config({"max_time": 3.0}),
         UnsupportedError,
         "max_time=3.0, which is not supported; expected No",
     ),
     (
         "wish-stopping",
-        lambda: wish({"early_stopping": "always", "num_beams": 2}),
+        lambda: generation_config({"early_stopping": "always", "num_beams": 2}),
         ConfigError,
         "early_stopping='always'",
     ),
-    ("wish-flag", lambda: wish({"do_sample": "yes"}), ConfigError, "says do_sample='yes'; expected true or false"),
-    ("wish-list", lambda: wish({"suppress_tokens": 3}), ConfigError, "says suppress_tokens=3; expected a list"),
+    (
+        "wish-flag",
+        lambda: generation_config({"do_sample": "yes"}),
+        ConfigError,
+        "says do_sample='yes'; expected true or false",
+    ),
+    (
+        "wish-list",
+        lambda: generation_config({"suppress_tokens": 3}),
+        ConfigError,
+        "says suppress_tokens=3; expected a list",
+    ),
     (
         "wish-count",
-        lambda: wish({"max_length": 0}),
+        lambda: generation_config({"max_length": 0}),
         ConfigError,
         "says max_length=0; expected a number of tokens above",
     ),
-    ("wish-stop", lambda: wish({"stop_strings": [""]}), ConfigError, "says stop_strings=['']; expected a string or"),
+    (
+        "wish-stop",
+        lambda: generation_config({"stop_strings": [""]}),
+        ConfigError,
+        "says stop_strings=['']; expected a string or",
+    ),
     (
         "wish-ends",
-        lambda: wish({"forced_eos_token_id": [3, 4]}),
+        lambda: generation_config({"forced_eos_token_id": [3, 4]}),
         UnsupportedError,
         "asks for forced_eos_token_id=[3, 4], which is not supported; expected one token",
     ),
     (
         "wish-task",
-        lambda: wish({"task_specific_params": {"summarization": {}}}, "summarize"),
+        lambda: generation_config({"task_specific_params": {"summarization": {}}}, "summarize"),
         ConfigError,
         "the checkpoint has no task 'summarize'; did you mean 'summarization'?",
     ),
     (
         "wish-task-field",
-        lambda: wish({"task_specific_params": {"summarization": {"tempo": 3}}}, "summarization"),
+        lambda: generation_config({"task_specific_params": {"summarization": {"tempo": 3}}}, "summarization"),
         UnsupportedError,
         "the checkpoint's task 'summarization' says tempo=3, which is not known",
     ),
-    ("wish-no-tasks", lambda: wish({}, "translation"), ConfigError, "has no task 'translation'; it names none"),
+    (
+        "wish-no-tasks",
+        lambda: generation_config({}, "translation"),
+        ConfigError,
+        "has no task 'translation'; it names none",
+    ),
     (
         "wish-stop-translator",
         lambda: translate(stop_strings="."),

@@ -22,7 +22,7 @@ FULL = "full_attention"
 
 def gpt(**changes: Any) -> GPT:
     return GPT(
-        GPTConfig(**{"vocabulary": WORDS, "embed_dim": 4, "num_heads": 2, "layers": 1, "max_length": 5, **changes})
+        GPTConfig(**{"vocabulary": WORDS, "embed_dim": 4, "num_heads": 2, "num_layers": 1, "max_length": 5, **changes})
     )
 
 
@@ -32,7 +32,7 @@ def gpt2(**changes: Any) -> Callable[[], object]:
 
 
 def llama(**changes: Any) -> Llama:
-    sizes = {"embed_dim": 4, "num_heads": 2, "hidden_dim": 4, "layers": 1}
+    sizes = {"embed_dim": 4, "num_heads": 2, "ffn_dim": 4, "num_layers": 1}
     return Llama(LlamaConfig(**{"vocabulary": WORDS, **sizes, **changes}))
 
 

@@ -9,7 +9,7 @@ from regard.models.t5_names import from_t5, to_t5
 
 
 def model(**changes: Any) -> rg.T5:
-    sizes = {"embed_dim": 6, "num_heads": 2, "head_dim": 3, "hidden_dim": 5, "encoder_layers": 1, "decoder_layers": 1}
+    sizes = {"embed_dim": 6, "num_heads": 2, "head_dim": 3, "ffn_dim": 5, "encoder_layers": 1, "decoder_layers": 1}
     return rg.T5(rg.T5Config(vocabulary=rg.Vocabulary(size=11, pad=0, bos=0, eos=1), **{**sizes, **changes}))
 
 

@@ -18,9 +18,9 @@ from regard import train as train_package
 from regard.checkpoints import folder as folders
 from regard.errors import CheckpointError, ConfigError, DataError
 from regard.train import checkpoint
-from regard.train.alone import alone
 from regard.train.device import pick_device
 from regard.train.distributed import Group
+from regard.train.lock import locked
 from regard.train.options import TrainOptions
 from regard.train.report import Report
 from regard.train.run import _Run, train
@@ -65,7 +65,7 @@ def plan(content: str) -> Callable[[], object]:
     def call() -> object:
         with tempfile.TemporaryDirectory() as name:
             Path(name, "run").mkdir()
-            Path(name, "run", "plan.json").write_text(content)
+            Path(name, "run", "run.json").write_text(content)
             return train(options(Path(name)))
 
     return call
@@ -97,7 +97,7 @@ def unwritable() -> object:
 def in_one_folder() -> object:
     with tempfile.TemporaryDirectory() as name:
         Path(name, "run").mkdir()
-        with alone(Path(name, "run")):
+        with locked(Path(name, "run")):
             return train(options(Path(name)))
 
 
@@ -167,7 +167,7 @@ CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
         "start='en-it' has a model and a tokenizer already, which model='transformer', model_settings={'embed_dim': 16",
     ),
     ("train-out", in_a_file, ConfigError, "cannot be made or read"),
-    ("train-plan", plan("{"), CheckpointError, "plan.json is not JSON"),
+    ("train-plan", plan("{"), CheckpointError, "run.json is not JSON"),
     ("train-other-options", plan('{"options": {"seed": 3}}'), ConfigError, "seed was 3, now None"),
     ("train-shorter", shorter, ConfigError, "has taken 9 steps; the length given now has 4: give a greater one"),
     ("train-finished-with-others", finished_with_others, ConfigError, "is finished, and was trained on other records"),
@@ -176,7 +176,7 @@ CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
     ("train-sigterm", running((Trainer, "gradients", terminated)), SystemExit, "143"),
     ("train-seed", said(seed=-1), ConfigError, "seed=-1 must be at least 0"),
     ("train-epochs", said(epochs=float("inf")), ConfigError, "epochs=inf must be above 0 and finite"),
-    ("train-plan-empty", plan("[]"), CheckpointError, "plan.json has no options"),
+    ("train-plan-empty", plan("[]"), CheckpointError, "run.json has no options"),
     (
         "train-model-vocabulary",
         running(model_settings={"vocabulary": 7}),

@@ -183,7 +183,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("trained-config-size", reading(model(num_heads=3)), CheckpointError, "describes a model that cannot be built: "),
     (
         "trained-config-size-huge",
-        reading(model(hidden_dim=10**12)),
+        reading(model(ffn_dim=10**12)),
         CheckpointError,
         "describes a model that cannot be built",
     ),

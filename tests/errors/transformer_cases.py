@@ -15,7 +15,7 @@ from regard.models.transformer import Transformer, TransformerConfig
 
 
 def config(**changes: Any) -> TransformerConfig:
-    sizes = {"embed_dim": 4, "num_heads": 2, "hidden_dim": 4, "encoder_layers": 1, "decoder_layers": 1}
+    sizes = {"embed_dim": 4, "num_heads": 2, "ffn_dim": 4, "encoder_layers": 1, "decoder_layers": 1}
     return TransformerConfig(vocabulary=rg.Vocabulary(size=9), **{**sizes, **changes})
 
 

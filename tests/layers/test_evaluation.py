@@ -95,12 +95,12 @@ def jobs() -> dict[str, tuple[nn.Module, Callable[[], Any], Callable[[], Tensor]
     pair = translator.module
     source = torch.tensor([[*translator.tokenizer.encode(TEXTS[0]), 2]])
     target = source.roll(1, 1)
-    bert = rg.Bert(
-        rg.BertConfig(vocab_size=14, num_layers=2, max_positions=16, embed_dim=12, num_heads=3, hidden_dim=20)
-    )
+    bert = rg.Bert(rg.BertConfig(vocab_size=14, num_layers=2, max_positions=16, embed_dim=12, num_heads=3, ffn_dim=20))
     encoder = Encoder(bert, word_pieces())
     tokens = torch.tensor([[2, 5, 6, 7, 3]])
-    gpt = rg.GPT(rg.GPTConfig(vocabulary=rg.Vocabulary(size=14), layers=2, max_length=32, embed_dim=12, num_heads=3))
+    gpt = rg.GPT(
+        rg.GPTConfig(vocabulary=rg.Vocabulary(size=14), num_layers=2, max_length=32, embed_dim=12, num_heads=3)
+    )
 
     def pair_loss() -> Tensor:
         return pair(source, None, target).logits.logsumexp(-1).sum()

@@ -23,12 +23,12 @@ needs_kernels = pytest.mark.skipif(
 
 
 def transformer(**changes: object) -> Transformer:
-    sizes = {"embed_dim": 24, "num_heads": 3, "hidden_dim": 37, "encoder_layers": 2, "decoder_layers": 2}
+    sizes = {"embed_dim": 24, "num_heads": 3, "ffn_dim": 37, "encoder_layers": 2, "decoder_layers": 2}
     return Transformer(TransformerConfig(vocabulary=WORDS, **{**sizes, **changes})).eval()
 
 
 def t5() -> T5:
-    sizes = {"embed_dim": 24, "num_heads": 3, "head_dim": 8, "hidden_dim": 37, "num_buckets": 8, "max_distance": 20}
+    sizes = {"embed_dim": 24, "num_heads": 3, "head_dim": 8, "ffn_dim": 37, "num_buckets": 8, "max_distance": 20}
     return T5(T5Config(vocabulary=WORDS, encoder_layers=2, decoder_layers=2, **sizes)).eval()
 
 

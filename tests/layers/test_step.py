@@ -29,13 +29,13 @@ needs_kernels = pytest.mark.skipif(
 def transformer(**changes: Any) -> Any:
     """With weights that make the order of norms, biases and sums matter."""
     torch.manual_seed(0)
-    sizes = {"embed_dim": 24, "num_heads": 3, "hidden_dim": 37, "encoder_layers": 1, "decoder_layers": 2}
+    sizes = {"embed_dim": 24, "num_heads": 3, "ffn_dim": 37, "encoder_layers": 1, "decoder_layers": 2}
     return spread(Transformer(TransformerConfig(vocabulary=WORDS, **{**sizes, **changes})))
 
 
 def gpt(**changes: Any) -> Any:
     torch.manual_seed(0)
-    sizes = {"embed_dim": 24, "num_heads": 3, "hidden_dim": 37, "layers": 2, "max_length": 300}
+    sizes = {"embed_dim": 24, "num_heads": 3, "ffn_dim": 37, "num_layers": 2, "max_length": 300}
     return spread(GPT(GPTConfig(vocabulary=WORDS, **{**sizes, **changes})))
 
 

@@ -18,13 +18,13 @@ MADE: dict[str, tuple[str, dict[str, Any], float]] = {
     "transformer": (
         "transformer",
         {
-            "embed_dim": 64, "num_heads": 1, "hidden_dim": 128, "encoder_layers": 1, "decoder_layers": 1,
+            "embed_dim": 64, "num_heads": 1, "ffn_dim": 128, "encoder_layers": 1, "decoder_layers": 1,
             "norm": "pre", "positions": "learned", "max_length": LONGEST + 1,
         },
         3e-3,
     ),
     "rnn": ("rnn", {"embed_dim": 32, "hidden_dim": 64, "align_dim": 32}, 3e-3),
-    "luong": ("luong", {"embed_dim": 32, "hidden_dim": 64, "layers": 1}, 3e-3),
+    "luong": ("luong", {"embed_dim": 32, "hidden_dim": 64, "num_layers": 1}, 3e-3),
     "convs2s": (
         "convs2s",
         {

@@ -11,9 +11,9 @@ from regard.models.seq2seq import Seq2Seq
 
 SOURCE, TARGET = "this package contains documentation", "questo pacchetto contiene la documentazione"
 SIZES = {
-    "transformer": {"embed_dim": 16, "num_heads": 2, "hidden_dim": 24, "encoder_layers": 1, "decoder_layers": 2},
+    "transformer": {"embed_dim": 16, "num_heads": 2, "ffn_dim": 24, "encoder_layers": 1, "decoder_layers": 2},
     "rnn": {"embed_dim": 12, "hidden_dim": 16, "align_dim": 8},
-    "luong": {"embed_dim": 12, "hidden_dim": 16, "layers": 1},
+    "luong": {"embed_dim": 12, "hidden_dim": 16, "num_layers": 1},
     "convs2s": {"embed_dim": 16, "hidden_dim": 16, "encoder_layers": 1, "decoder_layers": 2},
 }
 PATHS = {

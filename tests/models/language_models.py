@@ -10,8 +10,8 @@ from regard.models.seq2seq import Vocabulary
 
 N = 37
 WORDS = Vocabulary(size=N)
-GPT_SIZES = {"embed_dim": 12, "num_heads": 3, "hidden_dim": 20, "layers": 3, "max_length": 97}
-LLAMA_SIZES = {"embed_dim": 12, "num_heads": 6, "num_kv_heads": 2, "head_dim": 4, "hidden_dim": 20, "layers": 3}
+GPT_SIZES = {"embed_dim": 12, "num_heads": 3, "ffn_dim": 20, "num_layers": 3, "max_length": 97}
+LLAMA_SIZES = {"embed_dim": 12, "num_heads": 6, "num_kv_heads": 2, "head_dim": 4, "ffn_dim": 20, "num_layers": 3}
 VARIANTS = {
     "gpt": (GPT, GPTConfig(vocabulary=WORDS, **GPT_SIZES)),
     "gpt-banded": (GPT, GPTConfig(vocabulary=WORDS, band=5, scale_by_layer=True, **GPT_SIZES)),

@@ -13,13 +13,13 @@ from regard.layers.causal_layer import CausalLayer
 from regard.layers.convolution import GatedConvolution
 from regard.layers.cross_attention import CrossAttention
 from regard.layers.transformer_layer import DecoderLayer, EncoderLayer, FeedForward, GatedFeedForward
-from regard.tasks.complete import Completer
+from regard.tasks.complete import TextGenerator
 from regard.tasks.encode import Encoder
 from tests.checkpoints.published import word_pieces
 
 SIZE = 30
 VOCABULARY = rg.Vocabulary(size=SIZE)
-HEADS = {"embed_dim": 12, "num_heads": 3, "hidden_dim": 20}
+HEADS = {"embed_dim": 12, "num_heads": 3, "ffn_dim": 20}
 STATES = {"embed_dim": 12, "hidden_dim": 12}
 PAIRED: dict[str, Callable[[], nn.Module]] = {
     "transformer": lambda: rg.Transformer(
@@ -35,8 +35,8 @@ PAIRED: dict[str, Callable[[], nn.Module]] = {
 }
 RECURRENT = ("rnn", "luong", "luong-location")
 SINGLE: dict[str, Callable[[], nn.Module]] = {
-    "gpt": lambda: rg.GPT(rg.GPTConfig(vocabulary=VOCABULARY, layers=2, max_length=8, band=2, **HEADS)),
-    "llama": lambda: rg.Llama(rg.LlamaConfig(vocabulary=VOCABULARY, layers=2, max_length=8, **HEADS)),
+    "gpt": lambda: rg.GPT(rg.GPTConfig(vocabulary=VOCABULARY, num_layers=2, max_length=8, band=2, **HEADS)),
+    "llama": lambda: rg.Llama(rg.LlamaConfig(vocabulary=VOCABULARY, num_layers=2, max_length=8, **HEADS)),
     "bert": lambda: rg.Bert(rg.BertConfig(vocab_size=SIZE, num_layers=1, max_positions=8, **HEADS)),
     "roberta": lambda: rg.Bert(
         rg.BertConfig(family="roberta", vocab_size=SIZE, num_layers=1, max_positions=8, pad=1, **HEADS)
@@ -156,7 +156,7 @@ def test_no_texts() -> None:
     encoder = Encoder(bert, tokenizer)
     assert encoder.fill([]) == []
     assert encoder.embed([]).shape == (0, 12)
-    assert Completer(SINGLE["gpt"](), tokenizer).complete([]) == []
+    assert TextGenerator(SINGLE["gpt"](), tokenizer).complete([]) == []
 
 
 @pytest.mark.parametrize("name", PAIRED)

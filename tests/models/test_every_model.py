@@ -16,7 +16,7 @@ from tests.models.inputs import lengths_of
 
 N = 19
 SMALL = {
-    "transformer": {"embed_dim": 8, "num_heads": 2, "hidden_dim": 11, "encoder_layers": 2, "decoder_layers": 2},
+    "transformer": {"embed_dim": 8, "num_heads": 2, "ffn_dim": 11, "encoder_layers": 2, "decoder_layers": 2},
     "rnn": {"embed_dim": 6, "hidden_dim": 8, "align_dim": 5},
     "luong": {"embed_dim": 6, "hidden_dim": 8, "window_size": 2, "max_length": 13},
     "convs2s": {"embed_dim": 6, "hidden_dim": 8, "encoder_layers": 2, "decoder_layers": 2, "max_length": 13},
@@ -30,9 +30,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "rnn, other values": ("rnn", {"attention": {"score": {"kind": "cosine", "scale": 3.0}, **ENTMAX, **WINDOW}}),
     "luong, dot": ("luong", {"score": "dot", "input_feeding": False}),
     "luong, general, local-m": ("luong", {"window": "local-m"}),
-    "luong, concat, local-p": ("luong", {"score": "concat", "window": "local-p", "layers": 3}),
+    "luong, concat, local-p": ("luong", {"score": "concat", "window": "local-p", "num_layers": 3}),
     "luong, dot, local-p": ("luong", {"score": "dot", "window": "local-p", "input_feeding": False}),
-    "luong, location": ("luong", {"score": "location", "layers": 1}),
+    "luong, location": ("luong", {"score": "location", "num_layers": 1}),
     "luong, other values": ("luong", {"window": "local-m", "attention": {"score": "additive", **ENTMAX, **WINDOW}}),
     "convs2s": ("convs2s", {"share_embeddings": False}),
     "convs2s, kernel 5": ("convs2s", {"kernel": 5, "tie_output": False}),

@@ -58,7 +58,7 @@ def test_a_window_is_a_window():
 
 def test_cache_bytes_of_a_banded_layer_follow_the_band():
     for band, read in ((16, 512), (16, 2048), (64, 2048)):
-        sizes = {"embed_dim": 8, "num_heads": 2, "hidden_dim": 8, "layers": 4, "max_length": 4096}
+        sizes = {"embed_dim": 8, "num_heads": 2, "ffn_dim": 8, "num_layers": 4, "max_length": 4096}
         model = GPT(GPTConfig(vocabulary=WORDS, band=band, **sizes)).eval()
         with torch.inference_mode():
             state = model.start(torch.randint(0, N, (1, read)))
@@ -98,7 +98,7 @@ def test_beam_scores_are_those_of_the_whole():
 
 
 def test_a_text_ends_where_the_positions_do():
-    model = GPT(GPTConfig(vocabulary=WORDS, embed_dim=4, num_heads=1, layers=1, max_length=8)).eval()
+    model = GPT(GPTConfig(vocabulary=WORDS, embed_dim=4, num_heads=1, num_layers=1, max_length=8)).eval()
     for length in (1, 7, 8):
         [[one]] = generate(model, [[5] * length], search=Greedy(), max_length=99)
         assert len(one.tokens) + one.finished <= 9 - length

@@ -14,7 +14,7 @@ from regard.tasks.text_to_text import TextToText
 
 VOCABULARY = Vocabulary(size=23, pad=3, bos=4, eos=5)
 OTHERS: dict[str, dict[str, Any]] = {
-    "transformer": {"embed_dim": 8, "num_heads": 2, "hidden_dim": 8, "norm": "pre", "dropout": 0.25},
+    "transformer": {"embed_dim": 8, "num_heads": 2, "ffn_dim": 8, "norm": "pre", "dropout": 0.25},
     "rnn": {"embed_dim": 8, "hidden_dim": 6, "align_dim": 5, "tie_output": False},
     "luong": {"embed_dim": 8, "hidden_dim": 6, "score": "concat", "window": "local-m", "input_feeding": False},
     "convs2s": {"embed_dim": 8, "hidden_dim": 6, "kernel": 5, "share_embeddings": False, "dropout": 0.0},

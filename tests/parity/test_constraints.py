@@ -68,7 +68,7 @@ SEARCHES = {
 @functools.cache
 def seq2seq(ends):
     """A random Marian of theirs and the same of ours."""
-    sizes = {"embed_dim": 24, "num_heads": 3, "hidden_dim": 40, "encoder_layers": 2, "decoder_layers": 2}
+    sizes = {"embed_dim": 24, "num_heads": 3, "ffn_dim": 40, "encoder_layers": 2, "decoder_layers": 2}
     torch.manual_seed(0)
     made = Transformer(TransformerConfig(vocabulary=Vocabulary(size=SIZE), dropout=0.0, **sizes))
     for parameter in made.parameters():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from regard.checkpoints.generation import wish
+from regard.checkpoints.generation import generation_config
 from regard.decode.generate import generate
 from regard.models.marian import from_marian, to_marian
 from regard.models.seq2seq import Vocabulary
@@ -12,7 +12,7 @@ from regard.models.transformer import Transformer, TransformerConfig
 transformers = pytest.importorskip("transformers")
 
 SIZE = 23  # few, so that targets end by themselves as well as at the greatest length
-SIZES = {"embed_dim": 24, "num_heads": 3, "hidden_dim": 40, "encoder_layers": 2, "decoder_layers": 2}
+SIZES = {"embed_dim": 24, "num_heads": 3, "ffn_dim": 40, "encoder_layers": 2, "decoder_layers": 2}
 
 
 @pytest.mark.parametrize("length_penalty", [0.6, 2.0])
@@ -39,7 +39,7 @@ def test_beams_are_looked_for_as_the_checkpoint_says(length_penalty, early_stopp
         input_ids=padded, attention_mask=(padded != 0).long(), do_sample=False, output_scores=True,
         return_dict_in_generate=True, **says,
     )  # fmt: skip
-    wished = wish({**fields, **says})
+    wished = generation_config({**fields, **says})
     how = {"search": wished.search, "constraints": wished.constraints, "max_length": wished.limit(1)}
     mine = generate(ours, sources, **how)
     lengths = set()

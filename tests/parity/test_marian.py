@@ -23,7 +23,7 @@ VARIANTS = [
 def pair(dtype=torch.float64, **changes):
     """A random model of ours, and Marian with its weights."""
     torch.manual_seed(0)
-    sizes = {"embed_dim": 24, "num_heads": 3, "hidden_dim": 40, "encoder_layers": 2, "decoder_layers": 2}
+    sizes = {"embed_dim": 24, "num_heads": 3, "ffn_dim": 40, "encoder_layers": 2, "decoder_layers": 2}
     config = TransformerConfig(vocabulary=Vocabulary(size=SIZE), dropout=0.0, **{**sizes, **changes})
     ours = Transformer(config).eval()
     with torch.no_grad():

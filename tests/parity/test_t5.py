@@ -26,7 +26,7 @@ VARIANTS = [
 def pair(dtype, **changes):
     """A random model of ours, and theirs with its weights."""
     torch.manual_seed(0)
-    sizes = {"embed_dim": 20, "num_heads": 3, "head_dim": 5, "hidden_dim": 28, "encoder_layers": 2, "decoder_layers": 2}
+    sizes = {"embed_dim": 20, "num_heads": 3, "head_dim": 5, "ffn_dim": 28, "encoder_layers": 2, "decoder_layers": 2}
     vocabulary = Vocabulary(size=SIZE, pad=0, bos=0, eos=1)
     ours = T5(T5Config(vocabulary=vocabulary, **{**sizes, **changes})).eval()
     with torch.no_grad():

@@ -12,7 +12,7 @@ from regard.errors import CheckpointError
 from regard.models.llama import Llama, LlamaConfig
 from regard.models.llama_names import to_llama
 from regard.models.seq2seq import Vocabulary
-from regard.tasks.complete import Completer
+from regard.tasks.complete import TextGenerator
 from regard.tasks.completion import prompts_of
 from tests.checkpoints.language_models import byte_level, completer, gpt2_folder, own_completer
 from tests.checkpoints.published import shard, write_hub
@@ -26,7 +26,7 @@ def test_saved_and_loaded(made, tmp_path: Path):
     one.config["note"] = "kept"
     one.save(tmp_path)
     again = rg.load(tmp_path)
-    assert isinstance(again, Completer)
+    assert isinstance(again, TextGenerator)
     assert again.module.config == one.module.config
     assert again.config["note"] == "kept"
     assert again.complete(TEXTS) == one.complete(TEXTS)
@@ -38,7 +38,7 @@ def test_a_published_gpt2(sharded, tmp_path: Path):
     if sharded:
         shard(folder)
     made = rg.load(folder)
-    assert isinstance(made, Completer)
+    assert isinstance(made, TextGenerator)
     assert (made.tokenizer.eos, made.module.vocabulary.eos) == (0, 0)
     found = made.complete(TEXTS, max_new_tokens=9)
     made.save(tmp_path / "own")
@@ -49,7 +49,7 @@ def test_a_published_gpt2(sharded, tmp_path: Path):
 def test_a_published_llama(family, tmp_path: Path):
     more = {"llama": {}, "mistral": {"windows": (3, 3)}, "qwen2": {"projection_bias": True, "windows": (None, 3)}}
     words = Vocabulary(size=byte_level().size + 5, pad=0, bos=0, eos=0)
-    sizes = {"embed_dim": 16, "num_heads": 4, "num_kv_heads": 2, "hidden_dim": 24, "layers": 2, "max_length": 40}
+    sizes = {"embed_dim": 16, "num_heads": 4, "num_kv_heads": 2, "ffn_dim": 24, "num_layers": 2, "max_length": 40}
     torch.manual_seed(0)
     model = Llama(LlamaConfig(vocabulary=words, **sizes, **more[family])).eval()
     fields, state = to_llama(model)
@@ -64,7 +64,7 @@ def test_a_published_llama(family, tmp_path: Path):
     tokens = torch.tensor([[5, 6, 7]])
     assert torch.equal(made.module(tokens).logits, model(tokens).logits)
     found = made.complete(TEXTS, max_new_tokens=5)
-    assert found == Completer(model, byte_level()).complete(TEXTS, max_new_tokens=5)
+    assert found == TextGenerator(model, byte_level()).complete(TEXTS, max_new_tokens=5)
     made.save(tmp_path / "own")
     assert rg.load(tmp_path / "own").complete(TEXTS, max_new_tokens=5) == found
 

@@ -22,7 +22,7 @@ def pairs(path: Path, rows: int = 160) -> str:
 
 
 SMALL: dict[str, dict[str, Any]] = {
-    "transformer": {"embed_dim": 16, "hidden_dim": 32, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1},
+    "transformer": {"embed_dim": 16, "ffn_dim": 32, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1},
     "rnn": {"embed_dim": 16, "hidden_dim": 16, "align_dim": 8},
     "luong": {"embed_dim": 16, "hidden_dim": 16},
     "convs2s": {"embed_dim": 16, "hidden_dim": 16},

@@ -79,16 +79,16 @@ def test_an_extended_run_that_was_killed_ends_with_the_same_weights(tmp_path, mo
 @pytest.mark.parametrize("length", [{"steps": 6}, {"steps": None, "epochs": 0.2}, {"steps": None, "minutes": 1e-5}])
 def test_a_length_that_is_behind_is_refused(length, tmp_path):
     folder = train(options(tmp_path))
-    before = (folder / "plan.json").read_bytes()
+    before = (folder / "run.json").read_bytes()
     with pytest.raises(ConfigError, match=r"has taken 9 steps; the length given now has [1-9]: give"):
         train(options(tmp_path, **length))
-    assert (folder / "plan.json").read_bytes() == before
+    assert (folder / "run.json").read_bytes() == before
 
 
 def test_a_length_of_another_kind(tmp_path):
     folder = train(options(tmp_path))
     train(options(tmp_path, steps=None, epochs=2))
-    epoch = json.loads((folder / "plan.json").read_text())["steps"] / 2
+    epoch = json.loads((folder / "run.json").read_text())["steps"] / 2
     assert last(folder)["step"] == 2 * epoch > 9
 
 

@@ -174,7 +174,7 @@ def test_minutes_become_steps_once(tmp_path, monkeypatch):
         patch.setattr(_Run, "_train", raising)
         with pytest.raises(Killed):
             train(options(tmp_path, **timed))
-    plan = tmp_path / "run/plan.json"
+    plan = tmp_path / "run/run.json"
     kept = json.loads(plan.read_text())
     assert kept["steps"] > 1
     plan.write_text(json.dumps({**kept, "steps": 4}))
@@ -204,7 +204,7 @@ def test_minutes_are_kept_when_steps_take_longer_or_shorter(seconds, steps, tmp_
     folder = train(options(tmp_path, minutes=12.01 / 60 / SPARE, steps=None))
     last = checkpoint.newest(folder / "checkpoints").state
     assert (last["step"], last["seconds"]) == (steps, 12.0)
-    assert list(json.loads((folder / "plan.json").read_text())["fits"].values())[-1] == steps
+    assert list(json.loads((folder / "run.json").read_text())["fits"].values())[-1] == steps
 
 
 def test_resumed_in_minutes(tmp_path, monkeypatch):
@@ -219,7 +219,7 @@ def test_resumed_in_minutes(tmp_path, monkeypatch):
                     train(options(tmp_path, **minutes))
     timed(monkeypatch, 5.0)  # what was found before counts
     train(options(tmp_path, **minutes))
-    plans = [json.loads((tmp_path / name / "plan.json").read_text())["fits"] for name in ("run", "whole")]
+    plans = [json.loads((tmp_path / name / "run.json").read_text())["fits"] for name in ("run", "whole")]
     assert plans[0]["3"] == plans[1]["3"] == 15
     assert plans[0]["6"] == plans[1]["6"]
     assert checkpoint.newest(tmp_path / "run/checkpoints").state["step"] == plans[0]["9"] < plans[1]["9"]

@@ -15,7 +15,7 @@ from tests.train.made import pairs
 SECONDS = 90  # that a process may take to get to its first steps
 FLAGS = (
     "--steps 100000 --evaluate-every 5 --checkpoint-every 50000 --vocab-size 300 --batch-tokens 128 --threads 1 "
-    "--model.embed_dim 16 --model.hidden_dim 32 --model.num_heads 2 --model.encoder_layers 1 --model.decoder_layers 1"
+    "--model.embed_dim 16 --model.ffn_dim 32 --model.num_heads 2 --model.encoder_layers 1 --model.decoder_layers 1"
 )
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals here")

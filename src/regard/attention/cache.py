@@ -9,7 +9,7 @@ from torch import Tensor
 
 from regard import kernels
 from regard.attention.check import check_integer, is_dense, show
-from regard.attention.engine.tracing import watched
+from regard.attention.engine.tracing import is_traced
 from regard.attention.patterns.pattern import Pattern
 from regard.errors import ConfigError, ShapeError
 
@@ -310,7 +310,7 @@ def _copy(to: Tensor, source: Tensor, rows: Tensor | None = None, others: Tensor
     runs = all(x.stride(3) == 1 and (sizes[1] == 1 or x.stride(2) == sizes[2]) for x in (to, source))
     small = count * sizes[0] * sizes[1] * sizes[2] < SMALL
     alike = to.is_cpu and to.dtype is source.dtype and type(source) is Tensor
-    if small or not (runs and alike) or watched() or kernels.missing() is not None:
+    if small or not (runs and alike) or is_traced() or kernels.missing() is not None:
         if rows is None or others is None:
             to.copy_(source)
         else:

@@ -44,7 +44,7 @@ def value(cls: type[T]) -> type[T]:
     return made
 
 
-def brief(x: Any) -> str:
+def short_repr(x: Any) -> str:
     """A dataclass as the call of its constructor, without defaults that say nothing: None, () and the like."""
     said = {
         f.name: value

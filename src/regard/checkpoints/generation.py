@@ -111,7 +111,7 @@ GENERATION_FIELDS = frozenset({*READ, *ONLY, *ONLY_IN_SAMPLING, *IRRELEVANT})
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class GenerationConfig:
     """What a checkpoint wants.
 
     Args:
@@ -137,7 +137,9 @@ class Wish:
         return None if self.max_length is None else self.max_length - before
 
 
-def wish(fields: Mapping[str, Any], task: str | None = None, *, search: Search | None = None) -> Wish:
+def generation_config(
+    fields: Mapping[str, Any], task: str | None = None, *, search: Search | None = None
+) -> GenerationConfig:
     """What the fields of a checkpoint say, for one of its tasks.
 
     Args:
@@ -154,7 +156,7 @@ def wish(fields: Mapping[str, Any], task: str | None = None, *, search: Search |
         UnsupportedError: a field that decides the tokens, and whose value is not supported.
     """
     said = {name: x for name, x in {**fields, **_task(fields, task)}.items() if x is not None}
-    return Wish(
+    return GenerationConfig(
         search=_search(said) if search is None else search,
         constraints=_constraints(said),
         max_length=_count(said, "max_length"),

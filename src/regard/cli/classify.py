@@ -4,7 +4,7 @@ import itertools
 import json
 import sys
 
-from regard.cli.command import Command, Count, Flag
+from regard.cli.command import Command, Count, Option
 from regard.cli.shared import BATCHES, SENTENCES, model_flags, open_for
 from regard.cli.texts import text_params, texts_of
 
@@ -41,9 +41,9 @@ command = Command(
     params=[
         *text_params("What to classify"),
         *model_flags(),
-        Flag(["--top"], type=Count(), default=1, show_default=True, help="Labels of each text."),
-        Flag(["--json", "as_json"], is_flag=True, help="A line of JSON each: text, labels."),
-        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
+        Option(["--top"], type=Count(), default=1, show_default=True, help="Labels of each text."),
+        Option(["--json", "as_json"], is_flag=True, help="A line of JSON each: text, labels."),
+        Option(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
     ],
     examples=['regard classify "A film that I would see again." --model runs/reviews'],
 )

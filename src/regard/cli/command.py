@@ -9,7 +9,7 @@ from click.shell_completion import CompletionItem
 OPTIONS = "Options"
 
 
-class Flag(click.Option):
+class Option(click.Option):
     """An option that stands in the help under a heading."""
 
     def __init__(self, *args: Any, heading: str = OPTIONS, **settings: Any) -> None:
@@ -17,7 +17,7 @@ class Flag(click.Option):
         self.heading = heading
 
 
-class Words(click.Argument):
+class Argument(click.Argument):
     """An argument with a line of help."""
 
     def __init__(self, name: str, *, about: str, **settings: Any) -> None:
@@ -104,7 +104,7 @@ class Command(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         headings: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
-            if isinstance(param, Words):
+            if isinstance(param, Argument):
                 headings.setdefault("Arguments", []).append((param.make_metavar(ctx), param.about))
             elif (record := param.get_help_record(ctx)) is not None:
                 headings.setdefault(getattr(param, "heading", OPTIONS), []).append(record)

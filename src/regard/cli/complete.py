@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from regard.cli.command import Command, Count, Flag
+from regard.cli.command import Command, Count, Option
 from regard.cli.shared import (
     OF_BEAM,
     OF_SAMPLE,
@@ -20,7 +20,7 @@ from regard.cli.shared import (
 from regard.cli.texts import is_typed, text_params, texts_of
 
 if TYPE_CHECKING:
-    from regard.tasks.complete import Completer
+    from regard.tasks.complete import TextGenerator
     from regard.tasks.completion import Completion
 
 BATCHES = 8  # that are read at a time: texts of as many tokens run together, so there must be a choice
@@ -52,7 +52,7 @@ def run(
     search = search_if_said(how)
     lines = texts_of("complete", texts, file)
     completer = open_for("complete", model, threads, device)
-    search = completer.wish(task, search=search).search
+    search = completer.generation_config(task, search=search).search
     settings = {"search": search, "max_new_tokens": max_new_tokens, "stop": stop or None, "task": task}
     settings["batch_size"] = batch_size
     streams = not isinstance(search, Beam) and not as_json
@@ -69,7 +69,7 @@ def run(
         sys.stdout.flush()
 
 
-def write_as_it_comes(completer: "Completer", text: str, settings: dict[str, Any]) -> None:
+def write_as_it_comes(completer: "TextGenerator", text: str, settings: dict[str, Any]) -> None:
     """The continuation of one text, piece by piece, and the end of a line."""
 
     def write(_: int, piece: str) -> None:
@@ -98,15 +98,15 @@ command = Command(
         *text_params("Prompts"),
         *model_flags(),
         *search_flags(sampling=True, usual="greedy"),
-        Flag(
+        Option(
             ["--max-new-tokens"],
             type=Count(),
             help="Tokens to write, at most; by default as the checkpoint says, or else 64.",
         ),
         task_flag(),
-        Flag(["--stop"], multiple=True, metavar="TEXT", help="End before this text; can be given several times."),
-        Flag(["--json", "as_json"], is_flag=True, help="A line of JSON each: prompt, text, score, end."),
-        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
+        Option(["--stop"], multiple=True, metavar="TEXT", help="End before this text; can be given several times."),
+        Option(["--json", "as_json"], is_flag=True, help="A line of JSON each: prompt, text, score, end."),
+        Option(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
     ],
     examples=[
         'regard complete "Once upon a time" --model gpt2',

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from regard.cli.command import FOLDER, Command, Flag
+from regard.cli.command import FOLDER, Command, Option
 from regard.cli.shared import THREADS, device_flag
 from regard.tasks.dates import FIRST, LANGUAGES, LAST, DatePair, dates, name, part_of, written
 from regard.train.options import TrainOptions
@@ -30,7 +30,7 @@ SHOWN_LANGUAGES = ("it", "en", "de", "fi", "ru", "hi", "zh")  # the first in the
 LEAST = 0.9  # share of unseen dates that is expected to be right
 WORST = 3  # languages that are named
 # A Transformer that is small enough for a minute on two slow cores, and one layer of cross-attention to look at.
-MODEL = {"embed_dim": 64, "num_heads": 4, "hidden_dim": 256, "encoder_layers": 2, "decoder_layers": 1, "norm": "pre"}
+MODEL = {"embed_dim": 64, "num_heads": 4, "ffn_dim": 256, "encoder_layers": 2, "decoder_layers": 1, "norm": "pre"}
 
 
 def run(out: str, threads: int, device: str) -> None:
@@ -175,10 +175,10 @@ command = Command(
     "demo",
     run,
     params=[
-        Flag(
+        Option(
             ["--out"], type=FOLDER, metavar="FOLDER", default="regard-demo", show_default=True, help="Where files go."
         ),
-        Flag(["--threads"], type=THREADS, default=1, show_default=True, help="So small a model needs no more."),
+        Option(["--threads"], type=THREADS, default=1, show_default=True, help="So small a model needs no more."),
         device_flag(),
     ],
     examples=["regard demo", "regard demo --out /tmp/demo"],

@@ -7,7 +7,7 @@ import time
 
 import click
 
-from regard.cli.command import FILE, Command, Flag, Suggested
+from regard.cli.command import FILE, Command, Option, Suggested
 from regard.cli.shared import BATCHES, SENTENCES, model_flags, open_for
 from regard.cli.texts import text_params, texts_of
 
@@ -64,18 +64,18 @@ command = Command(
     params=[
         *text_params("Texts"),
         *model_flags(),
-        Flag(
+        Option(
             ["--pooling"],
             type=Suggested("mean", "cls", "max"),
             metavar="NAME",
             help="mean, cls, max, weightedmean, lasttoken or mean_sqrt_len_tokens of the tokens' vectors, or several "
             "joined by +; by default as the checkpoint says, or else mean.",
         ),
-        Flag(["--prompt"], metavar="TEXT", help='What stands before each text: "query: ".'),
-        Flag(["--prompt-name"], metavar="NAME", help="One of the checkpoint's prompts, such as query."),
-        Flag(["--raw"], is_flag=True, help="Leave the vectors as long as the checkpoint makes them."),
-        Flag(["--npy"], type=FILE, metavar="FILE", help="Write one array (texts, size) for numpy instead of JSON."),
-        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
+        Option(["--prompt"], metavar="TEXT", help='What stands before each text: "query: ".'),
+        Option(["--prompt-name"], metavar="NAME", help="One of the checkpoint's prompts, such as query."),
+        Option(["--raw"], is_flag=True, help="Leave the vectors as long as the checkpoint makes them."),
+        Option(["--npy"], type=FILE, metavar="FILE", help="Write one array (texts, size) for numpy instead of JSON."),
+        Option(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
     ],
     examples=[
         'regard embed "A cat sat on the mat." --model sentence-transformers/all-MiniLM-L6-v2',

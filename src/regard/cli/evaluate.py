@@ -5,7 +5,7 @@ import json
 
 import click
 
-from regard.cli.command import FILE, Command, Flag, Suggested, Words
+from regard.cli.command import FILE, Argument, Command, Option, Suggested
 from regard.cli.shared import (
     COUNT,
     SENTENCES,
@@ -81,45 +81,47 @@ command = Command(
     "evaluate",
     run,
     params=[
-        Words(
+        Argument(
             "files",
             about="Records: TSV, CSV, JSONL, JSON, Parquet; .gz or .zst; - for standard input.",
             nargs=-1,
             type=FILE,
             metavar="[FILE]...",
         ),
-        Flag(
+        Option(
             ["--parallel"], type=FILE, nargs=2, metavar="SOURCES TARGETS", help="Two files instead, a sentence a line."
         ),
-        Flag(
+        Option(
             ["--field", "fields"],
             multiple=True,
             metavar="PART=FIELD",
             help="The field of a part of each record, or the number of its column, such as source=en.",
         ),
-        Flag(["--source-field"], metavar="FIELD", help="The same as --field source=FIELD."),
-        Flag(["--target-field"], metavar="FIELD", help="The same as --field target=FIELD."),
-        Flag(
+        Option(["--source-field"], metavar="FIELD", help="The same as --field source=FIELD."),
+        Option(["--target-field"], metavar="FIELD", help="The same as --field target=FIELD."),
+        Option(
             ["--format"],
             metavar="NAME",
             help="tsv, csv, jsonl, json or parquet; by default as the files' names end.",
         ),
-        Flag(["--delimiter"], metavar="C", help="Character between the columns of CSV; by default as the rows agree."),
-        Flag(["--skip-bad-rows"], is_flag=True, help="Count and skip bad rows instead of stopping."),
-        Flag(["--first"], type=COUNT, help="Evaluate the first N records only."),
+        Option(
+            ["--delimiter"], metavar="C", help="Character between the columns of CSV; by default as the rows agree."
+        ),
+        Option(["--skip-bad-rows"], is_flag=True, help="Count and skip bad rows instead of stopping."),
+        Option(["--first"], type=COUNT, help="Evaluate the first N records only."),
         *model_flags(),
         *prefix_flags(),
         *search_flags(),
         *length_flags(),
-        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
-        Flag(
+        Option(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
+        Option(
             ["--tokenize"],
             type=Suggested(*TOKENIZERS),
             metavar="NAME",
             help=f"How BLEU finds words, by sacrebleu: {', '.join(TOKENIZERS[:-1])} or {TOKENIZERS[-1]}.  "
             f"[default: {TOKENIZERS[0]}]",
         ),
-        Flag(["--json", "as_json"], is_flag=True, help="Print JSON instead of a table."),
+        Option(["--json", "as_json"], is_flag=True, help="Print JSON instead of a table."),
     ],
     examples=[
         "regard evaluate test.tsv --model runs/en-it",

@@ -4,7 +4,7 @@ import itertools
 import json
 import sys
 
-from regard.cli.command import Command, Count, Flag
+from regard.cli.command import Command, Count, Option
 from regard.cli.shared import BATCHES, SENTENCES, model_flags, open_for
 from regard.cli.texts import text_params, texts_of
 
@@ -49,9 +49,9 @@ command = Command(
     params=[
         *text_params("With a mask each, such as [MASK] or <mask>"),
         *model_flags(),
-        Flag(["--top"], type=Count(), default=5, show_default=True, help="Words for each mask."),
-        Flag(["--json", "as_json"], is_flag=True, help="A line of JSON each: source, text, places."),
-        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
+        Option(["--top"], type=Count(), default=5, show_default=True, help="Argument for each mask."),
+        Option(["--json", "as_json"], is_flag=True, help="A line of JSON each: source, text, places."),
+        Option(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
     ],
     examples=['regard fill "Paris is the [MASK] of France." --model google-bert/bert-base-uncased'],
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from regard.cli.command import FOLDER, Command, Flag, Words
+from regard.cli.command import FOLDER, Argument, Command, Option
 from regard.cli.shared import METHODS
 from regard.errors import CheckpointError
 
@@ -47,7 +47,7 @@ def describe_published(folder: Path) -> dict[str, Any]:
     """What the files of a published checkpoint say, by subject, and what of it is refused; no tensor is read."""
     from regard.checkpoints import hub
     from regard.checkpoints.families import FAMILIES
-    from regard.checkpoints.generation import GENERATION_FIELDS, IRRELEVANT, MARKS, wish
+    from regard.checkpoints.generation import GENERATION_FIELDS, IRRELEVANT, MARKS, generation_config
     from regard.errors import RegardError
     from regard.models.text_encoder import TextEncoder
     from regard.tasks.registry import runner_class
@@ -67,7 +67,7 @@ def describe_published(folder: Path) -> dict[str, Any]:
         said = {name: x for name, x in config.items() if name not in IRRELEVANT and x is not None}
         found["generation"] = {name: x for name, x in said.items() if name in GENERATION_FIELDS - {*MARKS}}
         try:
-            found["search"] = str(wish(config).search)
+            found["search"] = str(generation_config(config).search)
         except RegardError as error:
             found["search"] = f"refused: {error}"
     if layout is not None:
@@ -124,13 +124,13 @@ command = Command(
     "info",
     run,
     params=[
-        Words(
+        Argument(
             "folder",
             about="A run's folder, or a published checkpoint's; by default the model that regard ships.",
             required=False,
             type=FOLDER,
         ),
-        Flag(["--json", "as_json"], is_flag=True, help="Print JSON."),
+        Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
     ],
     examples=["regard info runs/en-it"],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from regard.cli.command import FILE, Command, Count, Flag, Suggested, Words
+from regard.cli.command import FILE, Argument, Command, Count, Option, Suggested
 from regard.cli.shared import (
     accepted,
     length_flags,
@@ -76,24 +76,24 @@ command = Command(
     "see",
     run,
     params=[
-        Words("text", about="What the model reads: one or a few sentences.", required=True),
-        Flag(["--target"], metavar="TEXT", help="A translation to look at; by default the model's own."),
-        Flag(
+        Argument("text", about="What the model reads: one or a few sentences.", required=True),
+        Option(["--target"], metavar="TEXT", help="A translation to look at; by default the model's own."),
+        Option(
             ["--html"],
             type=FILE,
             metavar="FILE",
             help="Write a page to explore all layers and heads; it needs no network.",
         ),
-        Flag(["--png"], type=FILE, metavar="FILE", help="Write a picture."),
-        Flag(["--svg"], type=FILE, metavar="FILE", help="Write a picture that scales."),
-        Flag(
+        Option(["--png"], type=FILE, metavar="FILE", help="Write a picture."),
+        Option(["--svg"], type=FILE, metavar="FILE", help="Write a picture that scales."),
+        Option(
             ["--kind"],
             type=Suggested("cross", "encoder", "decoder", "text"),
             metavar="KIND",
             help="cross, encoder, decoder or text; the first that the model has.",
         ),
-        Flag(["--layer"], type=Count(), help="Counted from 1; by default the mean of all."),
-        Flag(["--head"], type=Count(), help="Counted from 1; by default the mean of all."),
+        Option(["--layer"], type=Count(), help="Counted from 1; by default the mean of all."),
+        Option(["--head"], type=Count(), help="Counted from 1; by default the mean of all."),
         *model_flags(),
         *prefix_flags(),
         *search_flags(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from regard.cli.command import FOLDER, Count, Flag, Suggested
+from regard.cli.command import FOLDER, Count, Option, Suggested
 from regard.data.files import LONGEST_LINE, STANDARD_INPUT, show, without_mark
 from regard.errors import DataError, UnsupportedError
 from regard.tasks.registry import JOBS
@@ -28,53 +28,53 @@ BATCHES = 8  # that are read at a time: texts of like length run together, so th
 def model_flags() -> list[click.Parameter]:
     """Which model, and how it runs."""
     return [
-        Flag(
+        Option(
             ["--model"],
             type=FOLDER,
             metavar="FOLDER",
             help="A run's folder, or a published checkpoint's folder or name; by default the model that regard ships.",
         ),
-        Flag(["--threads"], type=THREADS, help="Threads; all cores by default."),
+        Option(["--threads"], type=THREADS, help="Threads; all cores by default."),
         device_flag(),
     ]
 
 
 def device_flag() -> click.Parameter:
     """Where a model runs."""
-    return Flag(["--device"], type=DEVICE, default="cpu", show_default=True, help="cpu, cuda, cuda:0, mps or auto.")
+    return Option(["--device"], type=DEVICE, default="cpu", show_default=True, help="cpu, cuda, cuda:0, mps or auto.")
 
 
 def search_flags(*, sampling: bool = False, usual: Literal["beam", "greedy"] = "beam") -> list[click.Parameter]:
     """How the target is looked for; `usual` is what the verb does without such a flag."""
     of_beam, of_greedy = ("", "  [default]") if usual == "greedy" else (f"  [default: {BEAM}]", "")
     flags: list[click.Parameter] = [
-        Flag(["--beam"], type=COUNT, metavar="SIZE", help=f"Beam search with SIZE hypotheses.{of_beam}"),
-        Flag(
+        Option(["--beam"], type=COUNT, metavar="SIZE", help=f"Beam search with SIZE hypotheses.{of_beam}"),
+        Option(
             ["--length-penalty"],
             type=float,
             metavar="X",
             help="Length penalty of beam search: above 1 favors longer outputs.  [default: 1.0]",
         ),
-        Flag(["--greedy"], is_flag=True, help=f"The most probable token at each step: fast.{of_greedy}"),
+        Option(["--greedy"], is_flag=True, help=f"The most probable token at each step: fast.{of_greedy}"),
     ]
     if sampling:
         flags += [
-            Flag(["--sample"], is_flag=True, help="Draw each token by its probability."),
-            Flag(
+            Option(["--sample"], is_flag=True, help="Draw each token by its probability."),
+            Option(
                 ["--temperature"],
                 type=float,
                 metavar="X",
                 help="Sampling temperature: below 1 sharpens the distribution, above 1 flattens it.  [default: 1.0]",
             ),
-            Flag(["--top-k"], type=COUNT, help="Sample from the N most probable tokens only."),
-            Flag(
+            Option(["--top-k"], type=COUNT, help="Sample from the N most probable tokens only."),
+            Option(
                 ["--top-p"],
                 type=float,
                 metavar="X",
                 help="Nucleus sampling: from the fewest tokens whose probabilities sum to X.",
             ),
-            Flag(["--seed"], type=int, metavar="N", help="Random seed of sampling."),
-            Flag(["--n-best"], type=COUNT, help="Show the best N hypotheses of beam search."),
+            Option(["--seed"], type=int, metavar="N", help="Random seed of sampling."),
+            Option(["--n-best"], type=COUNT, help="Show the best N hypotheses of beam search."),
         ]
     return flags
 
@@ -90,7 +90,7 @@ def search_if_said(given: dict[str, Any]) -> "Search | None":
 def prefix_flags() -> list[click.Parameter]:
     """What a text-to-text model is told before each text."""
     return [
-        Flag(
+        Option(
             ["--prefix"], metavar="TEXT", help='What the model reads before each text: "translate English to German: ".'
         ),
         task_flag(),
@@ -100,18 +100,18 @@ def prefix_flags() -> list[click.Parameter]:
 def length_flags() -> list[click.Parameter]:
     """How long targets and sources may be."""
     return [
-        Flag(
+        Option(
             ["--max-length"],
             type=COUNT,
             help="Tokens of a target at most; by default more than training had, or as the checkpoint says.",
         ),
-        Flag(["--whole"], is_flag=True, default=None, help="Never split a text, however long."),
+        Option(["--whole"], is_flag=True, default=None, help="Never split a text, however long."),
     ]
 
 
 def task_flag() -> click.Parameter:
     """One of the tasks of a published checkpoint."""
-    return Flag(["--task"], metavar="NAME", help="A task that the checkpoint's config.json names, with its settings.")
+    return Option(["--task"], metavar="NAME", help="A task that the checkpoint's config.json names, with its settings.")
 
 
 def search_of(given: dict[str, Any]) -> "Search":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from regard.cli.command import FILE, Command, Flag, Words
+from regard.cli.command import FILE, Argument, Command, Option
 from regard.cli.shared import BATCHES, COUNT, SENTENCES, model_flags, open_for, read_texts, search_flags, search_of
 
 
@@ -41,13 +41,13 @@ command = Command(
     "summarize",
     run,
     params=[
-        Words("files", about="Plain text, a document each; without it, standard input.", nargs=-1, type=FILE,
+        Argument("files", about="Plain text, a document each; without it, standard input.", nargs=-1, type=FILE,
               metavar="[FILE]..."),
         *model_flags(),
         *search_flags(),
-        Flag(["--max-length"], type=COUNT, help="Tokens of a summary at most; by default as in training, and 16 more."),
-        Flag(["--json", "as_json"], is_flag=True, help="A line of JSON each: summary, score, cut."),
-        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Documents per batch."),
+        Option(["--max-length"], type=COUNT, help="Longest summary in tokens; default: as in training, plus 16."),
+        Option(["--json", "as_json"], is_flag=True, help="A line of JSON each: summary, score, cut."),
+        Option(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Documents per batch."),
     ],
     examples=["regard summarize report.txt --model runs/summaries"],
 )  # fmt: skip

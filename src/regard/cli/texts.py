@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from regard.cli.command import FILE, Flag, Words
+from regard.cli.command import FILE, Argument, Option
 from regard.cli.shared import read_texts
 from regard.data.files import LONGEST_LINE, STANDARD_INPUT, check_file, read_lines, show
 from regard.errors import DataError
@@ -23,14 +23,14 @@ def text_params(about: str) -> list[click.Parameter]:
         The argument `texts` and the option `--file`.
     """
     return [
-        Words(
+        Argument(
             "texts",
             about=f"{about}; by default, the lines of standard input.",
             nargs=-1,
             metavar="[TEXT]...",
             callback=lambda ctx, param, texts: () if texts == (STANDARD_INPUT,) else texts,
         ),
-        Flag(
+        Option(
             ["--file"],
             type=FILE,
             metavar="FILE",

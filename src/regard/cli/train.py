@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from regard.cli.command import FILE, FOLDER, Flag, Suggested
-from regard.cli.flags import DataclassCommand
+from regard.cli.command import FILE, FOLDER, Option, Suggested
+from regard.cli.options import DataclassCommand
 from regard.cli.shared import DEVICE
 from regard.train.options import PRECISIONS, SCHEDULES, TrainOptions
 
@@ -40,7 +40,7 @@ command = DataclassCommand(
         "device": DEVICE,
     },
     params=[
-        Flag(["--config"], type=FILE, metavar="FILE", help="JSON or TOML with any of these options.", heading="Run")
+        Option(["--config"], type=FILE, metavar="FILE", help="JSON or TOML with any of these options.", heading="Run")
     ],
     examples=[
         "regard train pairs.tsv --out runs/en-it",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
-from regard.cli.command import Command, Flag
+from regard.cli.command import Command, Option
 from regard.cli.shared import (
     SENTENCES,
     length_flags,
@@ -108,9 +108,9 @@ command = Command(
         *prefix_flags(),
         *search_flags(sampling=True),
         *length_flags(),
-        Flag(["--scores"], is_flag=True, help="Show the score before each text: mean log-probability of its tokens."),
-        Flag(["--alignment"], is_flag=True, help='Show which words come from which after each text, as "0-0 2-1".'),
-        Flag(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Sentences per batch."),
+        Option(["--scores"], is_flag=True, help="Show the score before each text: mean log-probability of its tokens."),
+        Option(["--alignment"], is_flag=True, help='Show which words come from which after each text, as "0-0 2-1".'),
+        Option(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Sentences per batch."),
     ],
     examples=[
         'regard translate "This package contains the documentation."',

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from regard.decode.backpointers import START, Backpointers
 from regard.decode.check import check_scores
 from regard.decode.constraints import NOTHING, Rules
-from regard.decode.links import START, Links
 from regard.decode.search import Beam, Hypothesis
 from regard.decode.top import likeliest, top
 from regard.models.language_model import LanguageModel
@@ -19,25 +19,25 @@ from regard.models.seq2seq import Seq2Seq, State
 
 @final
 @dataclass
-class Ended:
+class FinishedHypotheses:
     """The best hypotheses that are over, of each sentence, best first; a score of -inf where there is none yet."""
 
     scores: Tensor  # (B, K)
-    links: Tensor  # (B, K)
+    backpointers: Tensor  # (B, K)
     finished: Tensor  # (B, K): with eos
 
-    def add(self, scores: Tensor, links: Tensor, *, finished: bool) -> None:
+    def add(self, scores: Tensor, backpointers: Tensor, *, finished: bool) -> None:
         """Take in others (B, K), of which those with a score of -inf don't count."""
         size = self.scores.shape[1]
         self.scores, best = torch.cat((self.scores, scores), 1).topk(size, 1)
-        self.links = torch.cat((self.links, links), 1).gather(1, best)
-        self.finished = torch.cat((self.finished, torch.full_like(links, finished, dtype=torch.bool)), 1).gather(
+        self.backpointers = torch.cat((self.backpointers, backpointers), 1).gather(1, best)
+        self.finished = torch.cat((self.finished, torch.full_like(backpointers, finished, dtype=torch.bool)), 1).gather(
             1, best
         )
 
-    def take(self, sentences: Tensor) -> "Ended":
+    def take(self, sentences: Tensor) -> "FinishedHypotheses":
         """Those of some of the sentences: indices or booleans."""
-        return Ended(self.scores[sentences], self.links[sentences], self.finished[sentences])
+        return FinishedHypotheses(self.scores[sentences], self.backpointers[sentences], self.finished[sentences])
 
 
 def beam(
@@ -64,12 +64,12 @@ def beam(
     last = torch.full_like(tokens, START)
     scores = torch.zeros_like(tokens, dtype=torch.float32)
     nothing = last.expand(-1, size)
-    over = Ended(torch.full_like(nothing, -torch.inf, dtype=torch.float32), nothing, nothing > 0)
+    over = FinishedHypotheses(torch.full_like(nothing, -torch.inf, dtype=torch.float32), nothing, nothing > 0)
     same = torch.arange(size, device=limits.device)
-    links, shortest = Links(), int(limits.min())
+    backpointers, shortest = Backpointers(), int(limits.min())
     width = (2 + len(model.vocabulary.more_eos)) * size  # so many that `size` of them go on, whatever ends
     done_sentences: list[Tensor] = []
-    done_over: list[Ended] = []
+    done_over: list[FinishedHypotheses] = []
     for length in range(1, int(limits.max()) + 1):
         logits = model.step(tokens, state).float()
         totals, parents, tokens = continuations(logits, scores, width, rules)
@@ -85,7 +85,7 @@ def beam(
         else:
             scores, going = totals[:, :size], same.expand(len(limits), -1)
             parents, tokens, behind = (x[:, :size] for x in (parents, tokens, behind))
-        last = links.add(tokens, behind)
+        last = backpointers.add(tokens, behind)
         rules.advance(tokens, parents)
 
         if search.early_stopping is True:
@@ -114,7 +114,7 @@ def beam(
             )
         if not torch.equal(parents, same.expand_as(parents)):
             state.reorder(parents)
-    return _hypotheses(torch.cat(done_sentences), done_over, links, search.n_best)
+    return _hypotheses(torch.cat(done_sentences), done_over, backpointers, search.n_best)
 
 
 def _divisor(search: Beam, length: int) -> float:
@@ -122,13 +122,15 @@ def _divisor(search: Beam, length: int) -> float:
     return float(length**search.length_penalty)
 
 
-def _hypotheses(sentences: Tensor, ended: Sequence[Ended], links: Links, count: int) -> list[list[Hypothesis]]:
+def _hypotheses(
+    sentences: Tensor, ended: Sequence[FinishedHypotheses], backpointers: Backpointers, count: int
+) -> list[list[Hypothesis]]:
     """The best of each sentence, in the order of the sentences, of what ended in the order of `sentences`."""
     order = sentences.argsort()
     scores, last, finished = (
-        torch.cat([getattr(x, name) for x in ended])[order, :count] for name in ("scores", "links", "finished")
+        torch.cat([getattr(x, name) for x in ended])[order, :count] for name in ("scores", "backpointers", "finished")
     )
-    targets = links.read(last.flatten().tolist())
+    targets = backpointers.read(last.flatten().tolist())
     found = list(map(Hypothesis, targets, scores.flatten().tolist(), finished.flatten().tolist()))
     each = range(0, len(found), count)
     return [[one for one in found[i : i + count] if one.score > -torch.inf] for i in each]

@@ -12,7 +12,7 @@ from regard.decode.check import check_sources, check_tokens, limit, room
 from regard.decode.constraints import Constraints, Rules
 from regard.decode.sampling import Draw, keys
 from regard.decode.search import Beam, Greedy, Hypothesis, Sample, Search
-from regard.decode.single import OVER, Watch, follow, most_probable
+from regard.decode.stepwise import OVER, Watch, follow, most_probable
 from regard.errors import ConfigError
 from regard.layers.evaluation import in_evaluation
 from regard.models.language_model import LanguageModel

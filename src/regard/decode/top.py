@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from regard.attention.engine.tracing import watched
+from regard.attention.engine.tracing import is_traced
 from regard.layers.linear import fast, is_plain
 from regard.models.seq2seq import Vocabulary
 
@@ -25,7 +25,7 @@ def likeliest(logits: Tensor, vocabulary: Vocabulary, count: int) -> tuple[Tenso
         and some tokens. NaN where a row has one.
     """
     rows, size = logits.shape
-    plain = is_plain(logits) and logits.stride(1) == 1 and not logits.requires_grad and not watched()
+    plain = is_plain(logits) and logits.stride(1) == 1 and not logits.requires_grad and not is_traced()
     kernel = fast()
     if kernel is None or not plain or max(count, len(vocabulary.never)) > FEW:
         return top(vocabulary.allowed(logits.log_softmax(1)), count)

@@ -18,7 +18,7 @@ from regard.attention.normalizer import Entmax, Normalizer, Sigmoid, Softmax, Sp
 from regard.attention.patterns.block_pattern import RandomBlocks
 from regard.attention.patterns.pattern import Causal, Dilated, Full, GlobalTokens, Pattern, SlidingWindow, Strided
 from regard.attention.score import Cosine, Dot, Score
-from regard.attention.value import Value, brief
+from regard.attention.value import Value, short_repr
 from regard.errors import ConfigError, nearest
 from regard.layers.attention_settings import SETTINGS
 from regard.layers.learned import Learned
@@ -54,7 +54,7 @@ class AttentionConfig:
     pattern: Pattern | None = None
     position_bias: Bias | Learned | None = None
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         for name, kind in PARTS.items():

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from regard import kernels
 from regard.attention.backends.native.call import relaxed
-from regard.attention.engine.tracing import watched
+from regard.attention.engine.tracing import is_traced
 
 FEW = 128  # rows for which the kernel was faster or nearly as fast, with 256 to 2,048 inputs and 256 to 8,000 outputs
 MANY = 256  # rows from which on it pays to make digits of the weight in each call
@@ -130,7 +130,7 @@ def is_ours(x: Tensor) -> bool:
     """Whether these are rows of float32 on the CPU, and nobody looks on or changes them."""
     return (
         not torch.is_grad_enabled()
-        and not watched()
+        and not is_traced()
         and type(x) is Tensor
         and x.dim() > 0
         and x.numel() > 0

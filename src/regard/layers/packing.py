@@ -5,7 +5,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from regard.attention.engine.tracing import watched
+from regard.attention.engine.tracing import is_traced
 from regard.attention.patterns.sequence_pattern import Documents
 from regard.layers.multi_head_attention import MultiHeadAttention
 from regard.layers.step import is_usual
@@ -52,7 +52,7 @@ def packing(module: nn.Module, lengths: Tensor, places: int) -> Packing | None:
         None on other devices than the CPU, with gradients, where somebody looks on, where nothing or all is padding, or
         where attention asks for a backend by name, which may take time for what a pattern hides.
     """
-    if not lengths.is_cpu or torch.is_grad_enabled() or watched() or not is_usual(module):
+    if not lengths.is_cpu or torch.is_grad_enabled() or is_traced() or not is_usual(module):
         return None
     if any(isinstance(part, MultiHeadAttention) and part.backend != "auto" for part in module.modules()):
         return None

@@ -37,7 +37,7 @@ class FeedForward(nn.Module):
 
     Args:
         embed_dim: D.
-        hidden_dim: the size between the maps.
+        ffn_dim: the size between the maps.
         activation: "relu", "gelu", "swish", or another of `ACTIVATIONS`.
         bias: whether the maps add b_1 and b_2.
         dropout: of what is between the maps, as T5 has it.
@@ -50,13 +50,13 @@ class FeedForward(nn.Module):
     """
 
     def __init__(
-        self, embed_dim: int, hidden_dim: int, activation: str = "relu", *, bias: bool = True, dropout: float = 0.0
+        self, embed_dim: int, ffn_dim: int, activation: str = "relu", *, bias: bool = True, dropout: float = 0.0
     ) -> None:
         super().__init__()
         self.dropout = Dropout(dropout)
         self.activation = _known_activation("FeedForward", activation)
-        self.expand = Linear(embed_dim, hidden_dim, bias)
-        self.contract = Linear(hidden_dim, embed_dim, bias)
+        self.expand = Linear(embed_dim, ffn_dim, bias)
+        self.contract = Linear(ffn_dim, embed_dim, bias)
         for linear in (self.expand, self.contract):
             _start_linear(linear)
 
@@ -79,7 +79,7 @@ class GatedFeedForward(nn.Module):
 
     Args:
         embed_dim: D.
-        hidden_dim: the size between the maps.
+        ffn_dim: the size between the maps.
         activation: of the gate: "swish" for SwiGLU, "gelu" for GEGLU; or another that `FeedForward` has.
         bias: whether the maps add b, c and b_2.
         dropout: of what the last map reads, as T5 has it.
@@ -91,14 +91,14 @@ class GatedFeedForward(nn.Module):
     """
 
     def __init__(
-        self, embed_dim: int, hidden_dim: int, activation: str = "swish", *, bias: bool = False, dropout: float = 0.0
+        self, embed_dim: int, ffn_dim: int, activation: str = "swish", *, bias: bool = False, dropout: float = 0.0
     ) -> None:
         super().__init__()
         self.dropout = Dropout(dropout)
         self.activation = _known_activation("GatedFeedForward", activation)
-        self.gate = Linear(embed_dim, hidden_dim, bias)
-        self.expand = Linear(embed_dim, hidden_dim, bias)
-        self.contract = Linear(hidden_dim, embed_dim, bias)
+        self.gate = Linear(embed_dim, ffn_dim, bias)
+        self.expand = Linear(embed_dim, ffn_dim, bias)
+        self.contract = Linear(ffn_dim, embed_dim, bias)
         for linear in (self.gate, self.expand, self.contract):
             _start_linear(linear)
 
@@ -181,7 +181,7 @@ class EncoderLayer(nn.Module):
     Args:
         embed_dim: D.
         num_heads: H.
-        hidden_dim: of the feed-forward network.
+        ffn_dim: of the feed-forward network.
         norm: "post" or "pre".
         activation: of the feed-forward network.
         dropout: of the output of both parts.
@@ -201,7 +201,7 @@ class EncoderLayer(nn.Module):
         self,
         embed_dim: int,
         num_heads: int,
-        hidden_dim: int,
+        ffn_dim: int,
         *,
         norm: Norm = "post",
         activation: str = "relu",
@@ -214,7 +214,7 @@ class EncoderLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.self_attention = MultiHeadAttention(embed_dim, num_heads, dropout=attention_dropout, **attention)
-        self.feed_forward = FeedForward(embed_dim, hidden_dim, activation) if feed_forward is None else feed_forward
+        self.feed_forward = FeedForward(embed_dim, ffn_dim, activation) if feed_forward is None else feed_forward
         self.around_self = Residual(embed_dim, norm, dropout, norm_eps, make_norm)
         self.around_feed_forward = Residual(embed_dim, norm, dropout, norm_eps, make_norm)
 
@@ -240,7 +240,7 @@ class DecoderLayer(nn.Module):
     Args:
         embed_dim: D.
         num_heads: H.
-        hidden_dim: of the feed-forward network.
+        ffn_dim: of the feed-forward network.
         norm: "post" or "pre".
         activation: of the feed-forward network.
         dropout: of the output of the three parts.
@@ -261,7 +261,7 @@ class DecoderLayer(nn.Module):
         self,
         embed_dim: int,
         num_heads: int,
-        hidden_dim: int,
+        ffn_dim: int,
         *,
         norm: Norm = "post",
         activation: str = "relu",
@@ -280,7 +280,7 @@ class DecoderLayer(nn.Module):
             embed_dim, num_heads, pattern=causal, position_bias=position_bias, **attention
         )
         self.cross_attention = MultiHeadAttention(embed_dim, num_heads, **attention)
-        self.feed_forward = FeedForward(embed_dim, hidden_dim, activation) if feed_forward is None else feed_forward
+        self.feed_forward = FeedForward(embed_dim, ffn_dim, activation) if feed_forward is None else feed_forward
         self.around_self, self.around_cross, self.around_feed_forward = (
             Residual(embed_dim, norm, dropout, make_norm=make_norm) for _ in range(3)
         )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from regard.attention.check import check_integer, show
 from regard.attention.patterns.pattern import Pattern
-from regard.attention.value import brief
+from regard.attention.value import short_repr
 from regard.errors import ConfigError, ShapeError, nearest
 from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear, linear
@@ -23,14 +23,14 @@ from regard.models.text_encoder import TextEncoder
 
 # Turc et al. 2019, arXiv 1908.08962, table 1, has the small ones. RoBERTa's and DistilBERT's are of their papers.
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"num_layers": 2, "embed_dim": 128, "num_heads": 2, "hidden_dim": 512},
-    "mini": {"num_layers": 4, "embed_dim": 256, "num_heads": 4, "hidden_dim": 1024},
-    "small": {"num_layers": 4, "embed_dim": 512, "num_heads": 8, "hidden_dim": 2048},
-    "medium": {"num_layers": 8, "embed_dim": 512, "num_heads": 8, "hidden_dim": 2048},
+    "tiny": {"num_layers": 2, "embed_dim": 128, "num_heads": 2, "ffn_dim": 512},
+    "mini": {"num_layers": 4, "embed_dim": 256, "num_heads": 4, "ffn_dim": 1024},
+    "small": {"num_layers": 4, "embed_dim": 512, "num_heads": 8, "ffn_dim": 2048},
+    "medium": {"num_layers": 8, "embed_dim": 512, "num_heads": 8, "ffn_dim": 2048},
     "base": {},
-    "large": {"num_layers": 24, "embed_dim": 1024, "num_heads": 16, "hidden_dim": 4096},
-    "minilm-l6": {"num_layers": 6, "embed_dim": 384, "hidden_dim": 1536},
-    "minilm-l12": {"num_layers": 12, "embed_dim": 384, "hidden_dim": 1536},
+    "large": {"num_layers": 24, "embed_dim": 1024, "num_heads": 16, "ffn_dim": 4096},
+    "minilm-l6": {"num_layers": 6, "embed_dim": 384, "ffn_dim": 1536},
+    "minilm-l12": {"num_layers": 12, "embed_dim": 384, "ffn_dim": 1536},
     "distilbert": {"family": "distilbert", "num_layers": 6, "num_token_types": None},
     "roberta-base": {
         "family": "roberta", "vocab_size": 50265, "max_positions": 514, "num_token_types": 1, "norm_eps": 1e-5,
@@ -39,7 +39,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "roberta-large": {
         "family": "roberta", "vocab_size": 50265, "max_positions": 514, "num_token_types": 1, "norm_eps": 1e-5,
         "pad": 1,
-        "num_layers": 24, "embed_dim": 1024, "num_heads": 16, "hidden_dim": 4096,
+        "num_layers": 24, "embed_dim": 1024, "num_heads": 16, "ffn_dim": 4096,
     },
 }  # fmt: skip
 INITIAL = 0.02  # the deviation of first weights (the source, appendix A.2, by its code)
@@ -57,7 +57,7 @@ class BertConfig:
         embed_dim: D, the size of a token's state.
         num_layers: encoder layers.
         num_heads: H, of each attention.
-        hidden_dim: of the feed-forward networks.
+        ffn_dim: of the feed-forward networks.
         activation: of the feed-forward networks.
         head_activation: of the masked-word head.
         dropout: of each part's output and of the embedded tokens.
@@ -79,7 +79,7 @@ class BertConfig:
     embed_dim: int = 768
     num_layers: int = 12
     num_heads: int = 12
-    hidden_dim: int = 3072
+    ffn_dim: int = 3072
     activation: str = "gelu"
     head_activation: str = "gelu"
     dropout: float = 0.1
@@ -92,7 +92,7 @@ class BertConfig:
     tied: bool = True
     pooler: bool = False
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -191,7 +191,7 @@ class Bert(TextEncoder):
             EncoderLayer(
                 size,
                 config.num_heads,
-                config.hidden_dim,
+                config.ffn_dim,
                 activation=config.activation,
                 dropout=config.dropout,
                 attention_dropout=config.attention_dropout,

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from regard.attention.patterns.pattern import Pattern
 from regard.attention.score import Dot
-from regard.attention.value import brief
+from regard.attention.value import short_repr
 from regard.errors import ConfigError
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.convolution import HALF, GatedConvolution, WeightNormLinear
@@ -60,7 +60,7 @@ class ConvS2SConfig:
     tie_output: bool = True
     attention: AttentionConfig = AttentionConfig()
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from regard.attention.cache import KeyValueCache
 from regard.attention.patterns.sequence_pattern import KeyLengths
 from regard.layers.step import DecoderStep, decoder_step
-from regard.models.places import Places
+from regard.models.cache_slots import CacheSlots
 from regard.models.seq2seq import Memory, State
 
 
@@ -28,7 +28,7 @@ class DecoderState(State):
         states, taken = (memory.states, None) if packing is None else (packing.pack(memory.states), packing.taken)
         self.memory: list[KeyValueCache] = [layer.remember(states, taken) for layer in decoder]
         self.pattern = memory.pattern  # which source positions are not padding
-        self.places = Places(len(memory.states), memory.states.device)
+        self.places = CacheSlots(len(memory.states), memory.states.device)
         self.length = 0
         self.positions = torch.empty(0)  # what a model adds to the tokens of some steps, if it does
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from regard.attention.patterns.pattern import Causal, Pattern, SlidingWindow
 from regard.attention.score import Dot
-from regard.attention.value import brief
+from regard.attention.value import short_repr
 from regard.errors import ConfigError, UnsupportedError, nearest
 from regard.layers.causal_layer import CausalLayer
 from regard.layers.dropout import Dropout
@@ -45,7 +45,7 @@ SPREAD = 0.02  # standard deviation of the weights that training starts from
 
 
 def _gpt2(layers: int, embed_dim: int, num_heads: int) -> dict[str, Any]:
-    return {"layers": layers, "embed_dim": embed_dim, "num_heads": num_heads}
+    return {"num_layers": layers, "embed_dim": embed_dim, "num_heads": num_heads}
 
 
 def _gpt3(layers: int, embed_dim: int, num_heads: int, head_dim: int) -> dict[str, Any]:
@@ -79,8 +79,8 @@ class GPTConfig:
         embed_dim: D, the size of a token's state.
         num_heads: H, of every attention.
         head_dim: E, the size of a head; embed_dim / num_heads by default.
-        hidden_dim: of the feed-forward networks; 4 embed_dim by default.
-        layers: how many.
+        ffn_dim: of the feed-forward networks; 4 embed_dim by default.
+        num_layers: how many.
         max_length: positions that have a vector: the longest text.
         band: None for dense layers, as in GPT-2. With a number, the second layer and every other one after it are
             banded, as in GPT-3: a query sees so many keys, its own among them.
@@ -104,8 +104,8 @@ class GPTConfig:
     embed_dim: int = 768
     num_heads: int = 12
     head_dim: int | None = None
-    hidden_dim: int | None = None
-    layers: int = 12
+    ffn_dim: int | None = None
+    num_layers: int = 12
     max_length: int = 1024
     band: int | None = None
     activation: str = "gelu-tanh"
@@ -117,7 +117,7 @@ class GPTConfig:
     scale_by_layer: bool = False
     tie_output: bool = True
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -170,7 +170,7 @@ class GPT(LanguageModel):
     starts from, too.
 
     >>> import regard as rg
-    >>> sizes = {"embed_dim": 16, "num_heads": 2, "layers": 2, "max_length": 32}
+    >>> sizes = {"embed_dim": 16, "num_heads": 2, "num_layers": 2, "max_length": 32}
     >>> model = rg.GPT(rg.GPTConfig(vocabulary=rg.Vocabulary(size=100), band=8, **sizes))
     >>> model(torch.tensor([[5, 6, 7]])).logits.shape
     torch.Size([1, 3, 100])
@@ -182,7 +182,7 @@ class GPT(LanguageModel):
         self.embedding = nn.Embedding(config.vocabulary.size, config.embed_dim)
         self.positions = LearnedPositions(config.max_length, config.embed_dim)
         self.dropout = Dropout(config.embedding_dropout)
-        self.layers = nn.ModuleList(self._layer(i) for i in range(config.layers))
+        self.layers = nn.ModuleList(self._layer(i) for i in range(config.num_layers))
         self.norm = nn.LayerNorm(config.embed_dim, config.norm_eps)
         self.output = None if config.tie_output else Linear(config.embed_dim, config.vocabulary.size, bias=False)
         self.reset_parameters()
@@ -192,7 +192,7 @@ class GPT(LanguageModel):
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
                 adds = name.endswith(("output_proj.weight", "contract.weight"))
-                nn.init.normal_(parameter, std=SPREAD / math.sqrt(2 * self.config.layers) if adds else SPREAD)
+                nn.init.normal_(parameter, std=SPREAD / math.sqrt(2 * self.config.num_layers) if adds else SPREAD)
 
     @property
     def longest(self) -> int:
@@ -216,7 +216,7 @@ class GPT(LanguageModel):
             score=config.score(i),
             pattern=config.pattern(i),
         )
-        hidden = 4 * config.embed_dim if config.hidden_dim is None else config.hidden_dim
+        hidden = 4 * config.embed_dim if config.ffn_dim is None else config.ffn_dim
         feed_forward = FeedForward(config.embed_dim, hidden, config.activation)
         return CausalLayer(
             attention,
@@ -230,9 +230,9 @@ class GPT(LanguageModel):
 FIELDS = {
     "n_embd": "embed_dim",
     "n_head": "num_heads",
-    "n_layer": "layers",
+    "n_layer": "num_layers",
     "n_positions": "max_length",
-    "n_inner": "hidden_dim",
+    "n_inner": "ffn_dim",
     "resid_pdrop": "dropout",
     "embd_pdrop": "embedding_dropout",
     "attn_pdrop": "attention_dropout",
@@ -350,7 +350,7 @@ def _names(config: GPTConfig, prefix: str) -> Iterator[Named]:
     """Where each tensor stands in a GPT-2; its maps are stored the other way around."""
     yield Named("embedding.weight", f"{prefix}wte.weight")
     yield Named("positions.weight", f"{prefix}wpe.weight")
-    for i in range(config.layers):
+    for i in range(config.num_layers):
         ours, theirs = f"layers.{i}.", f"{prefix}h.{i}."
         for kind in ("weight", "bias"):
             for part, name in enumerate(("query_proj", "key_proj", "value_proj")):

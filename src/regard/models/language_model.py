@@ -18,8 +18,8 @@ from regard.attention.patterns.sequence_pattern import KeyLengths
 from regard.errors import ShapeError
 from regard.layers.output_projection import CrossEntropy, OutputProjection
 from regard.layers.step import CausalStep, causal_step
+from regard.models.cache_slots import CacheSlots
 from regard.models.padding import check_texts
-from regard.models.places import Places
 from regard.models.seq2seq import State, Vocabulary
 
 
@@ -46,7 +46,7 @@ class PromptState(State):
     def __init__(self, layers: nn.ModuleList, prompts: Tensor) -> None:
         self.steps: list[CausalStep] = [causal_step(layer) for layer in layers]
         self.past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in layers]
-        self.places = Places(len(prompts), prompts.device)
+        self.places = CacheSlots(len(prompts), prompts.device)
         self.length = 0
 
     def reorder(self, parents: Tensor) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from regard.attention.check import is_integer
 from regard.attention.patterns.pattern import Causal, Pattern, SlidingWindow
-from regard.attention.value import brief
+from regard.attention.value import short_repr
 from regard.errors import ConfigError, nearest
 from regard.layers.causal_layer import CausalLayer
 from regard.layers.linear import Linear
@@ -28,8 +28,8 @@ from regard.models.seq2seq import Vocabulary
 SPREAD = 0.02  # standard deviation of the weights that training starts from
 
 
-def _size(layers: int, embed_dim: int, num_heads: int, hidden_dim: int, **more: Any) -> dict[str, Any]:
-    return {"layers": layers, "embed_dim": embed_dim, "num_heads": num_heads, "hidden_dim": hidden_dim, **more}
+def _size(layers: int, embed_dim: int, num_heads: int, ffn_dim: int, **more: Any) -> dict[str, Any]:
+    return {"num_layers": layers, "embed_dim": embed_dim, "num_heads": num_heads, "ffn_dim": ffn_dim, **more}
 
 
 # llama: table 2 of arXiv 2302.13971, its networks' sizes from section 2.2 (8/3 of embed_dim, to a multiple of 256);
@@ -57,8 +57,8 @@ class LlamaConfig:
         num_heads: H, query heads.
         num_kv_heads: G, key and value heads, which divide H; H by default.
         head_dim: E, the size of a head; embed_dim / num_heads by default.
-        hidden_dim: of the feed-forward networks.
-        layers: how many.
+        ffn_dim: of the feed-forward networks.
+        num_layers: how many.
         max_length: the longest text that it is for. Positions turn queries and keys, so that no table bounds them.
         windows: of each layer, how many keys a query sees, its own among them; None in it for all. Empty for all in
             every layer.
@@ -81,8 +81,8 @@ class LlamaConfig:
     num_heads: int = 32
     num_kv_heads: int | None = None
     head_dim: int | None = None
-    hidden_dim: int = 11008
-    layers: int = 32
+    ffn_dim: int = 11008
+    num_layers: int = 32
     max_length: int = 2048
     windows: tuple[int | None, ...] = ()
     activation: str = "swish"
@@ -95,15 +95,15 @@ class LlamaConfig:
     norm_eps: float = 1e-6
     tie_output: bool = False
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self)
         sizes = all(x is None or (is_integer(x) and x >= 1) for x in self.windows)
-        if not sizes or len(self.windows) not in (0, self.layers):
+        if not sizes or len(self.windows) not in (0, self.num_layers):
             raise ConfigError(
                 f"LlamaConfig: windows={self.windows!r:.60} must be a number of keys >= 1, or None, for each of the "
-                f"{self.layers} layers, or empty"
+                f"{self.num_layers} layers, or empty"
             )
 
     @staticmethod
@@ -145,7 +145,7 @@ class Llama(LanguageModel):
     Source: Touvron et al. 2023, arXiv 2302.13971, section 2.2.
 
     >>> import regard as rg
-    >>> sizes = {"embed_dim": 16, "num_heads": 4, "num_kv_heads": 2, "hidden_dim": 24, "layers": 2}
+    >>> sizes = {"embed_dim": 16, "num_heads": 4, "num_kv_heads": 2, "ffn_dim": 24, "num_layers": 2}
     >>> model = rg.Llama(rg.LlamaConfig(vocabulary=rg.Vocabulary(size=100), windows=(None, 8), **sizes))
     >>> model(torch.tensor([[5, 6, 7]])).logits.shape
     torch.Size([1, 3, 100])
@@ -155,7 +155,7 @@ class Llama(LanguageModel):
         super().__init__()
         self.config, self.vocabulary = config, config.vocabulary
         self.embedding = nn.Embedding(config.vocabulary.size, config.embed_dim)
-        self.layers = nn.ModuleList(self._layer(i) for i in range(config.layers))
+        self.layers = nn.ModuleList(self._layer(i) for i in range(config.num_layers))
         self.norm = nn.RMSNorm(config.embed_dim, config.norm_eps)
         self.output = None if config.tie_output else Linear(config.embed_dim, config.vocabulary.size, bias=False)
         self.reset_parameters()
@@ -193,6 +193,6 @@ class Llama(LanguageModel):
             pattern=config.pattern(i),
         )
         feed_forward = GatedFeedForward(
-            config.embed_dim, config.hidden_dim, config.activation, bias=config.feed_forward_bias
+            config.embed_dim, config.ffn_dim, config.activation, bias=config.feed_forward_bias
         )
         return CausalLayer(attention, feed_forward, norm=lambda: nn.RMSNorm(config.embed_dim, config.norm_eps))

@@ -28,8 +28,8 @@ FIELDS = {
     "num_attention_heads": "num_heads",
     "num_key_value_heads": "num_kv_heads",
     "head_dim": "head_dim",
-    "intermediate_size": "hidden_dim",
-    "num_hidden_layers": "layers",
+    "intermediate_size": "ffn_dim",
+    "num_hidden_layers": "num_layers",
     "max_position_embeddings": "max_length",
     "attention_dropout": "attention_dropout",
     "rms_norm_eps": "norm_eps",
@@ -165,7 +165,7 @@ def to_llama(model: Llama) -> tuple[dict[str, Any], dict[str, Tensor]]:
         types = [FULL if window is None else WINDOW for window in config.windows]
         family = "qwen2"
         own = {"use_sliding_window": WINDOW in types, "sliding_window": max(windows - {None}, default=None)}
-        own |= {"layer_types": types or [FULL] * config.layers}
+        own |= {"layer_types": types or [FULL] * config.num_layers}
     else:
         raise UnsupportedError(
             f"no published layout has biases {biases} of projections, output and feed-forward network with "
@@ -253,7 +253,7 @@ def _rotary_fields(config: LlamaConfig) -> dict[str, Any]:
 def _names(config: LlamaConfig, prefix: str) -> Iterator[Named]:
     """Where each tensor stands."""
     yield Named("embedding.weight", f"{prefix}embed_tokens.weight")
-    for i in range(config.layers):
+    for i in range(config.num_layers):
         ours, theirs = f"layers.{i}.", f"{prefix}layers.{i}."
         yield Named(f"{ours}attention_norm.weight", f"{theirs}input_layernorm.weight")
         yield Named(f"{ours}feed_forward_norm.weight", f"{theirs}post_attention_layernorm.weight")

@@ -14,7 +14,7 @@ from regard.attention.patterns.pattern import Pattern
 from regard.attention.patterns.sequence_pattern import Around
 from regard.attention.prior import Gaussian
 from regard.attention.score import Dot, Score
-from regard.attention.value import brief
+from regard.attention.value import short_repr
 from regard.errors import ConfigError
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.cross_attention import CrossAttention
@@ -38,7 +38,7 @@ class LuongConfig:
         vocabulary: of source and target together.
         embed_dim: of the tokens' vectors and of the attentional state; 1000 in the source.
         hidden_dim: n, of the states of encoder and decoder; 1000 in the source.
-        layers: of each of them; 4 in the source.
+        num_layers: of each of them; 4 in the source.
         score: "dot", "general", "concat" or "location", the source's section 3.1.
         window: "global"; or around a position p, which is the target word's own with "local-m" and predicted with
             "local-p", the source's section 3.2.
@@ -58,7 +58,7 @@ class LuongConfig:
     vocabulary: Vocabulary
     embed_dim: int = 256
     hidden_dim: int = 512
-    layers: int = 2
+    num_layers: int = 2
     score: Literal["dot", "general", "concat", "location"] = "general"
     window: Literal["global", "local-m", "local-p"] = "global"
     window_size: int = 10
@@ -69,7 +69,7 @@ class LuongConfig:
     tie_output: bool = True
     attention: AttentionConfig = AttentionConfig()
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -112,9 +112,9 @@ class Luong(Seq2Seq):
             config.vocabulary.size, embed, shared=config.share_embeddings, tied=config.tie_output
         )
         self.dropout = Dropout(config.dropout)
-        self.encoder = LSTM(embed, hidden, config.layers, dropout=self.dropout)
+        self.encoder = LSTM(embed, hidden, config.num_layers, dropout=self.dropout)
         fed = embed if config.input_feeding else 0
-        self.decoder = LSTM(embed + fed, hidden, config.layers, dropout=self.dropout)
+        self.decoder = LSTM(embed + fed, hidden, config.num_layers, dropout=self.dropout)
         scores: dict[str, Score | Learned] = {
             "dot": Dot(scale=1.0),
             "general": LearnedBilinear(),

@@ -35,7 +35,7 @@ SIZES = {
     "encoder_layers": "encoder_layers",
     "decoder_layers": "decoder_layers",
     "encoder_attention_heads": "num_heads",
-    "encoder_ffn_dim": "hidden_dim",
+    "encoder_ffn_dim": "ffn_dim",
     "dropout": "dropout",
     "activation_function": "activation",
     "scale_embedding": "scale_embedding",
@@ -199,7 +199,7 @@ def write_layout(known: Fields, model: Transformer, *, norm: Norm) -> tuple[dict
     fields |= {
         "activation_function": published_activation(config.activation),
         "decoder_attention_heads": config.num_heads,
-        "decoder_ffn_dim": config.hidden_dim,
+        "decoder_ffn_dim": config.ffn_dim,
         "max_position_embeddings": config.max_length,
         "decoder_start_token_id": words.bos,
         "forced_eos_token_id": None,

@@ -34,6 +34,7 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "pointer-generator": (PointerGeneratorConfig, PointerGenerator),
     "text-classifier": (TextClassifierConfig, TextClassifier),
 }
+FORMER = {"hidden_dim": "ffn_dim", "layers": "num_layers"}  # names of fields in folders saved before version 0.1
 NAME = "name"  # key of a model's name, in the plain data of one that a configuration holds
 
 
@@ -193,6 +194,9 @@ def _filled(name: str, made: type, given: Mapping[str, Any]) -> Any:
     """An instance of a dataclass from its fields by name."""
     fields = dataclasses.fields(made)
     names = [field.name for field in fields]
+    given = {
+        FORMER.get(key, key) if key not in names and FORMER.get(key) in names else key: x for key, x in given.items()
+    }
     for key in given:
         if key not in names:
             raise ConfigError(f"{name} has no setting {key!r}; {nearest(key, names)}")

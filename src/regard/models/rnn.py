@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from regard.attention.patterns.pattern import Pattern
-from regard.attention.value import brief
+from regard.attention.value import short_repr
 from regard.errors import ConfigError
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.cross_attention import CrossAttention
@@ -56,7 +56,7 @@ class RNNConfig:
     tie_output: bool = True
     attention: AttentionConfig = AttentionConfig()
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from regard.attention.engine.tracing import opaque
 from regard.attention.patterns.pattern import Full, Pattern
 from regard.attention.patterns.sequence_pattern import KeyLengths
-from regard.attention.value import brief
+from regard.attention.value import short_repr
 from regard.layers.output_projection import CrossEntropy, OutputProjection
 from regard.layers.packing import Packing, packing
 from regard.models.padding import check_lengths, check_tokens
@@ -44,7 +44,7 @@ class Vocabulary:
     more_eos: tuple[int, ...] = ()
     never: tuple[int, ...] = ()
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def to_plain(self) -> dict[str, Any]:
         """The same as JSON's types; no `more_eos` and no `never` where there are none."""

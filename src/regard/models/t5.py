@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from regard.attention.bias import Bias
 from regard.attention.patterns.pattern import Pattern
 from regard.attention.score import Dot
-from regard.attention.value import brief
+from regard.attention.value import short_repr
 from regard.errors import ConfigError, nearest
 from regard.layers.attention_settings import LearnedValue
 from regard.layers.dropout import Dropout
@@ -25,8 +25,8 @@ from regard.models.decoder_state import DecoderState
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
 
 
-def _size(embed_dim: int, num_heads: int, hidden_dim: int, layers: int, **more: Any) -> dict[str, Any]:
-    sizes = {"embed_dim": embed_dim, "num_heads": num_heads, "hidden_dim": hidden_dim}
+def _size(embed_dim: int, num_heads: int, ffn_dim: int, layers: int, **more: Any) -> dict[str, Any]:
+    sizes = {"embed_dim": embed_dim, "num_heads": num_heads, "ffn_dim": ffn_dim}
     return {**sizes, "encoder_layers": layers, "decoder_layers": layers, **more}
 
 
@@ -56,7 +56,7 @@ class T5Config:
         embed_dim: D, the size of a token's state.
         num_heads: H, of every attention.
         head_dim: E, the size of a head, whatever D and H are.
-        hidden_dim: of the feed-forward networks.
+        ffn_dim: of the feed-forward networks.
         encoder_layers: of the encoder.
         decoder_layers: of the decoder.
         dropout: of embedded tokens, of each part's output and inside of it, and of the last states.
@@ -76,7 +76,7 @@ class T5Config:
     embed_dim: int = 512
     num_heads: int = 8
     head_dim: int = 64
-    hidden_dim: int = 2048
+    ffn_dim: int = 2048
     encoder_layers: int = 6
     decoder_layers: int = 6
     dropout: float = 0.1
@@ -88,7 +88,7 @@ class T5Config:
     tie_output: bool = True
     scale_output: bool = True
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -127,7 +127,7 @@ class T5(Seq2Seq):
     Source: Raffel et al. 2019, arXiv 1910.10683, section 2.1.
 
     >>> import regard as rg
-    >>> sizes = {"embed_dim": 16, "num_heads": 2, "head_dim": 4, "hidden_dim": 24, "encoder_layers": 2}
+    >>> sizes = {"embed_dim": 16, "num_heads": 2, "head_dim": 4, "ffn_dim": 24, "encoder_layers": 2}
     >>> model = rg.T5(rg.T5Config(vocabulary=rg.Vocabulary(size=100, pad=0, bos=0, eos=1), decoder_layers=1, **sizes))
     >>> model(torch.tensor([[5, 6, 1]]), None, torch.tensor([[0, 7, 8, 9]])).logits.shape
     torch.Size([1, 4, 100])
@@ -204,13 +204,13 @@ class T5(Seq2Seq):
         return {
             "embed_dim": config.embed_dim,
             "num_heads": config.num_heads,
-            "hidden_dim": config.hidden_dim,
+            "ffn_dim": config.ffn_dim,
             "norm": "pre",
             "dropout": config.dropout,
             "attention_dropout": config.dropout,
             "make_norm": self._norm,
             "feed_forward": network(
-                config.embed_dim, config.hidden_dim, config.activation, bias=False, dropout=config.dropout
+                config.embed_dim, config.ffn_dim, config.activation, bias=False, dropout=config.dropout
             ),
             "head_dim": config.head_dim,
             "bias": False,

@@ -32,7 +32,7 @@ from regard.models.t5 import T5, T5Config
 FIELDS = {
     "d_model": "embed_dim",
     "d_kv": "head_dim",
-    "d_ff": "hidden_dim",
+    "d_ff": "ffn_dim",
     "num_heads": "num_heads",
     "num_layers": "encoder_layers",
     "num_decoder_layers": "decoder_layers",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.attention.patterns.pattern import Full, Pattern
-from regard.attention.value import brief
+from regard.attention.value import short_repr
 from regard.errors import ConfigError, nearest
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.dropout import Dropout
@@ -24,11 +24,11 @@ from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
 
 # base and big: table 3 of the source.
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"embed_dim": 128, "num_heads": 4, "hidden_dim": 512, "encoder_layers": 2, "decoder_layers": 2},
-    "small": {"embed_dim": 256, "num_heads": 4, "hidden_dim": 1024, "encoder_layers": 3, "decoder_layers": 3},
-    "base": {"embed_dim": 512, "num_heads": 8, "hidden_dim": 2048, "encoder_layers": 6, "decoder_layers": 6},
+    "tiny": {"embed_dim": 128, "num_heads": 4, "ffn_dim": 512, "encoder_layers": 2, "decoder_layers": 2},
+    "small": {"embed_dim": 256, "num_heads": 4, "ffn_dim": 1024, "encoder_layers": 3, "decoder_layers": 3},
+    "base": {"embed_dim": 512, "num_heads": 8, "ffn_dim": 2048, "encoder_layers": 6, "decoder_layers": 6},
     "big": {
-        "embed_dim": 1024, "num_heads": 16, "hidden_dim": 4096, "encoder_layers": 6, "decoder_layers": 6,
+        "embed_dim": 1024, "num_heads": 16, "ffn_dim": 4096, "encoder_layers": 6, "decoder_layers": 6,
         "dropout": 0.3,
     },
 }  # fmt: skip
@@ -45,7 +45,7 @@ class TransformerConfig:
         vocabulary: of source and target together.
         embed_dim: D, the size of a token's state.
         num_heads: H, of every attention.
-        hidden_dim: of the feed-forward networks.
+        ffn_dim: of the feed-forward networks.
         encoder_layers: of the encoder.
         decoder_layers: of the decoder.
         dropout: of each part's output and of the embedded tokens (section 5.4).
@@ -64,7 +64,7 @@ class TransformerConfig:
     vocabulary: Vocabulary
     embed_dim: int = 256
     num_heads: int = 4
-    hidden_dim: int = 1024
+    ffn_dim: int = 1024
     encoder_layers: int = 3
     decoder_layers: int = 3
     dropout: float = 0.1
@@ -76,7 +76,7 @@ class TransformerConfig:
     output_bias: bool = False
     attention: AttentionConfig = AttentionConfig()
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -136,7 +136,7 @@ class Transformer(Seq2Seq):
         layer |= {name: x for name in ("score", "normalizer") if (x := getattr(choice, name)) is not None}
         pattern = Full() if choice.pattern is None else choice.pattern
         layer |= {"pattern": pattern, "position_bias": choice.position_bias}
-        sizes = (size, config.num_heads, config.hidden_dim)
+        sizes = (size, config.num_heads, config.ffn_dim)
         self.embedding = nn.Embedding(config.vocabulary.size, size)
         self.positions: nn.Module = (
             LearnedPositions(config.max_length, size)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import ClassVar, final
 
-from regard.checkpoints.generation import NEW_TOKENS, Wish, wish
+from regard.checkpoints.generation import NEW_TOKENS, GenerationConfig, generation_config
 from regard.decode.search import Search
 from regard.errors import DataError
 from regard.lens.alignment import Alignment
@@ -14,7 +14,7 @@ from regard.tasks.runner import Runner
 
 
 @final
-class Completer(Runner):
+class TextGenerator(Runner):
     """A model with its tokenizer, and what the two can do.
 
     Args:
@@ -60,21 +60,21 @@ class Completer(Runner):
                 checkpoint does not name.
             UnsupportedError: no search, where the checkpoint asks for one that regard does not have.
         """
-        wished = self.wish(task, search=search)
+        wanted = self.generation_config(task, search=search)
         return complete(
             self.module,
             self.tokenizer,
-            [wished.prefix + text for text in texts] if wished.prefix else texts,
-            search=wished.search,
-            constraints=wished.constraints,
-            max_new_tokens=self._room(wished) if max_new_tokens is None else max_new_tokens,
-            stop=wished.stop if stop is None else stop,
+            [wanted.prefix + text for text in texts] if wanted.prefix else texts,
+            search=wanted.search,
+            constraints=wanted.constraints,
+            max_new_tokens=self._room(wanted) if max_new_tokens is None else max_new_tokens,
+            stop=wanted.stop if stop is None else stop,
             batch_size=batch_size,
             on_text=on_text,
         )
 
-    def wish(self, task: str | None = None, *, search: Search | None = None) -> Wish:
-        """How a published checkpoint wants its texts looked for; of a model of regard's own, `Wish` as it is.
+    def generation_config(self, task: str | None = None, *, search: Search | None = None) -> GenerationConfig:
+        """Generation settings that a published checkpoint asks for; the default ones for a model of regard's own.
 
         Args:
             task: one of those that its config.json names; None for none.
@@ -85,22 +85,22 @@ class Completer(Runner):
 
         Raises:
             ConfigError: a task that it does not name.
-            UnsupportedError: a wish that cannot be met.
+            UnsupportedError: a setting that cannot be honored.
         """
         fields = self.config.get("published")
-        return wish(fields if isinstance(fields, dict) else {}, task, search=search)
+        return generation_config(fields if isinstance(fields, dict) else {}, task, search=search)
 
     @staticmethod
-    def _room(wished: Wish) -> Callable[[int], int]:
+    def _room(wanted: GenerationConfig) -> Callable[[int], int]:
         """Tokens that may be written after a prompt of so many."""
 
         def room(prompt: int) -> int:
-            found = wished.limit(prompt)
+            found = wanted.limit(prompt)
             if found is None:
                 return NEW_TOKENS
             if found < 1:
                 raise DataError(
-                    f"a text has {prompt} tokens, and the checkpoint says max_length={wished.max_length}, which counts "
+                    f"a text has {prompt} tokens, and the checkpoint says max_length={wanted.max_length}, which counts "
                     "them; say max_new_tokens yourself, or shorten it"
                 )
             return found

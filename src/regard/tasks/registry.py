@@ -41,7 +41,7 @@ JOBS: dict[str, Job] = {
         verbs={"translate": "Translate texts, or standard input line by line."},
     ),
     "complete": Job(
-        runner="regard.tasks.complete:Completer",
+        runner="regard.tasks.complete:TextGenerator",
         verbs={"complete": "Continue texts, or the lines of standard input."},
     ),
     "summarize": Job(

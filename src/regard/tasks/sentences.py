@@ -115,7 +115,7 @@ def breaks(text: str) -> Iterator[Break]:
         text: any text.
 
     Yields:
-        Places, none at the ends of the text.
+        CacheSlots, none at the ends of the text.
 
     >>> [text[: place.start] for text in ["See e.g. No. 5. It works."] for place in breaks(text)]
     ['See e.g. No. 5.']

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, final
 
 from regard.attention.check import is_integer
-from regard.checkpoints.generation import Wish, wish
+from regard.checkpoints.generation import GenerationConfig, generation_config
 from regard.data.rows import Pair
 from regard.decode.generate import twice_as_long
 from regard.decode.search import Beam, Search
@@ -72,7 +72,7 @@ class Translator(Runner):
         found = training.get(name) if isinstance(training, dict) else None
         return found if is_integer(found) and found > 0 else None
 
-    def wish(self, task: str | None = None, *, search: Search | None = None) -> Wish | None:
+    def generation_config(self, task: str | None = None, *, search: Search | None = None) -> GenerationConfig | None:
         """How a published checkpoint wants its targets looked for, None for a model of regard's own.
 
         Args:
@@ -84,12 +84,12 @@ class Translator(Runner):
 
         Raises:
             ConfigError: a task that it does not name.
-            UnsupportedError: a wish that cannot be met.
+            UnsupportedError: a setting that cannot be honored.
         """
         fields = self.config.get("published")
         if not isinstance(fields, dict):
             fields = None if task is None else {}
-        found = None if fields is None else wish(fields, task, search=search)
+        found = None if fields is None else generation_config(fields, task, search=search)
         if found is not None and found.stop:
             raise UnsupportedError(
                 f"the checkpoint asks for stop_strings={list(found.stop)!r:.60}, before which a target shall end; that "
@@ -137,12 +137,12 @@ class Translator(Runner):
         self, search: Search | None, prefix: str | None, task: str | None, max_length: int | None
     ) -> dict[str, Any]:
         """The search, the rules, the prefix and the greatest length: what is said here, or by the checkpoint."""
-        wished = self.wish(task, search=search) or Wish(search=search or Beam())
-        said = wished.limit(1) if max_length is None else max_length  # after the start mark
+        wanted = self.generation_config(task, search=search) or GenerationConfig(search=search or Beam())
+        said = wanted.limit(1) if max_length is None else max_length  # after the start mark
         return {
-            "search": wished.search,
-            "constraints": wished.constraints,
-            "prefix": wished.prefix if prefix is None else prefix,
+            "search": wanted.search,
+            "constraints": wanted.constraints,
+            "prefix": wanted.prefix if prefix is None else prefix,
             "max_length": self._length() if said is None else said,
         }
 

@@ -11,9 +11,9 @@ from typing import Any, final
 from regard.errors import ConfigError
 from regard.train.distributed import Group
 from regard.train.options import TrainOptions
-from regard.train.plan import Plan
 from regard.train.progress import Progress
 from regard.train.report import Report
+from regard.train.run_file import RunFile
 from regard.train.schedule import Schedule
 from regard.train.trainer import Trainer
 
@@ -46,14 +46,20 @@ class Length:
     def __init__(
         self,
         options: TrainOptions,
-        plan: Plan,
+        run_file: RunFile,
         trainer: Trainer,
         report: Report,
         *,
         started: float,
         state: dict[str, Any] | None,
     ) -> None:
-        self.options, self.plan, self.trainer, self.report, self.started = options, plan, trainer, report, started
+        self.options, self.run_file, self.trainer, self.report, self.started = (
+            options,
+            run_file,
+            trainer,
+            report,
+            started,
+        )
         self.group: Group = trainer.group
         self.every, steps = self._lengths(state)
         self.schedule = self._schedule(steps)
@@ -84,20 +90,20 @@ class Length:
             if 0 < more < self.every:  # the last fit, and a slow stretch may be over
                 more = int(left / min(lately, usually))
             fits[number] = self.group.first_says(number + more)
-            self.plan.put(write=self.group.leads, fits=fits)
+            self.run_file.put(write=self.group.leads, fits=fits)
         self.schedule = self.schedule.refit(number, fits[number])
 
     def _fits(self) -> dict[int, int]:
         """Steps of the run as fitted, by the step at which they were, in order."""
-        return {int(step): steps for step, steps in self.plan.get("fits", {}).items()}
+        return {int(step): steps for step, steps in self.run_file.get("fits", {}).items()}
 
     def _lengths(self, state: dict[str, Any] | None) -> tuple[int, int]:
         """Steps between evaluations, and of the run: measured once where minutes are given, and written down."""
         options, first_says = self.options, self.group.first_says
-        planned = first_says(self.plan.get("steps", 0))
-        every = first_says(self.plan.get("evaluate_every", 0))
-        extended = first_says(bool(planned) and self.plan.has_new_length)
-        fits: dict[str, int] = {} if extended else first_says(self.plan.get("fits", {}))
+        planned = first_says(self.run_file.get("steps", 0))
+        every = first_says(self.run_file.get("evaluate_every", 0))
+        extended = first_says(bool(planned) and self.run_file.has_new_length)
+        fits: dict[str, int] = {} if extended else first_says(self.run_file.get("fits", {}))
         steps = 0 if extended else planned
         if not steps and options.minutes is not None:
             if extended and state is not None:
@@ -112,12 +118,12 @@ class Length:
         taken = 0 if state is None else state["step"]
         if extended and steps <= taken:
             raise ConfigError(
-                f"{self.plan.folder} has taken {taken:,} steps; the length given now has {steps:,}: give a greater one"
+                f"{self.run_file.folder} has taken {taken:,} steps; the new length is {steps:,}: give a greater one"
             )
         if steps != planned:
             self._say_length(steps, planned)
         every = every or options.evaluate_every or max(MIN_STEPS_BETWEEN, steps // EVALUATIONS)
-        self.plan.put(write=self.group.leads, steps=steps, evaluate_every=every, fits=fits, finished=False)
+        self.run_file.put(write=self.group.leads, steps=steps, evaluate_every=every, fits=fits, finished=False)
         return every, steps
 
     def _schedule(self, steps: int) -> Schedule:

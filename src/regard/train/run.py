@@ -24,15 +24,15 @@ from regard.tasks.load import load
 from regard.tasks.registry import task_class
 from regard.tasks.task import Task
 from regard.train import checkpoint
-from regard.train.alone import alone
 from regard.train.device import pick_device, pick_precision
 from regard.train.distributed import Group, joined
 from regard.train.interrupt import ending, interrupts
 from regard.train.length import Length
+from regard.train.lock import locked
 from regard.train.options import TrainOptions, to_plain
-from regard.train.plan import Plan
 from regard.train.progress import Pace, Progress
 from regard.train.report import Report, duration, perplexity
+from regard.train.run_file import RunFile
 from regard.train.trainer import Trainer, make_optimizer
 
 CHECKPOINTS, DATA = "checkpoints", "data"
@@ -90,13 +90,13 @@ class _Run:
     def run(self) -> Path:
         """Everything, from the files to the trained model."""
         self.task = make_task(self.options)
-        self.plan = Plan(self.folder, self.options)
-        if self.plan.is_finished:
+        self.run_file = RunFile(self.folder, self.options)
+        if self.run_file.is_finished:
             self._check_files()
             if self.group.leads:
                 sys.stderr.write(f"{self.folder} is finished; `regard info {self.folder}` describes it\n")
             return self.folder
-        with alone(self.folder) if self.group.leads else nullcontext():
+        with locked(self.folder) if self.group.leads else nullcontext():
             return self._sit()
 
     def _sit(self) -> Path:
@@ -111,8 +111,8 @@ class _Run:
             self._prepare()
             self._check_data()
             trainer = self._trainer()
-            length = Length(self.options, self.plan, trainer, self.report, started=self.started, state=state)
-            self.plan.put(write=self.group.leads, data=dict(self.task.digests))
+            length = Length(self.options, self.run_file, trainer, self.report, started=self.started, state=state)
+            self.run_file.put(write=self.group.leads, data=dict(self.task.digests))
             try:
                 self._train(trainer, length)
             except OSError as error:
@@ -147,7 +147,7 @@ class _Run:
     def _check_data(self) -> None:
         """Raise unless the rows are those that the run was begun with, if it has come to a checkpoint."""
         digests = dict(self.task.digests)
-        before = self.plan.get("data", digests)
+        before = self.run_file.get("data", digests)
         if self.newest is not None and before != digests:
             raise ConfigError(
                 f"{self.folder} was begun with other records (their digests were {before}, now {digests}); give those, "
@@ -207,7 +207,7 @@ class _Run:
             return Progress()
         checkpoint.read(self.newest, trainer.module, trainer.optimizer)
         progress = Progress.from_plain(self.newest.state)
-        averaged = self.plan.get("averaged", None)  # the mean of checkpoints, which no checkpoint tells of
+        averaged = self.run_file.get("averaged", None)  # the mean of checkpoints, which no checkpoint tells of
         if averaged is not None and self._is_better({self.task.best.metric: averaged}, progress):
             progress.best, progress.best_step = averaged, progress.step
         self.report.say(f"resuming from step {progress.step:,}, {self.newest.folder}")
@@ -259,7 +259,7 @@ class _Run:
         if not self.group.leads:
             return
         training = {
-            "options": self.plan.options, "step": progress.step, self.task.unit: progress.units,
+            "options": self.run_file.options, "step": progress.step, self.task.unit: progress.units,
             "minutes": round(progress.seconds / 60, 1), **{f"valid_{name}": x for name, x in metrics.items()},
             "threads": torch.get_num_threads(), "torch": torch.__version__,
         }  # fmt: skip
@@ -286,8 +286,8 @@ class _Run:
             if self._is_better(metrics, progress):
                 progress.best, progress.best_step = metrics[self.task.best.metric], progress.step
                 self._keep(trainer, progress, metrics)
-                self.plan.put(write=self.group.leads, averaged=progress.best)
-        self.plan.put(write=self.group.leads, finished=True)
+                self.run_file.put(write=self.group.leads, averaged=progress.best)
+        self.run_file.put(write=self.group.leads, finished=True)
         self.report.say(
             f"finished in {duration(progress.seconds)}: held out {self.task.best.metric} {progress.best:.3f} at step "
             f"{progress.best_step:,}; {self.folder}"

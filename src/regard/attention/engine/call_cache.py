@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from regard.attention.engine.call import Call
-from regard.attention.engine.tracing import watched
+from regard.attention.engine.tracing import is_traced
 from regard.attention.spec import AttentionSpec
 
 MOST = 1024  # calls remembered; decoding makes one a step
@@ -48,7 +48,7 @@ def recall(
 ) -> tuple[Signature | None, Checked | None]:
     """The signature of a call, None if it has to be checked each time; and what is known of it, None if nothing."""
     if (
-        watched()  # the choice of a backend looks for tangents
+        is_traced()  # the choice of a backend looks for tangents
         or torch._C._is_any_autocast_enabled()
         or not type(query) is type(key) is type(value) is Tensor
         or not query.layout is key.layout is value.layout is torch.strided

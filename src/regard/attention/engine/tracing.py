@@ -77,7 +77,7 @@ def array(x: Tensor) -> npt.NDArray[Any]:
     return numbers
 
 
-def watched() -> bool:
+def is_traced() -> bool:
     """Whether anybody does: then only PyTorch's own operations will do, which they know."""
     return recorded() or transformed()
 

@@ -17,7 +17,7 @@ from regard.attention.backends.native.call import (
     CPU,
     NORMALIZERS,
     NOTHING,
-    Brief,
+    CompactCall,
     address,
     arguments,
     by_distance_table,
@@ -108,7 +108,7 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
     ):
         return compute(call)
     if call.spec is PLAIN and call.summary is None and not graded:
-        return Brief.of(call, NativeMask()).run(*inputs), None
+        return CompactCall.of(call, NativeMask()).run(*inputs), None
     plain = _with_products(call)
     found = None if graded or sink_of(call.spec.normalizer) is not None else _at_once(plain)
     output, seen = found or compute(plain, _core, _summaries)
@@ -128,11 +128,11 @@ def _shortcut(call: Call) -> Shortcut | None:
     parts = native_parts(call)
     if len(parts) > 1 or any(x is not None for x in parts[0].mask[3:]):
         return None
-    brief = Brief.of(call, parts[0].mask)
+    compact = CompactCall.of(call, parts[0].mask)
 
     def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:
         graded = any_grad((query, key, value))
-        return None if graded else brief.run(query, key, value)
+        return None if graded else compact.run(query, key, value)
 
     return run
 

@@ -124,7 +124,7 @@ def _step(x: Tensor | None) -> int:
     return 0 if x is None or x.shape[0] == 1 else x.stride(0)
 
 
-class Brief(NamedTuple):
+class CompactCall(NamedTuple):
     """Compact arguments of a call with softmax, dot scores and a banded mask.
 
     Converting all arguments takes longer than a small call itself.
@@ -137,12 +137,12 @@ class Brief(NamedTuple):
     band: tuple[int, int, int]  # the least and the most of column - row - start, and start
 
     @staticmethod
-    def of(call: Call, mask: NativeMask) -> "Brief":
+    def of(call: Call, mask: NativeMask) -> "CompactCall":
         """The call with softmax of plain dot products, and a mask that is a band."""
         score, (batch, heads, rows, dim) = cast(Dot, call.spec.score), call.query.shape
         scale = dim**-0.5 if score.scale is None else float(score.scale)
         output = (batch, heads, rows, call.value.shape[3])
-        return Brief(*_kind(call), output, (scale, score.softcap or 0.0), mask[:3])
+        return CompactCall(*_kind(call), output, (scale, score.softcap or 0.0), mask[:3])
 
     def run(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         output = empty(query, self.output)

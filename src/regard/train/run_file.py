@@ -1,4 +1,4 @@
-"""`plan.json`: the options that a run's folder was begun with, and what was planned with them.
+"""`run.json`: the options that a run's folder was begun with, and what was planned with them.
 
 A run goes on with the same options. Where its pairs stand may change, for the pairs themselves are compared, and so may
 its length, for a run can be extended.
@@ -12,7 +12,7 @@ from regard.checkpoints import folder as folders
 from regard.errors import CheckpointError, ConfigError
 from regard.train.options import TrainOptions, to_plain
 
-PLAN = "plan.json"
+RUN_FILE = "run.json"
 FREE = ("out", "threads", "tensorboard")  # options that are not kept
 PAIRS = ("files", "parallel", "valid")
 LENGTH = ("minutes", "steps", "epochs")
@@ -20,8 +20,8 @@ PATIENCE = "patience"
 
 
 @final
-class Plan:
-    """What a run's folder was begun with, and what its options are now.
+class RunFile:
+    """Options a run folder was started with, and its current ones.
 
     Args:
         folder: of the run, made if missing.
@@ -29,7 +29,7 @@ class Plan:
 
     Raises:
         ConfigError: options that differ and must not, or a folder that cannot be made.
-        CheckpointError: a plan that cannot be read.
+        CheckpointError: a run file that cannot be read.
     """
 
     def __init__(self, folder: Path, options: TrainOptions) -> None:
@@ -59,14 +59,14 @@ class Plan:
         return self.values.get(name, default)
 
     def put(self, *, write: bool = True, **values: Any) -> None:
-        """Plan something, beside the options as they are now, and write it down."""
+        """RunFile something, beside the options as they are now, and write it down."""
         self.values |= {"options": self.options, **values}
         if write:
             text = json.dumps(self.values, indent=1) + "\n"
-            folders.write_all(self.folder, {PLAN: lambda path: path.write_text(text, encoding="utf-8")})
+            folders.write_all(self.folder, {RUN_FILE: lambda path: path.write_text(text, encoding="utf-8")})
 
     def _read(self, out: str) -> dict[str, Any]:
-        path = self.folder / PLAN
+        path = self.folder / RUN_FILE
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             values = json.loads(path.read_bytes()) if path.exists() else {"options": self.options}

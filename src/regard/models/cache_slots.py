@@ -17,7 +17,7 @@ class Moves(NamedTuple):
 
 
 @final
-class Places:
+class CacheSlots:
     """The places of K hypotheses of each of B sentences in caches of B K sequences, one hypothesis each at first.
 
     The first child of a parent stays in its place, others are written over hypotheses that have no child; the last

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from regard.decode.backpointers import START, Backpointers
 from regard.decode.check import check_scores
 from regard.decode.constraints import NOTHING, Rules
-from regard.decode.links import START, Links
 from regard.decode.search import Hypothesis
 from regard.decode.top import likeliest
 from regard.models.language_model import LanguageModel
@@ -56,7 +56,7 @@ def follow(
     sentences = torch.arange(len(limits), device=limits.device)
     last = torch.full_like(sentences, START)
     scores = torch.zeros_like(sentences, dtype=torch.float32)
-    links, shortest = Links(), int(limits.min())
+    backpointers, shortest = Backpointers(), int(limits.min())
     ended: list[tuple[Tensor, ...]] = []
     for step in range(int(limits.max())):
         logits = model.step(tokens[:, None], state)[:, 0].float()
@@ -67,7 +67,7 @@ def follow(
         done = finished if step + 1 < shortest else finished | (limits <= step + 1)
         if watch is not None:
             done = done | watch(sentences, tokens.masked_fill(finished, OVER))
-        before, last = last, links.add(tokens, last)
+        before, last = last, backpointers.add(tokens, last)
         rules.advance(tokens[:, None])
         if not bool(done.any()):
             continue
@@ -80,7 +80,7 @@ def follow(
         rules.keep(going)
         sentences, tokens, last, scores, limits = (x[going] for x in (sentences, tokens, last, scores, limits))
     order, values, lasts, whole = (torch.cat(x).tolist() for x in zip(*ended, strict=True))
-    found = dict(zip(order, map(Hypothesis, links.read(lasts), values, whole), strict=True))
+    found = dict(zip(order, map(Hypothesis, backpointers.read(lasts), values, whole), strict=True))
     return [[found[sentence]] for sentence in range(len(found))]
 
 

@@ -27,7 +27,7 @@ from typing import Any, get_args, get_origin
 
 import click
 
-from regard.cli.command import Command, Flag, Words
+from regard.cli.command import Argument, Command, Option
 from regard.errors import ConfigError, DataError, nearest
 
 KIND = "kind"  # in nested settings, what --attention.normalizer itself says
@@ -108,10 +108,12 @@ def parameter(field: Field[Any]) -> click.Parameter:
     kind, several = _kind(field.type)
     about = field.metadata
     if several == -1:
-        return Words(field.name, about=about["help"], nargs=-1, metavar=f"[{field.name.upper().removesuffix('S')}]...")
+        return Argument(
+            field.name, about=about["help"], nargs=-1, metavar=f"[{field.name.upper().removesuffix('S')}]..."
+        )
     metavar = about.get("metavar", METAVARS.get(kind))
     flag = about.get("flag", f"--{field.name.replace('_', '-')}")
-    return Flag(
+    return Option(
         [flag, field.name],
         type=None if kind is bool else kind,
         is_flag=kind is bool,

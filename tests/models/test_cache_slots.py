@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from regard.attention.cache import KeyValueCache
-from regard.models.places import Places
+from regard.models.cache_slots import CacheSlots
 
 BATCH, LAYERS = 7, 2
 
@@ -24,7 +24,7 @@ def test_they_hold_what_a_copy_of_each_would(seed: int, hypotheses: int) -> None
     sources, written = torch.rand(BATCH, 3, generator=generator), torch.rand(BATCH, 1, 2, generator=generator)
     memory = [filled(sources + i) for i in range(LAYERS)]
     past = [filled(written[:, 0] + i) for i in range(LAYERS)]
-    places, lengths, expected_lengths = Places(BATCH, torch.device("cpu")), torch.arange(BATCH), torch.arange(BATCH)
+    places, lengths, expected_lengths = CacheSlots(BATCH, torch.device("cpu")), torch.arange(BATCH), torch.arange(BATCH)
     for _ in range(9):
         batch, count = written.shape[:2]
         parents = torch.randint(count, (batch, hypotheses), generator=generator)
@@ -56,7 +56,7 @@ def test_they_hold_what_a_copy_of_each_would(seed: int, hypotheses: int) -> None
 
 
 def test_the_first_child_is_not_copied() -> None:
-    places, cache = Places(2, torch.device("cpu")), filled(torch.arange(2.0)[:, None])
+    places, cache = CacheSlots(2, torch.device("cpu")), filled(torch.arange(2.0)[:, None])
     places.reorder(torch.zeros(2, 3, dtype=torch.int64), [cache])
     before = cache.kept[0]
     cache.append(torch.arange(6.0).view(6, 1, 1, 1), torch.zeros(6, 1, 1, 1))

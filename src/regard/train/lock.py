@@ -9,7 +9,7 @@ from regard.errors import ConfigError
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the folder; the system gives it back when the process ends, however it ends.
 
     Raises:
