@@ -152,10 +152,13 @@ def machine(result: dict[str, Any]) -> str:
 def target(case: dict[str, Any]) -> str:
     if case["bar"] is None:
         return ""
-    return f"{'≥' if case.get('at_least') else '≤'} {case['bar']:g}"
+    sign = "≥ " if case.get("at_least") else "≤ " if case["bar"] else ""
+    return f"{sign}{case['bar']:g}"
 
 
 def markdown(lines: list[list[str]]) -> str:
+    """The lines as a table, without columns in which only the head has text."""
+    lines = [list(row) for row in zip(*(column for column in zip(*lines, strict=True) if any(column[1:])), strict=True)]
     head, *rows = [f"| {' | '.join(cells)} |" for cells in lines]
     return "\n".join([head, "| --- " * len(lines[0]) + "|", *rows])
 
