@@ -45,7 +45,7 @@ def test_the_parts_see_what_the_whole_sees(pattern, rows, columns, query_start, 
     for part in parts:
         row, column = torch.arange(rows)[part.rows], torch.arange(columns)[part.columns]
         distance = torch.arange(len(column)) - torch.arange(len(row))[:, None] - part.mask.start
-        seen[row[:, None], column] = (part.mask.least <= distance) & (distance <= part.mask.most)
+        seen[row[:, None], column] = (part.mask.min_offset <= distance) & (distance <= part.mask.max_offset)
     query_BL, key_S = positions(rows, columns, query_start, key_start, torch.device("cpu"))
     assert torch.equal(seen, pattern.visible(query_BL, key_S)[0, 0])
 

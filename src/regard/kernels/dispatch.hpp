@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "table.hpp"
+#include "kernel_table.hpp"
 
 namespace regard {
 

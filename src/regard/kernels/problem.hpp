@@ -20,7 +20,7 @@ struct View {
 
 // Which keys a query sees: all parts together. Columns and rows count from 0.
 struct Mask {
-    int64_t least = INT64_MIN, most = INT64_MAX;  // of column - row - the sequence's start
+    int64_t min_offset = INT64_MIN, max_offset = INT64_MAX;  // of column - row - the sequence's start
     const int64_t* starts = nullptr;              // (B,) query_start - key_start of each sequence; null: `start`
     int64_t start = 0;
     const int64_t* lengths = nullptr;  // (B,) columns that are not padding; null: all
@@ -49,14 +49,14 @@ struct Gaussian {
 };
 
 // What a block of queries weighs where a sparse normalizer leaves almost nothing: the forward pass lists it for the backward pass.
-struct Weighed {
-    static constexpr int64_t ROWS = 64, MOST = 32 * ROWS, COLUMNS = int64_t(1) << 26;
+struct SparseWeights {
+    static constexpr int64_t ROWS = 64, CAPACITY = 32 * ROWS, COLUMNS = int64_t(1) << 26;
     int64_t count;          // -1: not listed
-    uint32_t places[MOST];  // column * ROWS + row
-    float weights[MOST];
+    uint32_t positions[CAPACITY];  // column * ROWS + row
+    float weights[CAPACITY];
 
-    int64_t column(int64_t n) const { return places[n] / ROWS; }
-    int64_t row(int64_t n) const { return places[n] % ROWS; }
+    int64_t column(int64_t n) const { return positions[n] / ROWS; }
+    int64_t row(int64_t n) const { return positions[n] % ROWS; }
 };
 
 enum class Activation : int { tanh = 0, relu = 1, sigmoid = 2 };
@@ -69,7 +69,7 @@ struct Problem {
     View query, key, value, output;
     // (B, H, L, 2), float or double: the largest score of a row, or one near it, and the logarithm of the sum of exponentials
     // relative to it, its level; of entmax a score and the weight of its key. The level is -inf where the row sees nothing.
-    View statistic;
+    View row_max_log_sum;
     double scale = 1;
     double softcap = 0;            // 0: none
     const void* vector = nullptr;  // (H, E), float or double: additive scores, not products
@@ -77,7 +77,7 @@ struct Problem {
     Normalizer normalizer = Normalizer::softmax;
     const void* offsets = nullptr;  // (H,), float or double: added to the scores by sigmoid
     const void* alphas = nullptr;   // (H,), float or double: of entmax
-    Weighed* weighed = nullptr;     // (B, H, blocks of rows)
+    SparseWeights* sparse_weights = nullptr;     // (B, H, blocks of rows)
     Mask mask;
     Bias bias;
     Gaussian prior;
@@ -91,7 +91,7 @@ struct Problem {
 // Backward: what comes in and what is wanted besides.
 struct Gradients {
     View output;  // incoming, as Problem::output, which holds the forward pass's result
-    View level;   // incoming, of each row's level, (B, H, L); may be missing
+    View log_sum;   // incoming, of each row's level, (B, H, L); may be missing
     View query, key, value;             // to be written, in the inputs' type
     // Float or double, zeros at first; null where not wanted.
     View dense;             // of the bias, (B, H, L, S), strides 0 in L and S where it is broadcast
@@ -118,7 +118,7 @@ struct Summary {
 };
 
 // What a linear map does to each of its outputs.
-enum class Unit : int { none = 0, relu = 1, swish = 2, gelu_tanh = 3 };
+enum class LinearActivation : int { none = 0, relu = 1, swish = 2, gelu_tanh = 3 };
 
 // x W^T + b, of float32.
 struct Weights {
@@ -136,17 +136,17 @@ struct LinearMap {
     int64_t x_row = 0;
     float* y = nullptr;
     const float* added = nullptr;  // like y, and may be y; or null
-    Unit unit = Unit::none;
+    LinearActivation activation = LinearActivation::none;
     bool relaxed = false;  // products may be less exact than floats' own
 };
 
 // The most probable of `size` tokens by each of the rows of logits; how probable, as logarithms, and which: (rows, count).
-struct Likeliest {
+struct TopkLogProbs {
     int64_t rows = 0, size = 0;
     const float* logits = nullptr;
     int64_t row = 0;  // from one row to the next, in numbers
-    const int64_t* never = nullptr;  // tokens that are none of them
-    int64_t never_count = 0, count = 0;
+    const int64_t* excluded = nullptr;  // tokens that are none of them
+    int64_t excluded_count = 0, count = 0;
     float* values = nullptr;
     int64_t* tokens = nullptr;
     int threads = 1;
@@ -160,16 +160,16 @@ struct Norm {
 };
 
 // A layer's attention with its projections, its norm and the sum with its input, for one token more.
-struct AttentionPart {
+struct FusedAttention {
     Norm norm;
     Weights query, key, value, output;  // without key and value in attention to a memory, which stays as it is
 };
 
 // A layer's feed-forward network likewise.
-struct FeedForwardPart {
+struct FusedFeedForward {
     Norm norm;
     Weights expand, contract;
-    Unit unit = Unit::none;
+    LinearActivation activation = LinearActivation::none;
 };
 
 }  // namespace regard
