@@ -1,9 +1,9 @@
 """Linear maps on weights that are laid out once, at inference on the CPU, where that is faster.
 
 In float32, on processors with int8 tiles: as int8 slices, multiplied by `kernels/linear/int8_split_linear.hpp`. Else by
-oneDNN, which saves MKL's packing of float32 weights, oneDNN's own packing of bfloat16 weights in each call, and the copy
-of the bias to every row of the output, which PyTorch makes before it multiplies. Activations are not fused: that saves
-nothing measurable, for ReLU a few percent.
+oneDNN, which saves MKL's packing of float32 weights, oneDNN's own packing of bfloat16 weights in each call, and the
+copy of the bias to every row of the output, which PyTorch makes before it multiplies. Activations are not fused: that
+saves nothing measurable, for ReLU a few percent.
 """
 
 import time

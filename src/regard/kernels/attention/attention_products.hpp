@@ -9,7 +9,7 @@ namespace regard::REGARD_ISA {
 template <typename In, typename T>
 struct Products {
     static constexpr bool BF16 = false;
-    static constexpr bool WHOLE = false;  // whether weights are read where no rows of a step see a column
+    static constexpr bool ZERO_FILL = false;  // whether weights are read where no rows of a step see a column
     const Problem& p;
     T *key_room, *value_room;  // for copies, where keys and values cannot be read where they lie
     // Of a block: queries, and incoming gradients in the backward pass, as columns and as rows.
@@ -99,7 +99,7 @@ struct Products {
 
 // Weights and the gradients of scores are rounded to bf16 before they are multiplied, sums are floats.
 struct Bf16Products {
-    static constexpr bool BF16 = true, WHOLE = true;
+    static constexpr bool BF16 = true, ZERO_FILL = true;
     const Problem& p;
     const int64_t dim, value_dim;  // with what fills up
     float scale_power = 1, scale_remainder = 1;     // the scale: a power of two, which rounds no query, and what is left

@@ -1,5 +1,6 @@
-// Attention of a block of queries. Softmax goes with a running maximum and sum (Rabe and Staats 2021, arXiv 2112.05682; Dao et al. 2022, arXiv
-// 2205.14135, algorithm 1).
+// Forward pass of attention for one block of queries. Softmax is computed online, with a running row max and sum (Rabe and Staats
+// 2021, arXiv 2112.05682; Dao et al. 2022, arXiv 2205.14135, algorithm 1). Each step of a tile is a function of its own: `score`,
+// `normalize_panel`, `rescale_output`, `mix_dense` or `mix_sparse`; `forward_block` calls them in order.
 #pragma once
 
 #include "attention/additive.hpp"
@@ -8,7 +9,8 @@
 
 namespace regard::REGARD_ISA {
 
-// Scores of a panel (columns x padded rows), before the mask. `capped` receives the softcap's tanh, if it is wanted.
+// Scores of a panel (columns x padded rows) with softcap and bias, before the mask. If `capped` is not null, it receives the
+// softcap's tanh, which the backward pass needs.
 template <typename ProductKind, typename T>
 static void score(const Problem& p, const Block& block, const Panel& panel, ProductKind& products, T* scores, T* capped) {
     constexpr int W = LANES<T>;
@@ -33,18 +35,20 @@ static void score(const Problem& p, const Block& block, const Panel& panel, Prod
     add_bias(p, block, panel, scores);
 }
 
+// Running state of online softmax for the rows of a block; entmax keeps its anchors here.
 template <typename T>
-struct OnlineSoftmax {  // of the rows of a block
-    T row_max[SIDE];    // the largest score so far, or one that is not far below it
-    T sum[SIDE];  // of the exponentials relative to it
+struct OnlineSoftmax {
+    T row_max[SIDE];  // largest score so far, or a score at most HEADROOM below it
+    T sum[SIDE];      // of exp(score - row_max)
 };
 
-// How far a score may lie above `row_max`: sums keep their precision, and what is summed need not be scaled for each new one.
+// How far a score may exceed `row_max` before `row_max` is raised: sums keep their precision, and rescaling is rare.
 constexpr double HEADROOM = 8;
 
-// Scores to exponentials, in place, those that a row does not see to 0; what was summed before is scaled by `rescale` from
-// now on. True if any fade is not 1. Without WHOLE, where no rows of a step see a column nothing need be written.
-template <bool WHOLE, typename T>
+// Online softmax of a panel: scores to exp(score - row_max) in place, hidden entries to 0; updates row max and sum. `rescale`
+// receives the factor of each row's earlier sums and outputs. Returns whether any factor differs from 1. Without ZERO_FILL,
+// columns that no row of a step sees are left unwritten.
+template <bool ZERO_FILL, typename T>
 static bool online_softmax(const Block& block, const Panel& panel, T* scores, OnlineSoftmax<T>& run, T* rescale) {
     constexpr int W = LANES<T>;
     bool rescaled = false;
@@ -52,20 +56,20 @@ static bool online_softmax(const Block& block, const Panel& panel, T* scores, On
         const Span seen = panel.seen[r / STEP];
         if (panel.kind == TileKind::mixed) hide_columns(panel, r, seen, T(-INFINITE), scores);
         const Vec<T> before = load(run.row_max + r);
-        Vec<T> high[4] = {before, before, before, before};  // chains, so that a maximum does not wait for the one before
+        Vec<T> high[4] = {before, before, before, before};  // four independent chains, to hide latency
         int64_t i = seen.start;
         for (; i + 4 <= seen.stop; i += 4)
             for (int j = 0; j < 4; ++j) high[j] = vec_max<T>(high[j], load(scores + (i + j) * SIDE + r));
         for (; i < seen.stop; ++i) high[0] = vec_max<T>(high[0], load(scores + i * SIDE + r));
         const Vec<T> panel_max = vec_max<T>(vec_max<T>(high[0], high[1]), vec_max<T>(high[2], high[3]));
         const Vec<T> row_max = panel_max > before + T(HEADROOM) ? panel_max : before;
-        // A row that has seen nothing yet is shifted by nothing.
+        // Rows that have seen no key yet: shift 0, since -inf - -inf would be NaN.
         const Vec<T> shift = row_max == T(-INFINITE) ? broadcast(T(0)) : row_max;
         Vec<T> sums[4] = {};
         exp2_columns(
             seen.stop - seen.start, scores + seen.start * SIDE + r, [&](Vec<T> score) { return (score - shift) * T(LOG2E); },
             [&](int64_t, int chain, Vec<T> x, Vec<T>) { sums[chain & 3] += x; });
-        if constexpr (WHOLE) {
+        if constexpr (ZERO_FILL) {
             for (i = 0; i < seen.start; ++i) store(scores + i * SIDE + r, Vec<T>{});
             for (i = seen.stop; i < panel.stop - panel.start; ++i) store(scores + i * SIDE + r, Vec<T>{});
         }
@@ -79,28 +83,99 @@ static bool online_softmax(const Block& block, const Panel& panel, T* scores, On
     return rescaled;
 }
 
-// Sigmoid weighs each key by itself: scores to weights, in place (Ramapuram et al. 2024, arXiv 2409.04431, section 2).
+// Sigmoid attention: scores to weights, elementwise and in place (Ramapuram et al. 2024, arXiv 2409.04431, section 2).
 template <typename T>
 static void sigmoid_weights(const Block& block, int64_t count, T offset, T* scores) {
     for (int64_t r = 0; r < block.padded; r += LANES<T>)
         for (int64_t i = 0; i < count; ++i) {
             const Vec<T> x = (load(scores + i * SIDE + r) + offset) * T(-LOG2E);
             const Vec<T> weight = reciprocal<T>(1 + exp2_of(vec_min<T>(broadcast(MAX_EXPONENT<T>), x)));
-            store(scores + i * SIDE + r, x == T(INFINITE) ? Vec<T>{} : weight);  // a bias may hide a key
+            store(scores + i * SIDE + r, x == T(INFINITE) ? Vec<T>{} : weight);  // a bias of -inf hides a key
         }
 }
 
-// `saved_scores` receives the scores of what the block sees before they are masked, panel by panel, if it is not null.
+// Normalizer policy of a panel: scores to weights in place, unnormalized for softmax. Entmax only masks them here; its weights need
+// full rows. Returns whether earlier outputs must be multiplied by `rescale`.
+template <bool ZERO_FILL, typename T>
+REGARD_INLINE bool normalize_panel(const Problem& p, const Block& block, const Panel& panel, T* scores, OnlineSoftmax<T>& run, T* rescale) {
+    if (p.normalizer == Normalizer::softmax) return online_softmax<ZERO_FILL>(block, panel, scores, run, rescale);
+    if (p.normalizer == Normalizer::sigmoid) {
+        sigmoid_weights(block, panel.stop - panel.start, offset_of<T>(p, block.h), scores);
+        hide(block, panel, T(0), scores);
+    } else {
+        hide(block, panel, T(-INFINITE), scores);
+    }
+    return false;
+}
+
+// Multiplies the transposed output (width x padded rows) by a factor for each row.
+template <typename T>
+REGARD_INLINE void rescale_output(const Block& block, int64_t width, const T* rescale, T* output) {
+    for (int64_t v = 0; v < width; ++v)
+        for (int64_t r = 0; r < block.padded; r += LANES<T>)
+            store(output + v * SIDE + r, load(output + v * SIDE + r) * load(rescale + r));
+}
+
+// Dense mix policy: transposed output += V^T P^T by matrix products.
+template <typename ProductKind, typename T>
+REGARD_INLINE void mix_dense(const Block& block, int64_t g, const Panel& panel, ProductKind& products, const T* weights, T* output) {
+    products.take_values(block.b, g, panel);
+    products.mix(block, panel, weights, output);
+}
+
+// Sparse mix policy: rows of output += weight * value for each nonzero weight, which is also appended to `list` unless that is null.
+template <typename ProductKind, typename T>
+REGARD_INLINE void mix_sparse(const Problem& p, const Block& block, int64_t g, const Panel& panel, ProductKind& products, const T* weights,
+                              Nonzeros& nonzeros, SparseWeights* list, T* rows, int64_t row) {
+    products.take_values(block.b, g, panel);
+    add_sparse_product(nonzeros.find(block, panel, weights), weights, products.value, p.value_dim, rows, row);
+    if (list) append(*list, panel, nonzeros, weights);
+}
+
+// Adds the rows of the block that see some column of the panel to a bit set.
+REGARD_INLINE void add_visible_rows(const Panel& panel, uint64_t& rows) {
+    if (panel.kind == TileKind::full) rows = bit_range(0, SIDE);
+    for (int64_t i = 0; rows != bit_range(0, SIDE) && i < panel.stop - panel.start; ++i) rows |= panel.rows[i];
+}
+
+// Factors that normalize the output: 1 / sum for softmax, else 1; 0 for rows that see nothing.
+template <typename T>
+REGARD_INLINE void output_factors(const Problem& p, const Block& block, const OnlineSoftmax<T>& run, T* factors) {
+    for (int64_t r = 0; r < block.padded; r += LANES<T>) {
+        const Vec<T> sum = p.normalizer == Normalizer::softmax ? load(run.sum + r) : broadcast(T(1));
+        store(factors + r, sum > T(0) ? 1 / sum : broadcast(T(0)));
+    }
+}
+
+// Stores row max and log-sum of each row (`Problem::row_max_log_sum`), which backward pass and summaries read.
+template <typename T>
+REGARD_INLINE void store_row_max_log_sum(const Problem& p, const Block& block, const OnlineSoftmax<T>& run, uint64_t visible_rows) {
+    const bool sigmoid = p.normalizer == Normalizer::sigmoid, softmax = p.normalizer == Normalizer::softmax;
+    T* to = p.row_max_log_sum.at<T>(block.b, block.h) + block.first * p.row_max_log_sum.row;
+    for (int64_t r = 0; r < block.count; ++r) {
+        const bool any = softmax ? run.sum[r] > 0 : visible_rows >> r & 1;
+        to[0] = any && !sigmoid ? run.row_max[r] : T(0);
+        to[1] = !any      ? T(-INFINITE)
+                : sigmoid ? T(0)
+                : softmax ? T(::log(double(run.sum[r])))
+                          : run.sum[r];
+        to += p.row_max_log_sum.row;
+    }
+}
+
+// Output, and row max and log-sum, of a block of queries. If `saved_scores` is not null, it receives the unmasked scores, panel after
+// panel, for the summaries.
 template <typename In, typename T, typename ProductKind>
 static void forward_block(const Problem& p, const Block& block, Scratch& scratch, T* saved_scores = nullptr) {
     constexpr int W = LANES<T>;
+    const bool full_rows = needs_full_rows(p);
     const int64_t g = block.h / (p.heads / p.groups), row = round_up(p.dim, W), value_row = round_up(p.value_dim, W);
-    const int64_t wide = needs_full_rows(p) ? p.columns : SIDE;
-    scratch.reserve(sizeof(T) * size_t(SIDE * (2 * row + 2 * value_row + wide + TILE_ROWS + 8)) + ProductKind::bytes(p) + 4096);
+    const int64_t strip_columns = full_rows ? p.columns : SIDE;
+    scratch.reserve(sizeof(T) * size_t(SIDE * (2 * row + 2 * value_row + strip_columns + TILE_ROWS + 8)) + ProductKind::bytes(p) + 4096);
     T* rows = scratch.take<T>(SIDE * max(row, value_row));
     T* query = scratch.take<T>(p.dim * SIDE);
-    T* scores = scratch.take<T>((wide + TILE_ROWS) * SIDE);
-    T* output = scratch.take<T>(value_row * SIDE);  // its columns as rows
+    T* scores = scratch.take<T>((strip_columns + TILE_ROWS) * SIDE);
+    T* output = scratch.take<T>(value_row * SIDE);  // transposed
     ProductKind products(p, scratch);
     T* rescale = scratch.take<T>(SIDE);
     OnlineSoftmax<T> run;
@@ -109,57 +184,41 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
     fill(output, value_row * SIDE, T(0));
     load_query_columns<In>(p.query, block, p.dim, T(products.factor()), rows, row, query);
     products.take_queries(block, query, nullptr);
-    if constexpr (!ProductKind::BF16) {  // what the end of this block and the beginning of the next one wait for
+    if constexpr (!ProductKind::BF16) {  // needed at the end of this block and the start of the next
         products.template prefetch<In>(p.output, block.b, block.h, block.first, p.rows, p.value_dim);
         products.template prefetch<In>(p.query, block.b, block.h, block.first + SIDE, p.rows, p.dim);
     }
 
-    const bool sigmoid = p.normalizer == Normalizer::sigmoid, softmax = p.normalizer == Normalizer::softmax;
     const PriorRows<T> prior_rows = prior_rows_of<T>(p, block);
-    uint64_t seen = 0;  // rows that see something
-    Panel panel;
     const ColumnRange range = column_range(p, block);
-    int64_t columns = 0;  // of the strip so far
-    bool has_output = false;   // something is in the output
-    bool is_sparse = false;     // weights that are not 0: `rows` takes the output, as rows
-    Nonzeros nonzeros;
     SparseWeights* list = sparse_weights_of(p, block);  // or null
-    auto score_panel = [&](T* to) {
-        products.take_keys(block.b, g, panel);
-        score(p, block, panel, products, to, (T*)nullptr);
-        if (panel.kind == TileKind::full) seen = bit_range(0, SIDE);
-        for (int64_t i = 0; seen != bit_range(0, SIDE) && i < panel.stop - panel.start; ++i) seen |= panel.rows[i];
-    };
+    Nonzeros nonzeros;
+    Panel panel;
+    uint64_t visible_rows = 0;
+    int64_t columns = 0;      // of the strip so far
+    bool has_output = false;
+    bool is_sparse = false;   // weights are mixed one by one: `rows` takes the output, row by row
     auto mix_panel = [&](T* weights) {
         if (has_prior_or_dropout(p)) apply_prior_and_dropout(p, block, panel, prior_rows, weights);
-        products.take_values(block.b, g, panel);
         if constexpr (!ProductKind::BF16)
-            if (is_sparse) {
-                add_sparse_product(nonzeros.find(block, panel, weights), weights, products.value, p.value_dim, rows, value_row);
-                if (list) append(*list, panel, nonzeros, weights);
-                return;
-            }
-        products.mix(block, panel, weights, output);
+            if (is_sparse) return mix_sparse(p, block, g, panel, products, weights, nonzeros, list, rows, value_row);
+        mix_dense(block, g, panel, products, weights, output);
     };
     for_panels(p, block, range, panel, [&] {
         const int64_t count = panel.stop - panel.start;
-        T* here = needs_full_rows(p) ? scores + columns * SIDE : scores;
-        score_panel(here);
-        if (saved_scores) std::memcpy(saved_scores + columns * SIDE, here, sizeof(T) * size_t(count * SIDE));
+        T* panel_scores = full_rows ? scores + columns * SIDE : scores;
+        products.take_keys(block.b, g, panel);
+        score(p, block, panel, products, panel_scores, (T*)nullptr);
+        add_visible_rows(panel, visible_rows);
+        if (saved_scores) std::memcpy(saved_scores + columns * SIDE, panel_scores, sizeof(T) * size_t(count * SIDE));
         columns += count;
-        if (sigmoid) sigmoid_weights(block, count, offset_of<T>(p, block.h), scores);
-        if (!softmax) hide(block, panel, sigmoid ? T(0) : T(-INFINITE), here);
-        if (softmax && online_softmax<ProductKind::WHOLE>(block, panel, scores, run, rescale) && has_output)
-            for (int64_t v = 0; v < p.value_dim; ++v)
-                for (int64_t r = 0; r < block.padded; r += W)
-                    store(output + v * SIDE + r, load(output + v * SIDE + r) * load(rescale + r));
-        if (!needs_full_rows(p)) mix_panel(scores);
+        if (normalize_panel<ProductKind::ZERO_FILL>(p, block, panel, panel_scores, run, rescale) && has_output)
+            rescale_output(block, p.value_dim, rescale, output);
+        if (!full_rows) mix_panel(panel_scores);
         has_output = true;
     });
-    if (needs_full_rows(p)) {
-        with_entmax<T>(p, block.h, [&](const auto& kind) {
-            entmax_weights(block, columns, kind, scores, run.row_max, run.sum);
-        });
+    if (full_rows) {
+        with_entmax<T>(p, block.h, [&](const auto& kind) { entmax_weights(block, columns, kind, scores, run.row_max, run.sum); });
         auto for_strip = [&](const auto& use) {
             columns = 0;
             for_panels(p, block, range, panel, [&] { use(scores + columns * SIDE), columns += panel.stop - panel.start; });
@@ -175,27 +234,14 @@ static void forward_block(const Problem& p, const Block& block, Scratch& scratch
         if (list) pad_list(*list);
     }
 
-    for (int64_t r = 0; r < block.padded; r += W) {
-        const Vec<T> sum = softmax ? load(run.sum + r) : broadcast(T(1));
-        store(rescale + r, sum > T(0) ? 1 / sum : broadcast(T(0)));
-    }
-    if (is_sparse)
+    if (is_sparse) {
         copy_out(rows, value_row, block.count, p.value_dim, T(1),
                  p.output.at<In>(block.b, block.h) + block.first * p.output.row, p.output.row, p.output.column);
-    else
+    } else {
+        output_factors(p, block, run, rescale);
         store_transposed<In>(output, block, p.value_dim, rescale, rows, value_row, p.output);
-    if (p.row_max_log_sum.data) {  // the largest score, and the logarithm of the sum relative to it
-        T* to = p.row_max_log_sum.at<T>(block.b, block.h) + block.first * p.row_max_log_sum.row;
-        for (int64_t r = 0; r < block.count; ++r) {
-            const bool some = softmax ? run.sum[r] > 0 : seen >> r & 1;
-            to[0] = some && !sigmoid ? run.row_max[r] : T(0);
-            to[1] = !some     ? T(-INFINITE)
-                    : sigmoid ? T(0)
-                    : softmax ? T(::log(double(run.sum[r])))
-                              : run.sum[r];
-            to += p.row_max_log_sum.row;
-        }
     }
+    if (p.row_max_log_sum.data) store_row_max_log_sum(p, block, run, visible_rows);
 }
 
 }  // namespace regard::REGARD_ISA

@@ -74,7 +74,7 @@ private:
 };
 
 struct Int8SplitProducts : Products<float, float> {
-    static constexpr bool WHOLE = true;
+    static constexpr bool ZERO_FILL = true;
     typedef Products<float, float> Floats;
     enum Operand { KEY_ROWS, KEY_COLUMNS, VALUE_ROWS, VALUE_COLUMNS, NUM_OPERANDS };
 
