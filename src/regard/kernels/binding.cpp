@@ -1,4 +1,5 @@
-// attend's arguments, as `regard.attention.backends.native.backend` gives them, to a Problem; and those of linear maps, steps and copies.
+// Python bindings: converts the arguments of `regard.attention.backends.native` to a Problem, and those of linear maps,
+// decoding steps and cache copies likewise.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
@@ -110,7 +111,7 @@ NB_MODULE(_native, module) {
     });
     module.def("choose", &choose);
     module.def("runtime_path", [] { return std::string(runtime_path()); });
-    module.def("threads", [](int threads) {  // on how many a parallel region runs, for tests
+    module.def("threads", [](int threads) {  // number of threads of a parallel region, for tests
         int result = 0;
         parallel(threads, [](void* data, int thread, int of) { if (thread == 0) *static_cast<int*>(data) = of; }, &result);
         return result;
@@ -167,7 +168,7 @@ NB_MODULE(_native, module) {
         nb::gil_scoped_release unlocked;
         table().linear(&map, 1, threads);
     });
-    module.def("int8_split_bytes", [](int64_t outputs, int64_t depth) {  // that a weight's digits take; 0: there are none here
+    module.def("int8_split_bytes", [](int64_t outputs, int64_t depth) {  // bytes of a split weight; 0: not supported here
         return table().int8_split_bytes ? table().int8_split_bytes(outputs, depth) : 0;
     });
     module.def("make_int8_split", [](int64_t outputs, int64_t depth, Address weight, int64_t weight_row, Address to, int threads) {
@@ -197,7 +198,7 @@ NB_MODULE(_native, module) {
         nb::gil_scoped_release unlocked;
         copy_runs(runs(to), at<int64_t>(targets), runs(from), at<int64_t>(sources), count, heads, bytes, threads);
     });
-    // What they point to must outlive them.
+    // The objects below hold addresses: the tensors must outlive them.
     nb::class_<FusedAttention>(module, "FusedAttention")
         .def("__init__", [](FusedAttention* self, const NormArguments& norm, const WeightsArguments& query,
                             const WeightsArguments& key, const WeightsArguments& value, const WeightsArguments& output) {

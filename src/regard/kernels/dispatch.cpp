@@ -33,7 +33,7 @@ constexpr bool EMULATED = true;
 constexpr bool EMULATED = false;
 #endif
 
-// The processor has tiles of bf16 and int8, and the system lends this process the registers (Linux, arch_prctl).
+// Whether the processor has bf16 and int8 tiles, and Linux grants this process their registers (arch_prctl).
 static bool has_tiles() {
     unsigned a = 0, b = 0, c = 0, d = 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;

@@ -1,5 +1,5 @@
-// Compiled once for each instruction set, with its own flags and -DREGARD_ISA=<name>. Everything included is static or in
-// the namespace of that name: a function that two instruction sets share by name would be linked for one of them only.
+// All kernels, compiled once for each instruction set with its own flags and -DREGARD_ISA=<name>. Everything included is static
+// or in the namespace of that name: the linker would keep only one copy of a function that two instruction sets share by name.
 #include "linear/int8_split_linear.hpp"
 #include "decode/topk_log_probs.hpp"
 #include "decode/fused_layer_step.hpp"

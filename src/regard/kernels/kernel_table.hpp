@@ -1,4 +1,4 @@
-// What an instruction set can do: its entries, one table for each.
+// Kernel table: the entry points of an instruction set.
 #pragma once
 
 #include "problem.hpp"
@@ -12,7 +12,7 @@ struct Table {
     void (*summarize)(const Problem&, const Summary&);
     void (*visibility)(const Problem&, bool* queries, bool* keys);
     void (*linear)(const LinearMap*, int count, int threads);
-    // By digits, or null: the bytes that they take; those of a weight, and whether they are of use; and the map.
+    // Int8 splits, null where not supported: bytes of a split weight; the split, and whether it is usable; the linear map.
     int64_t (*int8_split_bytes)(int64_t outputs, int64_t depth);
     bool (*make_int8_split)(const Weights&, void* to, int threads);
     void (*int8_split_linear)(const LinearMap&, const void* split, int threads);

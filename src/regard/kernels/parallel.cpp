@@ -35,7 +35,7 @@ int match_runtime(dl_phdr_info* info, size_t, void* path) {
 Runtime find_runtime() {
     Runtime runtime;
 #ifdef __linux__
-    // Another package may have loaded a runtime of its own: PyTorch's is sought first, in what its library depends on.
+    // Another package may have loaded a runtime of its own: look for PyTorch's first, among its library's dependencies.
     void* library = dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD);
     if (!library || !dlsym(library, "GOMP_parallel")) {
         dl_iterate_phdr(match_runtime, &runtime.path);
@@ -43,7 +43,7 @@ Runtime find_runtime() {
         library = dlopen(runtime.path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
         if (!library) return runtime;
     }
-    // Every OpenMP runtime has GNU's entry points.
+    // Every OpenMP runtime provides GNU's entry points.
     void* entry = dlsym(library, "GOMP_parallel");
     Dl_info info;
     if (entry && dladdr(entry, &info)) runtime.path = info.dli_fname;

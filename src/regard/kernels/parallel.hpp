@@ -1,16 +1,16 @@
-// Threads, from the OpenMP runtime that PyTorch has loaded: a second runtime would compete with it for the cores.
+// Threads of the OpenMP runtime that PyTorch has loaded: a second runtime would compete with it for the cores.
 #pragma once
 
 #include <cstdint>
 
 namespace regard {
 
-// Calls work(data, thread, threads) on so many threads, at most; on this one alone inside another parallel region, or
-// where no runtime is found.
+// Calls work(data, thread, threads) on at most this many threads; on the calling thread alone inside another parallel region,
+// or where no runtime is found.
 void parallel(int threads, void (*work)(void* data, int thread, int threads), void* data);
 
-// Pieces that threads take one after the other, neighbors together: work(piece). How many: a share of those that are left, from
-// `max_chunk` at first to `min_chunk` in the end, when no thread should wait long for another.
+// Dynamic parallel for: work(piece) for each piece, neighbors together. Chunks are a share of the pieces left, from `max_chunk`
+// at first down to `min_chunk`, so that no thread waits long for another at the end.
 template <typename Work>
 static void parallel_for(int64_t pieces, int64_t min_chunk, int64_t max_chunk, int threads, const Work& work) {
     struct Shared {
@@ -38,13 +38,13 @@ static void parallel_for(int64_t pieces, int64_t min_chunk, int64_t max_chunk, i
         &shared);
 }
 
-// The same, always so many together.
+// Dynamic parallel for with chunks of fixed size.
 template <typename Work>
 static void parallel_for(int64_t pieces, int64_t chunk, int threads, const Work& work) {
     parallel_for(pieces, chunk, chunk, threads, work);
 }
 
-// The path of the runtime in use; empty if there is none.
+// Path of the OpenMP runtime in use; empty if none.
 const char* runtime_path();
 
 }  // namespace regard

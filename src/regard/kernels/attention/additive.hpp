@@ -1,13 +1,13 @@
-// Additive scores, v . activation(q + k), and their gradients (Bahdanau et al. 2014, arXiv 1409.0473, appendix A.1.2): no
-// number for each pair and feature is ever stored.
+// Additive scores v . activation(q + k) and their gradients (Bahdanau et al. 2014, arXiv 1409.0473, appendix A.1.2), without
+// storing a number for each pair and feature.
 #pragma once
 
 #include "attention/attention_products.hpp"
 
 namespace regard::REGARD_ISA {
 
-// tanh of N vectors, in place, within some roundings, by fewer operations than `tanh_vectors`: x p(x^2) / q(x^2), the
-// minimax fit of degrees 4 and 4 on [-9, 9], relative error 2e-8, beyond which a float's tanh is 1. NaN stays NaN.
+// Approximate tanh of N vectors, in place, within a few roundings and cheaper than `tanh_vectors`: x p(x^2) / q(x^2), the
+// minimax fit of degrees 4 and 4 on [-9, 9] with relative error 2e-8; beyond, a float's tanh is 1. NaN stays NaN.
 template <int N>
 REGARD_INLINE void tanh_approx(Vec<float>* x) {
     static const float above[5] = {1.33542488e-8f, 2.06087771e-5f, 3.49556950e-3f, 1.33810100e-1f, 9.99999979e-1f};
@@ -30,8 +30,7 @@ REGARD_INLINE void tanh_approx(Vec<double>* x) {
     tanh_vectors<N>(x);
 }
 
-// The activation of N vectors, in place. It has an error of some roundings of 1, not of its own value: it is summed over the
-// features.
+// Activation of N vectors, in place. The error is some roundings of 1, not of the value: values are summed over features.
 template <typename T, Activation KIND, int N>
 REGARD_INLINE void activate(Vec<T>* x) {
     if constexpr (KIND == Activation::relu) {
@@ -46,16 +45,16 @@ REGARD_INLINE void activate(Vec<T>* x) {
     }
 }
 
-// The derivative, from the value.
+// Derivative of the activation, from its value.
 template <typename T, Activation KIND>
 REGARD_INLINE Vec<T> activation_derivative(Vec<T> y) {
     if constexpr (KIND == Activation::relu) return y > T(0) ? broadcast(T(1)) : Vec<T>{};
     return KIND == Activation::tanh ? T(1) - y * y : y * (T(1) - y);
 }
 
-constexpr int64_t TOGETHER = 16;  // features that are summed up by themselves first: fewer roundings of a large sum
+constexpr int64_t TOGETHER = 16;  // features summed separately first, to round long sums less
 
-// Scores of some keys and vectors of rows.
+// Scores of KEYS keys and VECTORS vectors of rows.
 template <typename T, Activation KIND, int KEYS, int VECTORS>
 static inline void additive_tile(const Problem& p, const T* vector, const Rows<T>& keys, int64_t first, const T* queries,
                                  T* scores) {
@@ -84,6 +83,7 @@ static inline void additive_tile(const Problem& p, const T* vector, const Rows<T
         for (int v = 0; v < VECTORS; ++v) store(scores + (first + k) * SIDE + v * W, sum[k * VECTORS + v]);
 }
 
+// Scores of all keys and VECTORS vectors of rows.
 template <typename T, Activation KIND, int VECTORS>
 static void additive_columns(const Problem& p, const T* vector, int64_t count, const Rows<T>& keys, const T* queries,
                              T* scores) {
@@ -93,7 +93,7 @@ static void additive_columns(const Problem& p, const T* vector, int64_t count, c
     for (; i < count; ++i) additive_tile<T, KIND, 1, VECTORS>(p, vector, keys, i, queries, scores);
 }
 
-// Scores (count x padded rows) of queries (features x SIDE) and keys.
+// Scores (count x padded rows) of queries (features x SIDE) with keys.
 template <typename T, Activation KIND>
 static void additive_scores(const Problem& p, const Block& block, int64_t count, const Rows<T>& keys, const T* queries,
                             T* scores) {
@@ -105,13 +105,13 @@ static void additive_scores(const Problem& p, const Block& block, int64_t count,
     for (; r < block.padded; r += W) additive_columns<T, KIND, 1>(p, vector, count, keys, queries + r, scores + r);
 }
 
-// Adds what the gradients of a panel's scores give: to queries (features x SIDE), keys (a row each), and the vector.
+// Adds the gradients, from a panel's score gradients, of queries (features x SIDE), keys (by rows) and the vector v.
 template <typename T, Activation KIND>
 static void additive_gradients(const Problem& p, const Block& block, int64_t count, const Rows<T>& keys, const T* queries,
                                const T* gradient, T* query_sum, T* key_sum, int64_t key_row, T* vector_sum) {
-    constexpr int W = LANES<T>, VECTORS = CHAINS / 2;  // of two keys
+    constexpr int W = LANES<T>, VECTORS = CHAINS / 2;  // for two keys
     const T* vector = static_cast<const T*>(p.vector) + block.h * p.dim;
-    T parts[SIDE * W], turned[W * W];  // of each key's sum, a vector each
+    T parts[SIDE * W], turned[W * W];  // lane sums of each key
     for (int64_t e = 0; e < p.dim; ++e) {
         Vec<T> of_vector{};
         auto add = [&]<int KEYS, int N>(int64_t i, int64_t r, Vec<T>* of_key) {
@@ -148,7 +148,7 @@ static void additive_gradients(const Problem& p, const Block& block, int64_t cou
             for (int64_t r = 0; r < block.padded; r += W) add.template operator()<1, 1>(i, r, of_key);
             store(parts + i * W, of_key[0]);
         }
-        for (i = 0; i < count; i += W) {  // the sums of as many keys at once as a vector holds
+        for (i = 0; i < count; i += W) {  // lane sums of LANES keys at once
             transpose_square(parts + i * W, W, turned, W);
             Vec<T> sum = load(turned);
             for (int j = 1; j < W; ++j) sum += load(turned + j * W);
@@ -158,6 +158,7 @@ static void additive_gradients(const Problem& p, const Block& block, int64_t cou
     }
 }
 
+// Additive scores of a panel, for the call's activation.
 template <typename T>
 static void additive(const Problem& p, const Block& block, int64_t count, const Rows<T>& keys, const T* queries,
                      T* scores) {
@@ -168,6 +169,7 @@ static void additive(const Problem& p, const Block& block, int64_t count, const 
     }
 }
 
+// Gradients of additive scores, for the call's activation.
 template <typename T, typename... Rest>
 static void differentiate_additive(const Problem& p, Rest... rest) {
     switch (p.activation) {

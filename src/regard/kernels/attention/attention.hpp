@@ -1,4 +1,4 @@
-// The two entries of an instruction set: attention and its gradients, cut into independent pieces of work.
+// Entries for attention of an instruction set, which split a call into independent pieces for the threads.
 #pragma once
 
 #include "attention/backward.hpp"
@@ -9,8 +9,9 @@
 
 namespace regard::REGARD_ISA {
 
-static thread_local Scratch scratch, strip;  // for a block, and for scores that are kept beside it
+static thread_local Scratch scratch, strip;  // scratch: of a block; strip: its saved scores
 
+// Forward pass by split-KV attention (split_kv.hpp), in parallel over chunks of keys.
 template <typename In, typename T>
 static void split_kv_forward(const Problem& p) {
     const int64_t chunks = (p.columns + CHUNK_KEYS - 1) / CHUNK_KEYS, heads = p.batch * p.heads;
@@ -18,7 +19,7 @@ static void split_kv_forward(const Problem& p) {
     static thread_local Scratch partials_scratch;
     partials_scratch.reserve(bytes);
     T* partials = partials_scratch.take<T>(int64_t(bytes / sizeof(T)));
-    // Waking another thread pays for some tens of thousands of numbers.
+    // Starting another thread pays from some ten thousand numbers on.
     const int threads = heads * p.columns * (p.dim + p.value_dim) < (1 << 16) ? 1 : p.threads;
     const int64_t count = p.batch * p.groups * chunks;
     parallel_for(count, chunks == 1 ? max(1, min(8, count / (4 * threads))) : 1, threads,
@@ -26,30 +27,33 @@ static void split_kv_forward(const Problem& p) {
     for (int64_t i = 0; chunks > 1 && i < heads; ++i) merge_chunks<In, T>(p, partials, chunks, i / p.heads, i % p.heads);
 }
 
+// Forward pass, in parallel over blocks of queries.
 template <typename In, typename T, typename ProductKind = Products<In, T>>
 static void forward_of(const Problem& p) {
     if (uses_split_kv(p)) return split_kv_forward<In, T>(p);
     const int64_t blocks = (p.rows + SIDE - 1) / SIDE;
-    // At most a head at a time: of sequences of unequal lengths one may be most of the work.
+    // At most a head at a time: with unequal lengths, one sequence may be most of the work.
     parallel_for(p.batch * p.heads * blocks, 1, blocks, p.threads, [&](int64_t i) {
         const int64_t plane = i / blocks;
         forward_block<In, T, ProductKind>(p, make_block<T>(p, plane / p.heads, plane % p.heads, i % blocks), scratch);
     });
 }
 
+// Backward pass, in parallel over key heads.
 template <typename In, typename T, typename ProductKind = Products<In, T>>
 static void backward_of(const Problem& p, const Gradients& gradients) {
     parallel_for(p.batch * p.groups, 1, p.threads,
                [&](int64_t i) { backward_plane<In, T, ProductKind>(p, gradients, i / p.groups, i % p.groups, scratch); });
 }
 
-constexpr int64_t MAX_SAVED_BYTES = int64_t(1) << 19;  // bytes of a block's scores that wait for its summaries: a second-level cache's
+constexpr int64_t MAX_SAVED_BYTES = int64_t(1) << 19;  // bytes of a block's scores saved for its summaries: they should stay in the second-level cache
 
+// Summaries, and the output if requested, in parallel over heads.
 template <typename In, typename T, typename ProductKind = Products<In, T>>
 static void summarize_of(const Problem& p, const Summary& summary) {
     const int64_t planes = p.batch * p.heads;
-    // A head's blocks in order: they add to the same sums. So threads must have about as many heads each, or they compute
-    // the output first.
+    // One thread takes a head's blocks in order, since they add to the same sums. Unless threads then have nearly equal numbers
+    // of heads, the output is computed first, in parallel over blocks.
     const bool one_pass = p.output.data && !uses_split_kv(p) && (planes % p.threads == 0 || planes > 4 * p.threads);
     if (p.output.data && !one_pass) forward_of<In, T, ProductKind>(p);
     parallel_for(planes, 1, p.threads, [&](int64_t plane) {
@@ -68,16 +72,17 @@ static void summarize_of(const Problem& p, const Summary& summary) {
     });
 }
 
-// Whether bf16 is multiplied two numbers at a time: not in additive scores, which are no products.
+// Whether a call uses bf16 dot products: bf16 inputs, except for additive scores.
 static bool uses_bf16_dot(const Problem& p) { return p.type == Type::bf16 && !p.vector; }
 
-// Whether floats are multiplied by their digits: not where tiles of 64 along the depth are filled badly, or used little.
+// Whether a call uses int8-split products: float32, head dims that fill 64-deep tiles well, and enough queries and keys.
 static bool uses_int8_split(const Problem& p) {
     auto fills = [](int64_t width) { return 5 * width >= 4 * round_up(width, 64); };
     return p.type == Type::f32 && !p.vector && fills(p.dim) && fills(p.value_dim) && max(p.dim, p.value_dim) <= MAX_SPLIT_DEPTH &&
            min(p.rows, p.columns) >= 32;
 }
 
+// The call with a new number, which invalidates per-thread caches of splits.
 static Problem with_call_number(const Problem& p) {
     static uint64_t calls = 0;
     Problem numbered = p;
@@ -85,6 +90,7 @@ static Problem with_call_number(const Problem& p) {
     return numbered;
 }
 
+// Entry points: choose input type and kind of products.
 static void forward(const Problem& p) {
     if constexpr (HAS_BF16_DOT)
         if (uses_bf16_dot(p)) return forward_of<Bfloat, float, Bf16Products>(p);
@@ -124,7 +130,7 @@ static void summarize(const Problem& p, const Summary& summary) {
     }
 }
 
-// Which queries (B, H, L) see something, and which keys (B, G, S) are seen; both hold false at first.
+// Queries (B, H, L) that see some key, and keys (B, G, S) that some query sees; both arrays hold false at first.
 static void visibility(const Problem& p, bool* queries, bool* keys) {
     const int64_t blocks = (p.rows + SIDE - 1) / SIDE;
     for (int64_t b = 0; b < p.batch; ++b)

@@ -1,29 +1,30 @@
-// The products of attention with the keys and values of a panel. The two kinds have the same members: `Products` takes
-// numbers as they are, `Bf16Products` bf16 two at a time.
+// The five matrix products of attention for a panel of keys and values. All product kinds have the same members: `Products`
+// multiplies floats, `Bf16Products` bf16 pairs, `Int8SplitProducts` (int8_split_attention.hpp) int8 splits.
 #pragma once
 
 #include "gemm/bf16_dot.hpp"
 
 namespace regard::REGARD_ISA {
 
+// Matrix products of a panel in T, with keys and values of type In.
 template <typename In, typename T>
 struct Products {
     static constexpr bool BF16 = false;
-    static constexpr bool ZERO_FILL = false;  // whether weights are read where no rows of a step see a column
+    static constexpr bool ZERO_FILL = false;  // whether products read weights of columns that a step of rows does not see
     const Problem& p;
-    T *key_room, *value_room;  // for copies, where keys and values cannot be read where they lie
-    // Of a block: queries, and incoming gradients in the backward pass, as columns and as rows.
+    T *key_room, *value_room;  // copies of keys and values that cannot be read in place
+    // Queries, and output gradients in the backward pass, of a block: transposed, and by rows.
     const T *query = nullptr, *incoming = nullptr, *query_rows = nullptr, *incoming_rows = nullptr;
     Rows<T> key{}, value{};  // of the panel
-    PrefetchQueue prefetches;         // what is used soon
+    PrefetchQueue prefetches;         // matrices to prefetch during the products
 
     static size_t bytes(const Problem& p) { return sizeof(T) * size_t(SIDE * (p.dim + p.value_dim)) + 128; }
 
     Products(const Problem& p, Scratch& scratch)
         : p(p), key_room(scratch.take<T>(SIDE * p.dim)), value_room(scratch.take<T>(SIDE * p.value_dim)) {}
 
-    T factor() const { return T(p.scale); }         // of the queries
-    void apply_scale_remainder(int64_t, T*) const {}              // by what of the scale is not in them
+    T factor() const { return T(p.scale); }         // scale multiplied into the queries
+    void apply_scale_remainder(int64_t, T*) const {}              // remaining factor of the scale, on scores or their gradients
 
     void take_queries(const Block&, const T* columns, const T* rows) { query = columns, query_rows = rows; }
     void take_incoming(const Block&, const T* columns, const T* rows) { incoming = columns, incoming_rows = rows; }
@@ -35,7 +36,7 @@ struct Products {
         value = rows_of<In>(p.value, b, g, panel, p.value_dim, needs_full_rows(p), value_room);
         prefetch<In>(p.value, b, g, panel.next, p.columns, p.value_dim);
     }
-    // Fetches rows of a tensor, from `first` on, beside the products.
+    // Queues rows of a tensor, from `first` on, for prefetching.
     template <typename Any>
     void prefetch(const View& x, int64_t b, int64_t h, int64_t first, int64_t count, int64_t width) {
         constexpr int64_t BYTES_OF = int64_t(sizeof(Any));
@@ -43,20 +44,20 @@ struct Products {
             prefetches.add({x.at<Any>(b, h) + first * x.row, min(SIDE, count - first), x.row * BYTES_OF, width * BYTES_OF});
     }
 
-    // Scores (columns x padded rows) = K Q^T, and so the gradients of the weights, V dO^T: where rows see nothing,
-    // they stay as they are.
+    // Scores K Q^T (columns x padded rows), and gradients of the weights V dO^T; entries that no row of a step sees are left
+    // unwritten.
     void scores(const Block& block, const Panel& panel, T* to) { by_depth(block, panel, key, p.dim, query, to); }
     void of_weights(const Block& block, const Panel& panel, T* to) {
         by_depth(block, panel, value, p.value_dim, incoming, to);
     }
-    // O^T += V^T P^T, and so the gradients of the queries, K^T dS^T.
+    // Transposed output += V^T P^T, and gradients of the queries += K^T dS^T.
     void mix(const Block& block, const Panel& panel, const T* weights, T* to) {
         by_columns(block, panel, value, p.value_dim, weights, to);
     }
     void of_queries(const Block& block, const Panel& panel, const T* gradient, T* to) {
         by_columns(block, panel, key, p.dim, gradient, to);
     }
-    // The gradients of values += P^T dO, and of keys += dS^T Q, in rows.
+    // Gradients of the values += P^T dO and of the keys += dS^T Q, by rows.
     void of_values(const Block& block, const Panel& panel, const T* weights, T* to, int64_t row) {
         by_rows(block, panel, weights, incoming_rows, to, row);
     }
@@ -97,12 +98,12 @@ struct Products {
 
 #if defined(__AVX512BF16__)
 
-// Weights and the gradients of scores are rounded to bf16 before they are multiplied, sums are floats.
+// Products in bf16 with float32 sums; weights and score gradients are rounded to bf16 first.
 struct Bf16Products {
     static constexpr bool BF16 = true, ZERO_FILL = true;
     const Problem& p;
-    const int64_t dim, value_dim;  // with what fills up
-    float scale_power = 1, scale_remainder = 1;     // the scale: a power of two, which rounds no query, and what is left
+    const int64_t dim, value_dim;  // padded
+    float scale_power = 1, scale_remainder = 1;     // the scale as a power of two, which rounds no query, times a remainder
     Bfloat *key_room, *value_room, *left, *right;
     Bfloat *query, *incoming, *query_rows, *incoming_rows;
     Rows<Bfloat> key{}, value{};

@@ -1,19 +1,20 @@
-// The gradients of softmax attention, by recomputing each tile's weights from the rows' statistics (Dao et al. 2022, arXiv
-// 2205.14135, algorithm 4). One thread takes all queries of a key head, in order: no two threads add to one number.
+// Backward pass of attention: recomputes each tile's weights from row max and log-sum (Dao et al. 2022, arXiv 2205.14135,
+// algorithm 4). One thread processes all queries of a key head in order, so no two threads add to one number.
 #pragma once
 
 #include "attention/forward.hpp"
 
 namespace regard::REGARD_ISA {
 
-// What the weights of a block's rows are made from.
+// Row values from which the weights of a block and their gradients are computed.
 template <typename T>
 struct RowState {
-    T row_max[SIDE], log_sum[SIDE];  // the statistic; a row that sees nothing, or is none, has shift +inf and so weights 0
-    T d_log_sum[SIDE];            // its gradient
-    T delta[SIDE];               // what softmax's gradients are measured from: output gradient . output - of_level
+    T row_max[SIDE], log_sum[SIDE];  // of each row; row_max is +inf, so that weights are 0, in rows that see nothing and in padding
+    T d_log_sum[SIDE];            // gradient of the log-sum
+    T delta[SIDE];               // dO . O - d_log_sum, subtracted from the gradients of softmax's weights
 };
 
+// Loads the row values of a block; `incoming` is its output gradient, by rows.
 template <typename In, typename T>
 static void load_row_state(const Problem& p, const Gradients& grad, const Block& block, const T* incoming, int64_t row,
                     RowState<T>& state) {
@@ -33,8 +34,8 @@ static void load_row_state(const Problem& p, const Gradients& grad, const Block&
     }
 }
 
-// What a tile gives to the gradients of prior and dropout's weights: `gradient` from that of the dropped weights to that
-// of the normalizer's, `mixed` the weights that the values were mixed with.
+// Backward pass through prior and dropout: `gradient` from that of the dropped weights to that of the normalizer's weights;
+// `mixed` receives the weights that multiplied the values. Adds to the gradients of center and sigma.
 template <typename T>
 static void prior_dropout_backward(const Problem& p, const Block& block, const Panel& panel, const PriorRows<T>& prior_rows,
                             const T* weights, T* gradient, T* mixed, T* center, T* sigma) {
@@ -57,7 +58,7 @@ static void prior_dropout_backward(const Problem& p, const Block& block, const P
     }
 }
 
-// The weights of a panel again, in place of its scores.
+// Recomputes the weights of a panel from its scores, in place.
 template <typename T>
 static void recompute_weights(const Problem& p, const Block& block, const Panel& panel, const RowState<T>& row, T* scores) {
     constexpr int W = LANES<T>;
@@ -79,7 +80,7 @@ static void recompute_weights(const Problem& p, const Block& block, const Panel&
     hide(block, panel, T(0), scores);
 }
 
-// Gradients of the weights to those of the scores, in place.
+// Gradients of softmax or sigmoid weights to gradients of the scores, in place.
 template <typename T>
 static void differentiate(const Problem& p, const Block& block, const Panel& panel, const RowState<T>& row,
                           const T* weights, T* gradient) {
@@ -94,7 +95,7 @@ static void differentiate(const Problem& p, const Block& block, const Panel& pan
     }
 }
 
-// Through the softcap: times 1 - tanh^2. What is hidden stays 0.
+// Backward pass through the softcap: times 1 - tanh^2. Hidden entries stay 0.
 template <typename T>
 static void uncap(const Block& block, const Panel& panel, const T* capped, T* gradient) {
     for (int64_t i = 0; i < (panel.stop - panel.start) * SIDE; i += LANES<T>) {
@@ -103,7 +104,7 @@ static void uncap(const Block& block, const Panel& panel, const T* capped, T* gr
     }
 }
 
-// What the gradients of a tile's scores add to those of bias and offset.
+// Adds a panel's score gradients to the gradients of bias and offset.
 template <typename T>
 static void add_to_bias(const Problem& p, const Gradients& grad, const Block& block, const Panel& panel, const T* y) {
     T* offset = grad.offsets ? static_cast<T*>(grad.offsets) + block.b * p.heads + block.h : nullptr;
@@ -122,7 +123,7 @@ static void add_to_bias(const Problem& p, const Gradients& grad, const Block& bl
     }
 }
 
-// All queries of key head g of sequence b.
+// Gradients from all queries of key head g of sequence b.
 template <typename In, typename T, typename ProductKind>
 static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, int64_t g, Scratch& scratch) {
     constexpr int W = LANES<T>;
@@ -144,7 +145,7 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
     T* gradient = scratch.take<T>((wide + TILE_ROWS) * SIDE);
     T* capped = p.softcap != 0 ? scratch.take<T>(wide * SIDE) : nullptr;
     T* mixed = has_prior_or_dropout(p) ? scratch.take<T>(wide * SIDE) : nullptr;
-    Nonzeros* nonzeros = scratch.take<Nonzeros>(list_count);  // of each panel
+    Nonzeros* nonzeros = scratch.take<Nonzeros>(list_count);  // nonzeros of each panel
     ProductKind products(p, scratch);
     T* query_rows_sum = scratch.take<T>(SIDE * row);
     fill(key_sum, columns * row, T(0));
@@ -158,7 +159,7 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
             load_queries<In>(p.query, block, p.dim, scale, queries_by_row, row, query);
             load_queries<In>(grad.output, block, p.value_dim, T(1), incoming_by_row, value_row, incoming);
             load_row_state<In>(p, grad, block, incoming_by_row, value_row, row_state);
-            for (int64_t r = 0; r < block.count; ++r)  // what sees nothing may hold anything
+            for (int64_t r = 0; r < block.count; ++r)  // rows that see nothing may hold any numbers, even NaN
                 if (row_state.row_max[r] == T(INFINITE)) {
                     fill(queries_by_row + r * row, row, T(0));
                     fill(incoming_by_row + r * value_row, value_row, T(0));
@@ -176,21 +177,21 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
             const PriorRows<T> prior_rows = prior_rows_of<T>(p, block);
             T center[SIDE] = {}, sigma[SIDE] = {};
             const ColumnRange range = column_range(p, block);
-            uint64_t sparse_rows = 0;  // rows that weigh few of the columns they see: only where weights are made from whole rows
-            bool is_sparse = false;     // columns are all that any row weighs
-            // Scores and weights of the panel, at a place of the strip.
+            uint64_t sparse_rows = 0;  // bit set of sparse rows; entmax only
+            bool is_sparse = false;     // all rows are sparse: products take the nonzeros only
+            // Recomputes scores and weights of the panel into the strip.
             auto weigh_panel = [&](int64_t strip_column) {
                 products.take_keys(b, g, panel);
                 T* s = scores + strip_column * SIDE;
                 score(p, block, panel, products, s, p.softcap != 0 ? capped + strip_column * SIDE : nullptr);
                 recompute_weights(p, block, panel, row_state, s);
             };
-            // The gradients of the weights.
+            // Gradients of the weights.
             auto differentiate_weights = [&](int64_t strip_column) {
                 products.take_values(b, g, panel);
                 T *s = scores + strip_column * SIDE, *y = gradient + strip_column * SIDE;
                 if (!is_sparse) products.of_weights(block, panel, y);
-                if (needs_full_rows(p) && !is_sparse) hide(block, panel, T(0), y);  // sums over all columns come next
+                if (needs_full_rows(p) && !is_sparse) hide(block, panel, T(0), y);  // all columns are summed over next
                 if constexpr (!ProductKind::BF16)
                     if (sparse_rows) {
                         const Nonzeros& nonzero = nonzeros[panel.start / SIDE].find(block, panel, s, sparse_rows);
@@ -201,7 +202,7 @@ static void backward_plane(const Problem& p, const Gradients& grad, int64_t b, i
                     prior_dropout_backward(p, block, panel, prior_rows, s, y, mixed + strip_column * SIDE, grad.center ? center : nullptr,
                                     sigma);
             };
-            // From the gradients of the panel's scores, there, to those of all that they were made from.
+            // Adds the contributions of the panel's score gradients to all input gradients.
             auto add_panel = [&](int64_t strip_column) {
                 const int64_t count = panel.stop - panel.start;
                 if (needs_full_rows(p)) products.take_keys(b, g, panel);

@@ -1,38 +1,39 @@
-// The gradients of sparse weights, from the weights themselves: with g = w^(2 - alpha) those of the scores are
-// g (y - sum g y / sum g), y the gradients of the weights (Peters et al. 2019, arXiv 1905.05702, proposition 2).
+// Gradients of entmax from the weights: with g = w^(2 - alpha), those of the scores are g (y - sum g y / sum g), y the
+// gradients of the weights (Peters et al. 2019, arXiv 1905.05702, proposition 2).
 #pragma once
 
 #include "attention/entmax.hpp"
 
 namespace regard::REGARD_ISA {
 
-// What the gradients of a row's weights come to, over all its columns: in float or double, a number a row.
+// Sums over all columns of a row, for the gradients of its scores and of alpha.
 template <typename T>
 struct RowSums {
     T slope[SIDE] = {};          // of the weights' derivatives, g
     T through[SIDE] = {};        // of g times the gradients
-    T by_alpha[SIDE] = {};       // of what alpha changes where the threshold stays
-    T through_alpha[SIDE] = {};  // of that times the gradients
-    // Gradients of weights count from here: it changes nothing, for the weights' sum is constant. With alpha above 2 that is first
-    // the one of the smallest weight, whose g may be so much larger than all others that what they have beside it would be lost in
-    // rounding; then, for alpha's gradient, also their mean.
+    T by_alpha[SIDE] = {};       // of the derivatives by alpha at constant threshold
+    T through_alpha[SIDE] = {};  // of these times the gradients
+    // Gradients of weights are taken relative to origin + middle, which changes nothing, since the weights' sum is constant.
+    // For alpha above 2, `origin` is the gradient of the smallest weight, whose g may dominate all others so that their
+    // differences would be lost to rounding; for alpha's gradient `middle` is also their mean.
     T origin[SIDE] = {}, middle[SIDE] = {};
     T smallest[SIDE];
 
     RowSums() { fill(smallest, SIDE, T(INFINITE)); }
 
     T mean(int64_t r) const { return slope[r] > 0 ? through[r] / slope[r] : T(0); }
-    void center() {  // and begin again
+    void center() {  // stores the mean and restarts the sums
         for (int64_t r = 0; r < SIDE; ++r) middle[r] = mean(r), slope[r] = through[r] = 0;
     }
 };
 
-// A gradient of a weight, from where they count.
+// Gradient of a weight relative to the row's origin and mean.
 template <typename T>
 REGARD_INLINE T centered(T gradient, T origin, T middle) {
     return gradient - origin - middle;
 }
 
+// Gradient of the smallest positive weight of each row, as the row's origin.
 template <typename T>
 static void find_origin(const Block& block, int64_t count, const T* weights, const T* gradient, RowSums<T>& sums) {
     for (int64_t r = 0; r < block.padded; r += LANES<T>) {
@@ -46,9 +47,9 @@ static void find_origin(const Block& block, int64_t count, const T* weights, con
     }
 }
 
-// The derivative of positive weights w by alpha, but for a multiple of g, which the threshold takes. It is w / a^2 - w log(w) / a with
-// a = alpha - 1 (Correia et al. 2019, arXiv 1909.00015, proposition 1); up to alpha = 2 taken relative to a weight of the same row,
-// so that what all weights have in common does not arise.
+// Derivative of positive weights w by alpha, up to a multiple of g, which the threshold absorbs: w / a^2 - w log(w) / a with a
+// = alpha - 1 (Correia et al. 2019, arXiv 1909.00015, proposition 1). For alpha up to 2 it is taken relative to a weight of the
+// same row, so that the common part of all weights does not arise.
 template <typename T, Power P>
 REGARD_INLINE Vec<T> by_alpha(Vec<T> weight, Vec<T> anchor_weight, const Entmax<T, P>& kind) {
     const T a = kind.slope;
@@ -62,7 +63,7 @@ REGARD_INLINE Vec<T> by_alpha(Vec<T> weight, Vec<T> anchor_weight, const Entmax<
     return weight * (curve * (1 / (a * a)) - log2_of(unit) * (curve + x) * T(LN2 / a));
 }
 
-// `anchor_weights` are the weights of the rows' anchors.
+// Adds the contributions of a panel to the row sums.
 template <typename T, Power P>
 static void add_to_sums(const Block& block, int64_t count, const Entmax<T, P>& kind, bool alpha, const T* anchor_weights, const T* weights,
                         const T* gradient, RowSums<T>& sums) {
@@ -85,7 +86,7 @@ static void add_to_sums(const Block& block, int64_t count, const Entmax<T, P>& k
     }
 }
 
-// The gradients of the weights to those of the scores, in place.
+// Gradients of the weights to gradients of the scores, in place.
 template <typename T, Power P>
 static void entmax_score_gradient(const Block& block, int64_t count, const Entmax<T, P>& kind, const RowSums<T>& sums, const T* weights,
                             T* gradient) {
@@ -101,7 +102,7 @@ static void entmax_score_gradient(const Block& block, int64_t count, const Entma
     }
 }
 
-// The gradient of alpha, summed over the rows of a block.
+// Gradient of alpha, summed over the rows of a block.
 template <typename T>
 static T alpha_gradient(const Block& block, const RowSums<T>& sums) {
     T gradient = 0;

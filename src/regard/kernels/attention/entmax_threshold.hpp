@@ -1,15 +1,15 @@
-// The anchor of whole rows (`entmax.hpp`), such that their weights sum to 1. A row's threshold is a root of a sum that falls from
-// 1 or more to 1 or less between two known ends. Each pass over the scores moves one of them, and a step that would leave them, or
-// hardly shortens what lies between, is replaced by one to the middle: so a search ends at the root, to rounding, for any scores.
+// Root search for entmax: anchors (entmax.hpp) with which the weights of a full row sum to 1. The sum falls from at least 1 to
+// at most 1 between two known bounds. Each pass over the scores moves one bound; a Newton step that would leave the bracket, or
+// hardly shrinks it, is replaced by bisection, so the search converges to rounding for any scores.
 #pragma once
 
 #include "attention/entmax.hpp"
 
 namespace regard::REGARD_ISA {
 
-constexpr int MAX_PASSES = 150;  // of a search; 5 to 10 are usual, and twice the bits of a number enough
+constexpr int MAX_PASSES = 150;  // of a search; 5 to 10 are usual, and twice the bits of a number suffice
 
-// A sum that keeps what its additions round off (Neumaier 1974, for numbers that are not negative).
+// Compensated sum (Neumaier 1974, for nonnegative numbers).
 template <typename T>
 struct Sum {
     Vec<T> value{}, lost{};
@@ -22,7 +22,7 @@ struct Sum {
     __attribute__((always_inline)) Vec<T> total() const { return value + lost; }
 };
 
-// `use(i)` for each column, and `end()` after some: sums of short sums, which are rounded less than a long one.
+// Calls `use(i)` for each column and `end()` after each step: summing short sums rounds less than one long sum.
 template <typename Use, typename End>
 REGARD_INLINE void for_steps_of_columns(int64_t columns, const Use& use, const End& end) {
     for (int64_t start = 0; start < columns; start += STEP) {
@@ -31,16 +31,16 @@ REGARD_INLINE void for_steps_of_columns(int64_t columns, const Use& use, const E
     }
 }
 
-// What a pass finds of the scores above a threshold.
+// Reductions over the scores above a threshold.
 template <typename T>
 struct Above {
-    Vec<T> total{};                   // of their weights
-    Vec<T> slope{};                   // of their roots to the power of 1 / slope - 1: what a rise of the threshold takes away
-    Vec<T> count{};                   // of them; only in `square`
+    Vec<T> total{};                   // sum of their weights
+    Vec<T> slope{};                   // sum of base^(1 / slope - 1): derivative of the sum by the threshold
+    Vec<T> count{};                   // number of them; only in `square`
     Vec<T> smallest = broadcast(T(INFINITE));  // the smallest
 };
 
-// The sums of the positive roots and of their squares, not compensated.
+// Uncompensated sums of the positive bases and of their squares.
 template <typename T>
 static Above<T> squares_above(const T* scores, int64_t columns, const Anchor<T>& at, const Entmax<T, Power::square>& kind) {
     Above<T> whole;
@@ -56,6 +56,7 @@ static Above<T> squares_above(const T* scores, int64_t columns, const Anchor<T>&
     return whole;
 }
 
+// Compensated reductions over the scores above a threshold.
 template <typename T, Power P>
 static Above<T> above(const T* scores, int64_t columns, const Anchor<T>& at, const Entmax<T, P>& kind) {
     Above<T> whole;
@@ -66,7 +67,7 @@ static Above<T> above(const T* scores, int64_t columns, const Anchor<T>& at, con
         [&](int64_t i) {
             const Vec<T> score = load(scores + i * SIDE), x = kind.root(score, at);
             const auto some = x > T(0);
-            // Chosen between sums, not between what is added: one masked operation each.
+            // Selects between sums instead of addends: one masked operation each.
             whole.smallest = some ? vec_min<T>(whole.smallest, score) : whole.smallest;
             if constexpr (P == Power::linear) {
                 total = some ? total + x : total, slope = some ? slope + T(1) : slope;
@@ -83,36 +84,37 @@ static Above<T> above(const T* scores, int64_t columns, const Anchor<T>& at, con
     return whole;
 }
 
-// Whether a sum of weights is 1, to the steps in which a power of two, of an exponent of up to 16, moves with its rounding; a
-// search that lasts goes back and forth between such steps.
+// Whether a sum of weights is 1 within the granularity of a power of two with exponent up to 16; the tolerance grows with
+// passes, since late searches oscillate between such steps.
 template <typename T>
 REGARD_INLINE Ints<T> near_one(Vec<T> sum, int pass) {
     const T bound = T(8 + pass) * EPS<T>;
     return (sum - T(1) <= bound) & (sum - T(1) >= -bound);
 }
 
-// Whether a step changes a number by its rounding alone.
+// Whether a step changes a number only within rounding.
 template <typename T>
 REGARD_INLINE Ints<T> converged(Vec<T> next, Vec<T> x) {
     return (next - x <= 2 * EPS<T> * x) & (next - x >= -2 * EPS<T> * x);
 }
 
-// Whether a row has a largest score, from which the others can be measured.
+// Whether a row max is finite.
 template <typename T>
 REGARD_INLINE Ints<T> is_finite(Vec<T> top) {
     return top - top == T(0);
 }
 
-// Alpha from 1.25 to 2. The sum's power `slope`, a norm, is convex in the threshold and nearly straight, so Newton's steps from
-// below stay there. The anchor moves with them to the smallest score above the threshold: its weight is small, and so is the
-// error that its rounding makes in each of the others, however many they are.
+// Search for alpha from 1.25 to 2. The sum to the power `slope`, a norm, is convex in the threshold and nearly linear, so
+// Newton steps from below stay below. The anchor moves to the smallest score above the threshold: its weight is small, and so
+// is the error that its rounding causes in the other weights.
 template <typename T, Power P>
 static Anchor<T> search(const T* scores, int64_t columns, Vec<T> top, const Entmax<T, P>& kind) {
     const T many = T(::pow(double(columns), -double(kind.slope)));
-    Vec<T> low = broadcast(many), high = broadcast(T(1));  // the root of the largest score lies between
-    Anchor<T> at{top, broadcast(T(1)), broadcast(T(1))};   // its weight is not used here
+    Vec<T> low = broadcast(many), high = broadcast(T(1));  // bracket of the base of the largest score
+    Anchor<T> at{top, broadcast(T(1)), broadcast(T(1))};   // the weight is unused here
     Ints<T> done = ~is_finite<T>(top);
-    // With alpha = 1.5 the first passes use plain sums: these move the threshold, but neither bracket it nor end the search.
+    // With alpha = 1.5 the first passes use uncompensated sums: these move the threshold, but neither bracket it nor end the
+    // search.
     constexpr int PLAIN = P == Power::square ? 3 : 0;
     for (int pass = 0; pass < MAX_PASSES; ++pass) {
         Above<T> now;
@@ -127,7 +129,7 @@ static Anchor<T> search(const T* scores, int64_t columns, Vec<T> top, const Entm
         const auto over = now.total >= T(1);
         const Vec<T> excess = now.total - T(1);
         Vec<T> rise;
-        Ints<T> exact = over & (now.total <= T(2));  // where the sum is known as a function of the threshold
+        Ints<T> exact = over & (now.total <= T(2));  // where the sum is a known function of the threshold
         if constexpr (P == Power::linear) rise = excess / now.slope;
         if constexpr (P == Power::square) {
             const Vec<T> norm = sqrt_of(now.total), part = now.slope * now.slope - now.count * excess;
@@ -138,7 +140,7 @@ static Anchor<T> search(const T* scores, int64_t columns, Vec<T> top, const Entm
             rise = exact ? root : newton;
         }
         if constexpr (P == Power::curved) rise = (now.total - now.total / power<T>(now.total, kind.slope)) / now.slope;
-        const Vec<T> rest = kind.root(now.smallest, at) - rise;  // the root of the smallest score, after the step
+        const Vec<T> rest = kind.root(now.smallest, at) - rise;  // base of the smallest score after the step
         exact &= rest > T(0);
         const auto close = near_one<T>(now.total, pass) & (now.smallest == at.score) & compensated;
         const Vec<T> of_top = kind.root(top, at);
@@ -151,7 +153,7 @@ static Anchor<T> search(const T* scores, int64_t columns, Vec<T> top, const Entm
         const Vec<T> middle = (low + high) * T(0.5);
         at.score = stays ? at.score : inside ? now.smallest : top;
         Vec<T> base = stays ? at.base : inside ? rest : middle;
-        if constexpr (P == Power::curved)  // as it will be computed from its weight
+        if constexpr (P == Power::curved)  // rounded as it will be recomputed from the weight
             if (const Vec<T> again = power<T>(power<T>(base, 1 / kind.slope), kind.slope); true)
                 base = (again > T(0)) & ~stays ? again : base;
         const auto same = converged<T>(base, at.base) & (now.smallest == at.score) & compensated;
@@ -172,8 +174,7 @@ REGARD_INLINE bool all_lanes(Ints<T> lanes) {
     return lane_bits<T>(lanes) == ~uint64_t(0) >> (64 - LANES<T>);
 }
 
-// A step of Newton's method between two ends, which the last pass has moved; to their geometric mean if the step would leave them,
-// and in every other pass of a search that lasts.
+// Guarded Newton step: the geometric mean of the bracket if the step would leave it, and in every other pass of a long search.
 template <typename T>
 REGARD_INLINE Vec<T> guarded(Vec<T> next, Vec<T> low, Vec<T> high, int pass) {
     const Vec<T> room = high * (4 * EPS<T>);
@@ -182,7 +183,7 @@ REGARD_INLINE Vec<T> guarded(Vec<T> next, Vec<T> low, Vec<T> high, int pass) {
     return inside ? next : sqrt_of(low) * sqrt_of(high);
 }
 
-// Alpha below 1.25: the largest weight, by steps along its logarithm. To softmax they are one.
+// Search for alpha below 1.25: the largest weight, by Newton steps in its logarithm. For softmax one step suffices.
 template <typename T>
 static Anchor<T> search(const T* scores, int64_t columns, Vec<T> top, const Entmax<T, Power::flat>& kind) {
     Vec<T> low = broadcast(1 / T(columns)), high = broadcast(T(1)), weight = high;
@@ -209,13 +210,13 @@ static Anchor<T> search(const T* scores, int64_t columns, Vec<T> top, const Entm
     return kind.anchor(top, weight);
 }
 
-// Alpha above 2. The sum is no convex function of the threshold, and steep without bound below each score. So first the smallest
-// score that has a weight is sought, by tries each of which rules out some score at least; the sum as a function of its weight is
-// convex, with a slope of 1 or more.
+// Smallest score with a positive weight, for alpha above 2, where the sum is not convex in the threshold and infinitely steep
+// below each score. Each try rules out at least one score. As a function of that score's weight the sum is convex, with a slope
+// of at least 1.
 template <typename T>
 static Vec<T> smallest_weighed(const T* scores, int64_t columns, Vec<T> top, const Entmax<T, Power::steep>& kind) {
     const T nearest = T(::pow(double(columns), -double(kind.slope))), tiny = sizeof(T) == 8 ? T(1e-300) : T(1e-36);
-    Vec<T> none = broadcast(-T(INFINITE)), some = top;  // scores from which down there is no weight, and from which up there is
+    Vec<T> none = broadcast(-T(INFINITE)), some = top;  // at and below `none` no score has a weight, at and above `some` all have one
     Vec<T> tried = top - 1 / kind.slope;
     Ints<T> done = ~is_finite<T>(top);
     for (int pass = 0; pass < MAX_PASSES && !all_lanes<T>(done); ++pass) {
@@ -246,6 +247,7 @@ static Vec<T> smallest_weighed(const T* scores, int64_t columns, Vec<T> top, con
     return some;
 }
 
+// Search for alpha above 2: the weight of the smallest score that has one.
 template <typename T>
 static Anchor<T> search(const T* scores, int64_t columns, Vec<T> top, const Entmax<T, Power::steep>& kind) {
     const Vec<T> score = smallest_weighed(scores, columns, top, kind);
@@ -282,11 +284,11 @@ static Anchor<T> search(const T* scores, int64_t columns, Vec<T> top, const Entm
     return kind.anchor(score, weight);
 }
 
-// Scores of whole rows to weights, in place; the anchor of each.
+// Entmax of full rows: scores to weights, in place, and the anchor of each row.
 template <typename T, Power P>
 static void entmax_weights(const Block& block, int64_t columns, const Entmax<T, P>& kind, T* strip, T* anchor_scores, T* anchor_weights) {
     for (int64_t r = 0; r < block.padded; r += LANES<T>) {
-        Vec<T> top[4];  // chains, so that a maximum does not wait for the one before
+        Vec<T> top[4];  // four independent chains, to hide latency
         for (int j = 0; j < 4; ++j) top[j] = broadcast(T(-INFINITE));
         int64_t i = 0;
         for (; i + 4 <= columns; i += 4)

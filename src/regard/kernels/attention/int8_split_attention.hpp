@@ -1,7 +1,7 @@
-// The products of attention by whole numbers: those of floats, taken by tiles of digits where the crests of both sides allow it
-// (crest.hpp), and as floats elsewhere. Which way a number goes depends on its own two rows row_limit: a score on its query and its
-// key, what a sum over keys or queries adds on the key or query. So no bit depends on what a row does not see. Weights and the
-// gradients of scores below 2^-100 count as far as they have digits.
+// The matrix products of attention by int8 splits, where the peak ratios of both operands allow it (peak_ratio.hpp), and by
+// floats elsewhere. The choice for a number depends only on its own two rows: for a score on its query and its key, for the
+// terms of a sum over keys or queries on the key or query. So no bit depends on entries that a row does not see. Weights and
+// score gradients below 2^-100 keep only the bits that their slices hold.
 #pragma once
 
 #include "gemm/int8_split.hpp"
@@ -19,12 +19,12 @@ struct Int8SplitProducts {};
 
 constexpr bool HAS_INT8_SPLIT = true;
 
-// C (rows x columns) = or += A (rows x depth) B (depth x columns), A's rows from `first` on, as far as the last one's group.
+// C (rows x columns) = or += A (rows x depth) B (depth x columns), for rows [first, last) of A.
 template <bool ADD>
 static void int8_split_product(int64_t first, int64_t last, int64_t columns, int64_t depth, const Int8Split& left, const Int8Split& right,
                               int64_t right_column, float* c, int64_t c_row) {
     const int64_t chunks = (depth + INT8_TILE_DEPTH - 1) / INT8_TILE_DEPTH, group = chunks * SLICES * TILE_BYTES, start = first / TILE_ROWS * TILE_ROWS;
-    // With six kinds, gradients that are long sums went beyond the error of floats now and then.
+    // With six pairs of slices, gradients that are long sums sometimes exceeded the error of floats.
     const auto eight = [](int64_t, int64_t) { return true; };
     for_sums(last - start, columns, chunks, TILE_ROWS, left.tiles + start / TILE_ROWS * group, right.tiles + right_column / TILE_ROWS * group, eight,
              [&](int64_t m, int64_t n, bool, const int32_t* sums) {
@@ -34,17 +34,17 @@ static void int8_split_product(int64_t first, int64_t last, int64_t columns, int
                  float* to = c + (start + m + before - first) * c_row + n;
 #pragma GCC unroll 4
                  for (int64_t i = before; i < TILE_ROWS; ++i, to += c_row) {
-                     // Not the scales by each other first: their product may be infinite where this is not.
+                     // The scales are not multiplied by each other first: their product may overflow.
                      const __m512 product = _mm512_mul_ps(combine_slices<4>(sums + i * TILE_ROWS), of_columns), of_row = _mm512_set1_ps(of_rows[i]);
                      _mm512_storeu_ps(to, ADD ? _mm512_fmadd_ps(product, of_row, _mm512_loadu_ps(to)) : _mm512_mul_ps(product, of_row));
                  }
              });
 }
 
-// Digits of the panels of a key head, which other blocks of queries need, too: kept by each thread of those it has met.
+// Per-thread cache of the splits of a key head's panels, which other blocks of queries reuse.
 class SplitCache {
 public:
-    // Before any is asked for: forgets what is of another call or head.
+    // Starts a call and head; drops the entries of others.
     void begin(uint64_t call, int64_t head, int64_t panels, int64_t bytes) {
         if (call == call_ && head == head_) return;
         call_ = call, head_ = head, count_ = min(panels, CAPACITY), bytes_ = round_up(bytes, 64);
@@ -58,7 +58,7 @@ public:
         return entry.panel == panel ? &entry.split : nullptr;
     }
     char* room(int64_t panel) { return tiles_ + panel % count_ * bytes_; }
-    void insert(int64_t panel, const Int8Split& split) { entries_[panel % count_] = {panel, split}; }  // which were made there
+    void insert(int64_t panel, const Int8Split& split) { entries_[panel % count_] = {panel, split}; }  // splits in the memory that `room` returned
 
 private:
     static constexpr int64_t CAPACITY = 512;
@@ -73,19 +73,20 @@ private:
     char* tiles_ = nullptr;
 };
 
+// Matrix products of a panel by int8 splits, with floats where the limits on peak ratios are exceeded.
 struct Int8SplitProducts : Products<float, float> {
     static constexpr bool ZERO_FILL = true;
     typedef Products<float, float> Floats;
     enum Operand { KEY_ROWS, KEY_COLUMNS, VALUE_ROWS, VALUE_COLUMNS, NUM_OPERANDS };
 
-    // Of a block's queries and incoming gradients, as `Products` has them, and of what is made from scores.
+    // Splits of a block's queries and output gradients, in the forms of `Products`, and of operands computed from scores.
     Int8Split query_split, query_rows_split, incoming_split, incoming_rows_split, right, left;
-    const Int8Split* operands[NUM_OPERANDS];  // of the panel, as far as they are asked for
+    const Int8Split* operands[NUM_OPERANDS];  // of the panel, once requested
     Int8Split fresh[NUM_OPERANDS];
     float* room;                 // for copies of rows
-    float* floats;               // of scores that are no products of digits
-    const float row_limit, score_limit, weight_limit;  // on crests
-    PeakRatioRange query_peak_ratios, incoming_peak_ratios;              // of the block's rows
+    float* floats;               // scores computed as floats
+    const float row_limit, score_limit, weight_limit;  // limits on peak ratios
+    PeakRatioRange query_peak_ratios, incoming_peak_ratios;              // of the rows of the block
     int64_t b = 0, g = 0;        // of the panel
     TileRegisters registers;
 
@@ -125,7 +126,7 @@ struct Int8SplitProducts : Products<float, float> {
     }
     void take_keys(int64_t batch, int64_t group, const Panel& panel) {
         b = batch, g = group, operands[KEY_ROWS] = operands[KEY_COLUMNS] = nullptr;
-        if (needs_full_rows(p)) Floats::take_keys(b, g, panel);  // which may be asked for by the number
+        if (needs_full_rows(p)) Floats::take_keys(b, g, panel);  // sparse products read single rows
     }
     void take_values(int64_t batch, int64_t group, const Panel& panel) {
         b = batch, g = group, operands[VALUE_ROWS] = operands[VALUE_COLUMNS] = nullptr;
@@ -169,7 +170,7 @@ struct Int8SplitProducts : Products<float, float> {
     }
 
    private:
-    static int64_t offset(const Panel& panel) { return panel.start % SIDE; }  // in its digits, which are of all that a tile may see
+    static int64_t offset(const Panel& panel) { return panel.start % SIDE; }  // in its split, which covers the full tile
 
     template <Operand OF>
     const Int8Split& operand(const Panel& panel) {
@@ -197,11 +198,11 @@ struct Int8SplitProducts : Products<float, float> {
         return *(operands[OF] = &to);
     }
 
-    // False, and nothing done, where no product is by digits.
+    // Returns false, without any effect, if no product can be taken by int8 splits.
     template <typename Take>
     bool by_depth(const Block& block, const Panel& panel, const Int8Split& left, const Int8Split& right, const PeakRatioRange& of_columns, int64_t depth, float limit,
                   const Take& load_rows, const float* columns, float* to) {
-        constexpr float ROUNDING = 1e-3f;  // no less than that of a sum of crests: a row too many does no harm
+        constexpr float ROUNDING = 1e-3f;  // at least the rounding of a sum of ratios: an extra row does no harm
         const int64_t count = panel.stop - panel.start;
         const float* peak_ratios = left.peak_ratios + offset(panel);
         const uint64_t all_rows = bit_range(0, count), float_rows = rows_above(peak_ratios, count, limit - of_columns.max - ROUNDING);
@@ -223,7 +224,7 @@ struct Int8SplitProducts : Products<float, float> {
         });
         return true;
     }
-    // These make digits of what they are given, but for what is apart. False, and nothing done, where that is all.
+    // These split their argument, except for float rows; false, without any effect, if all rows are float rows.
     template <typename Take>
     bool by_columns(const Block& block, const Panel& panel, const Int8Split& transposed, int64_t width, const Take& load_rows, const float* with, float* to) {
         const int64_t start = offset(panel), count = panel.stop - panel.start;

@@ -1,11 +1,12 @@
-// What multiplies the weights after the normalizer: a prior, and dropout.
+// Prior and dropout: factors on the weights after the normalizer.
 #pragma once
 
 #include "attention/tile.hpp"
 
 namespace regard::REGARD_ISA {
 
-// Word 0 of Philox4x32-10 (Salmon et al. 2011, section 4.3) at (batch, head, row, column) for all rows of a block.
+// First word of Philox4x32-10 (Salmon et al. 2011, section 4.3) with counter (batch, head, row, column), for all rows of a
+// block.
 static void philox_words(const Block& block, int64_t column, uint64_t seed, uint32_t* words) {
     uint32_t c0[SIDE], c1[SIDE], c2[SIDE], c3[SIDE];
     for (int r = 0; r < SIDE; ++r) {
@@ -25,12 +26,13 @@ static void philox_words(const Block& block, int64_t column, uint64_t seed, uint
 }
 
 template <typename T>
-struct PriorRows {  // of the rows of a block
+struct PriorRows {  // Gaussian prior of the rows of a block
     T center[SIDE];
     T exponent_scale = 0;  // -log2 e / (2 sigma^2)
     T sigma = 0;
 };
 
+// Prior of a block's rows; centers of 0 without a prior.
 template <typename T>
 static PriorRows<T> prior_rows_of(const Problem& p, const Block& block) {
     PriorRows<T> rows;
@@ -45,7 +47,7 @@ static PriorRows<T> prior_rows_of(const Problem& p, const Block& block) {
 
 REGARD_INLINE bool has_prior_or_dropout(const Problem& p) { return p.prior.sigmas || p.dropout > 0; }
 
-// The factors of one column, for all rows of the block: prior and dropout apart.
+// Prior and dropout factors of one column, for all rows of a block.
 template <typename T>
 static void prior_and_dropout(const Problem& p, const Block& block, int64_t column, const PriorRows<T>& prior_rows, T* prior, T* keep) {
     constexpr int W = LANES<T>;
@@ -68,7 +70,7 @@ static void prior_and_dropout(const Problem& p, const Block& block, int64_t colu
     }
 }
 
-// Weights of a panel times their factors, in place.
+// Multiplies the weights of a panel by prior and dropout factors, in place.
 template <typename T>
 static void apply_prior_and_dropout(const Problem& p, const Block& block, const Panel& panel, const PriorRows<T>& prior_rows, T* weights) {
     T prior[SIDE], keep[SIDE];

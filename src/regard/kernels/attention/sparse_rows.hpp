@@ -1,15 +1,15 @@
-// Products with a panel's weights where almost all are 0, as sparsemax and entmax leave them: number by number of those that
-// are not. Sums come out as those of the whole product, which adds zeros in between; only `sparse_dots` add in another order.
+// Products with sparse weights, as sparsemax and entmax produce them: entry by entry over the nonzeros. Sums add the same
+// numbers in the same order as dense products, so results are bitwise equal; only `sparse_dots` add in another order.
 #pragma once
 
 #include "attention/tile.hpp"
 
 namespace regard::REGARD_ISA {
 
-// One in so many weights of a row may be above 0, for these products to be faster.
+// At most one in MIN_SPARSITY visible weights of a row may be nonzero for sparse products to be faster.
 constexpr int64_t MIN_SPARSITY = 8;
 
-// The rows of a block whose numbers in a column are not 0, a bit each.
+// Bit set of the rows with a nonzero in a column.
 template <typename T>
 REGARD_INLINE uint64_t nonzero_rows(const Block& block, const T* column) {
     uint64_t rows = 0;
@@ -17,7 +17,7 @@ REGARD_INLINE uint64_t nonzero_rows(const Block& block, const T* column) {
     return rows & bit_range(0, block.count);
 }
 
-// Where a panel's numbers are not 0, column by column.
+// Positions of a panel's nonzeros, column by column.
 struct Nonzeros {
     int64_t count;
     uint16_t indices[SIDE * SIDE];
@@ -34,6 +34,7 @@ struct Nonzeros {
     int64_t row(int64_t n) const { return indices[n] % SIDE; }
 };
 
+// to += factor * from.
 template <typename T>
 REGARD_INLINE void add_scaled(T* to, const T* from, int64_t count, T factor) {
     constexpr int W = LANES<T>;
@@ -42,14 +43,14 @@ REGARD_INLINE void add_scaled(T* to, const T* from, int64_t count, T factor) {
     for (; i < count; ++i) to[i] += factor * from[i];
 }
 
-// Rows `to` += the numbers at these places times rows of keys or values.
+// Rows of `to` += each listed number times its row of keys or values.
 template <typename T>
 static void add_sparse_product(const Nonzeros& positions, const T* numbers, const Rows<T>& from, int64_t count, T* to, int64_t row) {
     for (int64_t n = 0; n < positions.count; ++n)
         add_scaled(to + positions.row(n) * row, from.data + positions.column(n) * from.row, count, numbers[positions.indices[n]]);
 }
 
-// Gives `put` the number of each place, and the product of its column and its row (of `count` numbers).
+// Calls `put(n, product)` with the dot product of the column and the row (`count` numbers each) of each position.
 template <typename T, typename Positions, typename Put>
 static void sparse_dots(const Positions& positions, const Rows<T>& columns, const T* rows, int64_t row, int64_t count, const Put& put) {
     constexpr int W = LANES<T>;
@@ -71,7 +72,7 @@ static void sparse_dots(const Positions& positions, const Rows<T>& columns, cons
     }
 }
 
-// How many columns each row of a block sees, and how many of them it weighs.
+// Counts, for each row of a block, of its visible columns and of its nonzero weights.
 template <typename T>
 struct SupportCount {
     T visible_count[SIDE] = {}, nonzero_count[SIDE] = {};
@@ -88,8 +89,8 @@ struct SupportCount {
         }
     }
 
-    // A row is one of these or not by itself, so that it does not notice those beside it.
-    uint64_t sparse_rows() const {  // the rows that weigh few
+    // Whether a row is sparse depends on that row alone, so results do not depend on the rows beside it.
+    uint64_t sparse_rows() const {  // bit set of sparse rows
         uint64_t rows = 0;
         for (int64_t r = 0; r < SIDE; ++r) rows |= uint64_t(nonzero_count[r] * MIN_SPARSITY <= visible_count[r]) << r;
         return rows;

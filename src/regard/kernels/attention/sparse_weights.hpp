@@ -1,5 +1,4 @@
-// Sparse weights that the forward pass has listed, and their gradients: each by itself, so that the backward pass needs no
-// scores but theirs.
+// Sparse weights listed by the forward pass, and their gradients: with a list, the backward pass needs no other scores.
 #pragma once
 
 #include "attention/entmax_gradient.hpp"
@@ -8,19 +7,20 @@
 
 namespace regard::REGARD_ISA {
 
+// List of a block; null if none was requested.
 static SparseWeights* sparse_weights_of(const Problem& p, const Block& block) {
     const int64_t blocks = (p.rows + SIDE - 1) / SIDE;
     return p.sparse_weights ? p.sparse_weights + (block.b * p.heads + block.h) * blocks + block.first / SIDE : nullptr;
 }
 
-// Whether weights may be listed: those of floats, read where they lie, that nothing but the normalizer has made of products.
+// Whether weights may be listed: float32 inputs read in place, dot scores without softcap, no prior or dropout.
 template <typename In, typename T>
 static bool can_list(const Problem& p) {
     return Same<In, float>::value && p.key.column == 1 && p.value.column == 1 && p.columns < SparseWeights::COLUMNS && !p.vector &&
            p.softcap == 0 && !has_prior_or_dropout(p);
 }
 
-// A panel's weights behind those of the panels before; none at all if they are too many.
+// Appends a panel's nonzero weights to a list; on overflow the list becomes invalid (count -1).
 template <typename T>
 static void append(SparseWeights& list, const Panel& panel, const Nonzeros& nonzeros, const T* weights) {
     static_assert(SparseWeights::ROWS == SIDE);
@@ -35,13 +35,13 @@ static void append(SparseWeights& list, const Panel& panel, const Nonzeros& nonz
     }
 }
 
-// Ends a list: what fills its last vector up are weights of 1, of no place. The backward pass may be of a wider instruction set.
+// Pads a list with weights of 1 to a whole vector; the backward pass may run on a wider instruction set.
 static void pad_list(SparseWeights& list) {
     constexpr int64_t WIDEST = 16;
     for (int64_t n = list.count; n > 0 && n % WIDEST != 0; ++n) list.weights[n] = 1;
 }
 
-// What a list's weights and the gradients of each, `y`, give to the sums of their rows.
+// Adds the contributions of a list's weights, and of their gradients `y`, to the row sums.
 template <Power P>
 static void add_to_sums(const SparseWeights& list, const Entmax<float, P>& kind, bool alpha, const float* anchor_weights, const float* y,
                         RowSums<float>& sums) {
@@ -55,7 +55,7 @@ static void add_to_sums(const SparseWeights& list, const Entmax<float, P>& kind,
         }
         const Vec<float> w = load(list.weights + n), u = kind.derivative(w);
         const Vec<float> h = alpha ? by_alpha(w, load(anchor_weight), kind) : Vec<float>{};
-        // Rounded before they are added, as those of whole strips are: a row comes out the same either way.
+        // Rounded before they are added, as in the dense path, so that both give the same bits.
         const Vec<float> through = u * load(of), through_alpha = h * load(of);
         for (int64_t j = 0; j < min(W, list.count - n); ++j) {
             const int64_t r = list.row(n + j);
@@ -67,8 +67,8 @@ static void add_to_sums(const SparseWeights& list, const Entmax<float, P>& kind,
     }
 }
 
-// What a list gives to the gradients of values, keys and biases, and of its block's queries. `queries` and `incoming` are the
-// block's rows, `y` has room for a number for each weight.
+// Gradients of values, keys, queries and biases from a list. `queries` and `incoming` are the block's rows; `y` is a buffer
+// with a number for each weight.
 template <Power P>
 static void sparse_backward(const Problem& p, const Gradients& grad, const Block& block, int64_t g, const SparseWeights& list,
                                const Entmax<float, P>& kind, const float* anchor_weights, const float* queries, int64_t row,

@@ -1,17 +1,16 @@
-// What may be asked for besides the output, in one more pass over the scores, given every row's statistic; the weights are
-// those before dropout.
+// Summaries of the weights before dropout, in one more pass over the scores, given row max and log-sum of every row.
 #pragma once
 
 #include "attention/backward.hpp"
 
 namespace regard::REGARD_ISA {
 
-// A row's largest weights so far, in falling order.
+// Top-k weights of each row so far, in descending order.
 template <typename T>
 struct Largest {
     int64_t k;
     T* weights;      // (SIDE, k)
-    int64_t* where;  // (SIDE, k): positions, -1 for none
+    int64_t* where;  // (SIDE, k): key positions, -1 for none
 
     T smallest(int64_t r) const { return weights[r * k + k - 1]; }
 
@@ -23,7 +22,7 @@ struct Largest {
     }
 };
 
-// Mass, mean and sum of squared deviations of the key's position, of LANES rows (Chan et al. 1983, equations 1.5).
+// Mass, mean and sum of squared deviations of the key position, for LANES rows (Chan et al. 1983, equations 1.5).
 template <typename T>
 struct Moments {
     Vec<T> mass{}, mean{}, spread{};
@@ -31,7 +30,7 @@ struct Moments {
     static Vec<T> joined(const Vec<T>* x) { return (x[0] + x[1]) + (x[2] + x[3]); }
 
     void add(const T* weights, int64_t count, T position) {
-        Vec<T> masses[4] = {}, firsts[4] = {}, seconds[4] = {};  // chains, so that a sum does not wait for the one before
+        Vec<T> masses[4] = {}, firsts[4] = {}, seconds[4] = {};  // four independent chains, to hide latency
         for (int64_t i = 0; i < count; i += 4)
             for (int64_t j = 0; j < min(4, count - i); ++j) {
                 const Vec<T> w = load(weights + (i + j) * SIDE);
@@ -52,15 +51,15 @@ struct Moments {
     }
 };
 
-constexpr int64_t MIN_STREAMED_BYTES = int64_t(1) << 25;  // bytes of weights that no cache holds
+constexpr int64_t MIN_STREAMED_BYTES = int64_t(1) << 25;  // bytes of weights from which on they are written past the caches
 
-// Bin b of so many over a length holds the indices i with floor(i bins / length) = b.
+// Bin b of a length holds the indices i with floor(i bins / length) = b.
 REGARD_INLINE int64_t bin_start(int64_t bin, int64_t bins, int64_t length) { return (bin * length + bins - 1) / bins; }
 REGARD_INLINE int64_t bin_size(int64_t bin, int64_t bins, int64_t length) {
     return bin_start(bin + 1, bins, length) - bin_start(bin, bins, length);
 }
 
-// `kept`: the scores, as `forward_block` left them; null: they are computed again.
+// Summaries of a block. `saved_scores`: unmasked scores from `forward_block`; null: they are recomputed.
 template <typename In, typename T, typename ProductKind>
 static void summarize_block(const Problem& p, const Summary& summary, const Block& block, Scratch& scratch, T* saved_scores) {
     constexpr int W = LANES<T>, VECTORS = SIDE / W;
@@ -98,7 +97,7 @@ static void summarize_block(const Problem& p, const Summary& summary, const Bloc
     };
     Vec<T> entropy[VECTORS] = {};
     Moments<T> moments[VECTORS];
-    // Softmax's weights come with their logarithms.
+    // Softmax: the exponents of the weights are their logarithms.
     const bool fused = summary.entropy && p.normalizer == Normalizer::softmax && !p.prior.sigmas;
     const ColumnRange range = column_range(p, block);
     Panel panel;
@@ -131,7 +130,7 @@ static void summarize_block(const Problem& p, const Summary& summary, const Bloc
                 for (int64_t r = 0; r < block.padded; ++r) weights[i * SIDE + r] *= prior[r];
             }
         }
-        for (int64_t i = 0; i < count; ++i)  // queries that are none
+        for (int64_t i = 0; i < count; ++i)  // zero the padding rows
             for (int64_t r = block.count; r < block.padded; ++r) weights[i * SIDE + r] = 0;
         if (summary.entropy && !fused)
             for (int64_t r = 0; r < block.padded; r += W)
@@ -158,7 +157,7 @@ static void summarize_block(const Problem& p, const Summary& summary, const Bloc
                 if (weights[i * SIDE + r] > largest.smallest(r))
                     largest.add(r, weights[i * SIDE + r], panel.start + i + summary.key_start);
         if (summary.grid)
-            for (int64_t i = 0; i < count;) {  // the columns of one bin after the other
+            for (int64_t i = 0; i < count;) {  // column bin after column bin
                 const int64_t bin = (panel.start + i) * summary.key_bins / p.columns;
                 const int64_t end = min(count, bin_start(bin + 1, summary.key_bins, p.columns) - panel.start);
                 Vec<T> sum[VECTORS] = {};

@@ -1,5 +1,6 @@
-// A tile of scores: 64 keys by up to 64 queries, the keys as rows. So keys and values are read where they lie, by
-// broadcasting their numbers, and a row's maximum, sum and statistic are plain operations between vectors.
+// Tiles of scores: 64 keys (rows) by up to 64 queries (vector lanes), and which of their entries the mask hides. With keys as
+// rows, keys and values are read in place by broadcasting their numbers, and row max, sum and other row reductions are
+// elementwise vector operations.
 #pragma once
 
 #include "simd/vector_math.hpp"
@@ -8,40 +9,43 @@
 
 namespace regard::REGARD_ISA {
 
-constexpr int64_t SIDE = 64;   // queries of a block, keys of a panel: the bits of a word
-constexpr int64_t STEP = 16;   // queries, and keys, by which it is known who sees what, beside the bits of a panel
+constexpr int64_t SIDE = 64;   // queries of a block, keys of a panel: bits of a word
+constexpr int64_t STEP = 16;   // granularity, in queries and keys, of the summary of a mixed tile
 constexpr int64_t STEPS = SIDE / STEP;
 template <int N>
-struct Count {};  // a number that the compiler knows
+struct Count {};  // compile-time integer
 
-// Whether the weights of a row are made from all of its scores at once.
+// Whether weights are computed from all scores of a row at once.
 REGARD_INLINE bool needs_full_rows(const Problem& p) { return p.normalizer == Normalizer::entmax; }
 
+// Half-open range.
 struct Span {
     int64_t start, stop;
     bool operator==(const Span&) const = default;
 };
 
-// The columns that some row of a block may see, panel by panel.
+// Range of columns that some row of a block may see.
 struct ColumnRange {
     int64_t start, stop;  // columns
-    const int32_t* tiles;  // of the block, one a panel, or null
-    Span ids;              // the least and the largest of the rows' ids, if they have any
+    const int32_t* tiles;  // tile kinds of the block, one for each panel; or null
+    Span ids;              // smallest and largest document id of the rows
 };
 
 enum class TileKind { empty, mixed, full };
 
+// Up to 64 columns with the mask of a block's rows over them.
 struct Panel {
     int64_t start = 0, stop = 0;  // columns
     TileKind kind = TileKind::empty;
-    bool has_hidden_columns = false;  // some column between them is seen by nobody
-    uint64_t rows[SIDE];  // that see each column, if mixed
-    int64_t next = 0;     // where the panel that is looked at after it begins, perhaps beyond the last column
-    // In steps, if mixed: which of the rows see something of each of the columns, and which all of them see, a bit each.
+    bool has_hidden_columns = false;  // some column in between is hidden from all rows
+    uint64_t rows[SIDE];  // rows that see each column, if mixed
+    int64_t next = 0;     // start of the next panel, possibly beyond the last column
+    // If mixed, for each step of columns a bit for each step of rows: whether some pair is visible, and whether all are.
     uint64_t any_visible[STEPS], all_visible[STEPS];
-    Span seen[STEPS];  // of which columns, from `start` on, each step of rows sees something, and what lies between them
+    Span seen[STEPS];  // smallest column range, relative to `start`, that holds all visible columns of each step of rows
 };
 
+// Up to 64 query rows of a head.
 struct Block {
     int64_t b = 0, h = 0, first = 0, count = 0, padded = 0;  // rows
 };
@@ -54,25 +58,26 @@ static Block make_block(const Problem& p, int64_t b, int64_t h, int64_t index) {
     return block;
 }
 
-REGARD_INLINE uint64_t bit_range(int64_t from, int64_t to) {  // bits from <= i < to, both cut to 0 ... 64
+REGARD_INLINE uint64_t bit_range(int64_t from, int64_t to) {  // bits from <= i < to, clamped to 0..64
     from = max(from, 0), to = min(to, SIDE);
     if (from >= to) return 0;
     return (~uint64_t(0) >> (SIDE - (to - from))) << from;
 }
 
-REGARD_INLINE int64_t saturating_add(int64_t x, int64_t by) {  // without wrapping at the ends
+REGARD_INLINE int64_t saturating_add(int64_t x, int64_t by) {  // saturating addition
     int64_t sum;
     if (__builtin_add_overflow(x, by, &sum)) return by > 0 ? INT64_MAX : INT64_MIN;
     return sum;
 }
 
-static Span min_max(const int64_t* x, int64_t count) {  // the least and the largest
+static Span min_max(const int64_t* x, int64_t count) {  // minimum and maximum
     Span range{INT64_MAX, INT64_MIN};
     for (int64_t i = 0; i < count; ++i)
         range.start = x[i] < range.start ? x[i] : range.start, range.stop = x[i] > range.stop ? x[i] : range.stop;
     return range;
 }
 
+// Columns that a block of rows may see by band, lengths and tiles.
 static ColumnRange column_range(const Problem& p, const Block& block) {
     const Mask& mask = p.mask;
     const int64_t start = mask.starts ? mask.starts[block.b] : mask.start;
@@ -89,7 +94,7 @@ static ColumnRange column_range(const Problem& p, const Block& block) {
     return range;
 }
 
-// What is known of a panel in steps.
+// Computes the step summaries of a panel: `any_visible`, `all_visible` and `seen`.
 static void find_steps(Panel& panel) {
     const int64_t count = panel.stop - panel.start;
     for (int64_t g = 0; g < STEPS; ++g) panel.seen[g] = {0, panel.kind == TileKind::full ? count : 0};
@@ -110,10 +115,10 @@ static void find_steps(Panel& panel) {
     }
 }
 
-// Runs `use(row, rows, columns)` for the halves of a block's rows, or for all of them if they see the same columns.
+// Calls `use(row, rows, columns)` for each half of a block's rows, or once if both see the same columns.
 template <typename Use>
 REGARD_INLINE void for_rows(const Block& block, const Panel& panel, const Use& use) {
-    constexpr int64_t HALF = SIDE / 2;  // fewer fill no register tile
+    constexpr int64_t HALF = SIDE / 2;  // fewer rows do not fill a register tile
     Span seen[2];
     for (int64_t half = 0; half < 2; ++half) {
         const Span &a = panel.seen[2 * half], &b = panel.seen[2 * half + 1];
@@ -129,7 +134,7 @@ REGARD_INLINE void for_rows(const Block& block, const Panel& panel, const Use& u
             use(half * HALF, half == 0 ? HALF : block.padded - HALF, seen[half]);
 }
 
-// Runs `use(row, rows, columns)` for rectangles that hold all that rows see: steps, where the edge of a window goes through.
+// Calls `use(row, rows, columns)` for rectangles that together cover all visible pairs, in steps along the edges of a window.
 template <typename Use>
 REGARD_INLINE void for_steps(const Block& block, const Panel& panel, const Use& use) {
     const int64_t count = panel.stop - panel.start, steps = (count + STEP - 1) / STEP;
@@ -137,7 +142,7 @@ REGARD_INLINE void for_steps(const Block& block, const Panel& panel, const Use& 
     for (int64_t first = 0, next = 1; first < steps; ++next) {
         const uint64_t groups = panel.any_visible[first];
         if (next < steps && panel.any_visible[next] == groups) continue;
-        for (int64_t g = 0; g < STEPS; ++g) {  // neighboring groups
+        for (int64_t g = 0; g < STEPS; ++g) {  // merges neighboring groups of rows
             const int64_t from = g;
             while (groups >> g & 1) ++g;
             if (g > from)
@@ -147,7 +152,7 @@ REGARD_INLINE void for_steps(const Block& block, const Panel& panel, const Use& 
     }
 }
 
-// Runs `use(column, columns, rows)` for neighboring columns of a panel and the rows that see some of them.
+// Calls `use(column, columns, rows)` for groups of neighboring columns and the range of rows that see some of them.
 template <typename Use>
 REGARD_INLINE void for_columns(const Block& block, const Panel& panel, const Use& use) {
     constexpr int64_t TOGETHER = 2 * TALL;
@@ -162,7 +167,7 @@ REGARD_INLINE void for_columns(const Block& block, const Panel& panel, const Use
     }
 }
 
-// Which rows of the block see which columns of the panel that begins at `at`.
+// Classifies the tile at column `at` as empty, mixed or full, and finds which rows see which columns.
 static void classify(const Problem& p, const Block& block, const ColumnRange& range, int64_t at, Panel& panel) {
     const Mask& mask = p.mask;
     panel.start = max(at, range.start), panel.stop = min(at + SIDE, range.stop);
@@ -183,7 +188,7 @@ static void classify(const Problem& p, const Block& block, const ColumnRange& ra
             panel.kind = TileKind::empty;
             return;
         }
-        if (ids == range.ids && ids.start == ids.stop) query_ids = nullptr;  // all the same
+        if (ids == range.ids && ids.start == ids.stop) query_ids = nullptr;  // one document: all visible
     }
     if (!banded && tile == Mask::FULL && !query_ids) {
         panel.kind = TileKind::full;
@@ -191,8 +196,8 @@ static void classify(const Problem& p, const Block& block, const ColumnRange& ra
         return;
     }
     const uint64_t everyone = bit_range(0, block.count);
-    if (tile == Mask::FULL && !query_ids && low <= high) {  // a band alone: every column of the reach is seen
-        constexpr int64_t FAR = int64_t(1) << 60;  // from which on a bound is none
+    if (tile == Mask::FULL && !query_ids && low <= high) {  // only a band: every column in range is visible to some row
+        constexpr int64_t FAR = int64_t(1) << 60;  // bounds beyond this are infinite
         const int64_t first = panel.start - block.first - min(high, FAR), last = panel.start - block.first - max(low, -FAR);
         for (int64_t i = 0; i < panel.stop - panel.start; ++i)
             panel.rows[i] = everyone & ~uint64_t(0) << max(first + i, 0) & ~uint64_t(0) >> (SIDE - 1 - min(last + i, SIDE - 1));
@@ -225,7 +230,7 @@ static void classify(const Problem& p, const Block& block, const ColumnRange& ra
         panel.kind = TileKind::empty;
         return;
     }
-    const int64_t skipped = at + first - panel.start;  // nobody sees the first columns: leave them out
+    const int64_t skipped = at + first - panel.start;  // trim leading hidden columns
     if (skipped > 0)
         for (int64_t i = 0; i + skipped < panel.stop - panel.start; ++i) panel.rows[i] = panel.rows[i + skipped];
     panel.start += skipped, panel.stop = at + last;
@@ -237,7 +242,7 @@ static void classify(const Problem& p, const Block& block, const ColumnRange& ra
     find_steps(panel);
 }
 
-// Runs `use()` for each panel of columns of which the block sees something, after it has been looked at.
+// Calls `use()` for each panel of columns that is not empty, after classifying it.
 template <typename Use>
 REGARD_INLINE void for_panels(const Problem& p, const Block& block, const ColumnRange& range, Panel& panel, const Use& use) {
     for (int64_t at = range.start / SIDE * SIDE; at < range.stop; at = panel.next) {
@@ -248,14 +253,14 @@ REGARD_INLINE void for_panels(const Problem& p, const Block& block, const Column
     }
 }
 
-// Rows of keys or values as T: where they lie if they can be read there, else a copy without what nobody sees.
+// Keys or values of a panel as T: in place where possible, else a copy with zeros for hidden columns.
 template <typename T>
 struct Rows {
     const T* data;
     int64_t row, column;
 };
 
-// `together`: a row's numbers must be neighbors.
+// `together`: the numbers of a row must be contiguous.
 template <typename In, typename T>
 static Rows<T> rows_of(const View& from, int64_t b, int64_t g, const Panel& panel, int64_t width, bool together, T* buffer) {
     const In* source = from.at<In>(b, g) + panel.start * from.row;
@@ -270,7 +275,7 @@ static Rows<T> rows_of(const View& from, int64_t b, int64_t g, const Panel& pane
     return {buffer, width, 1};
 }
 
-// The rows of a block, times a factor, and 0 beside them; row by row, and as columns.
+// Loads a block's rows times a factor, zero-padded, both row by row and transposed.
 template <typename In, typename T>
 static void load_queries(const View& from, const Block& block, int64_t width, T factor, T* rows, int64_t row, T* columns) {
     copy_in(from.at<In>(block.b, block.h) + block.first * from.row, from.row, from.column, block.count, width, rows,
@@ -285,13 +290,13 @@ static void load_queries(const View& from, const Block& block, int64_t width, T 
     transpose(rows, row, block.padded, width, columns, SIDE);
 }
 
-// Whether a block's rows of a tensor can be turned where they lie.
+// Whether a block's rows of a tensor can be transposed in place of a copy.
 template <typename In, typename T>
 static bool can_transpose_in_place(const View& x, const Block& block, int64_t width) {
     return Same<In, T>::value && x.column == 1 && block.count == block.padded && width % LANES<T> == 0;
 }
 
-// The same as columns alone. `room` is for a block's rows, of `row` numbers each.
+// Loads a block's rows times a factor, transposed only. `room` is a buffer for rows with stride `row`.
 template <typename In, typename T>
 static void load_query_columns(const View& from, const Block& block, int64_t width, T factor, T* room, int64_t row, T* columns) {
     if (!can_transpose_in_place<In, T>(from, block, width)) return load_queries<In>(from, block, width, factor, room, row, columns);
@@ -301,7 +306,7 @@ static void load_query_columns(const View& from, const Block& block, int64_t wid
             transpose_square(source + r * from.row + c, from.row, columns + c * SIDE + r, SIDE, broadcast(factor));
 }
 
-// The reverse: columns to a block's rows of a tensor, each times its factor. The columns may be written, too.
+// Stores transposed rows to a block's rows of a tensor, each times its factor. `columns` may be overwritten.
 template <typename Out, typename T>
 static void store_transposed(T* columns, const Block& block, int64_t width, const T* factors, T* room, int64_t row, const View& to) {
     constexpr int W = LANES<T>;
@@ -320,6 +325,7 @@ static void store_transposed(T* columns, const Block& block, int64_t width, cons
     copy_out(room, row, block.count, width, T(1), to.at<Out>(block.b, block.h) + block.first * to.row, to.row, to.column);
 }
 
+// Adds dense and distance biases to a panel's scores.
 template <typename T>
 static void add_bias(const Problem& p, const Block& block, const Panel& panel, T* scores) {
     const View &diagonals = p.bias.by_distance, &dense = p.bias.dense;
@@ -341,12 +347,13 @@ static void add_bias(const Problem& p, const Block& block, const Panel& panel, T
     }
 }
 
+// Sigmoid offset of a head.
 template <typename T>
 REGARD_INLINE T offset_of(const Problem& p, int64_t h) {
     return p.offsets ? static_cast<const T*>(p.offsets)[h] : T(0);
 }
 
-// `x` where a row sees the column, else `other`; for a vector of rows, and columns from the beginning of a step on.
+// Masks a vector of rows: `other` where a row does not see the column. Columns start at the beginning of a step.
 template <typename T>
 REGARD_INLINE void hide_columns(const Panel& panel, int64_t r, Span columns, T other, T* x) {
     for (int64_t start = columns.start; start < columns.stop; start += STEP)
@@ -355,14 +362,15 @@ REGARD_INLINE void hide_columns(const Panel& panel, int64_t r, Span columns, T o
                 store(x + i * SIDE + r, select<T>(panel.rows[i] >> r, load(x + i * SIDE + r), broadcast(other)));
 }
 
+// Masks a panel: `other` where a row does not see a column.
 template <typename T>
 static void hide(const Block& block, const Panel& panel, T other, T* x) {
     for (int64_t r = 0; panel.kind == TileKind::mixed && r < block.padded; r += LANES<T>)
         hide_columns(panel, r, Span{0, panel.stop - panel.start}, other, x);
 }
 
-// `work` on columns of scores, vectors of as many rows as it likes: CHAINS at a time, so that none waits for another. It is
-// called with their number, which the compiler knows, the first column, and the vectors.
+// Applies `work` to columns of scores, CHAINS at a time to hide latency. `work` receives their compile-time number, the first
+// column, and the vectors.
 template <typename T, typename Work>
 REGARD_INLINE void for_chains(int64_t count, T* scores, const Work& work) {
     Vec<T> x[CHAINS];
@@ -378,8 +386,8 @@ REGARD_INLINE void for_chains(int64_t count, T* scores, const Work& work) {
     for (; i < count; ++i) some(Count<1>());
 }
 
-// Columns of scores to 2^exponent(score), in place, a vector of rows each; `use` gets the number of each, its place among
-// those that are computed side by side, which the compiler knows, itself and its exponent.
+// Columns of scores to 2^exponent(score), in place. `use` receives each column's number, its compile-time index among those in
+// flight, the power and its exponent.
 template <typename T, typename Exponent, typename Use>
 REGARD_INLINE void exp2_columns(int64_t count, T* scores, const Exponent& exponent, const Use& use) {
     for_chains(count, scores, [&]<int N>(Count<N>, int64_t column, Vec<T>* x) {

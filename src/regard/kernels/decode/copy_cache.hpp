@@ -1,4 +1,4 @@
-// What caches of keys and values hold, moved.
+// Copies of sequences between KV caches.
 #pragma once
 
 #include <cstdint>
@@ -8,16 +8,16 @@
 
 namespace regard {
 
-// Planes (batch, head) with a run of contiguous bytes each; strides count bytes.
+// Contiguous run of bytes for each (batch, head); strides in bytes.
 struct Runs {
     char* data;
     int64_t batch, head;
 };
 
-constexpr int64_t RUNS_PER_CHUNK = 64;          // that a thread takes at once
-constexpr int64_t MIN_PARALLEL_BYTES = 1 << 17;  // below, another thread is not worth waking
+constexpr int64_t RUNS_PER_CHUNK = 64;          // runs that a thread takes at once
+constexpr int64_t MIN_PARALLEL_BYTES = 1 << 17;  // fewer bytes are copied by one thread
 
-// For i < count and each head: of `from` the sequence sources[i] to the sequence targets[i] of `to`. Null stands for i itself.
+// For i < count and each head: copies sequence sources[i] of `from` to sequence targets[i] of `to`. Null stands for i itself.
 static void copy_runs(const Runs& to, const int64_t* targets, const Runs& from, const int64_t* sources, int64_t count, int64_t heads,
                       int64_t bytes, int threads) {
     const int64_t runs = count * heads;

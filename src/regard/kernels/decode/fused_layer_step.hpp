@@ -1,5 +1,5 @@
-// The parts of a Transformer's layer for one more token, as decoding takes them: each with its norm and the sum with its
-// input, in one call. For a few rows the operations themselves take less time than calling them from Python.
+// Fused decoding step of a Transformer layer: attention and feed-forward network, each with norm and residual sum, in one call.
+// For a few rows the computation takes less time than separate calls from Python.
 #pragma once
 
 #include "attention/attention.hpp"
@@ -7,7 +7,7 @@
 
 namespace regard::REGARD_ISA {
 
-// The rows (rows x size) with mean 0 and variance 1, times the gain, plus the shift; `to` may be `from`.
+// Layer norm of rows (rows x size); `to` may be `from`.
 static void normalize(const Norm& norm, int64_t rows, int64_t size, const float* from, float* to) {
     constexpr int W = LANES<float>;
     const int64_t whole = size / W * W;
@@ -31,8 +31,9 @@ static void normalize(const Norm& norm, int64_t rows, int64_t size, const float*
 
 static thread_local Scratch step_scratch;
 
-// x (rows x size, contiguous) = what the layer makes of it by attention. `given` says all but query and output, which
-// lie in the kernel's own memory: B sequences with L rows each. New keys and values go to the last of their columns.
+// Attention with projections, norm and residual sum, in place on x (rows x size, contiguous). `request` holds everything except
+// query and output, which are scratch memory: B sequences with L rows each. New keys and values are written to the last column
+// of the cache.
 static void fused_attention(const FusedAttention& part, float* x, const Problem& request) {
     Problem p = request;
     const int64_t rows = p.batch * p.rows, size = part.query.depth, queries = part.query.outputs;
@@ -68,7 +69,7 @@ static void fused_attention(const FusedAttention& part, float* x, const Problem&
     if (!part.norm.before) normalize(part.norm, rows, size, x, x);
 }
 
-// x (rows x size, contiguous) = what the layer makes of it by its feed-forward network.
+// Feed-forward network with norm and residual sum, in place on x (rows x size, contiguous).
 static void fused_feed_forward(const FusedFeedForward& part, int64_t rows, float* x, int threads) {
     const int64_t size = part.expand.depth, hidden = part.expand.outputs;
     step_scratch.reserve(sizeof(float) * size_t(rows * (size + hidden)) + 2 * 64);

@@ -1,15 +1,15 @@
-// A few queries against many keys, as in decoding: bound by reading keys and values once. The keys are cut by their number
-// alone, so that threads share even one sequence of one head, and the result does not depend on how many there are.
+// Split-KV attention for a few queries against many keys, as in decoding: bound by reading keys and values once. Keys are split
+// into fixed chunks, so that threads share even a single head, and the result does not depend on the number of threads.
 #pragma once
 
 #include "attention/forward.hpp"
 
 namespace regard::REGARD_ISA {
 
-constexpr int64_t MAX_QUERIES = 4;      // queries of a key head, over the heads that share it
-constexpr int64_t CHUNK_KEYS = 8 * SIDE;    // keys of a piece
+constexpr int64_t MAX_QUERIES = 4;      // queries per key head, over the heads that share it
+constexpr int64_t CHUNK_KEYS = 8 * SIDE;    // keys of a chunk
 
-// Vectors of any input type, as T.
+// Loads a vector of any input type, converted to T.
 template <typename T>
 REGARD_INLINE Vec<T> load_converted(const T* from) {
     return load(from);
@@ -27,29 +27,32 @@ REGARD_INLINE Vec<T> load_converted(const Bfloat* from) {
     return (Vec<T>)(__builtin_convertvector(*reinterpret_cast<const HalfVec*>(from), UintVec) << 16);
 }
 
+// Whether a call is computed by split-KV attention.
 static bool uses_split_kv(const Problem& p) {
     return p.rows * (p.heads / p.groups) <= MAX_QUERIES && p.normalizer == Normalizer::softmax && p.softcap == 0 && !p.vector &&
            !p.bias.dense.data && !p.bias.by_distance.data && !p.prior.sigmas && p.dropout == 0 && p.key.column == 1 &&
            p.value.column == 1;
 }
 
-// What a piece knows of a row: the largest score, the sum of exponentials relative to it, and the values they weigh.
+// Partial softmax of a row over a chunk: row max, sum of exp(score - row max), and the unnormalized output.
 template <typename T>
 struct PartialSoftmax {
     T *row_max, *sum, *output;
 };
 
+// Partial softmax of query row l and one chunk.
 template <typename T>
 static PartialSoftmax<T> partial_at(T* partials, const Problem& p, int64_t chunks, int64_t b, int64_t h, int64_t l, int64_t chunk) {
     T* at = partials + (((b * p.heads + h) * p.rows + l) * chunks + chunk) * (p.value_dim + 2);
     return {at, at + 1, at + 2};
 }
 
-// What is read after the piece of a short sequence: keys while this one's keys are, values with its values.
+// Keys and values of the next short sequence, prefetched during the current one.
 struct NextRows {
     Prefetch keys, values;
 };
 
+// Prefetches of the keys and values of a (sequence, key head).
 template <typename In>
 static NextRows next_rows(const Problem& p, int64_t plane) {
     const int64_t b = plane / p.groups, g = plane % p.groups;
@@ -62,8 +65,7 @@ static NextRows next_rows(const Problem& p, int64_t plane) {
     return {rows(p.key, p.dim), rows(p.value, p.value_dim)};
 }
 
-// The dot products of each query with each of `count` keys, LANES keys at a time, so that their sums over lanes are found
-// together.
+// Scores of each query with `count` keys, LANES keys at a time, so that their lane sums are computed together.
 template <typename In, typename T, int R>
 static void chunk_scores(const Problem& p, const T* queries, const In* keys, int64_t count, T* scores, Prefetch prefetch) {
     constexpr int W = LANES<T>;
@@ -75,7 +77,7 @@ static void chunk_scores(const Problem& p, const T* queries, const In* keys, int
 #pragma GCC unroll 16
             for (int j = 0; j < W; ++j) sum[j] = Vec<T>{};
             const In* key[W];
-            for (int64_t j = 0; j < W; ++j) key[j] = keys + min(i + j, count - 1) * p.key.row;  // the last again for none
+            for (int64_t j = 0; j < W; ++j) key[j] = keys + min(i + j, count - 1) * p.key.row;  // repeats the last key beyond the end
             for (int64_t e = 0; e < whole; e += W) {
                 prefetch.fetch(lines);
                 const Vec<T> q = load(query + e);
@@ -91,11 +93,12 @@ static void chunk_scores(const Problem& p, const T* queries, const In* keys, int
         }
 }
 
+// Unnormalized output of each query over a chunk.
 template <typename In, typename T, int R>
 static void chunk_output(const Problem& p, const T* weights, const In* values, int64_t count, T* const* outputs, Prefetch prefetch) {
     constexpr int W = LANES<T>, N = 4;
     const int64_t lines = prefetch.lines() / (count * max(1, p.value_dim / (N * W))) + 1;
-    auto is_weighted = [&](int64_t i) {  // what no query sees may hold anything
+    auto is_weighted = [&](int64_t i) {  // hidden values may hold any numbers, even NaN
         bool any = false;
         for (int r = 0; r < R; ++r) any |= weights[r * CHUNK_KEYS + i] != 0;
         return any;
@@ -125,6 +128,7 @@ static void chunk_output(const Problem& p, const T* weights, const In* values, i
     }
 }
 
+// Partial softmax of R query rows, which share a key head, over one chunk of keys.
 template <typename In, typename T, int R>
 static void attend_chunk(const Problem& p, T* partials, int64_t chunks, int64_t b, int64_t g, int64_t chunk,
                       const NextRows& next, Scratch& scratch) {
@@ -141,7 +145,7 @@ static void attend_chunk(const Problem& p, T* partials, int64_t chunks, int64_t 
         for (int64_t e = 0; e < p.dim; ++e) queries[r * p.dim + e] *= T(p.scale);
         outputs[r] = partial_at(partials, p, chunks, b, h, l, chunk).output;
     }
-    // The columns that some row may see lie between the ends of every head's reach.
+    // Range of columns that some row of some head may see.
     int64_t first_visible = last, last_visible = first;
     for (int64_t k = 0; k < share; ++k) {
         const ColumnRange range = column_range(p, Block{b, g * share + k, 0, p.rows, W});
@@ -182,6 +186,7 @@ static void attend_chunk(const Problem& p, T* partials, int64_t chunks, int64_t 
     chunk_output<In, T, R>(p, scores, p.value.at<In>(b, g) + first * p.value.row, last - first, outputs, next.values);
 }
 
+// Merges the chunks of a head's rows: output, row max and log-sum.
 template <typename In, typename T>
 static void merge_chunks(const Problem& p, T* partials, int64_t chunks, int64_t b, int64_t h) {
     for (int64_t l = 0; l < p.rows; ++l) {
@@ -209,6 +214,7 @@ static void merge_chunks(const Problem& p, T* partials, int64_t chunks, int64_t 
     }
 }
 
+// One chunk of one key head; merges at once if there is a single chunk.
 template <typename In, typename T>
 static void split_kv_task(const Problem& p, T* partials, int64_t chunks, int64_t i, Scratch& scratch) {
     const int64_t b = i / chunks / p.groups, g = i / chunks % p.groups, chunk = i % chunks, share = p.heads / p.groups;
@@ -219,7 +225,7 @@ static void split_kv_task(const Problem& p, T* partials, int64_t chunks, int64_t
         case 3: attend_chunk<In, T, 3>(p, partials, chunks, b, g, chunk, next, scratch); break;
         default: attend_chunk<In, T, 4>(p, partials, chunks, b, g, chunk, next, scratch);
     }
-    if (chunks == 1)  // nothing to wait for
+    if (chunks == 1)  // a single chunk needs no other
         for (int64_t h = g * share; h < (g + 1) * share; ++h) merge_chunks<In, T>(p, partials, chunks, b, h);
 }
 

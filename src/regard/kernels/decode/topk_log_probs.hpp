@@ -1,5 +1,5 @@
-// The most probable tokens of many rows of logits, and how probable they are: all numbers are read twice, the first time for
-// the maxima of blocks, so that only the blocks of the greatest are looked into.
+// Top-k tokens of rows of logits with their log-probabilities. Logits are read twice: once for the maxima of blocks, so that
+// only the blocks with the largest ones are searched, and once for the log-sum-exp.
 #pragma once
 
 #include "simd/vector_math.hpp"
@@ -8,9 +8,9 @@
 
 namespace regard::REGARD_ISA {
 
-constexpr int64_t TOPK_BLOCK = 4 * LANES<float>;  // numbers of a block
+constexpr int64_t TOPK_BLOCK = 4 * LANES<float>;  // logits of a block
 
-// The numbers of a block from `first` on, -inf beyond the end.
+// Logits of a block, padded with -inf.
 struct LogitBlock {
     Vec<float> part[TOPK_BLOCK / LANES<float>];
 
@@ -31,12 +31,12 @@ struct LogitBlock {
     }
 };
 
-// values = log softmax(x) at the greatest `count` of x, greatest first, the first of equal ones; -inf where there are no more.
+// Log-softmax of x at its `count` largest entries, in descending order, ties by index; -inf if there are fewer.
 static void topk_row(const TopkLogProbs& request, const float* x, float* values, int64_t* tokens, Scratch& scratch) {
     const int64_t size = request.size, blocks = (size + TOPK_BLOCK - 1) / TOPK_BLOCK;
     scratch.reserve(size_t(blocks) * (sizeof(float) + sizeof(int64_t)) + 128);
     float* highest = scratch.take<float>(blocks);
-    int64_t* next = scratch.take<int64_t>(blocks);  // where the greatest that is left of a block may stand at the earliest
+    int64_t* next = scratch.take<int64_t>(blocks);  // first index at which the largest remaining entry of a block may stand
     float row_max = -INFINITE;
     for (int64_t b = 0; b < blocks; ++b) {
         const LogitBlock block(x, b * TOPK_BLOCK, size);
@@ -76,6 +76,7 @@ static void topk_row(const TopkLogProbs& request, const float* x, float* values,
 
 static thread_local Scratch topk_scratch;
 
+// Top-k log-probabilities of all rows, in parallel over rows.
 static void topk_log_probs(const TopkLogProbs& request) {
     const int threads = request.rows * request.size < (1 << 15) ? 1 : request.threads;
     parallel_for(request.rows, 4, threads, [&](int64_t r) {

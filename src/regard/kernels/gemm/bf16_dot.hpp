@@ -1,13 +1,13 @@
-// Products of bf16 matrices with float sums, two numbers of the depth at a time: by the tiles of AMX, or by dot products
-// of pairs in vectors. The left matrix lies in rows; the right one as pairs: its numbers (2i, n) and (2i + 1, n) are
-// neighbors, in row i. Depths are multiples of DEPTH, rows of GROUP, columns of GROUP: zeros fill up.
+// bf16 matrix products with float32 sums: by AMX tiles, or by AVX-512 dot products of pairs. The left matrix lies in rows; the
+// right one in VNNI layout: entries (2i, n) and (2i + 1, n) are neighbors, in row i. Depths are zero-padded to multiples of
+// BF16_TILE_DEPTH, rows and columns to multiples of TILE_ROWS.
 #pragma once
 
 #include "attention/tile.hpp"
 
 namespace regard::REGARD_ISA {
 
-constexpr int64_t BF16_TILE_DEPTH = 32, TILE_ROWS = 16;  // of a tile: 32 numbers of 2 bytes in a row, 16 rows
+constexpr int64_t BF16_TILE_DEPTH = 32, TILE_ROWS = 16;  // of a tile: 32 numbers of 2 bytes by 16 rows
 
 #if !defined(__AVX512BF16__)
 
@@ -17,7 +17,7 @@ constexpr bool HAS_BF16_DOT = false;
 
 constexpr bool HAS_BF16_DOT = true;
 
-// Two rows of floats, to the nearest, as one row of pairs.
+// Rounds two rows of floats to one row in VNNI layout.
 REGARD_INLINE void store_vnni(const float* first, const float* second, Bfloat* to) {
     static const uint16_t places[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                         8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
@@ -25,7 +25,7 @@ REGARD_INLINE void store_vnni(const float* first, const float* second, Bfloat* t
     _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_loadu_si512(places), both));
 }
 
-REGARD_INLINE void store_bf16(const float* first, const float* second, Bfloat* to) {  // 16 numbers, and 16 more
+REGARD_INLINE void store_bf16(const float* first, const float* second, Bfloat* to) {  // rounds 2 x 16 floats to 32 neighboring bf16
     _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(second), _mm512_loadu_ps(first)));
 }
 
@@ -33,9 +33,9 @@ alignas(64) static const float ZEROS[TILE_ROWS] = {};
 
 #if defined(__AMX_BF16__)
 
-constexpr int64_t TILES = 2;  // by 2 of sums: with two tiles of either side, all eight registers but none to spare
+constexpr int64_t TILES = 2;  // by 2 tiles of sums: with two tiles of either operand, all eight registers
 
-// All eight tiles: 16 rows of 64 bytes.
+// Tile configuration: eight tiles of 16 rows of 64 bytes.
 struct TileConfig {
     uint8_t palette = 1, start = 0, reserved[14] = {};
     uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -48,9 +48,9 @@ struct TileRegisters {
         written();
         _tile_loadconfig(&TILE_CONFIG);
     }
-    ~TileRegisters() { _tile_release(); }  // whoever uses tiles next finds them as after the start
+    ~TileRegisters() { _tile_release(); }  // leaves the tile registers in their initial state
 
-    // The compiler does not see that tiles are read from memory: what was to be written there is written from here on.
+    // Compiler barrier before tile loads: the compiler does not know that they read memory.
     static void written() { asm volatile("" ::"r"(&TILE_CONFIG) : "memory"); }
 };
 
@@ -154,8 +154,8 @@ static void bf16_product(int64_t rows, int64_t columns, int64_t depth, const Bfl
 
 #endif
 
-// Rows of floats (rows x columns, a multiple of GROUP) as pairs of rows, up to a multiple of DEPTH rows. They may take
-// the place of the floats.
+// Rounds rows of floats (rows x columns, a multiple of TILE_ROWS) to VNNI layout, zero-padded to a multiple of BF16_TILE_DEPTH
+// rows. May work in place.
 static void to_vnni(const float* from, int64_t row, int64_t rows, int64_t columns, Bfloat* to, int64_t to_row) {
     for (int64_t r = 0; r < round_up(rows, BF16_TILE_DEPTH); r += 2)
         for (int64_t c = 0; c < columns; c += TILE_ROWS)
@@ -163,7 +163,8 @@ static void to_vnni(const float* from, int64_t row, int64_t rows, int64_t column
                         to + r / 2 * to_row + 2 * c);
 }
 
-// Rows of SIDE floats, the first `columns` of them, as rows of bf16, up to a multiple of GROUP rows and DEPTH columns.
+// Rounds the first `columns` numbers of rows of SIDE floats to bf16, zero-padded to multiples of TILE_ROWS rows and
+// BF16_TILE_DEPTH columns.
 static void to_bf16(const float* from, int64_t rows, int64_t columns, Bfloat* to) {
     for (int64_t r = 0; r < rows; ++r)
         for (int64_t c = 0; c < columns; c += BF16_TILE_DEPTH) {
@@ -173,8 +174,8 @@ static void to_bf16(const float* from, int64_t rows, int64_t columns, Bfloat* to
     std::memset(to + rows * SIDE, 0, size_t(round_up(rows, TILE_ROWS) - rows) * SIDE * sizeof(Bfloat));
 }
 
-// Rows of keys or values as the left matrix of a product: where they lie if they can be read there, else a copy with zeros
-// in the place of what nobody sees, up to a multiple of GROUP rows and DEPTH columns.
+// Keys or values of a panel as the left matrix of a product: in place where possible, else a padded copy with zeros for hidden
+// columns.
 static Rows<Bfloat> to_bf16(const View& from, int64_t b, int64_t g, const Panel& panel, int64_t width, Bfloat* buffer) {
     const Bfloat* source = from.at<Bfloat>(b, g) + panel.start * from.row;
     const int64_t count = panel.stop - panel.start, row = round_up(width, BF16_TILE_DEPTH);
@@ -187,10 +188,10 @@ static Rows<Bfloat> to_bf16(const View& from, int64_t b, int64_t g, const Panel&
     return {buffer, row, 1};
 }
 
-// Columns of such rows as rows of SIDE numbers, up to a multiple of DEPTH each way.
+// Transposes `count` rows of `width` numbers to rows of SIDE numbers, padded to multiples of BF16_TILE_DEPTH both ways.
 static void turned(const Rows<Bfloat>& from, int64_t count, int64_t width, Bfloat* to) {
     const int64_t vnni = round_up(count, BF16_TILE_DEPTH) / 2, row_pairs = round_up(count, TILE_ROWS) / 2;
-    // The numbers of two rows of one column as one of 4 bytes: of the even columns of a group, then of the odd ones.
+    // Two rows of a column as one 4-byte word: first the even columns of a group, then the odd ones.
     alignas(64) uint32_t words[SIDE / 2 * BF16_TILE_DEPTH];
     std::memset(words + row_pairs * BF16_TILE_DEPTH, 0, size_t((vnni - row_pairs) * BF16_TILE_DEPTH) * 4);
     for (int64_t c = 0; c < width; c += BF16_TILE_DEPTH) {

@@ -1,5 +1,5 @@
-// The instructions of AMX in plain code, for tests of a build with REGARD_EMULATE_TILES on processors without them. Included
-// before all else.
+// AMX instructions in plain code, to test a build with REGARD_EMULATE_TILES on processors without AMX. Included before all
+// other headers.
 #pragma once
 
 #include <immintrin.h>
@@ -31,7 +31,7 @@ struct Tiles {
 static thread_local Tiles tiles;
 
 static inline void need() {
-    if (!tiles.configured) __builtin_trap();  // as the processor does
+    if (!tiles.configured) __builtin_trap();  // unconfigured tiles trap, as on the processor
 }
 static inline void begin() { std::memset(tiles.rows, 0, sizeof(tiles.rows)), tiles.configured = true; }
 static inline void end() { tiles.configured = false; }
@@ -44,7 +44,7 @@ static inline void store(int t, void* to, int64_t row) {
     need();
     for (int m = 0; m < 16; ++m) std::memcpy(static_cast<char*>(to) + m * row, tiles.rows[t][m], 64);
 }
-// Sums += A B, each number of a word of A with its own of a word of B.
+// Sums += A B, multiplying corresponding numbers of the 4-byte words of A and B.
 template <typename Sum, typename Number, typename Value>
 static inline void multiply(int sums, int a, int b, const Value& value) {
     constexpr int EACH = 4 / sizeof(Number);

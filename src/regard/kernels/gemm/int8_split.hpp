@@ -1,8 +1,8 @@
-// Products of floats by whole numbers. A row of either side, divided by the largest of its numbers, is rounded to 24 bits,
-// and these are three digits to the base of 256; products of digits are summed exactly by the tiles of AMX, 64 along the
-// depth at a time, and six or eight of the nine kinds of products are all that counts in a float (Ozaki et al. 2012,
-// "Error-free transformations of matrix multiplication by using fast routines of matrix multiplication"). So a product's error
-// is that of rounding each number to 2^-24 of the largest in its row, and of the products left out, whatever the depth.
+// Float32 matrix products by int8 splits (Ozaki et al. 2012, "Error-free transformations of matrix multiplication by using fast
+// routines of matrix multiplication"). Each row of either operand is divided by its largest magnitude and rounded to 24 bits,
+// held as three int8 slices in base 256. AMX tiles sum the products of slices exactly in int32, 64 along the depth at a time;
+// of the nine pairs of slices the six or eight most significant ones suffice for float32. The error is that of rounding each
+// number to 2^-24 of the largest of its row, plus the omitted products, independent of the depth.
 #pragma once
 
 #include "gemm/peak_ratio.hpp"
@@ -11,30 +11,30 @@ namespace regard::REGARD_ISA {
 
 #if defined(REGARD_INT8_SPLIT)
 
-constexpr int64_t SLICES = 3, INT8_TILE_DEPTH = 64;           // numbers along the depth of a tile: 16 times four
+constexpr int64_t SLICES = 3, INT8_TILE_DEPTH = 64;           // SLICES: slices of a number; INT8_TILE_DEPTH: numbers along the depth of a tile
 constexpr int64_t TILE_BYTES = TILE_ROWS * INT8_TILE_DEPTH;
-constexpr float SPLIT_MAX = 8355709;               // of three digits from -128 to 127, and two below the last, for rounding
+constexpr float SPLIT_MAX = 8355709;               // largest integer of three slices in [-128, 127], less two for rounding
 
-// A number of a matrix that is multiplied as a float, since digits that are made for its row would hold too little of it.
+// Entry too small for its row's split, which is multiplied as a float.
 struct TinyEntry {
     uint16_t row, column;
     float number;
 };
-constexpr float TINY_LIMIT = 0x1p14f;          // numbers below, of a row divided by its largest and multiplied by DIGITS_END
-constexpr int64_t TINY_FRACTION = 8;        // a row has fewer of them than one in so many, or is multiplied as floats altogether
+constexpr float TINY_LIMIT = 0x1p14f;          // entries of a scaled row below this are tiny
+constexpr int64_t TINY_FRACTION = 8;        // a row with more than 1 / TINY_FRACTION tiny entries is multiplied as floats entirely
 
-// One side of a product: of every 16 rows (the left side's, or the right side's columns), for every 64 numbers along the depth
-// a tile for each digit, the highest first. The left side's tiles hold a row's numbers side by side, the right side's as
-// words of four.
+// Split operand of a product: for every 16 rows (or columns, of the right operand) and every 64 numbers along the depth, a tile
+// for each slice, most significant first. Tiles of the left operand hold a row's numbers contiguously, those of the right
+// operand in words of four.
 struct Int8Split {
     int8_t* tiles = nullptr;
     float* scales = nullptr;   // of each row
-    float* peak_ratios = nullptr;   // of each row that was scaled, where they are asked for
-    float* depth_scales = nullptr;    // what the other side must be multiplied with, number by number along the depth; or null
-    uint64_t float_rows = 0;        // what along the depth is multiplied as floats, where there is `depth_scales`
-    TinyEntry* tiny = nullptr;    // and which numbers of the others are, by depth
+    float* peak_ratios = nullptr;   // of each row, if computed
+    float* depth_scales = nullptr;    // scale of each depth index, to be multiplied into the other operand; or null
+    uint64_t float_rows = 0;        // depth indices multiplied as floats, if `depth_scales` is set
+    TinyEntry* tiny = nullptr;    // tiny entries of the other depth indices, in order of depth
     int64_t tiny_count = 0;
-    bool finite = true;        // all numbers are, and below HUGEST; else some have no digits
+    bool finite = true;        // all numbers are finite and below MAX_ROW_MAX
 
     static size_t bytes(int64_t rows, int64_t depth) {
         return size_t(round_up(rows, TILE_ROWS)) * (round_up(depth, INT8_TILE_DEPTH) * SLICES + 2 * sizeof(float));
@@ -46,27 +46,29 @@ struct Int8Split {
           peak_ratios(scales + round_up(rows, TILE_ROWS)) {}
 };
 
+// Clears `finite` if some row maximum is too large or not finite.
 REGARD_INLINE void check_finite(__m512i largest, Int8Split& of) {
     constexpr int32_t MAX_ROW_MAX_BITS = __builtin_bit_cast(int32_t, MAX_ROW_MAX);
     of.finite &= _mm512_cmpge_epu32_mask(largest, _mm512_set1_epi32(MAX_ROW_MAX_BITS)) == 0;
 }
-// The digits of x times a factor, in the three lower bytes of each word.
+// Slices of round(x * factor), in the three lower bytes of each word.
 REGARD_INLINE __m512i split_number(__m512 x, __m512 factor) {
     const __m512i middle = _mm512_set1_epi32(0x808080);
     return _mm512_xor_si512(_mm512_add_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(x, factor)), middle), middle);
 }
-// What a row is multiplied with to become whole numbers, and what 2^23 of these are: from the factor as it is rounded, since an
-// error here would be one of the whole row's products.
+// Factor that scales a row to 24-bit integers, and the scale that undoes it for 2^23 of them; computed from the factor as
+// rounded, since its error would affect the whole row.
 REGARD_INLINE __m512 factor_of(__m512i largest) {
     return _mm512_div_ps(_mm512_set1_ps(SPLIT_MAX), _mm512_max_ps((__m512)largest, _mm512_set1_ps(MIN_ROW_MAX)));
 }
 REGARD_INLINE __m512 scale_of(__m512 factor) { return _mm512_div_ps(_mm512_set1_ps(0x1p23f), factor); }
 
+// Byte permutations that separate the slices of 32-bit words.
 alignas(64) static const struct Shuffles {
     uint8_t middle[64], upper[64], lower_planes[64], upper_plane[64];
     constexpr Shuffles() : middle(), upper(), lower_planes(), upper_plane() {
         for (int i = 0; i < 16; ++i) {
-            for (int j = 0; j < 4; ++j) {  // of two words a and b: a0 b0 a1 b1, and a2 b2 a3 b3
+            for (int j = 0; j < 4; ++j) {  // of words a and b: a0 b0 a1 b1, and a2 b2 a3 b3
                 middle[4 * i + j] = uint8_t(4 * i + j / 2 + (j & 1) * 64);
                 upper[4 * i + j] = uint8_t(4 * i + 2 + j / 2 + (j & 1) * 64);
             }
@@ -79,7 +81,7 @@ alignas(64) static const struct Shuffles {
     }
 } SHUFFLES;
 
-// The lanes of each of 16 vectors joined to one number, in order.
+// Reduces the lanes of each of 16 vectors by `join`; results in order.
 template <typename Join>
 REGARD_INLINE __m512i joined_lanes(const __m512i* x, const Join& join) {
     alignas(64) int32_t transposed[TILE_ROWS * TILE_ROWS];
@@ -91,9 +93,9 @@ REGARD_INLINE __m512i joined_lanes(const __m512i* x, const Join& join) {
     return join(join(part[0], part[1]), join(part[2], part[3]));
 }
 
-// Reads a matrix of up to 16 rows, 16 numbers at a time, and 0 beyond its ends. WHOLE: it has no ends. WEIGHED: each column is
-// multiplied by a number.
-template <bool WHOLE, bool WEIGHED = false>
+// Loads 16 numbers at a time of a matrix of up to 16 rows, zeros beyond its ends. UNMASKED: no bounds are checked. WEIGHTED:
+// each column is multiplied by a weight.
+template <bool UNMASKED, bool WEIGHTED = false>
 struct Reader {
     const float* from;
     int64_t row, count, width;
@@ -101,19 +103,19 @@ struct Reader {
 
     __attribute__((always_inline)) __m512 operator()(int64_t r, int64_t c) const {
         const __m512 x = number(r, c);
-        if constexpr (WEIGHED) return _mm512_mul_ps(x, _mm512_loadu_ps(weights + c));
+        if constexpr (WEIGHTED) return _mm512_mul_ps(x, _mm512_loadu_ps(weights + c));
         else return x;
     }
 
 private:
     __attribute__((always_inline)) __m512 number(int64_t r, int64_t c) const {
-        if constexpr (WHOLE) return _mm512_loadu_ps(from + r * row + c);
+        if constexpr (UNMASKED) return _mm512_loadu_ps(from + r * row + c);
         const int64_t rest = r < count ? width - c : 0;
         return _mm512_maskz_loadu_ps(rest >= TILE_ROWS ? 0xffff : rest > 0 ? __mmask16((1u << rest) - 1) : 0, from + r * row + c);
     }
 };
 
-// Factors and scales of the rows, and their crests, if those are asked for.
+// Factors, scales and, if PEAK_RATIOS, peak ratios of 16 rows.
 template <bool PEAK_RATIOS, typename Numbers>
 REGARD_INLINE void measure(const Numbers& x, float* scales, float* factors, float* peak_ratios, Int8Split& of) {
     __m512i high[TILE_ROWS], logs[TILE_ROWS];
@@ -146,6 +148,7 @@ REGARD_INLINE void measure(const Numbers& x, float* scales, float* factors, floa
     }
 }
 
+// Splits 16 rows as left operand.
 template <bool PEAK_RATIOS, typename Numbers>
 REGARD_INLINE void split_row_group(const Numbers& x, int64_t first, Int8Split& to) {
     const __m512i lower = _mm512_load_si512(SHUFFLES.lower_planes), upper = _mm512_load_si512(SHUFFLES.upper_plane);
@@ -167,7 +170,7 @@ REGARD_INLINE void split_row_group(const Numbers& x, int64_t first, Int8Split& t
         }
 }
 
-// The left side, from rows of `width` numbers, with crests.
+// Splits the left operand, given as rows of `width` numbers, with peak ratios.
 static void split_rows(const float* from, int64_t row, int64_t rows, int64_t width, Int8Split& to) {
     to.finite = true;
     for (int64_t first = 0; first < rows; first += TILE_ROWS) {
@@ -177,7 +180,7 @@ static void split_rows(const float* from, int64_t row, int64_t rows, int64_t wid
         else split_row_group<true>(Reader<false>{x, row, count, width}, first, to);
     }
 }
-// The same of numbers multiplied by one for each column, of which there are at most 64, without crests.
+// Splits rows of at most 64 numbers, each column multiplied by a weight, without peak ratios.
 static void split_weighted_rows(const float* from, int64_t row, int64_t rows, int64_t width, const float* weights, Int8Split& to) {
     to.finite = true;
     for (int64_t first = 0; first < rows; first += TILE_ROWS) {
@@ -188,7 +191,7 @@ static void split_weighted_rows(const float* from, int64_t row, int64_t rows, in
     }
 }
 
-// The words of four rows and 16 columns, a vector for each digit.
+// Packs words of four rows and 16 columns into one vector of bytes for each slice.
 REGARD_INLINE void pack_quads(const __m512i* words, __m512i* planes) {
     const __m512i middle = _mm512_load_si512(SHUFFLES.middle), upper = _mm512_load_si512(SHUFFLES.upper);
     constexpr __mmask32 ODD = 0xaaaaaaaa;
@@ -199,7 +202,7 @@ REGARD_INLINE void pack_quads(const __m512i* words, __m512i* planes) {
     planes[2] = _mm512_mask_blend_epi16(ODD, a, _mm512_slli_epi32(b, 16));
 }
 
-// Stores the words of four of 16 columns of a matrix, whose digits in row k are `number(k)`; rows are a multiple of 4.
+// Stores 16 columns of a right operand, `number(k)` being the slices of row k; rows are a multiple of 4.
 template <typename Number>
 REGARD_INLINE void store_packed_quads(int64_t rows, int8_t* tile, const Number& number) {
     for (int64_t k = 0; k < rows; k += 4) {
@@ -213,16 +216,16 @@ REGARD_INLINE void store_packed_quads(int64_t rows, int8_t* tile, const Number& 
     }
 }
 
-// The right side, from a matrix (depth x columns) whose row k stands at `from + k * row`, times `weights[k]` if there are any.
-// Rows before `start` count as 0. Columns are a multiple of 16.
-template <bool WEIGHED, bool PEAK_RATIOS>
+// Splits the right operand (depth x columns), row k at `from + k * row`, times `weights[k]` if WEIGHTED. Rows before `start`
+// count as 0. Columns are a multiple of 16.
+template <bool WEIGHTED, bool PEAK_RATIOS>
 static void split_columns(const float* from, int64_t row, int64_t start, int64_t depth, int64_t columns, const float* weights, Int8Split& to) {
     const int64_t padded = round_up(depth, INT8_TILE_DEPTH);
     to.finite = true;
     for (int64_t n = 0; n < columns; n += TILE_ROWS) {
         auto entry = [&](int64_t k) __attribute__((always_inline)) {
             const __m512 x = _mm512_loadu_ps(from + k * row + n);
-            if constexpr (WEIGHED) return _mm512_mul_ps(x, _mm512_set1_ps(weights[k]));
+            if constexpr (WEIGHTED) return _mm512_mul_ps(x, _mm512_set1_ps(weights[k]));
             else return x;
         };
         __m512i high[4] = {}, logs[4] = {};
@@ -258,18 +261,19 @@ static void split_columns(const float* from, int64_t row, int64_t start, int64_t
     }
 }
 
-// Numbers that are not 0 and whose bits are below `min_magnitude`, which is not 0.
+// Mask of nonzero numbers whose magnitude bits are below `least`, which must not be 0.
 REGARD_INLINE __mmask16 tiny_numbers(__m512 x, __m512i min_magnitude) {
     const __m512i one = _mm512_set1_epi32(1);
     return _mm512_cmplt_epu32_mask(_mm512_sub_epi32(magnitude(x), one), _mm512_sub_epi32(min_magnitude, one));
 }
 
-template <bool WHOLE>
-REGARD_INLINE void split_transposed_tiles(const Reader<WHOLE>& x, float limit, bool relaxed, Int8Split& to) {
+// Implementation of `split_transposed`.
+template <bool UNMASKED>
+REGARD_INLINE void split_transposed_tiles(const Reader<UNMASKED>& x, float limit, bool relaxed, Int8Split& to) {
     alignas(64) float factors[INT8_TILE_DEPTH];
-    alignas(64) int32_t min_magnitude[INT8_TILE_DEPTH];  // bits of the least numbers that are not faint
+    alignas(64) int32_t min_magnitude[INT8_TILE_DEPTH];  // bits of the smallest magnitudes that are not tiny
     for (int64_t k = 0; k < INT8_TILE_DEPTH; k += TILE_ROWS) {
-        measure<true>(Reader<WHOLE>{x.from + k * x.row, x.row, x.count - k, x.width}, to.depth_scales + k, factors + k, to.peak_ratios + k, to);
+        measure<true>(Reader<UNMASKED>{x.from + k * x.row, x.row, x.count - k, x.width}, to.depth_scales + k, factors + k, to.peak_ratios + k, to);
         const __m512 bound = _mm512_div_ps(_mm512_set1_ps(relaxed ? 0 : TINY_LIMIT), _mm512_load_ps(factors + k));
         _mm512_store_si512(min_magnitude + k, _mm512_max_epi32((__m512i)bound, _mm512_set1_epi32(1)));
     }
@@ -303,23 +307,24 @@ REGARD_INLINE void split_transposed_tiles(const Reader<WHOLE>& x, float limit, b
     }
 }
 
-// The left side as the columns of a matrix (count x width) of up to 64 rows, each of which is divided by its own largest
-// number: so none of them counts for another, and the right side's rows have to be multiplied by these. Rows whose crests are
-// beyond `limit`, or with many faint numbers, are apart: they count as 0, as do faint numbers.
+// Splits the transpose of a matrix (count x width) of up to 64 rows as left operand. Each row is divided by its own largest
+// magnitude, so that rows do not affect each other; the right operand's rows must be multiplied by `depth_scales`. Rows with
+// peak ratios above `limit`, or with many tiny entries, are left to float products (`float_rows`) and count as 0, as do tiny
+// entries.
 static void split_transposed(const float* from, int64_t row, int64_t count, int64_t width, float limit, bool relaxed, Int8Split& to) {
     to.finite = true;
     if (count == INT8_TILE_DEPTH && width % INT8_TILE_DEPTH == 0) split_transposed_tiles(Reader<true>{from, row, count, width}, limit, relaxed, to);
     else split_transposed_tiles(Reader<false>{from, row, count, width}, limit, relaxed, to);
 }
-// Numbers that it takes room for: those of rows that are not apart, and of one more.
+// Capacity needed for tiny entries: those of the rows that are split, and of one more row.
 static int64_t max_tiny(int64_t width) { return SIDE * (width / TINY_FRACTION) + width; }
 
-// The right side, from a matrix (depth x columns) as `split_columns` takes it, each of whose rows is divided by a power of
-// two near its largest number, which the left side's numbers have to be multiplied by: `rows` has the rows' scales and crests.
-// Rows whose crests are beyond `limit` are apart, as above; `room` is as large as the matrix.
+// Splits a right operand as `split_columns` does, each row divided by a power of two near its largest magnitude, by which the
+// left operand must be multiplied; `rows` has the rows' scales and peak ratios. Rows above `limit` are left to float products.
+// `room` is as large as the matrix.
 static void split_normalized_rows(const float* from, int64_t row, int64_t depth, int64_t columns, const Int8Split& rows, float limit, float* room,
                                   Int8Split& to) {
-    constexpr int32_t EXPONENT = 0x7f800000, TWICE_ONE = 0x7f000000;  // bits of the exponent, and of those of 1 twice
+    constexpr int32_t EXPONENT = 0x7f800000, TWICE_ONE = 0x7f000000;  // exponent bits; and twice the exponent bits of 1
     float inverse[SIDE];
     for (int64_t k = 0; k < depth; k += TILE_ROWS) {
         const __m512i power = _mm512_and_si512(_mm512_loadu_si512(rows.scales + k), _mm512_set1_epi32(EXPONENT));
@@ -339,8 +344,8 @@ static void split_normalized_rows(const float* from, int64_t row, int64_t depth,
     split_columns<true, false>(from, row, 0, depth, columns, inverse, to);
 }
 
-// 16 x 16 sums of products of digits: SUMS of them, by what the digits count together, 2^32, 2^24, 2^16 and 2^8. The left side's
-// first tiles are there already unless `fresh`.
+// Multiplies the slices of a 16 x 16 tile into SUMS tiles of int32 sums, by significance: 2^32, 2^24, 2^16 and 2^8. Unless
+// `fresh`, the left operand's first tiles are loaded already.
 template <int SUMS>
 REGARD_INLINE void multiply_slices(int64_t chunks, const int8_t* left, bool fresh, const int8_t* right) {
     _tile_zero(0);
@@ -366,6 +371,7 @@ REGARD_INLINE void multiply_slices(int64_t chunks, const int8_t* left, bool fres
         if constexpr (SUMS > 3) _tile_dpbssd(3, 5, 7);
     }
 }
+// Stores the tiles of sums.
 template <int SUMS>
 REGARD_INLINE void store_sums(int32_t* sums) {
     _tile_stored(0, sums, INT8_TILE_DEPTH);
@@ -374,7 +380,7 @@ REGARD_INLINE void store_sums(int32_t* sums) {
     if constexpr (SUMS > 3) _tile_stored(3, sums + 3 * TILE_ROWS * TILE_ROWS, INT8_TILE_DEPTH);
 }
 
-// What a row of sums amounts to, in units of UNIT times the scales of both sides.
+// Combines the sums of a row to floats, in units of SPLIT_UNIT times the scales of both operands.
 constexpr float SPLIT_UNIT = 0x1p-14f;
 template <int SUMS>
 REGARD_INLINE __m512 combine_slices(const int32_t* sums) {
@@ -385,9 +391,9 @@ REGARD_INLINE __m512 combine_slices(const int32_t* sums) {
     return total;
 }
 
-// Calls `use(m, n, all, sums)` for each 16 x 16 of the products of rows and columns, in whole groups, where `all = eight(m, n)` says
-// whether the fourth of the sums is wanted, of the last two of eight kinds of products; later sums run beside it. The left side
-// of `together` rows is read for each of the columns while it is in the first-level cache.
+// Calls `use(m, n, all, sums)` for each 16 x 16 tile of the product, where `all = eight(m, n)` asks for the fourth sum, that is
+// eight pairs of slices instead of six; `use` overlaps with the next tile's sums. The left operand's `together` rows are reused
+// for all columns while in the first-level cache.
 template <typename Eight, typename Use>
 REGARD_INLINE void for_sums(int64_t rows, int64_t columns, int64_t chunks, int64_t together, const int8_t* left, const int8_t* right,
                             const Eight& eight, const Use& use) {

@@ -1,11 +1,11 @@
-// Products of small matrices in registers: all five products of attention and its gradients are this one.
+// Small matrix products by register tiles, used for all five products of attention and its gradients.
 #pragma once
 
 #include "simd/memory.hpp"
 
 namespace regard::REGARD_ISA {
 
-// Fills sums of C (M x N vectors), from its numbers or from 0, by `work`, and stores them.
+// Loads M x N accumulators from C (ADD) or zeros them, runs `work` on them, and stores them to C.
 template <typename T, int M, int N, bool ADD, typename Work>
 REGARD_INLINE void with_sums(T* __restrict c, int64_t c_row, const Work& work) {
     constexpr int W = LANES<T>;
@@ -21,8 +21,8 @@ REGARD_INLINE void with_sums(T* __restrict c, int64_t c_row, const Work& work) {
         for (int n = 0; n < N; ++n) store(c + m * c_row + n * W, sum[m][n]);
 }
 
-// Adds A B to COUNT of the N vectors of each sum, from FIRST on, over a stretch of the depth. A's entry (m, k) stands at
-// a[m * row + k * column], so that A may be transposed. With AHEAD a line is fetched for each k.
+// Accumulates A B over depth [start, stop) into COUNT of the N vectors of each sum, from vector FIRST on. Entry (m, k) of A is
+// a[m * row + k * column], so A may be transposed. PREFETCH: fetches a cache line for each k.
 template <bool PREFETCH, int FIRST, int COUNT, typename T, int M, int N>
 REGARD_INLINE void add_products(Vec<T> (&sum)[M][N], int64_t start, int64_t stop, const T* __restrict a, int64_t row, int64_t column,
                                 const T* __restrict b, int64_t b_row, PrefetchQueue* prefetches) {
@@ -41,7 +41,7 @@ REGARD_INLINE void add_products(Vec<T> (&sum)[M][N], int64_t start, int64_t stop
     }
 }
 
-// C (M x N vectors) = or += A B.
+// Register tile: C (M x N vectors) = or += A B.
 template <typename T, int M, int N, bool ADD, bool PREFETCH = false>
 static inline void register_tile(int64_t depth, const T* a, int64_t row, int64_t column, const T* b, int64_t b_row, T* c,
                                  int64_t c_row, PrefetchQueue* prefetches = nullptr) {
@@ -50,10 +50,11 @@ static inline void register_tile(int64_t depth, const T* a, int64_t row, int64_t
     });
 }
 
+// Register tiles of N vectors of columns, down all rows.
 template <typename T, int N, bool ADD>
 static inline void rows_of_tiles(int64_t rows, int64_t depth, const T* a, int64_t row, int64_t column, const T* b,
                                  int64_t b_row, T* c, int64_t c_row, PrefetchQueue* prefetches) {
-    constexpr int TALLER = N <= WIDE / 2 ? 2 * TALL : TALL;  // where few columns leave registers
+    constexpr int TALLER = N <= WIDE / 2 ? 2 * TALL : TALL;  // few columns leave registers for more rows
     int64_t m = 0;
     for (; m + TALLER <= rows && prefetches && !prefetches->done(); m += TALLER)
         register_tile<T, TALLER, N, ADD, true>(depth, a + m * row, row, column, b, b_row, c + m * c_row, c_row, prefetches);
@@ -72,8 +73,8 @@ static inline void rows_of_tiles(int64_t rows, int64_t depth, const T* a, int64_
     }
 }
 
-// C (rows x columns) = or += A (rows x depth) B (depth x columns), columns a multiple of the lanes of a vector.
-// Every entry is the sum over k in ascending order, whatever the tile that it falls into.
+// C (rows x columns) = or += A (rows x depth) B (depth x columns); columns must be a multiple of the vector length. Every entry
+// is the sum over k in ascending order, whatever tile it falls into.
 template <typename T, bool ADD>
 static void product(int64_t rows, int64_t columns, int64_t depth, const T* a, int64_t row, int64_t column, const T* b,
                     int64_t b_row, T* c, int64_t c_row, PrefetchQueue* prefetches = nullptr) {
@@ -88,16 +89,17 @@ static void product(int64_t rows, int64_t columns, int64_t depth, const T* a, in
     for (; n < columns; n += W) rows_of_tiles<T, 1, ADD>(rows, depth, a, row, column, b + n, b_row, c + n, c_row, prefetches);
 }
 
-// A stretch of the depth, of which neighboring columns of C take something.
+// A range of the depth whose products go to some neighboring columns of C only: a step of a banded B.
 struct DepthSegment {
     int64_t column, columns, start, stop;
 };
 constexpr int64_t MAX_SEGMENTS = 8;
 
+// COUNT vectors from FIRST on, as a compile-time value.
 template <int FIRST, int COUNT>
 struct VectorRange {};
 
-// C (TALL x WIDE vectors) += A B, stair by stair, while the sums stay in registers.
+// Register tile C (TALL x WIDE vectors) += A B, segment after segment, with the sums in registers.
 template <typename T>
 static inline void segmented_tile(const DepthSegment* segments, int64_t count, const T* a, int64_t row, int64_t column, const T* b, int64_t b_row,
                                T* c, int64_t c_row) {
@@ -126,8 +128,8 @@ static inline void segmented_tile(const DepthSegment* segments, int64_t count, c
     });
 }
 
-// C (rows x at most WIDE vectors) += A B, where each stretch of the depth goes to some of the columns alone: stairs of
-// rising depth, which don't overlap.
+// C (rows x at most WIDE vectors) += A B for a staircase-shaped B: depth segments in rising order, without overlap, each for a
+// range of columns.
 template <typename T>
 static void segmented_product(int64_t rows, const DepthSegment* segments, int64_t count, const T* a, int64_t row, int64_t column, const T* b,
                               int64_t b_row, T* c, int64_t c_row) {

@@ -1,5 +1,5 @@
-// Linear maps of many rows by whole numbers: each row of either side as digits, and their products summed by tiles; as floats
-// where the crests of both do not allow it (crest.hpp). A row's numbers are the same whatever rows stand beside it.
+// Linear maps of many rows by int8 splits, and by floats for pairs of rows whose peak ratios do not allow it (peak_ratio.hpp).
+// A row's result does not depend on the rows beside it.
 #pragma once
 
 #include "gemm/int8_split.hpp"
@@ -9,15 +9,16 @@ namespace regard::REGARD_ISA {
 
 #if defined(REGARD_INT8_SPLIT)
 
-// A thread makes digits of some rows, which stay in its second-level cache, and reads the weight by some outputs for all of them.
+// A thread splits a block of rows, which stay in its second-level cache, and reads the weight in groups of outputs for all of
+// them.
 constexpr int64_t LINEAR_ROWS = 256, LEAST_ROWS = 64, LINEAR_BYTES = 1 << 20, LINEAR_OUTPUTS = 64;
-constexpr int64_t LINEAR_DEPTH = 256, LINEAR_TOGETHER = 32;  // of sums: two groups of rows and one of outputs stay in the first-level one
+constexpr int64_t LINEAR_DEPTH = 256, LINEAR_TOGETHER = 32;  // of sums: two groups of rows and one of outputs stay in the first-level cache
 
-// Limits on the crests of a row and an output: up to the first six kinds of products of digits do, up to the second eight. Sums
-// are long, so that floats have a larger error than in attention.
+// Limits on the sum of a row's and an output's peak ratios: up to the first, six pairs of slices suffice; up to the second,
+// eight. Sums are long, so floats have a larger error than in attention.
 constexpr float SIX_KINDS = 2.5f, EIGHT_KINDS = 4.25f;
 
-// One side of a map: digits of LINEAR_DEPTH features at a time, so that a large number is felt by those beside it only.
+// Split operand of a map: LINEAR_DEPTH features at a time, so that an outlier affects only the features of its part.
 struct SplitOperand {
     char* room;
     int64_t rows, depth;
@@ -28,7 +29,7 @@ struct SplitOperand {
         for (int64_t k = 0; k < depth; k += LINEAR_DEPTH) total += Int8Split::bytes(rows, part(depth, k));
         return total;
     }
-    // Features from k on, a multiple of LINEAR_DEPTH, of rows from `row` on, a multiple of GROUP.
+    // Part with the features from k on, a multiple of LINEAR_DEPTH, of rows from `row` on, a multiple of TILE_ROWS.
     Int8Split at(int64_t k, int64_t row) const {
         Int8Split part_split(room + int64_t(Int8Split::bytes(rows, LINEAR_DEPTH)) * (k / LINEAR_DEPTH), rows, part(depth, k));
         part_split.tiles += row * round_up(part(depth, k), INT8_TILE_DEPTH) * SLICES, part_split.scales += row, part_split.peak_ratios += row;
@@ -36,26 +37,26 @@ struct SplitOperand {
     }
 };
 
-// Digits of a group of rows.
+// Splits a group of rows.
 static void make_int8_split(const SplitOperand& side, int64_t row, const float* from, int64_t from_row, bool right) {
     const int64_t count = min(TILE_ROWS, side.rows - row);
     for (int64_t k = 0; k < side.depth; k += LINEAR_DEPTH) {
         Int8Split to = side.at(k, row);
         const int64_t width = SplitOperand::part(side.depth, k), tiles = (width + INT8_TILE_DEPTH - 1) / INT8_TILE_DEPTH * SLICES;
         split_rows(from + row * from_row + k, from_row, count, width, to);
-        for (int64_t i = 0; right && i < tiles; ++i) {  // words of four for each row of them, side by side
+        for (int64_t i = 0; right && i < tiles; ++i) {  // transposes to words of four numbers for each row
             float* tile = reinterpret_cast<float*>(to.tiles + i * TILE_BYTES);
             transpose_square(tile, TILE_ROWS, tile, TILE_ROWS);
         }
     }
 }
 
-// Digits of some outputs of a weight.
+// Splits some outputs of a weight.
 static void split_weight_rows(const Weights& w, int64_t first, const SplitOperand& to, int threads) {
     parallel_for((to.rows + TILE_ROWS - 1) / TILE_ROWS, 4, threads, [&](int64_t i) { make_int8_split(to, i * TILE_ROWS, w.weight + first * w.row, w.row, true); });
 }
 
-// Some rows of a block and LINEAR_OUTPUTS outputs: a bit for each pair.
+// Bit set of the (row, output) pairs of a block that are multiplied as floats.
 struct FloatPairs {
     alignas(64) __mmask16 bits[LINEAR_ROWS][LINEAR_OUTPUTS / TILE_ROWS];
 
@@ -66,13 +67,14 @@ struct FloatPairs {
     }
 };
 
-// 16 x 16 of the products of a row's and an output's digits, of LINEAR_DEPTH features.
+// 16 x 16 tile of a product over LINEAR_DEPTH features.
 struct LinearTile {
     const Int8Split &rows, &outputs;
     int64_t m, n;
-    float six, eight;  // limits on crests, for six kinds of products and for eight
+    float six, eight;  // limits on peak ratios, for six and for eight pairs of slices
 
-    // y (+)= the products (+ b), of `count` rows; `all`: some may be of eight kinds, and `pairs` of those that are beyond.
+    // y = or += the products (+ bias) of `count` rows. `all`: some entries use eight pairs of slices; `pairs` collects those
+    // beyond that limit.
     __attribute__((always_inline)) void add(const int32_t* sums, bool all, const float* bias, bool first, int64_t count, int64_t width, float* y,
                                             int64_t y_row, FloatPairs& pairs) const {
         const __mmask16 there = __mmask16(bit_range(0, min(TILE_ROWS, width)));
@@ -91,7 +93,7 @@ struct LinearTile {
     }
 };
 
-// Rows of a block from `row` of the map on and outputs from `first` on, as far as there are bits of them, as floats.
+// Recomputes the listed pairs of `count` rows from `row` and of the outputs from `first` as floats.
 static void multiply_as_floats(const LinearMap& map, int64_t row, int64_t count, int64_t first, int64_t outputs, const FloatPairs& pairs) {
     auto floats = [&](int64_t m, int64_t rows, int64_t from, int64_t to) {
         LinearMap part = map;
@@ -107,7 +109,7 @@ static void multiply_as_floats(const LinearMap& map, int64_t row, int64_t count,
     }
 }
 
-// Crests of the digits of some rows: the least and the largest of each group of them, for each LINEAR_DEPTH features.
+// Range of peak ratios of each group of rows, for each LINEAR_DEPTH features.
 struct LinearPeakRatios {
     PeakRatioRange* ranges;
     int64_t groups;
@@ -121,7 +123,7 @@ struct LinearPeakRatios {
     }
 };
 
-// The outputs from `first` on, as many as there are digits of.
+// Outputs from `first` on, as many as `weights` holds.
 static void int8_split_outputs(const LinearMap& map, int64_t first, const SplitOperand& weights, int threads) {
     const Weights& w = map.of;
     const float six = limit(w.depth, SIX_KINDS, map.relaxed), eight = limit(w.depth, EIGHT_KINDS, map.relaxed);
@@ -145,7 +147,7 @@ static void int8_split_outputs(const LinearMap& map, int64_t first, const SplitO
         FloatPairs floats;
         for (int64_t output = start; output < stop; output += LINEAR_OUTPUTS) {
             const int64_t outputs = min(LINEAR_OUTPUTS, stop - output);
-            bool any = false, every = false;  // pairs are beyond the limits of digits
+            bool any = false, every = false;  // some pairs, or all, exceed the limit
             for (int64_t k = 0; k < w.depth && !every; k += LINEAR_DEPTH) {
                 const PeakRatioRange of_outputs = PeakRatioRange::of(weights.at(k, output).peak_ratios, outputs);
                 every = true;
@@ -174,13 +176,15 @@ static void int8_split_outputs(const LinearMap& map, int64_t first, const SplitO
     });
 }
 
+// Bytes of a split weight.
 static int64_t int8_split_bytes(int64_t outputs, int64_t depth) { return int64_t(SplitOperand::bytes(outputs, depth)); }
 
+// Splits a weight; returns whether the split is useful.
 static bool make_int8_split(const Weights& w, void* to, int threads) {
     const SplitOperand side{static_cast<char*>(to), w.outputs, w.depth};
     split_weight_rows(w, 0, side, threads);
-    // Outputs of large crests would be multiplied as floats with most rows.
-    constexpr float LITTLE = 2;  // the crest of a row of normal numbers, at least
+    // Useful unless most outputs have large peak ratios, and would be multiplied as floats with most rows.
+    constexpr float LITTLE = 2;  // peak ratio of a row of normal numbers, at least
     const float max_ratio = limit(w.depth, EIGHT_KINDS, false) - LITTLE;
     int64_t splittable = 0;
     for (int64_t n = 0; n < w.outputs; ++n) {
@@ -191,7 +195,7 @@ static bool make_int8_split(const Weights& w, void* to, int threads) {
     return 2 * splittable >= w.outputs;
 }
 
-// y = x W^T + b by the digits of W, or by some that are made for it; the rows of y are `w.outputs` apart.
+// y = x W^T + b with a split weight, or null to split it in this call; rows of y are `w.outputs` apart.
 static void int8_split_linear(const LinearMap& map, const void* split, int threads) {
     const Weights& w = map.of;
     if (split) return int8_split_outputs(map, 0, {static_cast<char*>(const_cast<void*>(split)), w.outputs, w.depth}, threads);

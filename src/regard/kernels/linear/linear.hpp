@@ -1,5 +1,5 @@
-// Linear maps of a few rows, x W^T + b, as decoding has them: W is read once, where it lies. Both sides are read along the
-// features, and a sum's lanes are added at its end; so each number is the same whatever rows stand beside it.
+// Linear maps x W^T + b for a few rows, as in decoding: W is read once, in place. Both operands are read along the features,
+// and vector lanes are summed at the end, so a row's result does not depend on the rows beside it.
 #pragma once
 
 #include "simd/vector_math.hpp"
@@ -9,19 +9,19 @@
 namespace regard::REGARD_ISA {
 
 #if defined(__AVX512F__)
-constexpr int DOT_ROWS = 6;  // by 4 outputs: 24 sums, 4 weights and a row's numbers in 32 registers
+constexpr int DOT_ROWS = 6;  // by 4 outputs: 24 sums, 4 weights and 1 row vector in 32 registers
 #else
 constexpr int DOT_ROWS = 2;
 #endif
 constexpr int DOT_OUTPUTS = 4;
-constexpr int64_t DOT_DEPTH = 1024;   // features at a time: some rows of both sides stay in the first-level cache
-constexpr int64_t DOT_BLOCK = 2 * DOT_ROWS;  // rows that read some weights while these are in the first-level cache
+constexpr int64_t DOT_DEPTH = 1024;   // features at a time: a few rows of both operands stay in the first-level cache
+constexpr int64_t DOT_BLOCK = 2 * DOT_ROWS;  // rows that reuse weights from the first-level cache
 
-// Outputs that a thread takes at once: their weights stay in its second-level cache, and it writes whole lines of each row.
+// Outputs of a thread's chunk: their weights stay in the second-level cache, and whole cache lines of each row are written.
 static int64_t chunk_of(const Weights& w) { return w.depth > DOT_DEPTH ? 16 : 32; }
 
-// Adds the products of M rows and N rows of weights to y. With AHEAD, some lines come from `prefetch` for each vector along the
-// depth: as many at once would hold up what is read now.
+// Adds the products of M rows of x and N rows of weights to y. PREFETCH: prefetches `lines` cache lines per vector along the
+// depth; more at once would delay current loads.
 template <int M, int N, bool PREFETCH>
 static inline void dot_tile(int64_t depth, const float* __restrict x, int64_t x_row, const float* __restrict w, int64_t w_row,
                             float* __restrict y, int64_t y_row, Prefetch& prefetch, int64_t lines) {
@@ -68,6 +68,7 @@ static inline void dot_tile(int64_t depth, const float* __restrict x, int64_t x_
 
 constexpr int at_most(int rows) { return rows < DOT_ROWS ? rows : DOT_ROWS; }
 
+// Dot tile of up to DOT_ROWS rows.
 template <int N, bool PREFETCH>
 static void dot_rows(int64_t rows, int64_t depth, const float* x, int64_t x_row, const float* w, int64_t w_row, float* y,
                      int64_t y_row, Prefetch& prefetch, int64_t lines) {
@@ -81,6 +82,7 @@ static void dot_rows(int64_t rows, int64_t depth, const float* x, int64_t x_row,
     }
 }
 
+// Applies a vector function to `count` numbers, in place.
 template <typename Function>
 static void each_vector(float* y, int64_t count, const Function& function) {
     constexpr int W = LANES<float>;
@@ -93,18 +95,19 @@ static void each_vector(float* y, int64_t count, const Function& function) {
     std::memcpy(y + i, rest, size_t(count - i) * sizeof(float));
 }
 
+// Applies an activation, in place.
 static void apply(LinearActivation activation, float* y, int64_t count) {
     switch (activation) {
         case LinearActivation::none: return;
         case LinearActivation::relu:
-            return each_vector(y, count, [](Vec<float> x) { return x < 0.0f ? Vec<float>{} : x; });  // NaN stays
+            return each_vector(y, count, [](Vec<float> x) { return x < 0.0f ? Vec<float>{} : x; });  // NaN stays NaN
         case LinearActivation::swish:
             return each_vector(y, count, [](Vec<float> x) {
                 return x * reciprocal<float>(1.0f + exp2_of(vec_min<float>(broadcast(MAX_EXPONENT<float>), x * float(-LOG2E))));
             });
         case LinearActivation::gelu_tanh:
             return each_vector(y, count, [](Vec<float> x) {
-                constexpr float FACTOR = 0.7978845608028654f;  // the root of 2 / pi
+                constexpr float FACTOR = 0.7978845608028654f;  // sqrt(2 / pi)
                 Vec<float> inner = FACTOR * (x + 0.044715f * (x * x * x));
                 tanh_vectors<1>(&inner);
                 return 0.5f * x * (1.0f + inner);
@@ -112,11 +115,12 @@ static void apply(LinearActivation activation, float* y, int64_t count) {
     }
 }
 
+// Prefetch of the weights of outputs [first, last).
 static Prefetch weight_rows(const Weights& w, int64_t first, int64_t last) {
     return {w.weight + first * w.row, last - first, w.row * int64_t(sizeof(float)), w.depth * int64_t(sizeof(float))};
 }
 
-// Some outputs, from `first` to before `last`.
+// Outputs [first, last) of a map.
 static void linear_chunk(const LinearMap& map, int64_t first, int64_t last, Prefetch prefetch) {
     const Weights& w = map.of;
     const int64_t tiles = (map.rows + DOT_ROWS - 1) / DOT_ROWS;
@@ -153,7 +157,7 @@ static void linear_chunk(const LinearMap& map, int64_t first, int64_t last, Pref
 
 static int64_t chunks_of(const Weights& w) { return (w.outputs + chunk_of(w) - 1) / chunk_of(w); }
 
-// Maps that don't wait for each other, at once.
+// Independent linear maps, in one parallel region.
 static void linear(const LinearMap* maps, int count, int threads) {
     struct Shared {
         const LinearMap* maps;
@@ -165,14 +169,14 @@ static void linear(const LinearMap* maps, int count, int threads) {
         products += maps[i].rows * maps[i].of.depth * maps[i].of.outputs;
         chunks += chunks_of(maps[i].of);
     }
-    // Waking another thread pays for some tens of thousands of products.
+    // Starting another thread pays from some hundred thousand multiplications on.
     threads = products < (1 << 17) ? 1 : int(min(threads, chunks));
     parallel(
         threads,
         [](void* data, int, int) {
             Shared& s = *static_cast<Shared*>(data);
             struct Piece {
-                const LinearMap* map;  // null: there are no more
+                const LinearMap* map;  // null: none left
                 int64_t first, last;
             };
             auto take = [&] {
@@ -186,7 +190,7 @@ static void linear(const LinearMap* maps, int count, int threads) {
                 return Piece{};
             };
             for (Piece piece = take(), next; piece.map; piece = next) {
-                next = take();  // a thread knows its next piece before this one is done
+                next = take();  // takes the next piece first, to prefetch its weights
                 Prefetch prefetch;
                 if (next.map && next.map->rows > 1) prefetch = weight_rows(next.map->of, next.first, next.last);
                 linear_chunk(*piece.map, piece.first, piece.last, prefetch);

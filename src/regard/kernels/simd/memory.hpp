@@ -1,4 +1,5 @@
-// Moving numbers between the caller's tensors and the kernels' own buffers: conversion, scaling, transposition.
+// Data movement between the caller's tensors and the kernels' buffers: conversion, scaling, transposition, prefetching, scratch
+// memory.
 #pragma once
 
 #include <cstdlib>
@@ -8,11 +9,13 @@
 
 namespace regard::REGARD_ISA {
 
+// bfloat16, as bits.
 struct Bfloat {
     uint16_t bits;
 };
 typedef _Float16 Half;
 
+// Conversion of any input type to T.
 template <typename T>
 REGARD_INLINE T convert(float x) {
     return x;
@@ -38,13 +41,14 @@ REGARD_INLINE void store_as(To* to, T x) {
     *to = To(x);
 }
 template <typename T>
-REGARD_INLINE void store_as(Bfloat* to, T x) {  // to the nearest, ties to even; NaN stays one
+REGARD_INLINE void store_as(Bfloat* to, T x) {  // round to nearest even; NaN stays NaN
     const float single = float(x);
     uint32_t bits;
     std::memcpy(&bits, &single, 4);
     to->bits = single != single ? 0x7fc0 : uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
+// Whether two types are the same.
 template <typename A, typename B>
 struct Same {
     static constexpr bool value = false;
@@ -58,11 +62,11 @@ REGARD_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 REGARD_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 REGARD_INLINE int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
-// Rows that are used soon, brought into the second-level cache line by line, beside other work.
+// Software prefetch of a matrix into the second-level cache, line by line, interleaved with other work.
 class Prefetch {
 public:
     Prefetch() = default;
-    Prefetch(const void* data, int64_t rows, int64_t row, int64_t bytes)  // `row` bytes from one to the next
+    Prefetch(const void* data, int64_t rows, int64_t row, int64_t bytes)  // `row`: stride in bytes
         : start_(static_cast<const char*>(data)), row_(row), bytes_(bytes), rows_left_(rows - 1) {
         if (row == bytes) bytes_ *= rows, rows_left_ = 0;
         at_ = start_, end_ = rows > 0 ? start_ + bytes_ : start_;
@@ -81,11 +85,11 @@ public:
 
 private:
     static constexpr int64_t LINE = 64;
-    const char *start_ = nullptr, *at_ = nullptr, *end_ = nullptr;  // of the row, in it, and its end
-    int64_t row_ = 0, bytes_ = 0, rows_left_ = 0;                        // rows after it
+    const char *start_ = nullptr, *at_ = nullptr, *end_ = nullptr;  // current row, position in it, and its end
+    int64_t row_ = 0, bytes_ = 0, rows_left_ = 0;                        // rows left after the current one
 };
 
-// The same of several matrices, one after the other.
+// Queue of prefetches, processed one matrix after the other.
 class PrefetchQueue {
 public:
     bool done() const { return current_.done(); }
@@ -109,7 +113,7 @@ private:
     int count_ = 0;
 };
 
-// to (rows x columns, contiguous rows of `to_row`) = from, as T.
+// Copies a strided matrix (rows x columns) to rows of T with stride `to_row`.
 template <typename In, typename T>
 static void copy_in(const In* from, int64_t row, int64_t column, int64_t rows, int64_t columns, T* to, int64_t to_row) {
     for (int64_t r = 0; r < rows; ++r) {
@@ -122,7 +126,7 @@ static void copy_in(const In* from, int64_t row, int64_t column, int64_t rows, i
     }
 }
 
-// The reverse, times a factor.
+// Copies rows of T to a strided matrix, times a factor.
 template <typename Out, typename T>
 static void copy_out(const T* from, int64_t from_row, int64_t rows, int64_t columns, T factor, Out* to, int64_t row,
                      int64_t column) {
@@ -141,14 +145,14 @@ static void fill(T* to, int64_t count, T x) {
     for (int64_t i = 0; i < count; ++i) to[i] = x;
 }
 
-// a0 b0 a1 b1 ... from the lower halves of two vectors, or from the upper ones.
+// Interleaves the lower (FROM = 0) or upper halves of two vectors: a0 b0 a1 b1 ...
 template <typename T, int FROM, int... I>
 REGARD_INLINE Vec<T> interleave(Vec<T> a, Vec<T> b, Indices<I...>) {
     return __builtin_shufflevector(a, b, (FROM + I / 2 + (I % 2 ? LANES<T> : 0))...);
 }
 
-// A square of LANES x LANES, its columns times `factor`: as many rounds of interleaving as a vector has halves. With STREAM
-// past the caches, into whole lines.
+// Transposes a LANES x LANES square and multiplies its target columns by `factor`, in log2(LANES) rounds of interleaving.
+// STREAM: by non-temporal stores of whole lines.
 template <bool STREAM = false, typename T>
 REGARD_INLINE void transpose_square(const T* from, int64_t row, T* to, int64_t to_row, Vec<T> factor = broadcast(T(1))) {
     constexpr int W = LANES<T>;
@@ -173,7 +177,7 @@ REGARD_INLINE void transpose_square(const T* from, int64_t row, T* to, int64_t t
     }
 }
 
-// to (columns x rows) = from (rows x columns), both with contiguous rows.
+// Transposes `from` (rows x columns) to `to` (columns x rows), both with contiguous rows.
 template <bool STREAM = false, typename T>
 static void transpose(const T* from, int64_t row, int64_t rows, int64_t columns, T* to, int64_t to_row) {
     constexpr int W = LANES<T>;
@@ -188,7 +192,7 @@ static void transpose(const T* from, int64_t row, int64_t rows, int64_t columns,
         for (int64_t c = 0; c < columns; ++c) to[c * to_row + r] = from[r * row + c];
 }
 
-// Buffers of one thread, kept between calls: memory fresh from the system costs a page fault for every 4 KiB.
+// Scratch memory of a thread, reused between calls: memory fresh from the system costs a page fault for every 4 KiB.
 struct Scratch {
     char* base = nullptr;
     size_t size = 0, used = 0;
@@ -201,7 +205,7 @@ struct Scratch {
         std::free(base);
         size = (bytes + 4095) / 4096 * 4096;
         base = static_cast<char*>(std::aligned_alloc(64, size));
-        if (base == nullptr) std::abort();  // some MiB at most
+        if (base == nullptr) std::abort();  // at most some MiB
     }
 
     template <typename T>

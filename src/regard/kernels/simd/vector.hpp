@@ -1,5 +1,5 @@
-// Vectors of the widest register that the instruction set has, by the compilers' vector extension: one source for
-// AVX-512, AVX2, SSE and NEON. Everything is static: two instruction sets must not share a function.
+// SIMD vectors of the widest register of the instruction set, by the compilers' vector extension: one source for AVX-512, AVX2,
+// SSE and NEON. Every function is static, since instruction sets must not share symbols.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ namespace regard::REGARD_ISA {
 
 #if defined(__AVX512F__)
 constexpr int BYTES = 64;
-constexpr int TALL = 6, WIDE = 4;  // rows and vectors of a register tile: 24 sums, 4 columns, 1 factor in 32 registers
+constexpr int TALL = 6, WIDE = 4;  // rows and vectors of a register tile: 24 sums, 4 columns and 1 broadcast factor in 32 registers
 #elif defined(__AVX2__)
 constexpr int BYTES = 32;
 constexpr int TALL = 6, WIDE = 2;  // 12 sums in 16 registers
@@ -26,6 +26,7 @@ constexpr int TALL = 4, WIDE = 2;
 
 constexpr float INFINITE = __builtin_inff();
 
+// Vector types of an element type; Loose is unaligned.
 template <typename T>
 struct Types;
 template <>
@@ -62,14 +63,14 @@ REGARD_INLINE void store(T* to, Vec<T> x) {
     *reinterpret_cast<typename Types<T>::Loose*>(to) = x;
 }
 
-// A line of memory that is not read soon: it is not fetched before, and takes no room in the caches.
+// Non-temporal store of a cache line: neither read for ownership nor kept in the caches.
 #if defined(__AVX512F__)
 constexpr bool CAN_STREAM = true;
 template <typename T>
 REGARD_INLINE void stream(T* to, Vec<T> x) {
     _mm512_stream_si512((__m512i*)to, (__m512i)x);
 }
-REGARD_INLINE void stream_fence() { _mm_sfence(); }  // before other threads may read it
+REGARD_INLINE void stream_fence() { _mm_sfence(); }  // orders streamed stores before other threads read them
 #else
 constexpr bool CAN_STREAM = false;
 template <typename T>
@@ -81,12 +82,12 @@ REGARD_INLINE void stream_fence() {}
 
 template <typename T>
 REGARD_INLINE Vec<T> broadcast(T x) {
-    return x - Vec<T>{};  // adding to 0 would not be free: it turns -0 into 0
+    return x - Vec<T>{};  // not 0 + x, which the compiler cannot drop: it turns -0 into 0
 }
 
 template <typename T>
 REGARD_INLINE Vec<T> vec_max(Vec<T> a, Vec<T> b) {  // `b` where one of them is NaN
-#if defined(__AVX512F__)  // the compilers make two instructions of the choice, for fear of NaN
+#if defined(__AVX512F__)  // the compilers emit two instructions for the ternary, because of NaN
     if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_max_ps((__m512)a, (__m512)b);
 #elif defined(__AVX2__)
     if constexpr (sizeof(T) == 4) return (Vec<T>)_mm256_max_ps((__m256)a, (__m256)b);
@@ -104,8 +105,8 @@ REGARD_INLINE Vec<T> vec_min(Vec<T> a, Vec<T> b) {  // `b` where one of them is 
     return a < b ? a : b;
 }
 
-// 1 / x of a normal number below 2^126. Where a vector's division takes 16 cycles: from an estimate of 14 bits, by a step
-// of Newton's method, which leaves an error of a rounding or so.
+// Reciprocal of a normal number below 2^126. With AVX-512, where a vector division takes 16 cycles: a 14-bit estimate and one
+// step of Newton's method, with an error of about one rounding.
 template <typename T>
 REGARD_INLINE Vec<T> reciprocal(Vec<T> x) {
 #if defined(__AVX512F__)
@@ -117,6 +118,7 @@ REGARD_INLINE Vec<T> reciprocal(Vec<T> x) {
     return T(1) / x;
 }
 
+// Largest lane.
 template <typename T>
 REGARD_INLINE T lane_max(Vec<T> x) {
     T result = x[0];
@@ -124,7 +126,7 @@ REGARD_INLINE T lane_max(Vec<T> x) {
     return result;
 }
 
-// Pairwise, so that the order of additions is that of a tree on every compiler.
+// Sum of the lanes, added pairwise as a tree, in the same order on every compiler.
 template <typename T>
 REGARD_INLINE T lane_sum(Vec<T> x) {
     T part[LANES<T>];
@@ -134,6 +136,7 @@ REGARD_INLINE T lane_sum(Vec<T> x) {
     return part[0];
 }
 
+// Compile-time index sequences 0 ... N - 1.
 template <int... I>
 struct Indices {};
 template <int N, int... I>
@@ -143,7 +146,8 @@ struct MakeIndices<0, I...> {
     typedef Indices<I...> type;
 };
 
-// Lane i of the result is b's where the bit `STEP` of i is set, else a's: the sum of the lanes that differ in this bit.
+// One step of a lane reduction: lane i holds the sum of two lanes that differ in bit STEP of their number, of `b` where that
+// bit of i is set, else of `a`.
 template <typename T, int STEP, int... I>
 REGARD_INLINE Vec<T> fold(Vec<T> a, Vec<T> b, Indices<I...>) {
     constexpr int W = LANES<T>;
@@ -151,7 +155,7 @@ REGARD_INLINE Vec<T> fold(Vec<T> a, Vec<T> b, Indices<I...>) {
            __builtin_shufflevector(a, b, (I & STEP ? W + I - STEP : I + STEP)...);
 }
 
-// The sums of the lanes of LANES vectors, in order; each by the same tree, whatever the others are.
+// Lane sums of LANES vectors, in order; each is added as the same tree, whatever the other vectors are.
 template <typename T, int STEP = 1>
 REGARD_INLINE Vec<T> lane_sums(const Vec<T>* x) {
     constexpr int W = LANES<T>;
@@ -165,7 +169,7 @@ REGARD_INLINE Vec<T> lane_sums(const Vec<T>* x) {
     }
 }
 
-// A bit for each lane, from lanes whose bits are all set or none.
+// Bit mask of lanes whose bits are either all set or all clear.
 template <typename T>
 REGARD_INLINE uint64_t lane_bits(Ints<T> x) {
 #if defined(__AVX512F__)
@@ -181,7 +185,7 @@ REGARD_INLINE uint64_t lane_bits(Ints<T> x) {
 #endif
 }
 
-// All bits set in the lanes whose bit is set.
+// Lane mask from a bit mask: all bits set in the lanes whose bit is set.
 template <typename T>
 REGARD_INLINE Ints<T> mask_from_bits(uint64_t bits) {
     Ints<T> lane{};
@@ -189,7 +193,7 @@ REGARD_INLINE Ints<T> mask_from_bits(uint64_t bits) {
     return ((Ints<T>{} + typename Types<T>::Int(bits & ((uint64_t(1) << LANES<T>) - 1))) & lane) != 0;
 }
 
-// `x` in the lanes whose bit is set, else `other`.
+// Blend: `x` in the lanes whose bit is set, else `other`.
 template <typename T>
 REGARD_INLINE Vec<T> select(uint64_t bits, Vec<T> x, Vec<T> other) {
 #if defined(__AVX512F__)
