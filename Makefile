@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 BUILD := build/$(notdir $(VENV))
 KERNELS := $(BUILD)/.built
 PEERS := $(VENV)/.peers
-SOURCES := CMakeLists.txt $(wildcard src/regard/kernels/*.cpp src/regard/kernels/*.hpp)
+SOURCES := CMakeLists.txt $(wildcard src/regard/kernels/*.cpp src/regard/kernels/*.hpp src/regard/kernels/*/*.hpp)
 # The constraints hold torch and all tools at the tested versions.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAIN := --constraint constraints.txt
@@ -98,7 +98,7 @@ sanitize: $(KERNELS)
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest -q tests/kernels tests/contract tests/attention/test_native_mask.py \
 		tests/attention/test_cache.py tests/layers/test_linear.py tests/layers/test_step.py tests/decode/test_top.py \
-		-k 'native or test_kernels or test_digits or test_scarce or test_summaries or test_cache or test_linear or test_step or test_top'
+		-k 'native or test_kernels or test_int8_split or test_sparse_weights or test_summaries or test_cache or test_linear or test_step or test_top'
 
 wheel: $(KERNELS)
 	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

@@ -106,7 +106,7 @@ EDGES: dict[str, Edge] = {
     "long": Edge(B=1, H=2, G=1, L=71, S=83, V=3),
 }
 
-# Large enough for products by digits, which the native backend takes in float32 where the processor has tiles.
+# Large enough for int8-split products, which the native backend uses for float32 where the processor has int8 tiles.
 LARGE: dict[str, Edge] = {
     "large": Edge(B=1, H=2, G=1, L=73, S=83, E=61, V=53),
     "large_poisoned": Edge(H=2, G=1, L=67, S=41, E=53, V=61, empty=True, poison=True, layout="transposed"),

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import regard as rg
-from regard.layers.linear import by_digits, digits_of, has_digits, linear
+from regard.layers.linear import has_int8_split, int8_split, int8_split_linear, linear
 
 LENGTH, SIZE, AT = 256, 64, 7  # queries and keys, features, and the outlier among them
 MOST = 4.0  # times PyTorch's error
@@ -72,5 +72,5 @@ def test_linear(size: int, factor: float) -> None:
     weight[:, AT] /= factor
     truth = functional.linear(x.double(), weight.double())
     theirs = functional.linear(x, weight)
-    mine = by_digits(x, digits_of(weight), weight, None) if has_digits() else linear(x, weight)
+    mine = int8_split_linear(x, int8_split(weight), weight, None) if has_int8_split() else linear(x, weight)
     assert errors(mine, truth)[0] <= MOST * errors(theirs, truth)[0]

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, parametrize
 import regard as rg
 from regard.layers import fast_linear
 from regard.layers.fast_linear import FASTER, FastLinear, runs_here
-from regard.layers.linear import has_digits
+from regard.layers.linear import has_int8_split
 
 ROWS, INPUTS, OUTPUTS = 11, 37, 29
 NEEDS_BF16 = pytest.mark.skipif(not runs_here(torch.bfloat16), reason="oneDNN does no bfloat16 here")
@@ -254,7 +254,7 @@ def test_autocast(way: str, calls: list[Tensor]) -> None:
             assert map(x).dtype == torch.float32
     with torch.no_grad():
         assert close(map(x), map, x)
-    single = torch.uint8 if has_digits() else torch.float32  # of the packed weight
+    single = torch.uint8 if has_int8_split() else torch.float32  # of the packed weight
     assert {x.dtype for x in calls} == ({torch.bfloat16, single} if way == "packed" else set())
 
 

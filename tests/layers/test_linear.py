@@ -6,7 +6,7 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from regard import kernels
-from regard.layers.linear import FEW, Linear, linear
+from regard.layers.linear import MAX_DOT_ROWS, Linear, linear
 
 INPUTS, OUTPUTS = 37, 53
 needs_kernel = pytest.mark.skipif(
@@ -15,7 +15,7 @@ needs_kernel = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(1,), (2,), (5,), (3, 1, 7), (FEW,), (FEW + 1,), ()], ids=str)
+@pytest.mark.parametrize("shape", [(1,), (2,), (5,), (3, 1, 7), (MAX_DOT_ROWS,), (MAX_DOT_ROWS + 1,), ()], ids=str)
 def test_it_is_the_same_map(shape: tuple[int, ...], bias: bool) -> None:
     torch.manual_seed(0)
     layer = Linear(INPUTS, OUTPUTS, bias)
@@ -67,7 +67,7 @@ def test_which_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = nn.functional.linear
     monkeypatch.setattr("regard.layers.linear.functional.linear", lambda *x: calls.append("plain") or plain(*x))
     layer = Linear(INPUTS, OUTPUTS)
-    for rows, expected in ((1, 0), (FEW, 0), (FEW + 1, 1)):
+    for rows, expected in ((1, 0), (MAX_DOT_ROWS, 0), (MAX_DOT_ROWS + 1, 1)):
         calls.clear()
         with torch.no_grad():
             layer(torch.randn(rows, INPUTS))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import regard as rg
 from regard import kernels
 from regard.layers.attention_config import AttentionConfig
-from regard.layers.linear import FEW
+from regard.layers.linear import MAX_DOT_ROWS
 from regard.layers.step import causal_step, decoder_step
 from regard.models.decoder_state import DecoderState
 from regard.models.gpt import GPT, GPTConfig
@@ -184,9 +184,9 @@ def test_gradients_and_many_rows_go_by_the_layer() -> None:
     source, tokens = torch.randint(3, WORDS.size, (1, 7)), torch.randint(3, WORDS.size, (1, 1))
     model.advance(tokens, model.start(model.encode(source))).sum().backward()
     assert model.decoder[0].feed_forward.expand.weight.grad is not None
-    many = torch.randint(3, WORDS.size, (FEW + 1, 1))
+    many = torch.randint(3, WORDS.size, (MAX_DOT_ROWS + 1, 1))
     with torch.inference_mode():
-        state = model.start(model.encode(source.expand(FEW + 1, -1)))
+        state = model.start(model.encode(source.expand(MAX_DOT_ROWS + 1, -1)))
         found = model.advance(many, state)
         for native in (True, False):
             alone = model.start(model.encode(source))

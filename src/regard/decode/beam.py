@@ -12,7 +12,7 @@ from regard.decode.backpointers import START, Backpointers
 from regard.decode.check import check_scores
 from regard.decode.constraints import NOTHING, Rules
 from regard.decode.search import Beam, Hypothesis
-from regard.decode.top import likeliest, top
+from regard.decode.top import top, topk_log_probs
 from regard.models.language_model import LanguageModel
 from regard.models.seq2seq import Seq2Seq, State
 
@@ -152,7 +152,7 @@ def continuations(logits: Tensor, scores: Tensor, count: int, rules: Rules) -> t
     each, vocabulary, renormalize = min(count, logits.shape[2]), rules.vocabulary, rules.constraints.renormalize
     if rules.history is None:
         allowed = vocabulary.allowed(logits) if renormalize else logits
-        found = likeliest(allowed.flatten(0, 1), vocabulary, each)
+        found = topk_log_probs(allowed.flatten(0, 1), vocabulary, each)
     else:
         likelihoods = vocabulary.allowed(rules(logits.log_softmax(-1)))
         found = top((likelihoods.log_softmax(-1) if renormalize else likelihoods).flatten(0, 1), each)

@@ -9,7 +9,7 @@ from regard.decode.backpointers import START, Backpointers
 from regard.decode.check import check_scores
 from regard.decode.constraints import NOTHING, Rules
 from regard.decode.search import Hypothesis
-from regard.decode.top import likeliest
+from regard.decode.top import topk_log_probs
 from regard.models.language_model import LanguageModel
 from regard.models.seq2seq import Seq2Seq, State, Vocabulary
 
@@ -22,7 +22,7 @@ OVER = -1  # what a watch is told of a sentence that has ended by itself
 
 def most_probable(logits: Tensor, vocabulary: Vocabulary, step: int, sentences: Tensor) -> tuple[Tensor, Tensor]:
     """The greedy choice."""
-    values, tokens = likeliest(logits, vocabulary, 1)
+    values, tokens = topk_log_probs(logits, vocabulary, 1)
     return tokens[:, 0], values[:, 0]
 
 

@@ -1,4 +1,4 @@
-"""The greatest entries of long rows, for which `torch.topk` on the CPU takes several times as long as reading them."""
+"""Top-k of long rows: `torch.topk` on the CPU takes several times as long as reading them."""
 
 import torch
 from torch import Tensor
@@ -9,11 +9,11 @@ from regard.models.seq2seq import Vocabulary
 
 BLOCK = 16  # entries that are first known by their maximum alone
 SHORT = 128  # columns below which torch.topk is faster
-FEW = 64  # tokens that the kernel looks for, or passes over, one by one
+MAX_COUNT = 64  # largest count, and number of excluded tokens, of the kernel, which finds them one by one
 
 
-def likeliest(logits: Tensor, vocabulary: Vocabulary, count: int) -> tuple[Tensor, Tensor]:
-    """The most probable tokens of each row that the vocabulary allows.
+def topk_log_probs(logits: Tensor, vocabulary: Vocabulary, count: int) -> tuple[Tensor, Tensor]:
+    """Top-k log-probabilities of the tokens that the vocabulary allows, row by row.
 
     Args:
         logits: (R, N), in float32.
@@ -21,16 +21,16 @@ def likeliest(logits: Tensor, vocabulary: Vocabulary, count: int) -> tuple[Tenso
         count: tokens to find, 1 <= count <= N.
 
     Returns:
-        Log-probabilities (R, count), greatest first, and the tokens. Where there are fewer, log-probabilities of -inf
-        and some tokens. NaN where a row has one.
+        Log-probabilities (R, count), greatest first, and the tokens. Beyond the number of allowed
+        tokens: -inf, with arbitrary tokens. NaN where a row has one.
     """
     rows, size = logits.shape
     plain = is_plain(logits) and logits.stride(1) == 1 and not logits.requires_grad and not is_traced()
     kernel = fast()
-    if kernel is None or not plain or max(count, len(vocabulary.never)) > FEW:
+    if kernel is None or not plain or max(count, len(vocabulary.never)) > MAX_COUNT:
         return top(vocabulary.allowed(logits.log_softmax(1)), count)
     values, tokens = logits.new_empty(rows, count), logits.new_empty(rows, count, dtype=torch.int64)
-    kernel.likeliest(
+    kernel.topk_log_probs(
         rows, size, logits.data_ptr(), logits.stride(0), vocabulary.never, count, values.data_ptr(), tokens.data_ptr(),
         torch.get_num_threads(),
     )  # fmt: skip

@@ -33,7 +33,7 @@ constexpr bool EMULATED = true;
 constexpr bool EMULATED = false;
 #endif
 
-// The processor has tiles of bf16 and int8, and the system lends this process the registers (Linux, arch_prctl).
+// Whether the processor has bf16 and int8 tiles, and Linux grants this process their registers (arch_prctl).
 static bool has_tiles() {
     unsigned a = 0, b = 0, c = 0, d = 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
@@ -46,9 +46,9 @@ static bool has_tiles() {
 #endif
 
 std::vector<const Table*> tables() {
-    std::vector<const Table*> found;
+    std::vector<const Table*> available;
 #ifdef REGARD_WITH_baseline
-    found.push_back(&baseline::table);
+    available.push_back(&baseline::table);
 #endif
 #if defined(__x86_64__)
     __builtin_cpu_init();
@@ -56,25 +56,25 @@ std::vector<const Table*> tables() {
     for (bool has : {bool(__builtin_cpu_supports("avx2")), bool(__builtin_cpu_supports("fma")),
                      bool(__builtin_cpu_supports("bmi")), bool(__builtin_cpu_supports("bmi2")),
                      bool(__builtin_cpu_supports("f16c")), bool(__builtin_cpu_supports("lzcnt"))})
-        if (!has) return found;
-    found.push_back(&avx2::table);
+        if (!has) return available;
+    available.push_back(&avx2::table);
 #endif
 #ifdef REGARD_WITH_avx512
     for (bool has : {bool(__builtin_cpu_supports("avx512f")), bool(__builtin_cpu_supports("avx512bw")),
                      bool(__builtin_cpu_supports("avx512dq")), bool(__builtin_cpu_supports("avx512vl")),
                      bool(__builtin_cpu_supports("avx512cd"))})
-        if (!has) return found;
-    found.push_back(&avx512::table);
+        if (!has) return available;
+    available.push_back(&avx512::table);
 #endif
 #ifdef REGARD_WITH_avx512_bf16
-    if (!__builtin_cpu_supports("avx512bf16")) return found;
-    found.push_back(&avx512_bf16::table);
+    if (!__builtin_cpu_supports("avx512bf16")) return available;
+    available.push_back(&avx512_bf16::table);
 #endif
 #ifdef REGARD_WITH_amx
-    if (has_tiles()) found.push_back(&amx::table);
+    if (has_tiles()) available.push_back(&amx::table);
 #endif
 #endif
-    return found;
+    return available;
 }
 
 static const Table*& current() {

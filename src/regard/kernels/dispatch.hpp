@@ -1,20 +1,20 @@
-// The instruction set in use.
+// Run-time choice of the instruction set.
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "table.hpp"
+#include "kernel_table.hpp"
 
 namespace regard {
 
-// Those that were built and that this processor has, from the least to the best.
+// Tables of the instruction sets that were built and that this processor supports, in ascending order.
 std::vector<const Table*> tables();
 
-// The best of them, or the one chosen.
+// Table in use: the best one, or the one chosen.
 const Table& table();
 
-// Use one by name from now on; false if there is none of that name.
+// Selects an instruction set by name; returns false if there is none.
 bool choose(const std::string& name);
 
 }  // namespace regard

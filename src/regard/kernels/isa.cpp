@@ -1,9 +1,9 @@
-// Compiled once for each instruction set, with its own flags and -DREGARD_ISA=<name>. Everything included is static or in
-// the namespace of that name: a function that two instruction sets share by name would be linked for one of them only.
-#include "digit_linear.hpp"
-#include "likeliest.hpp"
-#include "step.hpp"
-#include "table.hpp"
+// All kernels, compiled once for each instruction set with its own flags and -DREGARD_ISA=<name>. Everything included is static
+// or in the namespace of that name: the linker would keep only one copy of a function that two instruction sets share by name.
+#include "linear/int8_split_linear.hpp"
+#include "decode/topk_log_probs.hpp"
+#include "decode/fused_layer_step.hpp"
+#include "kernel_table.hpp"
 
 #define REGARD_TEXT_OF(x) #x
 #define REGARD_TEXT(x) REGARD_TEXT_OF(x)
@@ -11,7 +11,7 @@
 namespace regard::REGARD_ISA {
 
 extern const Table table;
-const Table table{REGARD_TEXT(REGARD_ISA), forward, backward, summarize, seen, linear,
-                  digits_bytes, make_digits, digit_linear, likeliest, attention_part, feed_forward_part};
+const Table table{REGARD_TEXT(REGARD_ISA), forward, backward, summarize, visibility, linear,
+                  int8_split_bytes, make_int8_split, int8_split_linear, topk_log_probs, fused_attention, fused_feed_forward};
 
 }  // namespace regard::REGARD_ISA

@@ -20,12 +20,12 @@ struct Runtime {
 };
 
 #ifdef __linux__
-int remember(dl_phdr_info* info, size_t, void* found) {
+int match_runtime(dl_phdr_info* info, size_t, void* path) {
     const char* name = std::strrchr(info->dlpi_name, '/');
     name = name ? name + 1 : info->dlpi_name;
     for (const char* known : {"libgomp", "libiomp5", "libomp"})
         if (std::strncmp(name, known, std::strlen(known)) == 0) {
-            *static_cast<std::string*>(found) = info->dlpi_name;
+            *static_cast<std::string*>(path) = info->dlpi_name;
             return 1;
         }
     return 0;
@@ -33,31 +33,31 @@ int remember(dl_phdr_info* info, size_t, void* found) {
 #endif
 
 Runtime find_runtime() {
-    Runtime found;
+    Runtime runtime;
 #ifdef __linux__
-    // Another package may have loaded a runtime of its own: PyTorch's is sought first, in what its library depends on.
+    // Another package may have loaded a runtime of its own: look for PyTorch's first, among its library's dependencies.
     void* library = dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD);
     if (!library || !dlsym(library, "GOMP_parallel")) {
-        dl_iterate_phdr(remember, &found.path);
-        if (found.path.empty()) return found;
-        library = dlopen(found.path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
-        if (!library) return found;
+        dl_iterate_phdr(match_runtime, &runtime.path);
+        if (runtime.path.empty()) return runtime;
+        library = dlopen(runtime.path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+        if (!library) return runtime;
     }
-    // Every OpenMP runtime has GNU's entry points.
+    // Every OpenMP runtime provides GNU's entry points.
     void* entry = dlsym(library, "GOMP_parallel");
     Dl_info info;
-    if (entry && dladdr(entry, &info)) found.path = info.dli_fname;
-    found.parallel = reinterpret_cast<decltype(found.parallel)>(entry);
-    found.thread = reinterpret_cast<int (*)()>(dlsym(library, "omp_get_thread_num"));
-    found.threads = reinterpret_cast<int (*)()>(dlsym(library, "omp_get_num_threads"));
-    found.inside = reinterpret_cast<int (*)()>(dlsym(library, "omp_in_parallel"));
+    if (entry && dladdr(entry, &info)) runtime.path = info.dli_fname;
+    runtime.parallel = reinterpret_cast<decltype(runtime.parallel)>(entry);
+    runtime.thread = reinterpret_cast<int (*)()>(dlsym(library, "omp_get_thread_num"));
+    runtime.threads = reinterpret_cast<int (*)()>(dlsym(library, "omp_get_num_threads"));
+    runtime.inside = reinterpret_cast<int (*)()>(dlsym(library, "omp_in_parallel"));
 #endif
-    return found;
+    return runtime;
 }
 
 const Runtime& runtime() {
-    static const Runtime found = find_runtime();  // PyTorch is imported before the kernels are used
-    return found;
+    static const Runtime instance = find_runtime();  // PyTorch is imported before the kernels are used
+    return instance;
 }
 
 struct Work {

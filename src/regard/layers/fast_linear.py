@@ -1,9 +1,9 @@
 """Linear maps on weights that are laid out once, at inference on the CPU, where that is faster.
 
-In float32 where the processor has tiles: as the digits that the kernels multiply (`kernels/digit_linear.hpp`). Else by
-oneDNN, which saves MKL's way of reading float32 weights, its own of laying out bfloat16 weights in each call, and the
-bias, which PyTorch copies to every row of the output before it multiplies. An activation in the same call saves nothing
-that can be measured, a ReLU a few percent, so none is.
+In float32, on processors with int8 tiles: as int8 slices, multiplied by `kernels/linear/int8_split_linear.hpp`. Else by
+oneDNN, which saves MKL's packing of float32 weights, oneDNN's own packing of bfloat16 weights in each call, and the
+copy of the bias to every row of the output, which PyTorch makes before it multiplies. Activations are not fused: that
+saves nothing measurable, for ReLU a few percent.
 """
 
 import time
@@ -16,10 +16,10 @@ from torch.autograd import forward_ad
 
 from regard.attention.check import show
 from regard.errors import ConfigError
-from regard.layers.linear import Linear, by_digits, digits_of, has_digits, is_map, linear
+from regard.layers.linear import Linear, has_int8_split, int8_split, int8_split_linear, is_map, linear
 
 LAYOUT_ROWS = 1024  # that oneDNN is asked for; for 1 to 4096 rows no other layout was faster
-SURE = 32  # rows from which on digits were never slower, on a machine whose tiles run at changing rates
+SURE = 32  # rows from which on int8 splits were never slower, on a machine whose tile rate varies
 TURNS, MOST_TURNS, SECONDS = 7, 50, 0.05  # of each way, when they race: what short ones fill; the best turn counts
 TIE = 1.1  # within 10%, prefer packed weights: timings on a busy machine are noisy
 DTYPES = {torch.float32, torch.bfloat16}
@@ -42,7 +42,7 @@ class Packed(NamedTuple):
 
     source: Tensor  # holds the memory, so that no other weight can have its address
     version: int
-    weight: Tensor  # as `digits_of` made it, or in oneDNN's layout
+    weight: Tensor  # from `int8_split`, or in oneDNN's layout
 
     def fits(self, weight: Tensor) -> bool:
         """Whether the weight is what it was."""
@@ -89,7 +89,7 @@ class FastLinear(nn.Linear):
         if dtype != input.dtype and not autocast:  # as `accelerate` was asked: nothing to race against
             return self._multiply(input, self._packed(dtype), dtype).to(input.dtype)
         rows = input.numel() // self.in_features
-        if rows >= SURE and dtype == torch.float32 and not autocast and has_digits():
+        if rows >= SURE and dtype == torch.float32 and not autocast and has_int8_split():
             weight = self._packed(dtype)
             if weight.dtype == torch.uint8:
                 return self._multiply(input, weight, dtype)
@@ -136,8 +136,8 @@ class FastLinear(nn.Linear):
         if found is None or not found.fits(self.weight):
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
                 plain = self.weight.detach()
-                digits = dtype == plain.dtype == torch.float32 and is_map(plain, None) and has_digits()
-                packed = digits_of(plain) if digits else None
+                splittable = dtype == plain.dtype == torch.float32 and is_map(plain, None) and has_int8_split()
+                packed = int8_split(plain) if splittable else None
                 if packed is None:
                     packed = torch.ops.mkldnn._reorder_linear_weight(plain.to(dtype).contiguous(), LAYOUT_ROWS)
             found = Packed(plain, self.weight._version, packed)
@@ -148,7 +148,7 @@ class FastLinear(nn.Linear):
     def _multiply(self, x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
         bias = None if self.bias is None else self.bias.to(dtype).contiguous()
         if weight.dtype == torch.uint8:
-            return by_digits(x.to(dtype), weight, self.weight, bias)
+            return int8_split_linear(x.to(dtype), weight, self.weight, bias)
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(dtype), weight, bias, "none", [], "")
         return product
 

@@ -1,8 +1,9 @@
-"""Linear maps that are quick for a few rows, too, as decoding has them, and for many where the processor has tiles.
+"""Linear maps by the native kernels: dot products for few rows, as in decoding, and int8-split products for many.
 
-MKL, which PyTorch calls, is slow where there are a few rows (docs/log/kernels.md). That kernel reads the weight
-once, where it lies. For many rows, another makes digits of both sides, whose products tiles sum, and takes the rows in
-which an outlier makes digits too coarse as floats. Both give a row the same numbers whatever rows stand beside it.
+For few rows MKL, which PyTorch calls, is slow (docs/log/kernels.md); the dot-product kernel reads the weight once, in
+place. For many rows, on processors with int8 tiles, both operands are split into int8 slices (Ozaki scheme) and
+multiplied exactly; rows in which an outlier makes the slices too coarse are multiplied as floats. With both kernels a
+row's result does not depend on the rows beside it.
 """
 
 from functools import lru_cache
@@ -16,8 +17,8 @@ from regard import kernels
 from regard.attention.backends.native.call import relaxed
 from regard.attention.engine.tracing import is_traced
 
-FEW = 128  # rows for which the kernel was faster or nearly as fast, with 256 to 2,048 inputs and 256 to 8,000 outputs
-MANY = 256  # rows from which on it pays to make digits of the weight in each call
+MAX_DOT_ROWS = 128  # the dot kernel was faster or nearly so, with 256 to 2,048 inputs and 256 to 8,000 outputs
+MIN_SPLIT_ROWS = 256  # from here on, splitting the weight in each call pays
 
 
 @final
@@ -50,63 +51,63 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     features = weight.shape[-1]
     if not is_ours(x) or not is_map(weight, bias) or features != x.shape[-1] or (kernel := fast()) is None:
         return functional.linear(x, weight, bias)
-    if x.numel() <= FEW * features:
-        rows, found = rows_of(x), x.new_empty(*x.shape[:-1], len(weight))
+    if x.numel() <= MAX_DOT_ROWS * features:
+        rows, output = rows_of(x), x.new_empty(*x.shape[:-1], len(weight))
         kernel.linear(
             len(rows), *weight.shape, rows.data_ptr(), rows.stride(0), weight.data_ptr(), weight.stride(0),
-            0 if bias is None else bias.data_ptr(), found.data_ptr(), torch.get_num_threads(),
+            0 if bias is None else bias.data_ptr(), output.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
-        return found
-    if x.numel() >= MANY * features and has_digits():
-        return by_digits(x, None, weight, bias)
+        return output
+    if x.numel() >= MIN_SPLIT_ROWS * features and has_int8_split():
+        return int8_split_linear(x, None, weight, bias)
     return functional.linear(x, weight, bias)
 
 
-def has_digits() -> bool:
-    """Whether products run by digits here: on processors with tiles of int8."""
+def has_int8_split() -> bool:
+    """Whether the int8-split kernel runs on this processor: it needs int8 tiles."""
     kernel = fast()
-    return kernel is not None and kernel.digits_bytes(1, 1) > 0
+    return kernel is not None and kernel.int8_split_bytes(1, 1) > 0
 
 
-def digits_of(weight: Tensor) -> Tensor | None:
-    """The digits of a weight, for `by_digits`.
+def int8_split(weight: Tensor) -> Tensor | None:
+    """Int8 slices of a weight, for `int8_split_linear`.
 
     Args:
         weight: (outputs, inputs), float32, rows without gaps.
 
     Returns:
-        Bytes in the kernel's own order; None if outliers make them too coarse for half of the outputs, or these are not
-        finite: `by_digits` would take those as floats.
+        The slices in the kernel's own layout; None if outliers or non-finite entries make them unusable for more than
+        half of the outputs.
     """
     kernel = fast()
-    found = torch.empty(kernel.digits_bytes(*weight.shape), dtype=torch.uint8, device="cpu")
+    slices = torch.empty(kernel.int8_split_bytes(*weight.shape), dtype=torch.uint8, device="cpu")
     threads = torch.get_num_threads()
-    useful = kernel.make_digits(*weight.shape, weight.data_ptr(), weight.stride(0), found.data_ptr(), threads)
-    return found if useful else None
+    useful = kernel.make_int8_split(*weight.shape, weight.data_ptr(), weight.stride(0), slices.data_ptr(), threads)
+    return slices if useful else None
 
 
-def by_digits(x: Tensor, digits: Tensor | None, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The map as a product of digits: each side rounded to 24 bits of their largest number, 256 features at a time.
+def int8_split_linear(x: Tensor, slices: Tensor | None, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x W^T + b by int8-split products: each 256 features of a row are rounded to 24 bits of their largest magnitude.
 
-    Rows and outputs in which outliers make that coarser than float32 are multiplied as floats, unless
+    Rows and outputs in which outliers make this coarser than float32 are multiplied as floats, unless
     `torch.set_float32_matmul_precision` asks for less than "highest".
 
     Args:
         x: (..., inputs).
-        digits: of the weight, from `digits_of`; None makes them for this call.
+        slices: of the weight, from `int8_split`; None splits it in this call.
         weight: (outputs, inputs).
         bias: (outputs,), or None.
 
     Returns:
         (..., outputs).
     """
-    rows, found = rows_of(x), x.new_empty(*x.shape[:-1], len(weight))
-    fast().digit_linear(
-        len(rows), *weight.shape, rows.data_ptr(), rows.stride(0), 0 if digits is None else digits.data_ptr(),
-        weight.data_ptr(), weight.stride(0), 0 if bias is None else bias.data_ptr(), found.data_ptr(),
+    rows, output = rows_of(x), x.new_empty(*x.shape[:-1], len(weight))
+    fast().int8_split_linear(
+        len(rows), *weight.shape, rows.data_ptr(), rows.stride(0), 0 if slices is None else slices.data_ptr(),
+        weight.data_ptr(), weight.stride(0), 0 if bias is None else bias.data_ptr(), output.data_ptr(),
         torch.get_num_threads(), relaxed(),
     )  # fmt: skip
-    return found
+    return output
 
 
 def rows_of(x: Tensor) -> Tensor:
@@ -123,7 +124,7 @@ def fast() -> Any:
 
 def is_few(x: Tensor, features: int) -> bool:
     """Whether the kernel of a few rows may take these."""
-    return x.numel() <= FEW * features and is_ours(x)
+    return x.numel() <= MAX_DOT_ROWS * features and is_ours(x)
 
 
 def is_ours(x: Tensor) -> bool:

@@ -23,7 +23,7 @@ from regard.layers.linear import Linear, fast, is_few, is_map, is_plain
 from regard.layers.multi_head_attention import MultiHeadAttention
 from regard.layers.transformer_layer import DecoderLayer, FeedForward
 
-UNITS = {"relu": 1, "swish": 2, "gelu-tanh": 3}  # activations that the kernels have, by their numbers there
+ACTIVATION_CODES = {"relu": 1, "swish": 2, "gelu-tanh": 3}  # activations that the kernels have, by their numbers there
 NO_WEIGHTS = (0, 0, 0, 0, 0)
 
 
@@ -104,7 +104,7 @@ class AttentionStep:
         query, key, value, output = map(_weights, _maps(attention))
         if memory:
             key = value = NO_WEIGHTS
-        self._part = fast().AttentionPart(_norm(norm, before=before), query, key, value, output)
+        self._part = fast().FusedAttention(_norm(norm, before=before), query, key, value, output)
         self._kept = _tensors(norm, *_maps(attention))
 
     def takes(self, x: Tensor, past: KeyValueCache) -> bool:
@@ -150,8 +150,8 @@ class FeedForwardStep:
 
     def __init__(self, norm: nn.Module, before: bool, network: FeedForward) -> None:
         maps = (network.expand, network.contract)
-        of_norm, unit = _norm(norm, before=before), UNITS[network.activation]
-        self._part = fast().FeedForwardPart(of_norm, *map(_weights, maps), unit)
+        of_norm, activation = _norm(norm, before=before), ACTIVATION_CODES[network.activation]
+        self._part = fast().FusedFeedForward(of_norm, *map(_weights, maps), activation)
         self._kept = _tensors(norm, *maps)
 
     def step(self, x: Tensor) -> None:
@@ -181,7 +181,7 @@ def _attention(
 
 
 def _feed_forward(norm: nn.Module, before: bool, network: nn.Module) -> FeedForwardStep | None:
-    if not (isinstance(network, FeedForward) and network.activation in UNITS and _is_norm(norm)):
+    if not (isinstance(network, FeedForward) and network.activation in ACTIVATION_CODES and _is_norm(norm)):
         return None
     if not (_is_readable(network.expand) and _is_readable(network.contract)):
         return None

@@ -110,8 +110,8 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
     if call.spec is PLAIN and call.summary is None and not graded:
         return CompactCall.of(call, NativeMask()).run(*inputs), None
     plain = _with_products(call)
-    found = None if graded or sink_of(call.spec.normalizer) is not None else _at_once(plain)
-    output, seen = found or compute(plain, _core, _summaries)
+    fused = None if graded or sink_of(call.spec.normalizer) is not None else _one_pass(plain)
+    output, seen = fused or compute(plain, _core, _summaries)
     return output.to(call.query.dtype), seen
 
 
@@ -150,10 +150,10 @@ def _with_products(call: Call) -> Call:
     if not isinstance(call.spec.pattern, Full):
         query_seen, key_seen = _seen(call)
         query, key = torch.where(query_seen, query, 0), torch.where(key_seen, key, 0)
-    found = score.factors(query, key)
-    if found is None:  # refused
+    factors = score.factors(query, key)
+    if factors is None:  # refused
         return call
-    query, key = found
+    query, key = factors
     if key.shape[1] != value.shape[1]:
         value = value.repeat_interleave(key.shape[1] // value.shape[1], 1)
     plain = Dot(scale=1.0, softcap=score.softcap if isinstance(score, Dot) else None)
@@ -161,80 +161,89 @@ def _with_products(call: Call) -> Call:
 
 
 def _core(call: Call) -> tuple[Tensor, Statistic]:
-    """The output and the statistic of each row; softmax has no sink here."""
+    """Output, and each row's max and log-sum; softmax has no sink here."""
     inputs = call.tensors
     if any_grad(inputs):
-        output, statistic, level = _Attention.apply(call, *inputs)  # type: ignore[no-untyped-call]
+        output, row_max_log_sum, level = _Attention.apply(call, *inputs)  # type: ignore[no-untyped-call]
     else:
         with torch.no_grad():
-            found = _computed(call, listed=False)
-            output, statistic, level = found.output, found.statistic, found.level
-    return output, Statistic(statistic[..., :1], level)
+            computed = _computed(call, list_sparse=False)
+            output, row_max_log_sum, level = computed.output, computed.row_max_log_sum, computed.level
+    return output, Statistic(row_max_log_sum[..., :1], level)
 
 
 class _Computed(NamedTuple):
-    """What the forward pass leaves for the backward pass."""
+    """Results of the forward pass that the backward pass reads."""
 
     output: Tensor
-    statistic: Tensor  # (B, H, L, 2) of each row
-    level: Tensor  # its second number, by itself
+    row_max_log_sum: Tensor  # (B, H, L, 2), see `Problem` in kernels/problem.hpp
+    level: Tensor  # (B, H, L, 1): the log-sum alone
     parts: list[Part]
-    lists: list[Tensor | None]  # of each part's sparse weights: `Weighed` in problem.hpp
+    sparse_weights: list[Tensor | None]  # one for each part: `SparseWeights` in kernels/problem.hpp
 
 
-def _computed(call: Call, *, listed: bool) -> _Computed:
-    """The output and what comes with it.
+def _computed(call: Call, *, list_sparse: bool) -> _Computed:
+    """Forward pass with the values that the backward pass needs.
 
-    The kernels mark a row that sees nothing by a level of -inf, which only softmax's formula can take. `listed`:
-    whether sparse weights are listed, so that the backward pass needs no scores where there are few.
+    The kernels mark a row that sees nothing by a log-sum of -inf, which only softmax's formula can take.
+
+    Args:
+        list_sparse: whether to list sparse weights, so that the backward pass recomputes no scores where there are few.
     """
     parts = native_parts(call)
-    statistic = _statistic(call)
-    listed = listed and call.query.dtype == torch.float32 and isinstance(call.spec.normalizer, Entmax | Sparsemax)
-    lists = [_list(call, part) if listed else None for part in parts]
-    output = _forward(call, parts, statistic, lists)
-    level = statistic[..., 1:].clone()
+    row_max_log_sum = _row_max_log_sum(call)
+    list_sparse = (
+        list_sparse and call.query.dtype == torch.float32 and isinstance(call.spec.normalizer, Entmax | Sparsemax)
+    )
+    sparse_weights = [_sparse_weights(call, part) if list_sparse else None for part in parts]
+    output = _forward(call, parts, row_max_log_sum, sparse_weights)
+    level = row_max_log_sum[..., 1:].clone()
     level = level if isinstance(call.spec.normalizer, Softmax) else finite(level)
-    return _Computed(output, statistic, level, parts, lists)
+    return _Computed(output, row_max_log_sum, level, parts, sparse_weights)
 
 
-def _list(call: Call, part: Part) -> Tensor:
-    """Room for the lists of all blocks of queries; not in large pages, for most of it may never be touched."""
+def _sparse_weights(call: Call, part: Part) -> Tensor:
+    """Buffer for the sparse weights of all blocks of queries; not in huge pages, as most of it may stay untouched."""
     batch, heads, rows, _ = _rows(call.query, part).shape
-    return torch.empty(batch, heads, -(-rows // SIDE), kernels.module().WEIGHED_BYTES, dtype=torch.uint8, device=CPU)
+    return torch.empty(
+        batch, heads, -(-rows // SIDE), kernels.module().SPARSE_WEIGHTS_BYTES, dtype=torch.uint8, device=CPU
+    )
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = _computed(call, listed=True)
+        computed = _computed(call, list_sparse=True)
         ctx.call = call._replace(query=None, key=None, value=None)  # type: ignore[arg-type]
-        ctx.parts, ctx.lists = found.parts, found.lists
-        ctx.mark_non_differentiable(found.statistic)
+        ctx.parts, ctx.sparse_weights = computed.parts, computed.sparse_weights
+        ctx.mark_non_differentiable(computed.row_max_log_sum)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs, found.output, found.statistic)
-        return found.output, found.statistic, found.level
+        ctx.save_for_backward(*inputs, computed.output, computed.row_max_log_sum)
+        return computed.output, computed.row_max_log_sum, computed.level
 
     @staticmethod
     def backward(ctx: Any, d_output: Tensor | None, _: None, d_level: Tensor | None) -> tuple[Any, ...]:
-        *inputs, output, statistic = ctx.saved_tensors
+        *inputs, output, row_max_log_sum = ctx.saved_tensors
         again = torch.is_grad_enabled()  # the gradient is to be differentiated itself
         if again or vmapped() or any_batched([g for g in (d_output, d_level) if g is not None]):
             with torch.enable_grad():
                 inputs = [alias(x) for x in inputs]
                 tiled, row = by_tiles(_with_inputs(ctx.call, inputs))
-            wanted = [x for x, needed in zip(inputs, ctx.needs_input_grad[1:], strict=True) if needed]
+            leaves = [x for x, needed in zip(inputs, ctx.needs_input_grad[1:], strict=True) if needed]
             live = [(x, g) for x, g in ((tiled, d_output), (row.level, d_level)) if g is not None and x.requires_grad]
-            found = iter(
-                torch.autograd.grad([x for x, _ in live], wanted, [g.to(x.dtype) for x, g in live],
+            gradients = iter(
+                torch.autograd.grad([x for x, _ in live], leaves, [g.to(x.dtype) for x, g in live],
                                     create_graph=again, allow_unused=True)
             )  # fmt: skip
-            return (None, *(next(found) if needed else None for needed in ctx.needs_input_grad[1:]))
+            return (None, *(next(gradients) if needed else None for needed in ctx.needs_input_grad[1:]))
         if d_output is None:
             d_output = torch.zeros_like(output)
         needed = ctx.needs_input_grad[1:]
         call = _with_inputs(ctx.call, inputs)
-        return (None, *_backward(call, ctx.parts, ctx.lists, output, statistic, d_output, d_level, needed))
+        return (
+            None,
+            *_backward(call, ctx.parts, ctx.sparse_weights, output, row_max_log_sum, d_output, d_level, needed),
+        )
 
 
 def _with_inputs(call: Call, inputs: Sequence[Tensor]) -> Call:
@@ -243,69 +252,71 @@ def _with_inputs(call: Call, inputs: Sequence[Tensor]) -> Call:
     return call._replace(query=query, key=key, value=value, spec=rebuild(call.spec, iter(held)))
 
 
-def _at_once(call: Call) -> tuple[Tensor, Seen | None] | None:
-    """The output, and what a summary asks for from the same scores; None where one comes after the other."""
+def _one_pass(call: Call) -> tuple[Tensor, Seen | None] | None:
+    """Output and summary in one pass over the scores; None where the summary needs a pass of its own."""
     summary, parts = call.summary, native_parts(call)
     if summary is None:
         return _forward(call, parts, None, [None] * len(parts)), None
-    if len(parts) > 1 or not _passes(summary):
+    if len(parts) > 1 or not _needs_scores(summary):
         return None
-    output, statistic, found = _output(call), _statistic(call), _room(call, summary)
-    _summarize(call, summary, parts[0].mask, output, statistic, found)
-    return output, replace(found, log_sum_exp=statistic.sum(-1)) if summary.log_sum_exp else found
+    output, row_max_log_sum, seen = _output(call), _row_max_log_sum(call), _empty_seen(call, summary)
+    _summarize(call, summary, parts[0].mask, output, row_max_log_sum, seen)
+    return output, replace(seen, log_sum_exp=row_max_log_sum.sum(-1)) if summary.log_sum_exp else seen
 
 
 def _summaries(call: Call, summary: Summary, row: Statistic) -> Seen:
-    """What a summary asks for, given the statistics, without gradients."""
-    found = _room(call, summary)
-    if _passes(summary):
-        statistic = torch.cat([row.shift, row.level], -1)
-        _summarize(call, summary, native_mask(call), None, statistic, found)
-    return replace(found, log_sum_exp=(row.shift + row.level).squeeze(-1)) if summary.log_sum_exp else found
+    """Summary from known row max and log-sum, without gradients."""
+    seen = _empty_seen(call, summary)
+    if _needs_scores(summary):
+        row_max_log_sum = torch.cat([row.shift, row.level], -1)
+        _summarize(call, summary, native_mask(call), None, row_max_log_sum, seen)
+    return replace(seen, log_sum_exp=(row.shift + row.level).squeeze(-1)) if summary.log_sum_exp else seen
 
 
-def _passes(summary: Summary) -> bool:
-    """Whether it takes a pass over the scores."""
+def _needs_scores(summary: Summary) -> bool:
+    """Whether a summary needs a pass over the scores."""
     return bool(summary.sums or summary.merged)
 
 
-def _room(call: Call, summary: Summary) -> Seen:
-    """For what the kernels find; they write all of the weights and add to the rest."""
+def _empty_seen(call: Call, summary: Summary) -> Seen:
+    """Buffers of a summary: the kernels write all of the weights and add to the rest, which is zero."""
     (batch, heads, rows, _), columns = call.query.shape, call.key.shape[2]
 
-    def room(wanted: bool, *sizes: int, dtype: torch.dtype = call.dtype) -> Tensor | None:
-        return torch.zeros(batch, heads, *sizes, dtype=dtype, device=CPU) if wanted else None
+    def buffer(needed: bool, *sizes: int, dtype: torch.dtype = call.dtype) -> Tensor | None:
+        return torch.zeros(batch, heads, *sizes, dtype=dtype, device=CPU) if needed else None
 
     k, grid = summary.top_k, summary.grid or (0, 0)
     return Seen(
-        entropy=room(summary.entropy, rows),
-        expected_key=room(summary.expected_key, rows),
-        key_variance=room(summary.expected_key, rows),
-        key_mass=room(summary.key_mass, columns),
-        top_keys=room(k > 0, rows, k, dtype=torch.int64),
-        top_weights=room(k > 0, rows, k),
-        grid=room(summary.grid is not None, *grid),
+        entropy=buffer(summary.entropy, rows),
+        expected_key=buffer(summary.expected_key, rows),
+        key_variance=buffer(summary.expected_key, rows),
+        key_mass=buffer(summary.key_mass, columns),
+        top_keys=buffer(k > 0, rows, k, dtype=torch.int64),
+        top_weights=buffer(k > 0, rows, k),
+        grid=buffer(summary.grid is not None, *grid),
         weights=empty(call.query, (batch, heads, rows, columns), call.dtype) if summary.weights else None,
     )
 
 
 def _summarize(
-    call: Call, summary: Summary, mask: NativeMask, output: Tensor | None, statistic: Tensor, found: Seen
+    call: Call, summary: Summary, mask: NativeMask, output: Tensor | None, row_max_log_sum: Tensor, seen: Seen
 ) -> None:
-    """Fills what is found, and output and statistic before; without an output, the statistic is there already."""
+    """Compute a summary into `seen`; with an output, compute output, row max and log-sum first."""
     kernels.module().summarize(
-        *arguments(call, mask, output, statistic),
-        address(found.entropy), address(found.expected_key), address(found.key_variance), address(found.key_mass),
-        summary.top_k, address(found.top_keys), address(found.top_weights),
-        address(found.grid), *(summary.grid or (0, 0)), address(found.weights), call.key_start,
+        *arguments(call, mask, output, row_max_log_sum),
+        address(seen.entropy), address(seen.expected_key), address(seen.key_variance), address(seen.key_mass),
+        summary.top_k, address(seen.top_keys), address(seen.top_weights),
+        address(seen.grid), *(summary.grid or (0, 0)), address(seen.weights), call.key_start,
     )  # fmt: skip
 
 
-def _forward(call: Call, parts: list[Part], statistic: Tensor | None, lists: list[Tensor | None]) -> Tensor:
+def _forward(
+    call: Call, parts: list[Part], row_max_log_sum: Tensor | None, sparse_weights: list[Tensor | None]
+) -> Tensor:
     output = _output(call)
-    for part, weighed in zip(parts, lists, strict=True):
-        given = arguments(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part))
-        kernels.module().forward(*given, address(weighed))
+    for part, part_weights in zip(parts, sparse_weights, strict=True):
+        native_arguments = arguments(_of(call, part), part.mask, _rows(output, part), _rows(row_max_log_sum, part))
+        kernels.module().forward(*native_arguments, address(part_weights))
     return output
 
 
@@ -314,13 +325,13 @@ def _output(call: Call) -> Tensor:
     return empty(call.query, (batch, heads, rows, call.value.shape[3]))
 
 
-def _statistic(call: Call) -> Tensor:
-    """Room for the two numbers of each row."""
+def _row_max_log_sum(call: Call) -> Tensor:
+    """Buffer for each row's max and log-sum."""
     return call.query.new_empty(*call.query.shape[:3], 2, dtype=call.dtype)
 
 
 def _of(call: Call, part: Part) -> Call:
-    """The call of a part alone."""
+    """The call restricted to a part."""
     if part.rows is ALL:
         return call
     key, value = (x[:, :, part.columns] for x in (call.key, call.value))
@@ -335,9 +346,9 @@ def _rows(x: Any, part: Part) -> Any:
 def _backward(
     call: Call,
     parts: list[Part],
-    lists: list[Tensor | None],
+    sparse_weights: list[Tensor | None],
     output: Tensor,
-    statistic: Tensor,
+    row_max_log_sum: Tensor,
     d_output: Tensor,
     d_level: Tensor | None,
     needed: Sequence[bool],
@@ -365,17 +376,17 @@ def _backward(
         else:
             d_center, d_sigma = (torch.zeros(batch, heads, rows, dtype=dtype, device=CPU) for _ in range(2))
     d_level = None if d_level is None else d_level.to(dtype)
-    of_bias_and_values = (
+    other_gradients = (
         NOTHING if d_dense is None else spread_view(d_dense, rows, columns),
         NOTHING if d_distance is None else (d_distance.data_ptr(), *d_distance.stride()[:2], 0, 1),
         address(d_vector), address(d_parameter), address(d_center), address(d_sigma),
     )  # fmt: skip
-    for part, weighed in zip(parts, lists, strict=True):
+    for part, part_weights in zip(parts, sparse_weights, strict=True):
         of_keys = (view_of(x if part.rows is ALL else x[:, :, part.columns]) for x in (d_key, d_value))
         kernels.module().backward(
-            *arguments(_of(call, part), part.mask, _rows(output, part), _rows(statistic, part)),
+            *arguments(_of(call, part), part.mask, _rows(output, part), _rows(row_max_log_sum, part)),
             view_of(_rows(d_output, part)), view_of(_rows(d_level, part)), view_of(_rows(d_query, part)), *of_keys,
-            *of_bias_and_values, address(weighed),
+            *other_gradients, address(part_weights),
         )  # fmt: skip
     yield from (d_query, d_key, d_value)
     yield from (None if d_vector is None else _summed(d_vector, leaf.tensor) for leaf in spec.score.held)
@@ -407,13 +418,13 @@ def _summed(gradient: Tensor, of: Any) -> Tensor:
 
 
 def _seen(call: Call) -> tuple[Tensor, Tensor]:
-    """Which queries see something (B, H, L, 1), and which keys are seen by some query of their group (B, G, S, 1)."""
+    """Queries that see some key (B, H, L, 1), and keys that some query of their group sees (B, G, S, 1)."""
     mask = native_mask(call)
     (batch, heads, rows, _), (_, groups, columns, _) = call.query.shape, call.key.shape
     queries, keys = (
         torch.zeros(batch, heads, rows, 1, dtype=torch.bool, device=CPU),
         torch.zeros(batch, groups, columns, 1, dtype=torch.bool, device=CPU),
     )
-    given = arguments(call._replace(spec=AttentionSpec(pattern=call.spec.pattern)), mask, None, None)
-    kernels.module().seen(*given, queries.data_ptr(), keys.data_ptr())
+    native_arguments = arguments(call._replace(spec=AttentionSpec(pattern=call.spec.pattern)), mask, None, None)
+    kernels.module().visibility(*native_arguments, queries.data_ptr(), keys.data_ptr())
     return queries, keys

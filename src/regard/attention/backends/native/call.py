@@ -1,4 +1,4 @@
-"""A call as the native kernels take it: addresses, sizes, strides and numbers."""
+"""A call as arguments of the native kernels: addresses, sizes, strides and numbers."""
 
 from typing import Any, NamedTuple, cast
 
@@ -22,8 +22,8 @@ View = tuple[int, int, int, int, int]  # address and strides
 NOTHING: View = (0, 0, 0, 0, 0)
 
 
-def arguments(call: Call, mask: NativeMask, output: Tensor | None, statistic: Tensor | None) -> tuple[Any, ...]:
-    """The arguments of the kernels. What they point to must outlive the call: it is kept in the last of them."""
+def arguments(call: Call, mask: NativeMask, output: Tensor | None, row_max_log_sum: Tensor | None) -> tuple[Any, ...]:
+    """Arguments of the kernels' full entries; the last holds references to the tensors behind the addresses."""
     spec, dtype = call.spec, call.dtype
     (batch, heads, rows, dim), columns = call.query.shape, call.key.shape[2]
     score, normalizer, bias = spec.score, spec.normalizer, spec.bias
@@ -34,7 +34,7 @@ def arguments(call: Call, mask: NativeMask, output: Tensor | None, statistic: Te
         vector, activation = score.vector.to(dtype).expand(heads, dim).contiguous(), ACTIVATIONS.index(score.activation)
     dense: View = NOTHING
     by_distance: View = NOTHING
-    kept: list[Tensor | None] = []
+    references: list[Tensor | None] = []
     parameter = _parameter(normalizer)
     if parameter is not None:
         parameter = torch.as_tensor(parameter, dtype=dtype, device=CPU).expand(heads).contiguous()
@@ -44,36 +44,37 @@ def arguments(call: Call, mask: NativeMask, output: Tensor | None, statistic: Te
     if isinstance(bias, TensorBias):
         tensor = bias.tensor.to(dtype)
         dense = spread_view(tensor, rows, columns)
-        kept.append(tensor)
+        references.append(tensor)
     elif bias is not None:
         table = by_distance_table(call, bias).expand(batch, heads, -1).contiguous()
         by_distance = (table.data_ptr(), table.stride(0), table.stride(1), 0, 1)
-        kept.append(table)
-    kept += [statistic, vector, parameter, center, sigma, *mask[3:]]
-    least, most, start, starts, lengths, query_ids, key_ids, tiles, bits = mask
+        references.append(table)
+    references += [row_max_log_sum, vector, parameter, center, sigma, *mask[3:]]
+    min_offset, max_offset, start, starts, lengths, query_ids, key_ids, tiles, bits = mask
     return (
-        *_tensors(call, output), view_of(statistic),
+        *_tensors(call, output), view_of(row_max_log_sum),
         dim**-0.5 if scale is None else float(scale), softcap or 0.0, address(vector), activation,
         NORMALIZERS[type(normalizer)], address(parameter),
-        (least, most, start, address(starts), address(lengths),
-         address(query_ids), _step(query_ids), address(key_ids), _step(key_ids),
-         address(tiles), _step(tiles), 0 if tiles is None or tiles.shape[1] == 1 else tiles.stride(1), address(bits)),
+        (min_offset, max_offset, start, address(starts), address(lengths),
+         address(query_ids), _batch_stride(query_ids), address(key_ids), _batch_stride(key_ids),
+         address(tiles), _batch_stride(tiles),
+         0 if tiles is None or tiles.shape[1] == 1 else tiles.stride(1), address(bits)),
         dense, by_distance,
         NOTHING if center is None else (center.data_ptr(), *center.stride(), 0), address(sigma), call.key_start,
-        spec.dropout, 0 if call.seed is None else int(call.seed), torch.get_num_threads(), relaxed(), kept,
+        spec.dropout, 0 if call.seed is None else int(call.seed), torch.get_num_threads(), relaxed(), references,
     )  # fmt: skip
 
 
 def relaxed() -> bool:
-    """Whether products of float32 may be less exact than float32, by `torch.set_float32_matmul_precision`."""
+    """Whether `torch.set_float32_matmul_precision` allows float32 products below float32 precision."""
     try:
         return torch.get_float32_matmul_precision() != "highest"
-    except RuntimeError:  # set by backend, through `fp32_precision`: no word on attention
+    except RuntimeError:  # set per backend through `fp32_precision`, which does not cover attention
         return False
 
 
 def _parameter(normalizer: Normalizer) -> float | Tensor | None:
-    """The number for each head that a normalizer has."""
+    """A normalizer's per-head parameter: alpha or bias; None if it has none."""
     if isinstance(normalizer, Entmax):
         return normalizer.alpha
     if isinstance(normalizer, Sigmoid):
@@ -82,7 +83,7 @@ def _parameter(normalizer: Normalizer) -> float | Tensor | None:
 
 
 def by_distance_table(call: Call, bias: Bias) -> Tensor:
-    """A bias by query row - key column + S - 1: (B or 1, H or 1, L + S - 1)."""
+    """Table of a distance bias, indexed by query row - key column + S - 1: (B or 1, H or 1, L + S - 1)."""
     rows, columns, start = call.query.shape[2], call.key.shape[2], call.query_start
     first = start[:, None] if isinstance(start, Tensor) else torch.tensor([[start]], device=CPU)
     # row - column + S - 1 = i, so the key stands i - (S - 1) + query_start - key_start before the query
@@ -91,12 +92,12 @@ def by_distance_table(call: Call, bias: Bias) -> Tensor:
 
 
 def _tensors(call: Call, output: Tensor | None) -> tuple[int, tuple[int, ...], View, View, View, View]:
-    """The type, the sizes, and where the tensors lie."""
+    """Dtype code, sizes, and the views of query, key, value and output."""
     return *_kind(call), view_of(call.query), view_of(call.key), view_of(call.value), view_of(output)
 
 
 def _kind(call: Call) -> tuple[int, tuple[int, ...]]:
-    """The type and the sizes."""
+    """Dtype code and sizes (B, H, G, L, S, E, V)."""
     (batch, heads, rows, dim), (_, groups, columns, value_dim) = call.query.shape, call.value.shape
     return CODES[call.query.dtype], (batch, heads, groups, rows, columns, dim, value_dim)
 
@@ -109,7 +110,7 @@ def view_of(x: Tensor | None) -> View:
 
 
 def spread_view(x: Tensor, rows: int, columns: int) -> View:
-    """A tensor that broadcasts to (B, H, L, S): no step along what it lacks or has once."""
+    """View of a tensor that broadcasts to (B, H, L, S), with stride 0 along broadcast dimensions."""
     shape, strides = (1,) * (4 - x.dim()) + tuple(x.shape), (0,) * (4 - x.dim()) + x.stride()
     b, h, r, c = (0 if n == 1 else step for n, step in zip(shape, strides, strict=True))
     return x.data_ptr(), b, h, r, c
@@ -119,8 +120,8 @@ def address(x: Tensor | None) -> int:
     return 0 if x is None else x.data_ptr()
 
 
-def _step(x: Tensor | None) -> int:
-    """From one sequence to the next."""
+def _batch_stride(x: Tensor | None) -> int:
+    """Batch stride; 0 if broadcast."""
     return 0 if x is None or x.shape[0] == 1 else x.stride(0)
 
 
@@ -130,15 +131,15 @@ class CompactCall(NamedTuple):
     Converting all arguments takes longer than a small call itself.
     """
 
-    code: int  # of the type
+    code: int  # of the dtype
     sizes: tuple[int, ...]
     output: tuple[int, ...]  # its sizes
     score: tuple[float, float]  # scale and softcap
-    band: tuple[int, int, int]  # the least and the most of column - row - start, and start
+    band: tuple[int, int, int]  # smallest and largest column - row - start, and start
 
     @staticmethod
     def of(call: Call, mask: NativeMask) -> "CompactCall":
-        """The call with softmax of plain dot products, and a mask that is a band."""
+        """Arguments of a call with softmax, dot scores and a banded mask."""
         score, (batch, heads, rows, dim) = cast(Dot, call.spec.score), call.query.shape
         scale = dim**-0.5 if score.scale is None else float(score.scale)
         output = (batch, heads, rows, call.value.shape[3])
@@ -148,5 +149,5 @@ class CompactCall(NamedTuple):
         output = empty(query, self.output)
         views = (view_of(query), view_of(key), view_of(value), view_of(output))
         threads = torch.get_num_threads()
-        kernels.module().brief(self.code, self.sizes, *views, *self.score, *self.band, threads, relaxed())
+        kernels.module().compact_call(self.code, self.sizes, *views, *self.score, *self.band, threads, relaxed())
         return output

@@ -19,14 +19,14 @@ from regard.attention.value import holds_tensors, restrict
 SIDE = 64  # rows and columns of a tile of the kernels
 EMPTY, FULL = -1, -2
 NO_BOUND = 2**63 - 1
-LEAST = 16  # rows and columns of a part, at least: one vector of the widest
+MIN_PART = 16  # minimum rows and columns of a part: one vector of the widest instruction set
 
 
 class NativeMask(NamedTuple):
-    """The parts of a mask, all of which must let a pair be seen. Rows and columns count from 0."""
+    """Conditions of a mask: a pair is visible where all of them hold. Rows and columns count from 0."""
 
-    least: int = -NO_BOUND  # of column - row - start
-    most: int = NO_BOUND
+    min_offset: int = -NO_BOUND  # smallest visible column - row - start
+    max_offset: int = NO_BOUND  # largest
     start: int = 0  # query_start - key_start
     starts: Tensor | None = None  # (B,): instead of `start`
     lengths: Tensor | None = None  # (B,), columns
@@ -37,7 +37,7 @@ class NativeMask(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Rows and columns of a call that make an attention by themselves, and its mask."""
+    """Rows and columns of a call that form an independent attention, and their mask."""
 
     rows: slice
     columns: slice
@@ -48,49 +48,52 @@ ALL = slice(None)
 
 
 def native_parts(call: Call) -> list[Part]:
-    """The pattern of a call: with one mask, or cut into attentions that have nothing to do with each other.
+    """Independent attentions that a call's pattern splits into; usually one.
 
-    In a dilated window, positions that leave the same rest see each other alone, in a plain window.
+    With a dilated window, positions of equal remainder modulo the dilation attend only to each other, in a plain
+    window.
     """
     spec, rows, columns = call.spec, call.query.shape[2], call.key.shape[2]
     parts = list(conjuncts(spec.pattern))
     dilated = [part for part in parts if isinstance(part, Dilated) and part.dilation > 1]
-    # A bias, a prior and dropout go by the numbers of rows and columns in the whole.
+    # A bias, a prior and dropout use row and column numbers of the whole call.
     plain = spec.bias is None and not spec.dropout and getattr(spec.normalizer, "prior", None) is None
     banded = all(isinstance(part, Full | Causal | SlidingWindow) for part in parts if part not in dilated)
     if len(dilated) != 1 or not plain or not banded or isinstance(call.query_start, Tensor):
         return [Part(ALL, ALL, native_mask(call))]
     dilation = dilated[0].dilation
-    if LEAST * dilation > min(rows, columns):
+    if MIN_PART * dilation > min(rows, columns):
         return [Part(ALL, ALL, native_mask(call))]
-    least, most = _band(dilated[0], 1)
+    min_offset, max_offset = _band(dilated[0], 1)
     for part in parts:
         if isinstance(part, Causal | SlidingWindow):
             low, high = _band(part, dilation)
-            least, most = max(least, low), min(most, high)
-    found = []
+            min_offset, max_offset = max(min_offset, low), min(max_offset, high)
+    parts_of_call = []
     for row in range(dilation):
         column = (row + call.query_start - call.key_start) % dilation
         start = (row + call.query_start - call.key_start - column) // dilation
-        found.append(Part(slice(row, None, dilation), slice(column, None, dilation), NativeMask(least, most, start)))
-    return found
+        parts_of_call.append(
+            Part(slice(row, None, dilation), slice(column, None, dilation), NativeMask(min_offset, max_offset, start))
+        )
+    return parts_of_call
 
 
 def _band(part: Causal | SlidingWindow | Dilated, step: int) -> tuple[int, int]:
-    """The least and the greatest distance from a query to a key, in steps."""
+    """Smallest and largest distance from a query to a key, in steps of `step` positions."""
     if isinstance(part, Causal):
         return -NO_BOUND, 0
-    least = -NO_BOUND if part.left is None else -(part.left // step)
-    return least, NO_BOUND if part.right is None else part.right // step
+    min_offset = -NO_BOUND if part.left is None else -(part.left // step)
+    return min_offset, NO_BOUND if part.right is None else part.right // step
 
 
 def native_mask(call: Call) -> NativeMask:
-    """The pattern of a call."""
-    least, most, lengths, ids, rest = -NO_BOUND, NO_BOUND, list[Tensor](), list[Documents](), list[Pattern]()
+    """The pattern of a call as one mask."""
+    min_offset, max_offset, lengths, ids, rest = -NO_BOUND, NO_BOUND, list[Tensor](), list[Documents](), list[Pattern]()
     for part in conjuncts(call.spec.pattern):
         if isinstance(part, Causal | SlidingWindow):
             low, high = _band(part, 1)
-            least, most = max(least, low), min(most, high)
+            min_offset, max_offset = max(min_offset, low), min(max_offset, high)
         elif isinstance(part, KeyLengths):
             lengths.append(part.lengths)
         elif isinstance(part, Documents) and not ids:
@@ -98,7 +101,7 @@ def native_mask(call: Call) -> NativeMask:
         elif not isinstance(part, Full):
             rest.append(part)
     batch, start = call.query.shape[0], call.query_start
-    mask = NativeMask(least, most)
+    mask = NativeMask(min_offset, max_offset)
     if isinstance(start, Tensor):
         mask = mask._replace(starts=(start.long() - call.key_start).contiguous())
     else:
@@ -119,7 +122,7 @@ def native_mask(call: Call) -> NativeMask:
 
 
 def conjuncts(pattern: Pattern) -> Iterator[Pattern]:
-    """The patterns that are joined by &."""
+    """The operands of a pattern's conjunction (&), flattened."""
     if isinstance(pattern, And):
         yield from conjuncts(pattern.left)
         yield from conjuncts(pattern.right)
@@ -130,12 +133,12 @@ def conjuncts(pattern: Pattern) -> Iterator[Pattern]:
 def _tiles(
     pattern: Pattern, num_queries: int, num_keys: int, query_start: int | Tensor, key_start: int
 ) -> tuple[Tensor, Tensor]:
-    """Which tiles are empty or full, and the bits of the others."""
+    """Tile kinds (empty, full or an index of bits), and the bits of the mixed tiles."""
     schedule = pattern.schedule(num_queries, num_keys, query_start=query_start, key_start=key_start, block=SIDE)
     query_BL, key_S = positions(num_queries, num_keys, query_start, key_start, torch.device("cpu"))
     panels = -(-num_keys // SIDE)
-    # A panel that a run does not cover whole is mixed, whatever the runs say of its parts.
-    found = list[
+    # A panel only partly covered by a run is mixed.
+    cuts = list[
         tuple[int, int, int, npt.NDArray[Any]]
     ]()  # block, first panel, last + 1, booleans (b, h, rows, columns)
     base = np.full((len(schedule), panels), EMPTY, np.int32)
@@ -154,11 +157,11 @@ def _tiles(
             columns = slice(first * SIDE, min(last * SIDE, num_keys))
             seen = restrict(pattern, rows, columns).visible(query_BL[:, rows], key_S[columns])
             shape = (*seen.shape[:2], rows.stop - rows.start, columns.stop - columns.start)
-            found.append((block, first, last, array(seen.expand(shape))))
-    shape = np.broadcast_shapes((1, 1), *(x.shape[:2] for *_, x in found))
+            cuts.append((block, first, last, array(seen.expand(shape))))
+    shape = np.broadcast_shapes((1, 1), *(x.shape[:2] for *_, x in cuts))
     tiles = np.broadcast_to(base, (*shape, *base.shape)).copy()
     words, count = list[npt.NDArray[Any]](), 0
-    for block, first, last, grid in found:
+    for block, first, last, grid in cuts:
         height, width = grid.shape[2:]
         padded = np.zeros((*shape, (last - first) * SIDE, SIDE), dtype=bool)
         padded[:, :, :width, :height] = np.broadcast_to(grid, (*shape, height, width)).transpose(0, 1, 3, 2)
@@ -180,7 +183,7 @@ _tiles_cached = lru_cache(maxsize=64)(_tiles)
 
 
 def _runs_of(chosen: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Where the runs of True begin and end."""
+    """Start and stop of each run of True."""
     if not chosen.any():
         return []
     change = np.flatnonzero(np.diff(chosen, prepend=False, append=False))
