@@ -14,7 +14,7 @@ DILATED = rg.Dilated(3, left=2, right=1)
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mask, "LEAST", 1)
+    monkeypatch.setattr(mask, "MIN_PART", 1)
 
 
 def call(pattern: Pattern, rows: int, columns: int, query_start: int = 0, key_start: int = 0, **values) -> Call:
@@ -45,7 +45,7 @@ def test_the_parts_see_what_the_whole_sees(pattern, rows, columns, query_start, 
     for part in parts:
         row, column = torch.arange(rows)[part.rows], torch.arange(columns)[part.columns]
         distance = torch.arange(len(column)) - torch.arange(len(row))[:, None] - part.mask.start
-        seen[row[:, None], column] = (part.mask.least <= distance) & (distance <= part.mask.most)
+        seen[row[:, None], column] = (part.mask.min_offset <= distance) & (distance <= part.mask.max_offset)
     query_BL, key_S = positions(rows, columns, query_start, key_start, torch.device("cpu"))
     assert torch.equal(seen, pattern.visible(query_BL, key_S)[0, 0])
 
@@ -61,7 +61,7 @@ def test_what_goes_by_the_numbers_of_rows_and_columns_stays_whole(monkeypatch: p
     for pattern in (~DILATED, DILATED | rg.Causal(), DILATED & rg.KeyLengths(torch.tensor([4])), rg.Causal()):
         assert [part.rows for part in native_parts(call(pattern, 9, 9))] == [ALL]
     assert [part.rows for part in native_parts(call(DILATED, 2, 9, 7))] == [ALL]
-    monkeypatch.setattr(mask, "LEAST", 4)
+    monkeypatch.setattr(mask, "MIN_PART", 4)
     assert len(native_parts(call(DILATED, 12, 12))) == 3
     assert len(native_parts(call(DILATED, 12, 11))) == 1
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from regard.attention.engine.tracing import traced
+from regard.attention.engine.tracing import is_jit_tracing
 from regard.integrations.lazy_mask import LazyMask
 from regard.integrations.masks import make_mask
 from regard.integrations.transformers import attention, is_old, may_change_weights, register, wants_weights
@@ -148,7 +148,7 @@ def _serves(queries: int, device: torch.device | str) -> bool:
     return (
         not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
-        and not traced()
+        and not is_jit_tracing()
         and queries >= LEAST
         and torch.device(device).type == "cpu"
     )

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from regard.attention.bias import TensorBias
 from regard.attention.check import is_number
 from regard.attention.engine.call import FLOATS, HALVES
-from regard.attention.engine.tracing import traced
+from regard.attention.engine.tracing import is_jit_tracing
 from regard.attention.patterns.pattern import Causal
 from regard.attention.patterns.sequence_pattern import Mask
 from regard.attention.score import Dot
@@ -183,7 +183,7 @@ def _is_transformed() -> bool:
     """Whether `torch.func` or a tracer stands between the tensors and their numbers."""
     if torch.compiler.is_compiling():
         return False
-    return torch._C._functorch.maybe_current_level() is not None or traced()
+    return torch._C._functorch.maybe_current_level() is not None or is_jit_tracing()
 
 
 def _dtype(inputs: tuple[Tensor, Tensor, Tensor]) -> torch.dtype | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from regard.attention.check import show
-from regard.attention.engine.tracing import traced
+from regard.attention.engine.tracing import is_jit_tracing
 from regard.attention.normalizer import Softmax
 from regard.attention.patterns.pattern import Causal
 from regard.attention.patterns.sequence_pattern import Mask
@@ -115,7 +115,7 @@ def attention(
     """
     _check_others(others)
     check_layer(module, NAME)
-    if traced():
+    if is_jit_tracing():
         raise UnsupportedError(f'attn_implementation="{NAME}" cannot be recorded by torch.jit.trace; "sdpa" can')
     if query.shape[0] != key.shape[0]:  # learned queries, say, that are the same for all sequences
         query, key, value = (x.expand(max(len(query), len(key)), -1, -1, -1) for x in (query, key, value))

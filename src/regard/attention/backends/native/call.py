@@ -1,4 +1,4 @@
-"""A call as the native kernels take it: addresses, sizes, strides and numbers."""
+"""Arguments of the native kernels: addresses, sizes, strides and numbers."""
 
 from typing import Any, NamedTuple, cast
 
@@ -23,7 +23,7 @@ NOTHING: View = (0, 0, 0, 0, 0)
 
 
 def arguments(call: Call, mask: NativeMask, output: Tensor | None, statistic: Tensor | None) -> tuple[Any, ...]:
-    """The arguments of the kernels. What they point to must outlive the call: it is kept in the last of them."""
+    """Kernel arguments of a call. The last one holds the tensors they point to, which must outlive the kernel call."""
     spec, dtype = call.spec, call.dtype
     (batch, heads, rows, dim), columns = call.query.shape, call.key.shape[2]
     score, normalizer, bias = spec.score, spec.normalizer, spec.bias
@@ -65,15 +65,15 @@ def arguments(call: Call, mask: NativeMask, output: Tensor | None, statistic: Te
 
 
 def relaxed() -> bool:
-    """Whether products of float32 may be less exact than float32, by `torch.set_float32_matmul_precision`."""
+    """Whether `torch.set_float32_matmul_precision` allows reduced precision in float32 products."""
     try:
         return torch.get_float32_matmul_precision() != "highest"
-    except RuntimeError:  # set by backend, through `fp32_precision`: no word on attention
+    except RuntimeError:  # set per backend, through `fp32_precision`, which does not apply to attention
         return False
 
 
 def _parameter(normalizer: Normalizer) -> float | Tensor | None:
-    """The number for each head that a normalizer has."""
+    """Parameter of a normalizer, a number or one per head: alpha of Entmax, bias of Sigmoid."""
     if isinstance(normalizer, Entmax):
         return normalizer.alpha
     if isinstance(normalizer, Sigmoid):
@@ -82,26 +82,27 @@ def _parameter(normalizer: Normalizer) -> float | Tensor | None:
 
 
 def by_distance_table(call: Call, bias: Bias) -> Tensor:
-    """A bias by query row - key column + S - 1: (B or 1, H or 1, L + S - 1)."""
+    """Bias table indexed by query row - key column + S - 1, (B or 1, H or 1, L + S - 1)."""
     rows, columns, start = call.query.shape[2], call.key.shape[2], call.query_start
     first = start[:, None] if isinstance(start, Tensor) else torch.tensor([[start]], device=CPU)
-    # row - column + S - 1 = i, so the key stands i - (S - 1) + query_start - key_start before the query
+    # with i = row - column + S - 1, the key is i - (S - 1) + query_start - key_start positions before the query
     offset = (columns - 1 + call.key_start) - first - torch.arange(rows + columns - 1, device=CPU)
-    return cast(Tensor, bias.by_offset(offset, call.dtype))  # a bias that has none is refused
+    return cast(Tensor, bias.by_offset(offset, call.dtype))  # a bias without one is refused before
 
 
 def _tensors(call: Call, output: Tensor | None) -> tuple[int, tuple[int, ...], View, View, View, View]:
-    """The type, the sizes, and where the tensors lie."""
+    """Dtype code, sizes, and views of query, key, value and output."""
     return *_kind(call), view_of(call.query), view_of(call.key), view_of(call.value), view_of(output)
 
 
 def _kind(call: Call) -> tuple[int, tuple[int, ...]]:
-    """The type and the sizes."""
+    """Dtype code and sizes."""
     (batch, heads, rows, dim), (_, groups, columns, value_dim) = call.query.shape, call.value.shape
     return CODES[call.query.dtype], (batch, heads, groups, rows, columns, dim, value_dim)
 
 
 def view_of(x: Tensor | None) -> View:
+    """Address and strides of a tensor (B, H, L, E)."""
     if x is None:
         return NOTHING
     b, h, r, c = x.stride()
@@ -109,36 +110,37 @@ def view_of(x: Tensor | None) -> View:
 
 
 def spread_view(x: Tensor, rows: int, columns: int) -> View:
-    """A tensor that broadcasts to (B, H, L, S): no step along what it lacks or has once."""
+    """Address and strides of a tensor that broadcasts to (B, H, L, S), with stride 0 in broadcast dimensions."""
     shape, strides = (1,) * (4 - x.dim()) + tuple(x.shape), (0,) * (4 - x.dim()) + x.stride()
     b, h, r, c = (0 if n == 1 else step for n, step in zip(shape, strides, strict=True))
     return x.data_ptr(), b, h, r, c
 
 
 def address(x: Tensor | None) -> int:
+    """Address of the data of a tensor; 0 for None."""
     return 0 if x is None else x.data_ptr()
 
 
 def _step(x: Tensor | None) -> int:
-    """From one sequence to the next."""
+    """Stride of the batch dimension; 0 if it is broadcast."""
     return 0 if x is None or x.shape[0] == 1 else x.stride(0)
 
 
 class CompactCall(NamedTuple):
     """Compact arguments of a call with softmax, dot scores and a banded mask.
 
-    Converting all arguments takes longer than a small call itself.
+    For a small call, converting all arguments would take longer than the attention itself.
     """
 
-    code: int  # of the type
+    code: int  # dtype code
     sizes: tuple[int, ...]
-    output: tuple[int, ...]  # its sizes
+    output: tuple[int, ...]  # output sizes
     score: tuple[float, float]  # scale and softcap
-    band: tuple[int, int, int]  # the least and the most of column - row - start, and start
+    band: tuple[int, int, int]  # min and max of column - row - start, and start
 
     @staticmethod
     def of(call: Call, mask: NativeMask) -> "CompactCall":
-        """The call with softmax of plain dot products, and a mask that is a band."""
+        """Arguments of a call with softmax, dot scores and a banded mask."""
         score, (batch, heads, rows, dim) = cast(Dot, call.spec.score), call.query.shape
         scale = dim**-0.5 if score.scale is None else float(score.scale)
         output = (batch, heads, rows, call.value.shape[3])
