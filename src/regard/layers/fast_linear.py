@@ -1,9 +1,9 @@
-"""Linear maps on weights that are laid out once, at inference on the CPU, where that is faster.
+"""Linear maps with prepacked weights for inference on the CPU, used where they are faster.
 
 In float32 where the processor has tiles: as the digits that the kernels multiply (`kernels/digit_linear.hpp`). Else by
 oneDNN, which saves MKL's way of reading float32 weights, its own of laying out bfloat16 weights in each call, and the
-bias, which PyTorch copies to every row of the output before it multiplies. An activation in the same call saves nothing
-that can be measured, a ReLU a few percent, so none is.
+bias, which PyTorch copies to every row of the output before it multiplies. Fusing an activation gains nothing
+measurable, for a ReLU a few percent, so none is fused.
 """
 
 import time
@@ -26,26 +26,26 @@ DTYPES = {torch.float32, torch.bfloat16}
 
 
 class Shape(NamedTuple):
-    """Products that the same way is fastest for."""
+    """Key of a measured shape of linear map."""
 
     rows: int  # the next power of two
     inputs: int
     outputs: int
     bias: bool
     dtype: torch.dtype  # of the product
-    autocast: bool  # which casts the plain way's weights in each call
+    autocast: bool  # casts the weights in each plain call
     threads: int
 
 
 class Packed(NamedTuple):
-    """A weight laid out for products, and what it was made from."""
+    """Packed weight, with the tensor it was made from."""
 
-    source: Tensor  # holds the memory, so that no other weight can have its address
+    source: Tensor  # keeps the memory alive, so that no other weight can reuse its address
     version: int
     weight: Tensor  # as `digits_of` made it, or in oneDNN's layout
 
     def fits(self, weight: Tensor) -> bool:
-        """Whether the weight is what it was."""
+        """Whether the weight is unchanged since it was packed."""
         return (
             self.version == weight._version
             and self.source.data_ptr() == weight.data_ptr()
@@ -54,28 +54,28 @@ class Packed(NamedTuple):
         )
 
 
-FASTER: dict[Shape, bool] = {}  # whether the packed weight was, when this process first met the shape
+FASTER: dict[Shape, bool] = {}  # whether the packed weight was faster when this process first used the shape
 
 
 @final
 class FastLinear(nn.Linear):
-    """What `accelerate` makes of an `nn.Linear`: the same object with the same parameters, and another `forward`.
+    """`nn.Linear` converted by `accelerate`: the same object and parameters, with a faster `forward`.
 
-    The plain way runs where gradients are needed, while compiling or tracing, under `torch.func`, off the CPU, in
-    other types than float32 and bfloat16, and where it is faster.
+    The plain computation is used where gradients are needed, while compiling or tracing, under `torch.func`, on other
+    devices than the CPU, for other dtypes than float32 and bfloat16, and where it is faster.
     """
 
     _packs: dict[torch.dtype, Packed]
     _dtype: torch.dtype | None
-    _plain: type[nn.Linear]  # what it was
+    _plain: type[nn.Linear]  # original class
 
     @property
     def same(self) -> bool:
-        """Whether it is the map of its weight in the weight's own dtype."""
+        """Whether products are computed in the dtype of the weight."""
         return self._dtype in (None, self.weight.dtype)
 
     def forward(self, input: Tensor) -> Tensor:  # the name that nn.Linear has
-        """The map.
+        """Apply the linear map.
 
         Args:
             input: (..., inputs).
@@ -86,7 +86,7 @@ class FastLinear(nn.Linear):
         if torch.compiler.is_compiling() or (dtype := self._product_dtype(input)) is None:
             return linear(input, self.weight, self.bias)
         autocast = torch.is_autocast_enabled("cpu")
-        if dtype != input.dtype and not autocast:  # as `accelerate` was asked: nothing to race against
+        if dtype != input.dtype and not autocast:  # a dtype requested from `accelerate`: always packed
             return self._multiply(input, self._packed(dtype), dtype).to(input.dtype)
         rows = input.numel() // self.in_features
         if rows >= SURE and dtype == torch.float32 and not autocast and has_digits():
@@ -109,14 +109,14 @@ class FastLinear(nn.Linear):
         return self._multiply(input, self._packed(dtype), dtype)
 
     def _product_dtype(self, x: Tensor) -> torch.dtype | None:
-        """What a product on the packed weight runs in; None where the plain way must."""
+        """Dtype of a product with the packed weight; None if the plain computation is required."""
         weight, bias = self.weight, self.bias
         if type(x) not in (Tensor, nn.Parameter) or type(weight) is not nn.Parameter or torch.jit.is_tracing():
             return None
         if torch.is_grad_enabled() and (
             x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
         ):
-            self._packs.clear()  # a step may follow, and write as it likes
+            self._packs.clear()  # an optimizer step may change the weight
             return None
         autocast = torch.is_autocast_enabled("cpu")
         dtype = torch.get_autocast_dtype("cpu") if autocast else self._dtype or x.dtype
@@ -126,12 +126,12 @@ class FastLinear(nn.Linear):
         shaped = x.dim() > 0 and x.shape[-1] == weight.shape[1] and x.numel() > 0 and weight.numel() > 0
         if not shaped or x.device.type != "cpu" or weight.device.type != "cpu" or x.layout != torch.strided:
             return None
-        if weight.is_inference() or torch._C._functorch.is_functorch_wrapped_tensor(x):  # no version; vmap and the like
+        if weight.is_inference() or torch._C._functorch.is_functorch_wrapped_tensor(x):  # no version counter; functorch
             return None
         return dtype if forward_ad.unpack_dual(x).tangent is None else None
 
     def _packed(self, dtype: torch.dtype, *, keep: bool = True) -> Tensor:
-        """The weight laid out for products, made anew if the weight has changed."""
+        """Packed weight, packed again if the weight has changed."""
         found = self._packs.get(dtype)
         if found is None or not found.fits(self.weight):
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
@@ -158,18 +158,18 @@ class FastLinear(nn.Linear):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packs": {}}  # opaque to pickle, and soon made again
+        return {**self.__dict__, "_packs": {}}  # not picklable, and rebuilt on demand
 
 
 def accelerate_linear(module: nn.Module, dtype: torch.dtype | None = None) -> None:
-    """The part of `accelerate` that linear maps have, in place.
+    """Accelerate the linear maps of a module, in place.
 
     Args:
-        module: anyone's, or an `nn.Linear` itself.
-        dtype: what products run in, torch.bfloat16 or torch.float32; by default the type of weights and inputs.
+        module: any module, or an `nn.Linear` itself.
+        dtype: dtype of the products, torch.bfloat16 or torch.float32; by default that of weights and inputs.
 
     Raises:
-        ConfigError: something else than a module, or another dtype.
+        ConfigError: not a module, or another dtype.
     """
     check_module("accelerate", module)
     if not (dtype is None or (isinstance(dtype, torch.dtype) and dtype in DTYPES)):
@@ -185,7 +185,7 @@ def restore_linear(module: nn.Module) -> None:
     """Undo `accelerate_linear`, in place.
 
     Raises:
-        ConfigError: something else than a module.
+        ConfigError: not a module.
     """
     check_module("restore", module)
     for part in module.modules():
@@ -195,13 +195,13 @@ def restore_linear(module: nn.Module) -> None:
 
 
 def check_module(owner: str, module: object) -> None:
-    """Raise ConfigError for anything else."""
+    """Raise ConfigError unless `module` is an nn.Module."""
     if not isinstance(module, nn.Module):
         raise ConfigError(f"{owner}: got {show(module)}; expected a torch.nn.Module")
 
 
 def customized(linear: nn.Linear) -> bool:
-    """Whether others have changed what a call of the map does, as old-style `weight_norm` does by a hook."""
+    """Whether the call of a linear map is customized, for example by the hook of old-style `weight_norm`."""
     hooks = (
         linear._forward_hooks, linear._forward_pre_hooks, linear._backward_hooks, linear._backward_pre_hooks,
     )  # fmt: skip
@@ -209,7 +209,7 @@ def customized(linear: nn.Linear) -> bool:
 
 
 def runs_here(dtype: torch.dtype) -> bool:
-    """Whether this machine's oneDNN multiplies in the type, and is not turned off."""
+    """Whether oneDNN is enabled and supports the dtype on this machine."""
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         return False
     if dtype == torch.bfloat16:
@@ -218,7 +218,7 @@ def runs_here(dtype: torch.dtype) -> bool:
 
 
 def wins(this: Callable[[], Tensor], that: Callable[[], Tensor]) -> bool:
-    """Whether the first is faster or about as fast, by the best of some times in turn, each after a run to warm up."""
+    """Whether the first function is faster or within TIE, by best times in alternation after a warm-up run."""
     best = [float("inf")] * 2
     began = time.perf_counter()
     for turn in range(MOST_TURNS):

@@ -1,7 +1,7 @@
-"""Linear maps that are quick for a few rows, too, as decoding has them, and for many where the processor has tiles.
+"""Linear maps with fast kernels for few rows, as in decoding, and for many rows on processors with AMX tiles.
 
-MKL, which PyTorch calls, is slow where there are a few rows (docs/log/kernels.md). That kernel reads the weight
-once, where it lies. For many rows, another makes digits of both sides, whose products tiles sum, and takes the rows in
+MKL, which PyTorch calls, is slow for few rows (docs/log/kernels.md). The kernel for few rows reads the weight once, in
+place. For many rows, another makes digits of both sides, whose products tiles sum, and takes the rows in
 which an outlier makes digits too coarse as floats. Both give a row the same numbers whatever rows stand beside it.
 """
 
@@ -25,7 +25,7 @@ class Linear(nn.Linear):
     """`nn.Linear`, computed by `linear`."""
 
     def forward(self, input: Tensor) -> Tensor:  # the name that nn.Linear has
-        """The map.
+        """Apply the linear map.
 
         Args:
             input: (..., inputs).
@@ -37,7 +37,7 @@ class Linear(nn.Linear):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b, as `torch.nn.functional.linear`, with another rounding where that is faster: see above.
+    """Linear map x W^T + b, as `torch.nn.functional.linear` up to rounding.
 
     Args:
         x: (..., inputs).
@@ -110,24 +110,24 @@ def by_digits(x: Tensor, digits: Tensor | None, weight: Tensor, bias: Tensor | N
 
 
 def rows_of(x: Tensor) -> Tensor:
-    """x (..., inputs) as a matrix whose rows have no gaps."""
+    """x (..., inputs) as a matrix with contiguous rows."""
     rows = x.reshape(-1, x.shape[-1])
     return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
 @lru_cache(maxsize=1)
 def fast() -> Any:
-    """The module of kernels; None where there is none, or only the plainest, which nobody has raced."""
+    """Kernel module; None if it is missing or built for the baseline instruction set only, which is not tuned."""
     return None if kernels.missing() is not None or kernels.isa() == "baseline" else kernels.module()
 
 
 def is_few(x: Tensor, features: int) -> bool:
-    """Whether the kernel of a few rows may take these."""
+    """Whether the kernel for few rows applies."""
     return x.numel() <= FEW * features and is_ours(x)
 
 
 def is_ours(x: Tensor) -> bool:
-    """Whether these are rows of float32 on the CPU, and nobody looks on or changes them."""
+    """Whether x is a dense float32 tensor on the CPU, without gradients, tracing, transforms or autocast."""
     return (
         not torch.is_grad_enabled()
         and not is_traced()
@@ -142,7 +142,7 @@ def is_ours(x: Tensor) -> bool:
 
 
 def is_map(weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether the kernel can read these: float32 that lies in the CPU's memory, rows without gaps."""
+    """Whether the kernel can read weight and bias: float32 on the CPU with contiguous rows."""
     return (
         is_plain(weight)
         and weight.dim() == 2
@@ -152,5 +152,5 @@ def is_map(weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def is_plain(x: Tensor) -> bool:
-    """Whether it is a tensor or parameter of float32 that lies in the CPU's memory."""
+    """Whether x is a dense float32 tensor or parameter on the CPU."""
     return type(x) in (nn.Parameter, Tensor) and x.is_cpu and x.dtype is torch.float32 and x.layout is torch.strided

@@ -1,7 +1,7 @@
-"""The steps of decoding through layers, each part of a layer in one native call: norm, maps, attention and sum.
+"""Fused layer steps for decoding: norm, linear maps, attention and residual sum in one kernel call per sublayer.
 
-For a few rows Python and PyTorch take longer to call a part's operations than the processor to compute them. What a
-call cannot be, a layer's own modules compute: other scores or norms, many rows, devices, hooks, gradients.
+For few rows, the overhead of Python and PyTorch exceeds the computation. Cases that the kernels do not support are
+computed by the layer's own modules: other scores or norms, many rows, other devices, hooks, gradients.
 """
 
 from collections.abc import Callable
@@ -23,24 +23,24 @@ from regard.layers.linear import Linear, fast, is_few, is_map, is_plain
 from regard.layers.multi_head_attention import MultiHeadAttention
 from regard.layers.transformer_layer import DecoderLayer, FeedForward
 
-UNITS = {"relu": 1, "swish": 2, "gelu-tanh": 3}  # activations that the kernels have, by their numbers there
+UNITS = {"relu": 1, "swish": 2, "gelu-tanh": 3}  # activation codes of the kernels
 NO_WEIGHTS = (0, 0, 0, 0, 0)
 
 
 class DecoderStep(Protocol):
-    """What `DecoderLayer.step` does: see there."""
+    """Decoding step with the signature of `DecoderLayer.step`."""
 
     def __call__(self, x: Tensor, past: KeyValueCache, memory: KeyValueCache, pattern: Pattern) -> Tensor: ...
 
 
 def decoder_step(layer: DecoderLayer) -> DecoderStep:
-    """A layer's step, to be taken many times; its weights are those of now, unless they change in place.
+    """Make a fused decoding step for a decoder layer, which keeps the current parameters of the layer.
 
     Args:
-        layer: of a decoder, in evaluation mode.
+        layer: decoder layer in evaluation mode.
 
     Returns:
-        What gives the same as `layer.step`, and may write into x.
+        A function equivalent to `layer.step` that may overwrite x.
     """
     if not is_usual(layer):
         return layer.step
@@ -67,13 +67,13 @@ CausalStep = Callable[[Tensor, KeyValueCache], Tensor]
 
 
 def causal_step(layer: CausalLayer) -> CausalStep:
-    """A layer's call for one more position with its past, likewise.
+    """Make a fused decoding step for a causal layer.
 
     Args:
-        layer: of a language model, in evaluation mode.
+        layer: layer of a language model in evaluation mode.
 
     Returns:
-        What gives the same as `layer(x, past=past)` for x (B, 1, D), and may write into x.
+        A function equivalent to `layer(x, past=past)` for x (B, 1, D) that may overwrite x.
     """
     past = feed_forward = None
     if is_usual(layer):
@@ -94,7 +94,7 @@ def causal_step(layer: CausalLayer) -> CausalStep:
 
 @final
 class AttentionStep:
-    """Attention of one more token, with its norm and the sum with its input."""
+    """Fused attention step for one token, with norm and residual sum."""
 
     def __init__(self, norm: nn.Module, before: bool, attention: MultiHeadAttention, *, memory: bool) -> None:
         scale = attention.score.scale
@@ -108,19 +108,19 @@ class AttentionStep:
         self._kept = _tensors(norm, *_maps(attention))
 
     def takes(self, x: Tensor, past: KeyValueCache) -> bool:
-        """Whether K hypotheses of each of B sentences, x (B, K, D), can go on from their past."""
+        """Whether the step supports x (B, K, D), K hypotheses of each of B sentences, and their cache."""
         sizes = (x.shape[0] * x.shape[1], self._groups, self._dim)
         return is_few(x, self._size) and past.lookback == self._lookback and past.goes_with(sizes, x)
 
     def step(self, x: Tensor, past: KeyValueCache) -> None:
-        """Go on with one more token of each, x (B, K, D), which changes in place; its keys and values are kept."""
+        """Self-attention of one token per hypothesis, x (B, K, D), in place; appends keys and values to the cache."""
         batch = x.shape[0] * x.shape[1]
         shape = (batch, self._groups, 1, self._dim)
         keys, values, _ = past.room(shape, shape, x)
         self._run(x, (batch, 1), keys, values, None)
 
     def takes_memory(self, x: Tensor, memory: KeyValueCache, pattern: Pattern) -> bool:
-        """Whether K hypotheses of each of B sentences, x (B, K, D), can see what the pattern shows of their sources."""
+        """Whether the step supports cross-attention from x (B, K, D) to the memory with this pattern."""
         if isinstance(pattern, KeyLengths):
             lengths = pattern.lengths
             if lengths.shape != x.shape[:1] or lengths.dtype is not torch.int64 or not lengths.is_contiguous():
@@ -131,7 +131,7 @@ class AttentionStep:
         return some and memory.goes_with((x.shape[0], self._groups, self._dim), x)
 
     def read(self, x: Tensor, memory: KeyValueCache, pattern: Pattern) -> None:
-        """What the hypotheses, x (B, K, D), find in what the pattern shows of B sources; in place."""
+        """Cross-attention from the hypotheses, x (B, K, D), to the memory of B sources, in place."""
         keys, values, _ = memory.kept
         lengths = pattern.lengths if isinstance(pattern, KeyLengths) else None
         self._run(x, (x.shape[0], x.shape[1]), keys, values, lengths)
@@ -146,7 +146,7 @@ class AttentionStep:
 
 @final
 class FeedForwardStep:
-    """A feed-forward network of a few rows, with its norm and the sum with its input."""
+    """Fused feed-forward step for few rows, with norm and residual sum."""
 
     def __init__(self, norm: nn.Module, before: bool, network: FeedForward) -> None:
         maps = (network.expand, network.contract)
@@ -155,14 +155,14 @@ class FeedForwardStep:
         self._kept = _tensors(norm, *maps)
 
     def step(self, x: Tensor) -> None:
-        """The network at each of the rows of x (B, K, D), which change in place."""
+        """Apply the network to x (B, K, D), in place."""
         self._part.step(x.data_ptr(), x.shape[0] * x.shape[1], torch.get_num_threads())
 
 
 def _attention(
     norm: nn.Module, before: bool, attention: MultiHeadAttention, *, memory: bool = False
 ) -> AttentionStep | None:
-    """The part of a layer; None if the kernels don't compute it."""
+    """Attention step of a layer; None if the kernels don't support it."""
     score = attention.score
     plain = (
         isinstance(score, Dot)
@@ -172,7 +172,7 @@ def _attention(
         and attention.position_bias is attention.positions is attention.query_norm is None
         and attention.backend == "auto"
     )
-    # The newest token sees all that is kept.
+    # The newest token sees all cached keys.
     seen = Full if memory else Full | Causal | SlidingWindow
     plain = plain and all(isinstance(part, seen) for part in conjuncts(attention.pattern))
     if not (plain and _is_norm(norm) and all(map(_is_readable, _maps(attention)))):
@@ -189,7 +189,7 @@ def _feed_forward(norm: nn.Module, before: bool, network: nn.Module) -> FeedForw
 
 
 def is_usual(module: nn.Module) -> bool:
-    """Whether there are kernels, and nobody looks into the parts of a module or has put something in their place."""
+    """Whether kernels are available and the module is in evaluation mode, without hooks or replaced methods."""
     if fast() is None or module.training:
         return False
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
@@ -202,7 +202,7 @@ def _is_readable(one: nn.Module) -> bool:
 
 
 def _is_norm(norm: nn.Module) -> bool:
-    """Whether it is the usual norm over one dimension, with a gain and a shift of float32 on the CPU."""
+    """Whether it is a LayerNorm over one dimension, with float32 weight and bias on the CPU."""
     if type(norm) is not nn.LayerNorm or len(norm.normalized_shape) != 1 or norm.weight is None or norm.bias is None:
         return False
     return all(is_plain(x) and x.is_contiguous() for x in (norm.weight, norm.bias))
@@ -213,16 +213,16 @@ def _maps(attention: MultiHeadAttention) -> tuple[nn.Linear, ...]:
 
 
 def _norm(norm: Any, *, before: bool) -> tuple[int, int, float, bool]:
-    """What the kernels are told of a norm."""
+    """Kernel arguments of a norm."""
     return norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps, before
 
 
 def _weights(one: nn.Linear) -> tuple[int, int, int, int, int]:
-    """What the kernels are told of a linear map."""
+    """Kernel arguments of a linear map."""
     bias = 0 if one.bias is None else one.bias.data_ptr()
     return one.out_features, one.in_features, one.weight.data_ptr(), one.weight.stride(0), bias
 
 
 def _tensors(*modules: nn.Module) -> list[Tensor]:
-    """What the kernels point to, kept for as long as they do."""
+    """Tensors that the kernels point to, which must be kept alive."""
     return [x for module in modules for x in module.parameters()]
