@@ -31,8 +31,8 @@ def replace_sdpa() -> "Replacement":
     """Context manager in which `torch.nn.functional.scaled_dot_product_attention` runs through `attend`.
 
     Every call that PyTorch accepts still works: calls that `attend` does not support (nested tensors, subclasses,
-    devices other than CPU and CUDA, empty inputs, `torch.func`, traced graphs) are passed to PyTorch. A query without visible
-    keys gets 0 in both. Dropout drops other entries than PyTorch's, with the same probability.
+    devices other than CPU and CUDA, empty inputs, `torch.func`, traced graphs) are passed to PyTorch. A query without
+    visible keys gets 0 in both. Dropout drops other entries than PyTorch's, with the same probability.
 
     The replacement affects the current thread until the block ends, also by an exception, and may be nested. It applies
     to the function under any imported name. `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` use it instead of
