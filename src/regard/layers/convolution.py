@@ -63,9 +63,8 @@ class GatedConvolution(nn.Module):
     def __init__(self, hidden_dim: int, kernel: int, *, keep: float = 1.0) -> None:
         super().__init__()
         self.kernel = kernel
-        self.both = WeightNormLinear(
-            kernel * hidden_dim, 2 * hidden_dim, variance=4 * keep
-        )  # the gate reduces the variance to 1/4
+        # The gate reduces the variance to 1/4.
+        self.both = WeightNormLinear(kernel * hidden_dim, 2 * hidden_dim, variance=4 * keep)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve without padding.

@@ -148,7 +148,7 @@ class LearnedEntmax(Learned):
     alpha: float = 1.5
 
     makes = Entmax
-    MIN_ALPHA: ClassVar[float] = 1.01  # closer to 1, powers with exponent 1 / (alpha - 1) overflow float32
+    MIN_ALPHA: ClassVar[float] = 1.01  # closer to 1, powers with exponent 1 / (alpha - 1) leave float32's range
 
     def __post_init__(self) -> None:
         if not (is_number(self.alpha) and self.alpha > self.MIN_ALPHA):

@@ -132,14 +132,14 @@ def _autograd() -> AbstractContextManager[Any]:
 
 @torch.library.custom_op("regard::attend_backward", mutates_args=())
 def attend_backward(
-    gradients: list[Tensor], live: list[int], wanted: list[int],
+    gradients: list[Tensor], live: list[int], grad_indices: list[int],
     tensors: list[Tensor], backend: str, spec: str, summary: str, integers: list[int], floats: list[float],
     seed: Tensor | None, starts: Tensor | None, query_start: int, key_start: int,
 ) -> list[Tensor]:  # fmt: skip
-    """Gradients of tensors `wanted` (indices), from those of results `live` (indices)."""
+    """Gradients of tensors `grad_indices` (indices), from those of results `live` (indices)."""
     arguments = _OpArguments(backend, spec, summary, integers, floats, seed, starts, query_start, key_start)
-    inputs = [x.detach().requires_grad_(i in wanted) for i, x in enumerate(tensors)]
-    leaves = [inputs[i] for i in wanted]
+    inputs = [x.detach().requires_grad_(i in grad_indices) for i, x in enumerate(tensors)]
+    leaves = [inputs[i] for i in grad_indices]
     with _autograd(), torch.enable_grad():
         results = _results(_call(inputs, arguments), backend)
         grads = pull([results[i] for i in live], leaves, gradients, create_graph=False)
@@ -148,16 +148,16 @@ def attend_backward(
 
 @attend_backward.register_fake
 def _(
-    gradients: list[Tensor], live: list[int], wanted: list[int],
+    gradients: list[Tensor], live: list[int], grad_indices: list[int],
     tensors: list[Tensor], backend: str, spec: str, summary: str, integers: list[int], floats: list[float],
     seed: Tensor | None, starts: Tensor | None, query_start: int, key_start: int,
 ) -> list[Tensor]:  # fmt: skip
-    return [torch.empty_like(tensors[i], memory_format=torch.contiguous_format) for i in wanted]
+    return [torch.empty_like(tensors[i], memory_format=torch.contiguous_format) for i in grad_indices]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     tensors, arguments = inputs[0], _OpArguments(*inputs[1:])
-    ctx.wanted = [i for i, x in enumerate(tensors) if x.requires_grad]
+    ctx.grad_indices = [i for i, x in enumerate(tensors) if x.requires_grad]
     ctx.arguments = arguments._replace(seed=None, starts=None)
     ctx.save_for_backward(*tensors, arguments.seed, arguments.starts)
 
@@ -171,12 +171,14 @@ def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
         aliases = [alias(x) for x in tensors]
         call = _call(aliases, arguments)
         results = _as_list(call, *compute(call))
-        pulled = pull([results[i] for i in live], [aliases[i] for i in ctx.wanted], incoming, create_graph=True)
-        grads = [torch.zeros_like(tensors[i]) if g is None else g for i, g in zip(ctx.wanted, pulled, strict=True)]
+        pulled = pull([results[i] for i in live], [aliases[i] for i in ctx.grad_indices], incoming, create_graph=True)
+        grads = [
+            torch.zeros_like(tensors[i]) if g is None else g for i, g in zip(ctx.grad_indices, pulled, strict=True)
+        ]
     else:
-        grads = attend_backward(incoming, live, ctx.wanted, list(tensors), *arguments)
+        grads = attend_backward(incoming, live, ctx.grad_indices, list(tensors), *arguments)
     by_input: list[Tensor | None] = [None] * len(tensors)
-    for i, gradient in zip(ctx.wanted, grads, strict=True):
+    for i, gradient in zip(ctx.grad_indices, grads, strict=True):
         by_input[i] = gradient
     return (by_input, *([] if x == [] else None for x in arguments))  # PyTorch takes an empty list as a list of tensors
 

@@ -32,9 +32,8 @@ def threshold(below: Tensor, alpha: float | Tensor) -> Tensor:
         (B, H, L, 1), negative: the end of the last interval at which the sum is at least 1.
     """
     slope, limits = alpha - 1, torch.finfo(below.dtype)
-    widest = -math.log(
-        limits.tiny
-    )  # width of the interval of log t; for smaller t only keys equal to the max have weight
+    # Width of the interval of log t; for smaller t only keys equal to the max have weight.
+    widest = -math.log(limits.tiny)
     if not isinstance(slope, Tensor):
         widest = min(widest, slope * math.log(MAX_KEYS))
     high = torch.ones_like(below[..., :1])

@@ -290,7 +290,6 @@ def _join_sink(output: Tensor, row: RowStats, sink: Tensor) -> tuple[Tensor, Row
     offset = torch.where(sees, row.offset, 0.0)
     margin = row.max - sink + offset  # log-sum-exp of the keys minus the sink
     joined = torch.where(sees, offset - functional.logsigmoid(margin), sink - row.max)
-    share = torch.exp(
-        functional.logsigmoid(margin)
-    )  # the derivative of sigmoid would compute 1 - share, with cancellation
+    # Not torch.sigmoid, whose derivative computes 1 - share, with cancellation.
+    share = torch.exp(functional.logsigmoid(margin))
     return torch.where(sees, output * share, 0.0), RowStats(row.max, joined)

@@ -394,7 +394,7 @@ class GlobalTokens(Pattern):
         count = np.searchsorted(ordered, blocks.last + 1) - np.searchsorted(ordered, blocks.first)
         keys = Intervals.of([r[0] for r in ranges], [r[1] for r in ranges], len(blocks))
         everything = Intervals.everything(len(blocks))
-        # With a query_start per sequence, a block spans more positions than rows; `every` is then a lower bound.
+        # With a query_start per sequence, a block spans more positions than rows; `every` is then a subset.
         return KeyRanges(
             everything.where(count > 0, keys), everything.where(count == blocks.last + 1 - blocks.first, keys)
         )

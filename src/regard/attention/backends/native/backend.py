@@ -266,7 +266,7 @@ def _single_pass(call: Call) -> tuple[Tensor, Seen | None] | None:
 
 
 def _summaries(call: Call, summary: Summary, row: RowStats) -> Seen:
-    """What a summary asks for, given the statistics, without gradients."""
+    """Summaries from the row stats, without gradients."""
     seen = _summary_buffers(call, summary)
     if _needs_scores(summary):
         row_stats = torch.cat([row.max, row.offset], -1)
@@ -302,7 +302,7 @@ def _summary_buffers(call: Call, summary: Summary) -> Seen:
 def _fill_summaries(
     call: Call, summary: Summary, mask: NativeMask, output: Tensor | None, row_stats: Tensor, seen: Seen
 ) -> None:
-    """Fills what is found, and output and row_stats before; without an output, the row_stats is there already."""
+    """Fill the summaries; with an output, compute it and the row stats first, else the row stats are an input."""
     kernels.module().summarize(
         *arguments(call, mask, output, row_stats),
         address(seen.entropy), address(seen.expected_key), address(seen.key_variance), address(seen.key_mass),
