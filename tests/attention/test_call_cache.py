@@ -9,7 +9,7 @@ from regard.attention.engine import call_cache
 
 @pytest.fixture(autouse=True)
 def _empty(monkeypatch):
-    monkeypatch.setattr(call_cache, "_checked", {})
+    monkeypatch.setattr(call_cache, "_cache", {})
 
 
 def inputs(length=5, dtype=torch.float32):
@@ -22,7 +22,7 @@ def test_a_repeated_call_is_recalled_and_computes_its_own_inputs():
         query, key, value = inputs()
         output = rg.attend(query, key, value, pattern=pattern, backend="chunked")
         torch.testing.assert_close(output, rg.attend(query, key, value, pattern=pattern, backend="reference"))
-    assert len(call_cache._checked) == 2  # one a backend
+    assert len(call_cache._cache) == 2  # one a backend
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,14 @@ def test_values_with_tensors_are_not_kept():
     lengths = rg.KeyLengths(torch.tensor([5, 2]))
     for _ in range(2):
         rg.attend(*inputs(), pattern=lengths, bias=torch.zeros(5, 5))
-    assert not call_cache._checked
+    assert not call_cache._cache
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr(call_cache, "MOST", 3)
+    monkeypatch.setattr(call_cache, "MAX_CALLS", 3)
     for length in range(1, 9):
         rg.attend(*inputs(length))
-        assert 1 <= len(call_cache._checked) <= 3
+        assert 1 <= len(call_cache._cache) <= 3
 
 
 def test_a_recalled_call_keeps_gradients_and_forward_mode():
@@ -87,11 +87,11 @@ def test_a_recalled_call_keeps_gradients_and_forward_mode():
 )
 def test_a_repeated_call_gives_the_same_bits(values):
     first = [rg.attend(*inputs(70), **values) for _ in range(2)]
-    assert len(call_cache._checked) == 1
+    assert len(call_cache._cache) == 1
     assert not torch.equal(*first)
     query, key, value = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in inputs(70))  # other strides
     repeated = rg.attend(query, key, value, **values)
-    call_cache._checked.clear()
+    call_cache._cache.clear()
     assert torch.equal(repeated, rg.attend(query, key, value, **values))
     torch.testing.assert_close(repeated, rg.attend(query, key, value, **values, backend="reference"))
 

@@ -29,7 +29,7 @@ ROWS = {
 
 
 def weights(normalizer: Normalizer, rows: Tensor) -> Tensor:
-    return normalizer.weights(rows, normalizer.statistic(rows))
+    return normalizer.weights(rows, normalizer.row_stats(rows))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -34,7 +34,7 @@ def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """No call is remembered from another test."""
-    monkeypatch.setattr(call_cache, "_checked", {})
+    monkeypatch.setattr(call_cache, "_cache", {})
 
 
 # With the kernels, they run what they compute.
@@ -125,14 +125,14 @@ def test_explanation() -> None:
     assert lines[1] == ("query (1, 2, 2048, 8), key (1, 2, 2048, 8), value (1, 2, 2048, 8), torch.float32, cpu")
     assert lines[2].startswith("backend chunked: ")
     assert "multiply-adds" in lines[2]
-    assert "MB to work in" in lines[2]
+    assert "MB working memory" in lines[2]
     assert "density 0.5002" in lines[2]
-    assert lines[3] == "not native: another was asked for"
+    assert lines[3] == "not native: another backend was requested"
     assert lines[4] == "not sdpa: normalizer: computes Softmax only, not Sparsemax()"
-    assert lines[5] == "not reference: another was asked for"
+    assert lines[5] == "not reference: another backend was requested"
     assert "not reference: native is expected to be faster" in rg.plan(*inputs(16)).explain()
     asked = rg.plan(*inputs(16), backend="reference").explain()
-    assert "not sdpa: another was asked for" in asked
+    assert "not sdpa: another backend was requested" in asked
 
 
 def test_costs() -> None:

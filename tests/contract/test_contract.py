@@ -14,12 +14,12 @@ from tests.contract.cases import DTYPES, Case, Problem
 # Every reason for which a backend may refuse a case of the matrix, without the value that it names.
 REASONS = {
     "sdpa: score: computes Dot only",
-    "sdpa: score: has no softcap",
-    "sdpa: score: takes a number as scale, not a tensor",
+    "sdpa: score: does not support a softcap",
+    "sdpa: score: supports a number as scale, not a tensor",
     "sdpa: normalizer: computes Softmax only",
-    "sdpa: normalizer: has no sink",
-    "sdpa: normalizer: has no prior",
-    "sdpa: dropout: draws other entries than the seed says",
+    "sdpa: normalizer: does not support a sink",
+    "sdpa: normalizer: does not support a prior",
+    "sdpa: dropout: cannot drop the entries defined by the seed",
 }
 
 

@@ -55,7 +55,7 @@ INPUTS: list[Case] = [
         "inputs-no-key-heads",
         inputs(key=KEY[:, :0], value=VALUE[:, :0]),
         ShapeError,
-        "4 query heads cannot be shared among 0 key heads: the first must be a multiple",
+        "4 query heads and 0 key heads: the number of query heads must be a multiple of the",
     ),
     (
         "inputs-batch",
@@ -67,13 +67,13 @@ INPUTS: list[Case] = [
         "inputs-lengths",
         inputs(value=VALUE[:, :, :6]),
         ShapeError,
-        "key and value must agree in heads and length: query",
+        "key and value differ in heads or length: query",
     ),
     (
         "inputs-heads",
         inputs(key=torch.zeros(2, 3, 7, 8), value=torch.zeros(2, 3, 7, 3)),
         ShapeError,
-        "4 query heads cannot be shared among 3 key heads: the first must be a multiple of the second",
+        "4 query heads and 3 key heads: the number of query heads must be a multiple of the",
     ),
     ("head-dim-dot", inputs(key=torch.zeros(2, 2, 7, 9)), ShapeError, "Dot: the query's head_dim is 8 and the key's 9"),
     (
@@ -108,14 +108,14 @@ VALUES: list[Case] = [
         "pattern-remedy",
         given(pattern=booleans(5, 7)),
         ConfigError,
-        "a boolean tensor becomes one by Mask(tensor), True =",
+        "wrap a boolean tensor in Mask(tensor), True =",
     ),
     ("bias-text", given(bias="alibi"), ConfigError, "bias='alibi' is not a Bias; did you mean 'ALiBi'?"),
     (
         "bias-boolean-tensor",
         given(bias=booleans(5, 7)),
         ShapeError,
-        "booleans are pattern=Mask(...), True = may attend",
+        "for booleans use pattern=Mask(...), True = may attend",
     ),
     (
         "bilinear-size",
@@ -139,13 +139,13 @@ VALUES: list[Case] = [
         "location-positions",
         given(score=rg.Location(torch.ones(6, 8))),
         ShapeError,
-        "weight has 6 positions, but the keys reach from 0 to 6; give a weight with at least 7 positions",
+        "weight has 6 positions, but the keys are at 0 to 6; give a weight with at least 7 positions",
     ),
     (
         "location-start",
         given(score=rg.Location(torch.ones(7, 8)), key_start=1),
         ShapeError,
-        "the keys reach from 1 to 7",
+        "the keys are at 1 to 7",
     ),
     (
         "scale-heads",
@@ -169,13 +169,13 @@ VALUES: list[Case] = [
         "bias-broadcast",
         given(bias=torch.zeros(6, 7)),
         ShapeError,
-        "shape (6, 7), which does not broadcast to this call's 5 queries (dimension -2); expected 5 or 1 there",
+        "shape (6, 7), which does not broadcast to this call's 5 queries: expected size 5 or 1 in dimension -2",
     ),
     (
         "bias-key-heads",
         given(bias=torch.zeros(2, 5, 7)),
         ShapeError,
-        "this call's 4 heads (dimension -3); expected 4 or 1",
+        "this call's 4 heads: expected size 4 or 1 in dimension -3",
     ),
     (
         "bias-dtype",
@@ -211,7 +211,7 @@ VALUES: list[Case] = [
         "lengths-batch",
         given(pattern=rg.KeyLengths(torch.tensor([1, 2, 3]))),
         ShapeError,
-        "this call's 2 sequences (dimens",
+        "this call's 2 sequences: expected size 2 or 1 in dimension -1",
     ),
     (
         "documents-keys",
@@ -223,13 +223,13 @@ VALUES: list[Case] = [
         "layout-queries",
         given(pattern=rg.BlockSparse(booleans(2, 4), 3)),
         ShapeError,
-        "covers positions 0 to 5 of the query axis, but the call has 2 to 6; give more blocks, or another query_start",
+        "covers positions 0 to 5 of the query axis, but the call has 2 to 6; enlarge the layout, or change query_start",
     ),
     (
         "layout-keys",
         given(pattern=~rg.BlockSparse(booleans(4, 2), 3)),
         ShapeError,
-        "covers positions 0 to 5 of the key axis, but the call has 0 to 6; give more blocks, or another key_start",
+        "covers positions 0 to 5 of the key axis, but the call has 0 to 6; enlarge the layout, or change key_start",
     ),
     ("dropout-one", given(dropout=1.0), ConfigError, "dropout=1.0 must be a probability, 0 <= dropout < 1"),
     ("dropout-text", given(dropout="0.1"), ConfigError, "dropout='0.1' must be a probability"),
@@ -242,8 +242,8 @@ VALUES: list[Case] = [
 ]
 
 ARGUMENTS: list[Case] = [
-    ("seed-float", given(dropout=0.1, seed=1.5), ConfigError, "seed=1.5 must be an int of 64 bits"),
-    ("seed-large", given(dropout=0.1, seed=2**63), ConfigError, "seed=9223372036854775808 must be an int of 64 bits"),
+    ("seed-float", given(dropout=0.1, seed=1.5), ConfigError, "seed=1.5 must be a 64-bit int"),
+    ("seed-large", given(dropout=0.1, seed=2**63), ConfigError, "seed=9223372036854775808 must be a 64-bit int"),
     (
         "seed-int32",
         given(dropout=0.1, seed=torch.tensor(1, dtype=torch.int32)),
@@ -285,20 +285,20 @@ ARGUMENTS: list[Case] = [
         "key-start-none",
         given(key_start=None),
         ConfigError,
-        "key_start=None must be an int, the position of the first key",
+        "key_start=None must be an int: the position of the first key",
     ),
     ("summary-kind", given(summary="entropy"), ConfigError, "summary='entropy' is not a Summary; expected one such as"),
     (
         "summary-bins",
         given(summary=rg.Summary(grid=(6, 2))),
         ShapeError,
-        "grid=(6, 2) has more bins than the map of 5 que",
+        "grid=(6, 2) has more bins than the score matrix of 5 que",
     ),
     (
         "entropy-sigmoid",
         given(summary=rg.Summary(entropy=True), normalizer=rg.Sigmoid()),
         UnsupportedError,
-        "Summary(entropy=True) means nothing with Sigmoid(): Sigmoid weighs each key by itself",
+        "Summary(entropy=True) is undefined for Sigmoid(): Sigmoid is elementwise",
     ),
     (
         "entropy-prior",
@@ -310,7 +310,7 @@ ARGUMENTS: list[Case] = [
         "log-sum-exp-entmax",
         given(summary=rg.Summary(log_sum_exp=True), normalizer=rg.Entmax(1.5)),
         UnsupportedError,
-        "Summary(log_sum_exp=True) means nothing with Entmax(alpha=1.5): Entmax does not exponentiate its scores",
+        "Summary(log_sum_exp=True) is undefined for Entmax(alpha=1.5): Entmax does not exponentiate its scores",
     ),
     (
         "log-sum-exp-sigmoid",
@@ -338,13 +338,13 @@ ARGUMENTS: list[Case] = [
         "backend-refuses",
         given(score=rg.Cosine(1.0), normalizer=rg.Sigmoid(), backend="sdpa"),
         UnsupportedError,
-        "backend 'sdpa' does not compute this call: score: computes Dot only, not Cosine(scale=1.0); normalizer:",
+        "backend 'sdpa' cannot compute this call: score: computes Dot only, not Cosine(scale=1.0); normalizer:",
     ),
     (
         "traced",
         lambda: torch.jit.trace(lambda x: rg.attend(x, x, x), QUERY),
         UnsupportedError,
-        "torch.jit.trace would make constants of what a pattern depends on; use torch.export",
+        "torch.jit.trace would record values that a pattern depends on as constants; use torch.export",
     ),
 ]
 

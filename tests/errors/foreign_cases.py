@@ -42,10 +42,10 @@ TEXTS = [
     (
         "causal",
         attend(is_causal=True),
-        "is_causal=True: write pattern=rg.Causal(), where the last query stands on the last",
+        "is_causal=True: write pattern=rg.Causal(), which aligns the last query with the last",
     ),
     ("dropout", attend(dropout_p=0.1), "dropout_p=0.1: write dropout=p; there is no training flag, so give 0.0 in"),
-    ("groups", attend(enable_gqa=True), "enable_gqa=True: leave it out; each key head serves as many query heads"),
+    ("groups", attend(enable_gqa=True), "enable_gqa=True: leave it out; grouped heads follow from the shapes"),
     ("scale", attend(scale=0.5), "scale=0.5: write score=rg.Dot(scale=...)"),
     (
         "padding",

@@ -58,7 +58,7 @@ CASES: list[Case] = [
         "gpt-too-long",
         lambda: gpt()(torch.ones(1, 6, dtype=torch.int64)),
         ShapeError,
-        "the tokens stand at positions 0 to 5, but there are vectors for 0 to 4",
+        "the tokens have positions 0 to 5, but the layer has vectors for 0 to 4",
     ),
     (
         "gpt-tokens",

@@ -60,7 +60,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "cross-bias",
         lambda: rnn(attention=AttentionConfig(position_bias=rg.ALiBiSlopes())),
         ConfigError,
-        "attention.position_bias=ALiBiSlopes(learned=False) is for self-attention, which this model does not have",
+        "attention.position_bias=ALiBiSlopes(learned=False) applies to self-attention, which this model does not have",
     ),
     (
         "rnn-fixed",

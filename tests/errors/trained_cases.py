@@ -263,7 +263,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "onnx-attention",
         lambda: onnx_export(entmax_model(), installed=True),
         UnsupportedError,
-        "backend 'sdpa' does not compute this call: normalizer: computes Softmax only, not Entmax(alpha=1.5)",
+        "backend 'sdpa' cannot compute this call: normalizer: computes Softmax only, not Entmax(alpha=1.5)",
     ),
     (
         "trained-no-tokenizer",

@@ -119,7 +119,7 @@ POSITIONAL: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "global-negative",
         lambda: rg.GlobalTokens([5, -2]),
         ConfigError,
-        "positions from -2 to 5; none may be negative",
+        "positions from -2 to 5; expected positions >= 0",
     ),
     ("global-number", lambda: rg.GlobalTokens(3), ConfigError, "positions=3; expected integers, as in GlobalTokens([0"),
     ("global-float", lambda: rg.GlobalTokens([0.5]), ConfigError, "positions=[0.5]; expected integers"),
@@ -128,14 +128,14 @@ POSITIONAL: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "and-tensor",
         lambda: rg.Causal() & ON,
         ConfigError,
-        "Tensor(torch.bool, (2, 2)) is not a pattern; a boolean tensor",
+        "Tensor(torch.bool, (2, 2)) is not a pattern; wrap a boolean tensor",
     ),
     ("or-none", lambda: rg.Causal() | None, ConfigError, "Causal() | None: None is not a pattern"),
     (
         "python-and",
         lambda: rg.Causal() and rg.Full(),
         ConfigError,
-        "Causal() has no truth value: combine patterns by & |",
+        "Causal() has no truth value; combine patterns with & |",
     ),
     ("python-not", lambda: not rg.Strided(3), ConfigError, "Strided(stride=3) has no truth value"),
     ("draw-nothing", lambda: rg.Causal().draw(0, 5), ShapeError, "Causal(): queries=0 must be an integer >= 1"),
@@ -152,7 +152,7 @@ POSITIONAL: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "draw-mask",
         lambda: rg.Mask(ON).draw(5, 2),
         ShapeError,
-        "Mask.tensor has shape (2, 2), but the map is 5 queries x",
+        "Mask.tensor has shape (2, 2), but the score matrix has 5 queries x",
     ),
     (
         "draw-layout",
@@ -234,7 +234,12 @@ SEQUENCES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
 ]
 
 SUMMARIES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
-    ("summary-nothing", lambda: rg.Summary(), ConfigError, "nothing is asked for; name what you want, as in Summary("),
+    (
+        "summary-nothing",
+        lambda: rg.Summary(),
+        ConfigError,
+        "nothing is selected; name at least one summary, as in Summary(",
+    ),
     ("summary-top-k", lambda: rg.Summary(top_k=-1), ConfigError, "Summary: top_k=-1 must be an integer >= 0"),
     ("summary-top-k-true", lambda: rg.Summary(top_k=True), ConfigError, "Summary: top_k=True must be an integer >= 0"),
     ("summary-text", lambda: rg.Summary(entropy="yes"), ConfigError, "Summary: entropy='yes' must be True or False"),
@@ -291,19 +296,19 @@ OWN: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "value-undecorated",
         lambda: Bare().held,
         ConfigError,
-        "Bare is not a value yet; decorate it with regard.attention",
+        "Bare is not a value class; decorate it with regard.attention",
     ),
     (
         "value-undeclared-tensor",
         lambda: Undeclared(torch.ones(2)).held,
         ConfigError,
-        "Undeclared: the field 'tensor' holds a tensor; declare it with regard.attention.value.holds",
+        "Undeclared: field 'tensor' holds a tensor without declared axes; declare it with regard.attention.value.holds",
     ),
     (
         "value-field-hides",
         field_that_hides_a_method,
         ConfigError,
-        "Odd: the field 'held' hides what its base calls held",
+        "Odd: field 'held' shadows an attribute of a base class",
     ),
 ]
 

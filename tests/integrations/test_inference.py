@@ -32,8 +32,8 @@ def some_kernels(monkeypatch):
 @pytest.fixture
 def short(monkeypatch):
     """Short inputs count as long ones."""
-    monkeypatch.setattr(inference, "LEAST", 1)
-    monkeypatch.setattr(inference, "LEAST_DENSE", 1)
+    monkeypatch.setattr(inference, "MIN_QUERIES", 1)
+    monkeypatch.setattr(inference, "MIN_QUERIES_DENSE", 1)
 
 
 def implementation(model: nn.Module) -> str:
@@ -161,7 +161,7 @@ def test_what_attend_does_not_take_goes_to_the_library(short: None) -> None:
 
 @torch.no_grad()
 def test_a_mask_made_ahead_for_a_compiled_model(monkeypatch) -> None:
-    monkeypatch.setattr(inference, "LEAST", 5)
+    monkeypatch.setattr(inference, "MIN_QUERIES", 5)
     made, tokens = model("llama", "sdpa", torch.float32), torch.randint(3, 61, (2, 9))
     given = {"max_new_tokens": 3, "do_sample": False, "cache_implementation": "static"}
     expected = made.generate(tokens, **given)

@@ -90,10 +90,10 @@ def test_layers_keep_the_variance_they_start_with() -> None:
 
 def test_a_text_longer_than_the_positions_is_refused() -> None:
     model = ConvS2S(ConvS2SConfig(vocabulary=Vocabulary(size=N), embed_dim=4, hidden_dim=5, max_length=6)).eval()
-    with pytest.raises(ShapeError, match="stand at positions 0 to 6, but there are vectors for 0 to 5"):
+    with pytest.raises(ShapeError, match="have positions 0 to 6, but the layer has vectors for 0 to 5"):
         model(torch.tensor([[*SOURCE, 2]]), None, torch.tensor([TARGET]))
     state = model.start(model.encode(torch.tensor([SOURCE])))
     for _ in range(6):
         model.advance(torch.tensor([[4]]), state)
-    with pytest.raises(ShapeError, match="stand at positions 6 to 6"):
+    with pytest.raises(ShapeError, match="have positions 6 to 6"):
         model.advance(torch.tensor([[4]]), state)

@@ -1,4 +1,4 @@
-"""The operator: check, plan, run."""
+"""The attention operator, `attend`, and its plan, `plan`."""
 
 from typing import overload
 
@@ -8,10 +8,10 @@ from torch import Tensor
 from regard.attention.backends.protocol import Backend
 from regard.attention.bias import Bias, TensorBias
 from regard.attention.engine.call import HALVES, Call, make_call
-from regard.attention.engine.call_cache import recall, remember
+from regard.attention.engine.call_cache import lookup, store
 from regard.attention.engine.empty_call import is_empty, run_empty
 from regard.attention.engine.foreign_arguments import CALLS, unknown_argument
-from regard.attention.engine.tracing import traced
+from regard.attention.engine.tracing import is_jit_tracing
 from regard.attention.normalizer import Normalizer
 from regard.attention.patterns.pattern import Pattern
 from regard.attention.plan import BACKENDS, Plan, choose, make_plan
@@ -56,7 +56,7 @@ def attend(
     backend: str = "auto",
     **others: object,
 ) -> Tensor | tuple[Tensor, Seen]:
-    """Attention: each query's mixture of the values, by how well their keys answer it.
+    """Attention: for each query, a weighted sum of the values, with weights computed from query and keys.
 
     scores = score(query, key) + bias, hidden where the pattern says so; weights = normalizer(scores) * prior;
     output = dropout(weights) @ value.
@@ -65,27 +65,27 @@ def attend(
         query: (B, H, L, E).
         key: (B, G, S, E), where G divides H: each key head serves H / G query heads.
         value: (B, G, S, V).
-        score: how well a key answers a query.
-        normalizer: what turns a row of scores into weights.
+        score: score function of query and key.
+        normalizer: function from a row of scores to a row of weights.
         pattern: which keys a query may attend to.
-        bias: what is added to the scores: a value, or a tensor that broadcasts to (B, H, L, S).
-        dropout: the probability that a weight is dropped, 0 <= dropout < 1. There is no training flag: pass 0.0 in
+        bias: term added to the scores: a `Bias`, or a tensor that broadcasts to (B, H, L, S).
+        dropout: probability that a weight is dropped, 0 <= dropout < 1. There is no training flag: pass 0.0 in
             evaluation.
-        seed: which weights are dropped: an int, or an int64 tensor; by default drawn from torch's default generator.
-        query_start: position of the first query: an int, or integers (B,) where each sequence has its own; by default
-            the last query stands on the last key.
+        seed: seed of the dropout: an int or an int64 tensor; by default drawn from torch's default generator.
+        query_start: position of the first query: an int, or integers (B,), one for each sequence; by default S - L plus
+            `key_start`, so that the last query has the position of the last key.
         key_start: position of the first key.
-        summary: what else to return.
-        backend: "auto", or the name of one, which then runs or refuses, and never falls back.
+        summary: which statistics of the weights to return besides the output; None for none.
+        backend: "auto", or the name of a backend, which raises UnsupportedError where it cannot compute the call.
 
     Returns:
-        The output (B, H, L, V) in the dtype of the query, and, if a summary is asked for, a `Seen`.
+        The output (B, H, L, V) in the dtype of the query; with a summary, a tuple of the output and a `Seen`.
 
     Raises:
-        ShapeError: tensors whose shapes, dtypes or devices do not go together.
-        ConfigError: an argument that is out of range, unknown, or of the wrong kind; for those of other libraries, such
-            as attn_mask and is_causal, the message says what to write instead.
-        UnsupportedError: a backend that does not compute the call, a summary that means nothing with it, or
+        ShapeError: tensors whose shapes, dtypes or devices are incompatible.
+        ConfigError: an argument that is out of range, unknown, or of the wrong type. For arguments of other libraries,
+            such as attn_mask and is_causal, the message says what to write instead.
+        UnsupportedError: a backend that cannot compute the call, a summary that is undefined for it, or
             torch.jit.trace.
 
     Source: Bahdanau et al. 2014, arXiv 1409.0473, equations 5 and 6; Vaswani et al. 2017, arXiv 1706.03762,
@@ -99,25 +99,27 @@ def attend(
         raise unknown_argument("attend", others, CALLS, attend)
     values, signature = (score, normalizer, pattern, bias), None
     if summary is None and type(dropout) in (float, int) and dropout == 0:
-        signature, known = recall(query, key, value, values, query_start, key_start, backend)
-        if known is not None:
-            if known.shortcut is not None and (output := known.shortcut(query, key, value)) is not None:
+        signature, cached = lookup(query, key, value, values, query_start, key_start, backend)
+        if cached is not None:
+            if cached.fast_path is not None and (output := cached.fast_path(query, key, value)) is not None:
                 return output
-            call = Call(query, key, value, known.spec, None, known.query_start, key_start, None)
-            return BACKENDS[known.backend].run(call)[0]
-    if traced():
-        raise UnsupportedError("torch.jit.trace would make constants of what a pattern depends on; use torch.export")
+            call = Call(query, key, value, cached.spec, None, cached.query_start, key_start, None)
+            return BACKENDS[cached.backend].run(call)[0]
+    if is_jit_tracing():
+        raise UnsupportedError(
+            "torch.jit.trace would record values that a pattern depends on as constants; use torch.export"
+        )
     spec = _spec(score, normalizer, pattern, bias, dropout)
-    low = _autocast(query)
-    if low is None:
+    autocast_dtype = _autocast(query)
+    if autocast_dtype is None:
         call = make_call(query, key, value, spec, seed, query_start, key_start, summary)
         chosen = choose(call, backend)
         if signature is not None and not is_empty(call):
-            remember(signature, call, chosen.name, values)
+            store(signature, call, chosen.name, values)
         output, seen = _run(call, chosen)
     else:
         with torch.autocast(query.device.type, enabled=False):
-            query, key, value = (_lowered(x, low) for x in (query, key, value))
+            query, key, value = (_cast(x, autocast_dtype) for x in (query, key, value))
             call = make_call(query, key, value, spec, seed, query_start, key_start, summary)
             output, seen = _run(call, choose(call, backend))
     return output if seen is None else (output, seen)
@@ -140,7 +142,7 @@ def plan(
     backend: str = "auto",
     **others: object,
 ) -> Plan:
-    """What `attend` would do with the same arguments: which backend, why not the others, and at what cost.
+    """Execution plan of `attend` for these arguments: the backend, why not the others, and the cost.
 
     Args:
         query: as for `attend`.
@@ -158,7 +160,7 @@ def plan(
         backend: as for `attend`.
 
     Returns:
-        The plan; `print(plan(...).explain())` tells it in words.
+        The plan; `print(plan(...).explain())` prints it.
 
     Raises:
         ShapeError: as for `attend`.
@@ -168,10 +170,10 @@ def plan(
     if others:
         raise unknown_argument("plan", others, CALLS, plan)
     spec = _spec(score, normalizer, pattern, bias, dropout)
-    low = _autocast(query)
-    if low is not None:
-        query, key, value = (_lowered(x, low) for x in (query, key, value))
-    seed = 0 if seed is None else seed  # any will do: a plan draws nothing from the generator
+    autocast_dtype = _autocast(query)
+    if autocast_dtype is not None:
+        query, key, value = (_cast(x, autocast_dtype) for x in (query, key, value))
+    seed = 0 if seed is None else seed  # any value: a plan draws nothing from the generator
     return make_plan(make_call(query, key, value, spec, seed, query_start, key_start, summary), backend)
 
 
@@ -180,17 +182,17 @@ def _run(call: Call, backend: Backend) -> tuple[Tensor, Seen | None]:
 
 
 def _autocast(query: object) -> torch.dtype | None:
-    """What autocast lowers float32 to on the query's device; None where it is off."""
-    if not torch._C._is_any_autocast_enabled():  # asking for the device's kind costs three times as much
+    """Autocast's dtype on the query's device; None where autocast is off."""
+    if not torch._C._is_any_autocast_enabled():  # three times as fast as a query by device type
         return None
     if isinstance(query, Tensor) and torch.is_autocast_enabled(query.device.type):
         return torch.get_autocast_dtype(query.device.type)
     return None
 
 
-def _lowered(x: Tensor, low: torch.dtype) -> Tensor:
-    """An input as autocast lowers those of PyTorch's own attention: float64 stays, and so does what is no tensor."""
-    return x.to(low) if getattr(x, "dtype", None) in (torch.float32, *HALVES) else x
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Cast an input as autocast does for PyTorch's attention: float64 and non-tensors are returned unchanged."""
+    return x.to(dtype) if getattr(x, "dtype", None) in (torch.float32, *HALVES) else x
 
 
 def _spec(

@@ -1,4 +1,4 @@
-"""What is added to the scores, by position or by hand."""
+"""Biases: terms added to the scores."""
 
 import math
 from abc import ABC, abstractmethod
@@ -14,21 +14,21 @@ from regard.errors import ConfigError, ShapeError
 
 
 class Bias(Value, ABC):
-    """What every bias can do."""
+    """Base class of the biases."""
 
     @abstractmethod
     def bias(self, query_BL: Tensor, key_S: Tensor, dtype: torch.dtype) -> Tensor:
-        """What to add: broadcasts to (B, H, L, S). Positions of queries (B or 1, L) and keys (S,) are consecutive."""
+        """Bias that broadcasts to (B, H, L, S), for consecutive query positions (B or 1, L) and key positions (S,)."""
 
     def by_offset(self, offset_BD: Tensor, dtype: torch.dtype) -> Tensor | None:
-        """What to add where the key stands so far after the query: (B or 1, H or 1, D); None if more counts."""
+        """Bias by key position minus query position, (B or 1, H or 1, D); None if it depends on more than that."""
         return None
 
 
 @final
 @value
 class TensorBias(Bias):
-    """Any bias at all, as a tensor, trainable. Entries of -inf hide a key like a pattern.
+    """Arbitrary, trainable bias tensor. An entry of -inf hides a key as a pattern does.
 
     Args:
         tensor: floats that broadcast to (B, H, L, S), rows and columns of the call.
@@ -44,7 +44,7 @@ class TensorBias(Bias):
         if not self.tensor.is_floating_point() or not 0 < self.tensor.dim() <= 4:
             raise ShapeError(
                 f"TensorBias: got {self.tensor.dtype} of shape {tuple(self.tensor.shape)}; expected floats that "
-                "broadcast to (batch, heads, queries, keys); booleans are pattern=Mask(...), True = may attend"
+                "broadcast to (batch, heads, queries, keys); for booleans use pattern=Mask(...), True = may attend"
             )
 
     def bias(self, query_BL: Tensor, key_S: Tensor, dtype: torch.dtype) -> Tensor:
@@ -54,10 +54,10 @@ class TensorBias(Bias):
 @final
 @value
 class ALiBi(Bias):
-    """A penalty that grows with distance, at a slope of each head's own: -slope * |query - key|.
+    """Attention with linear biases: -slope * |query - key|, with one slope for each head.
 
     Args:
-        slopes: (H,) or (); `ALiBi.for_heads` makes the paper's.
+        slopes: (H,) or (); `ALiBi.for_heads` gives those of the paper.
 
     Raises:
         ShapeError: slopes that are not a tensor.
@@ -72,9 +72,9 @@ class ALiBi(Bias):
 
     @staticmethod
     def for_heads(num_heads: int) -> "ALiBi":
-        """The paper's slopes: 2^(-8/n), 2^(-16/n), ... for n heads, where n is a power of 2.
+        """ALiBi with the slopes of the paper: 2^(-8/n), 2^(-16/n), ... for n heads, where n is a power of 2.
 
-        For another number, those of the power of 2 below it, then every second one of the power above.
+        For another n: the slopes of the next lower power of 2, then every second slope of the next higher one.
 
         Args:
             num_heads: H, >= 1.
@@ -105,16 +105,16 @@ class ALiBi(Bias):
 @final
 @value
 class RelativeBias(Bias):
-    """T5's bias: one learned number for each head and bucket of distances, near ones exact, far ones by logarithm.
+    """T5's relative position bias: one learned value per head and bucket of distances, logarithmic for far ones.
 
     Args:
         table: (buckets, H), as T5 stores it.
-        bidirectional: half of the buckets for keys after the query; if not, those count as distance 0.
-        max_distance: distances from here on share the last bucket.
+        bidirectional: True: half of the buckets are for keys after the query; False: these count as distance 0.
+        max_distance: distance from which on all keys share the last bucket.
 
     Raises:
         ShapeError: a table that is not of two dimensions.
-        ConfigError: too few buckets, or a max_distance within the exact ones.
+        ConfigError: too few buckets, or a max_distance that is not above the exact distances.
 
     Source: Raffel et al. 2019, arXiv 1910.10683, section 2.1.
     """
@@ -136,21 +136,21 @@ class RelativeBias(Bias):
 
     @property
     def _exact(self) -> int:
-        """How many distances have a bucket of their own."""
+        """Number of distances with a bucket each."""
         return self.table.shape[0] // (4 if self.bidirectional else 2)
 
     def bucket(self, offset: Tensor) -> Tensor:
-        """The bucket of each offset.
+        """Bucket index of each offset.
 
         Args:
             offset: key position minus query position, integers of any shape.
 
         Returns:
-            Rows of the table, the same shape.
+            Row indices of the table, in the same shape.
         """
         count = self.table.shape[0] // (2 if self.bidirectional else 1)
         distance = offset.abs() if self.bidirectional else (-offset).clamp(min=0)
-        # float32 and this order of operations decide which bucket a boundary falls in; trained tables rely on it
+        # float32 and the order of operations as in T5: they determine the bucket at boundaries
         octaves = torch.log(distance.float() / self._exact) / math.log(self.max_distance / self._exact)
         far = (self._exact + (octaves * (count - self._exact)).nan_to_num(0, 0, 0).long()).clamp(max=count - 1)
         bucket = torch.where(distance < self._exact, distance, far)
@@ -161,8 +161,8 @@ class RelativeBias(Bias):
 
     def bias(self, query_BL: Tensor, key_S: Tensor, dtype: torch.dtype) -> Tensor:
         rows, columns = query_BL.shape[1], key_S.shape[0]
-        # One number for each offset that occurs, repeated as rows; read with a row one shorter, each row starts one
-        # offset earlier than the one above. No gather over L x S, so the gradient is a sum in fixed order.
+        # One value per offset, repeated for each row, then viewed with a row length one shorter, which shifts each row
+        # by one offset against the row above. There is no gather over L x S, so the gradient is deterministic.
         offset_BD = torch.arange(1 - rows, columns + 1, device=key_S.device) + (key_S[0] - query_BL[:, :1])
         by_offset_BHD = self.by_offset(offset_BD, dtype)
         width = rows + columns

@@ -1,4 +1,4 @@
-"""Keys and values kept between decoding steps, so that each step computes its own only."""
+"""Key-value cache for decoding."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,21 +13,22 @@ from regard.attention.engine.tracing import is_traced
 from regard.attention.patterns.pattern import Pattern
 from regard.errors import ConfigError, ShapeError
 
-SLACK = 64  # positions that a buffer has to spare at least, so that it is not moved at every step
-SMALL = 1 << 12  # numbers that PyTorch copies as soon as the kernel
+SLACK = 64  # minimum spare positions of a new buffer, so that it is not reallocated at every step
+SMALL = 1 << 12  # elements below which PyTorch's copy is as fast as the kernel
 
 
 @final
 class KeyValueCache:
-    """Keys (B, G, S, E) and values (B, G, S, V) of the positions seen so far, or of the last of them.
+    """Key-value cache for decoding: keys (B, G, S, E) and values (B, G, S, V) of previous positions.
 
-    Without a `lookback` every position is kept, and the buffer doubles when it is full. With one, only what a query
-    may still see: memory follows the window, not the length. For inference: what is kept carries no gradient.
+    Without `lookback`, all positions are stored, and the buffer doubles when it is full. With `lookback`, the cache is
+    a rolling buffer of the positions that later queries may still see, so memory depends on the window and not on the
+    length. For inference only: the stored tensors carry no gradient.
 
     Args:
-        lookback: keys before its own position that a query may see at most, >= 0; None for no bound.
-        capacity: positions to make room for at once, >= 1, where the length is known beforehand; it still grows when
-            they are full. Only without `lookback`.
+        lookback: maximum distance, in positions, from a query back to a key that it may see, >= 0; None for no bound.
+        capacity: number of positions to allocate at first, >= 1, for a length that is known beforehand; the buffer
+            still grows beyond it. Only without `lookback`.
 
     Raises:
         ConfigError: a negative lookback, a capacity below 1, or both of them.
@@ -48,23 +49,23 @@ class KeyValueCache:
             check_integer("KeyValueCache", "capacity", capacity, 1, " positions, or None")
         if lookback is not None and capacity is not None:
             raise ConfigError(
-                f"KeyValueCache: capacity={capacity} has no meaning with lookback={lookback}, which bounds the memory "
-                "by itself; give one of them"
+                f"KeyValueCache: capacity={capacity} cannot be combined with lookback={lookback}, which already bounds "
+                "the memory; give one of them"
             )
         self._lookback = lookback
         self._capacity = capacity or 0
-        self._key: Tensor | None = None  # buffers (B, G, room, E) and (B, G, room, V)
+        self._key: Tensor | None = None  # buffers (B, G, capacity, E) and (B, G, capacity, V)
         self._value: Tensor | None = None
-        self._stop = 0  # where the kept positions end in the buffers
+        self._stop = 0  # end of the stored positions in the buffers
         self._length = 0
 
     @staticmethod
     def for_pattern(pattern: Pattern, *, capacity: int | None = None) -> "KeyValueCache":
-        """The cache that keeps what a pattern lets a query see, and no more.
+        """Cache that stores the positions that a pattern allows, and no more.
 
         Args:
-            pattern: which keys a query may attend to. `pattern.lookback` says how far back that is.
-            capacity: as for `KeyValueCache`; ignored where the pattern bounds the memory.
+            pattern: which keys a query may attend to; `pattern.lookback` is the lookback of the cache.
+            capacity: as for `KeyValueCache`; ignored if the pattern has a lookback.
 
         Returns:
             An empty cache.
@@ -77,39 +78,39 @@ class KeyValueCache:
 
     @property
     def lookback(self) -> int | None:
-        """Keys before its own position that a query may see at most; None where every position is kept."""
+        """Maximum distance from a query back to a visible key; None if all positions are stored."""
         return self._lookback
 
     @property
     def length(self) -> int:
-        """How many positions it has seen, kept or not: the position of the next one."""
+        """Number of positions appended so far, stored or not; also the position of the next one."""
         return self._length
 
     @property
     def bytes(self) -> int:
-        """Memory that it holds, in bytes."""
+        """Size of the buffers, in bytes."""
         return sum(x.nbytes for x in (self._key, self._value) if x is not None)
 
     def __repr__(self) -> str:
         return f"KeyValueCache(lookback={self._lookback}, length={self._length}, bytes={self.bytes})"
 
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Take in the keys and values of new positions, and give all that their queries may see.
+        """Append keys and values of new positions; returns all keys and values that their queries may see.
 
-        `attend(query, keys, values, pattern=pattern, key_start=key_start)` is then the attention of the new positions'
-        queries: by default the last query stands on the last key.
+        `attend(query, keys, values, pattern=pattern, key_start=key_start)` then computes the attention of the new
+        positions: by default the last query has the position of the last key.
 
         Args:
-            key: (B, G, N, E), N new positions; of one or of many, as when a prompt is read at once. N may be 0 when
-                something is kept already: the memory of a cross attention is appended once, and read afterwards.
+            key: (B, G, N, E), N new positions: 1 in a decoding step, many in prefill, or 0 to read a nonempty cache, as
+                cross-attention does.
             value: (B, G, N, V).
 
         Returns:
-            keys (B, G, S, E), values (B, G, S, V) and the position of the first of them. They may share the cache's
-            memory, and stay as they are when it goes on; don't write into them.
+            keys (B, G, S, E), values (B, G, S, V) and the position of the first key. They may be views of the cache's
+            buffers, which later calls of `append` don't change; don't write into them.
 
         Raises:
-            ShapeError: shapes, dtypes or devices that differ from each other or from what is kept.
+            ShapeError: shapes, dtypes or devices that differ between key and value or from the cache.
         """
         self._check(key, value)
         keys, values, key_start = self.room(key.shape, value.shape, key)
@@ -121,32 +122,32 @@ class KeyValueCache:
         return keys, values, key_start
 
     def room(self, key: Sequence[int], value: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor, int]:
-        """What `append` gives, with the last N positions yet to be written, by the caller: nothing is looked at.
+        """As `append`, but leaves the last N positions uninitialized for the caller to write; nothing is checked.
 
         Args:
-            key: B, G, N and E, that go with what is kept.
-            value: B, G, N and V.
-            like: a tensor of their dtype and device.
+            key: sizes (B, G, N, E), which must match the cache.
+            value: sizes (B, G, N, V).
+            like: tensor with their dtype and device.
 
         Returns:
             As `append`.
         """
         new = key[2]
-        kept = self._stop if self._lookback is None else min(self._stop, self._lookback)
-        # An ordinary tensor can be written in any mode; one made under torch.inference_mode only there.
+        old = self._stop if self._lookback is None else min(self._stop, self._lookback)  # positions still visible
+        # Not inference tensors, which could only be written under torch.inference_mode.
         with torch.inference_mode(False), torch.no_grad():
             if self._key is None or self._value is None or self._stop + new > self._key.shape[2]:
-                self._key = self._moved(self._key, key, like, kept)
-                self._value = self._moved(self._value, value, like, kept)
-                self._stop = kept
+                self._key = self._reallocated(self._key, key, like, old)
+                self._value = self._reallocated(self._value, value, like, old)
+                self._stop = old
             stop = self._stop + new
-            keys, values = (x[:, :, self._stop - kept : stop] for x in (self._key, self._value))
+            keys, values = (x[:, :, self._stop - old : stop] for x in (self._key, self._value))
             self._stop = stop
             self._length += new
-        return keys, values, self._length - new - kept
+        return keys, values, self._length - new - old
 
     def goes_with(self, sizes: tuple[int, int, int], like: Tensor) -> bool:
-        """Whether keys and values (B, G, E) of a tensor's dtype and device go with what is kept, if anything is."""
+        """Whether keys and values of sizes (B, G, E), with the dtype and device of `like`, match the cache."""
         return all(
             x is None or ((*x.shape[:2], x.shape[3]) == sizes and x.dtype is like.dtype and x.device == like.device)
             for x in (self._key, self._value)
@@ -154,21 +155,21 @@ class KeyValueCache:
 
     @property
     def kept(self) -> tuple[Tensor, Tensor, int]:
-        """What `append` gives if nothing is new: keys, values and the position of the first of them.
+        """Stored keys and values, and the position of the first key; as `append` of 0 positions.
 
         Raises:
-            ShapeError: nothing is kept.
+            ShapeError: the cache is empty.
         """
         if self._key is None or self._value is None:
-            raise ShapeError("KeyValueCache.kept: nothing is kept yet; `append` keys and values first")
+            raise ShapeError("KeyValueCache.kept: the cache is empty; `append` keys and values first")
         count = self._stop if self._lookback is None else min(self._stop, self._lookback)
         keys, values = (x[:, :, self._stop - count : self._stop] for x in (self._key, self._value))
         return keys, values, self._length - count
 
     @contextmanager
     def appended(self, key: Tensor, value: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """What `append` gives, for a computation: if that fails, the cache is as it was before."""
-        before, done = dict(vars(self)), False  # append writes only behind what is kept
+        """Context manager around `append`: an exception in the block restores the cache."""
+        before, done = dict(vars(self)), False  # append writes only after the stored positions
         try:
             yield self.append(key, value)
             done = True
@@ -177,13 +178,13 @@ class KeyValueCache:
                 vars(self).update(before)
 
     def select(self, rows: Tensor) -> None:
-        """Keep some sequences of the batch, in this order: beams that go on, unfinished sequences.
+        """Select and reorder sequences of the batch, as beam search does.
 
         Args:
-            rows: indices (B',) of sequences, each any number of times; or booleans (B,), True = stays.
+            rows: indices (B',) of sequences, repetitions allowed; or booleans (B,), True = keep.
 
         Raises:
-            ShapeError: rows that are neither, that are out of range, or that leave nothing.
+            ShapeError: rows of another shape or dtype, out of range, or that select no sequence.
 
         >>> cache = rg.KeyValueCache()
         >>> keys, _, _ = cache.append(torch.zeros(3, 1, 2, 4), torch.zeros(3, 1, 2, 4))
@@ -204,7 +205,7 @@ class KeyValueCache:
                 f"of a sequence, integers of one dimension, or booleans ({batch},) of which one is True"
             )
         rows = rows.long()
-        # On other devices looking would wait for everything queued there; the indexing itself stops the program.
+        # On a GPU, reading the indices would synchronize; there the indexing kernel itself reports an invalid one.
         if rows.device.type == "cpu" and not 0 <= int(rows.min()) <= int(rows.max()) < batch:
             raise ShapeError(
                 f"KeyValueCache.select: rows has indices from {int(rows.min())} to {int(rows.max())}, but the cache "
@@ -215,14 +216,15 @@ class KeyValueCache:
             self._key, self._value = (self._selected(x, rows) for x in (self._key, self._value))
 
     def overwrite(self, rows: Tensor, others: Tensor, *, first: int | None = None) -> None:
-        """Make some sequences copies of others, in place, and keep only the first ones of the batch.
+        """Overwrite sequences with copies of others, in place, and truncate the batch.
 
-        `select` says the same with all rows, and copies them all. Here what `append` gave out changes, too.
+        `select` with all rows has the same effect but copies every sequence. Here tensors that `append` returned change
+        too.
 
         Args:
-            rows: indices (N,) of sequences to write, all different; on the device of what is kept.
-            others: indices (N,) of those that they become copies of, none of them among `rows`.
-            first: the batch size from now on; None for all of it.
+            rows: indices (N,) of the sequences to overwrite, all different; on the device of the cache.
+            others: indices (N,) of the sequences to copy, none of them in `rows`.
+            first: the new batch size; None for no change.
 
         >>> cache = rg.KeyValueCache()
         >>> keys, _, _ = cache.append(torch.arange(3.0).view(3, 1, 1, 1), torch.zeros(3, 1, 1, 1))
@@ -240,90 +242,90 @@ class KeyValueCache:
             self._key, self._value = self._key[:first], self._value[:first]
 
     def _selected(self, buffer: Tensor, rows: Tensor) -> Tensor:
-        """As much room for other sequences; only what is filled is copied."""
-        chosen = buffer.new_empty(len(rows), *buffer.shape[1:])
-        chosen[:, :, : self._stop] = buffer[:, :, : self._stop].index_select(0, rows)
-        return chosen
+        """Buffer of the same capacity for the selected sequences; only stored positions are copied."""
+        selected = buffer.new_empty(len(rows), *buffer.shape[1:])
+        selected[:, :, : self._stop] = buffer[:, :, : self._stop].index_select(0, rows)
+        return selected
 
-    def _moved(self, buffer: Tensor | None, new: Sequence[int], like: Tensor, kept: int) -> Tensor:
-        """A larger or emptier buffer that starts with what is kept. What was given out stays as it is."""
-        needed = kept + new[2]
+    def _reallocated(self, buffer: Tensor | None, new: Sequence[int], like: Tensor, old: int) -> Tensor:
+        """New buffer that starts with the last `old` positions; the old buffer may have views and is unchanged."""
+        needed = old + new[2]
         if self._lookback is not None:
-            room = max(needed, _rolling_room(self._lookback))
+            capacity = max(needed, _rolling_capacity(self._lookback))
         elif buffer is None:
-            room = max(needed + SLACK, self._capacity)
+            capacity = max(needed + SLACK, self._capacity)
         else:
-            room = max(needed, 2 * buffer.shape[2])
-        moved = torch.empty(*new[:2], room, new[3], dtype=like.dtype, device=like.device)
+            capacity = max(needed, 2 * buffer.shape[2])
+        reallocated = torch.empty(*new[:2], capacity, new[3], dtype=like.dtype, device=like.device)
         if buffer is not None:
-            moved[:, :, :kept] = buffer[:, :, self._stop - kept : self._stop]
-        return moved
+            reallocated[:, :, :old] = buffer[:, :, self._stop - old : self._stop]
+        return reallocated
 
     def _shrink(self) -> None:
-        """Leave the large buffer of a long prompt for one of the window's size."""
+        """Replace the large buffer of a long prompt by one of the size of the window."""
         if self._lookback is None or self._key is None or self._value is None:
             return
-        if self._key.shape[2] <= _rolling_room(self._lookback):
+        if self._key.shape[2] <= _rolling_capacity(self._lookback):
             return
-        kept = min(self._lookback, self._stop)
-        key, value = (self._moved(x, (*x.shape[:2], 0, x.shape[3]), x, kept) for x in (self._key, self._value))
-        self._key, self._value, self._stop = key, value, kept
+        old = min(self._lookback, self._stop)
+        key, value = (self._reallocated(x, (*x.shape[:2], 0, x.shape[3]), x, old) for x in (self._key, self._value))
+        self._key, self._value, self._stop = key, value, old
 
     def _check(self, key: Tensor, value: Tensor) -> None:
-        """Raise unless these go together and with what is kept."""
+        """Raise ShapeError unless key and value match each other and the cache."""
         if not (is_dense(key) and is_dense(value)):
             raise ShapeError(f"KeyValueCache.append: key={show(key)}, value={show(value)}; expected dense tensors")
         if key.dim() != 4 or value.dim() != 4 or key.shape[:3] != value.shape[:3]:
             raise ShapeError(
                 f"KeyValueCache.append: key {tuple(key.shape)}, value {tuple(value.shape)}; expected (batch, kv heads, "
-                "new positions, head_dim), equal but for the last"
+                "new positions, head_dim), with equal sizes except head_dim"
             )
         if key.dtype != value.dtype or key.device != value.device:
             raise ShapeError(
                 f"KeyValueCache.append: key is {key.dtype} on {key.device}, value {value.dtype} on {value.device}; "
-                "they must agree"
+                "expected one dtype and device"
             )
         if self._key is None or self._value is None:
             if 0 in (*key.shape[1:], value.shape[3]):
                 raise ShapeError(
-                    f"KeyValueCache.append: key {tuple(key.shape)}, value {tuple(value.shape)} into an empty cache; "
-                    "every dimension but the batch must be at least 1"
+                    f"KeyValueCache.append: key {tuple(key.shape)}, value {tuple(value.shape)} for an empty cache; "
+                    "expected every size except the batch to be at least 1"
                 )
             return
         for name, new, held in (("key", key, self._key), ("value", value, self._value)):
             if (new.shape[:2], new.shape[3]) != (held.shape[:2], held.shape[3]):
                 raise ShapeError(
-                    f"KeyValueCache.append: {name} {tuple(new.shape)} does not go with what is kept, (batch, kv heads, "
+                    f"KeyValueCache.append: {name} {tuple(new.shape)} does not match the cache, (batch, kv heads, "
                     f"positions, head_dim) = {(*held.shape[:2], self._length, held.shape[3])}; start a new cache for "
-                    "another batch, or `select` the sequences that go on"
+                    "another batch, or `select` the sequences to continue"
                 )
             if new.dtype != held.dtype or new.device != held.device:
                 raise ShapeError(
-                    f"KeyValueCache.append: {name} is {new.dtype} on {new.device}, but what is kept {held.dtype} on "
-                    f"{held.device}; they must agree, so keep to one autocast setting and device"
+                    f"KeyValueCache.append: {name} is {new.dtype} on {new.device}, but the cache is {held.dtype} on "
+                    f"{held.device}; use one autocast setting and device for all calls"
                 )
 
 
 def _copy(to: Tensor, source: Tensor, rows: Tensor | None = None, others: Tensor | None = None) -> None:
-    """Write `source` (B, G, N, E) into `to`: its sequences `others` in the place of `rows`; None for all of them."""
+    """Copy sequences `others` of `source` (B, G, N, E) to sequences `rows` of `to`; None for all of them."""
     count, sizes = len(to) if rows is None else len(rows), to.shape[1:]
-    runs = all(x.stride(3) == 1 and (sizes[1] == 1 or x.stride(2) == sizes[2]) for x in (to, source))
+    contiguous = all(x.stride(3) == 1 and (sizes[1] == 1 or x.stride(2) == sizes[2]) for x in (to, source))
     small = count * sizes[0] * sizes[1] * sizes[2] < SMALL
-    alike = to.is_cpu and to.dtype is source.dtype and type(source) is Tensor
-    if small or not (runs and alike) or is_traced() or kernels.missing() is not None:
+    same_dtype_on_cpu = to.is_cpu and to.dtype is source.dtype and type(source) is Tensor
+    if small or not (contiguous and same_dtype_on_cpu) or is_traced() or kernels.missing() is not None:
         if rows is None or others is None:
             to.copy_(source)
         else:
             to.index_copy_(0, rows, source.index_select(0, others))
         return
     size = to.element_size()
-    of_to, of_source = ((x.data_ptr(), x.stride(0) * size, x.stride(1) * size) for x in (to, source))
+    to_view, source_view = ((x.data_ptr(), x.stride(0) * size, x.stride(1) * size) for x in (to, source))
     kernels.module().copy_runs(
-        of_to, 0 if rows is None else rows.data_ptr(), of_source, 0 if others is None else others.data_ptr(),
+        to_view, 0 if rows is None else rows.data_ptr(), source_view, 0 if others is None else others.data_ptr(),
         len(to), count, sizes[0], sizes[1] * sizes[2] * size, torch.get_num_threads(),
     )  # fmt: skip
 
 
-def _rolling_room(lookback: int) -> int:
-    """Positions in the buffer of a window: each is moved about once."""
+def _rolling_capacity(lookback: int) -> int:
+    """Capacity of a rolling buffer: large enough that each position is moved about once."""
     return lookback + max(lookback, SLACK)

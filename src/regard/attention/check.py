@@ -1,4 +1,4 @@
-"""What a value asks of its own fields: the right kind, and in range. Sizes are checked when a call is known."""
+"""Checks of the fields of a value: type and range. Sizes are checked in the call, where they are known."""
 
 import math
 from typing import TypeGuard
@@ -14,18 +14,18 @@ INTEGERS = (int, np.integer, torch.SymInt)
 NUMBERS = (*INTEGERS, float, np.floating, torch.SymFloat)
 
 
-def check_integer(owner: str, name: str, x: object, least: int, why: str = "") -> None:
-    """Raise ConfigError unless `x` is an integer of 64 bits, at least `least`; `why` ends the sentence."""
-    if not is_integer(x) or not least <= x < 2**63:
-        raise ConfigError(f"{owner}: {name}={show(x)} must be an integer >= {least}{why}, and below 2^63")
+def check_integer(owner: str, name: str, x: object, minimum: int, note: str = "") -> None:
+    """Raise ConfigError unless `x` is a 64-bit integer >= `minimum`; `note` is appended to the expectation."""
+    if not is_integer(x) or not minimum <= x < 2**63:
+        raise ConfigError(f"{owner}: {name}={show(x)} must be an integer >= {minimum}{note}, and below 2^63")
 
 
-def check_number(owner: str, name: str, x: object, why: str = "") -> None:
-    """Raise ConfigError unless `x` is a finite number or a tensor."""
+def check_number(owner: str, name: str, x: object, note: str = "") -> None:
+    """Raise ConfigError unless `x` is a finite number or a tensor; `note` is appended to the expectation."""
     if isinstance(x, Tensor):
         return
     if not is_number(x) or not math.isfinite(x):
-        raise ConfigError(f"{owner}: {name}={show(x)} must be a finite number or a tensor{why}")
+        raise ConfigError(f"{owner}: {name}={show(x)} must be a finite number or a tensor{note}")
 
 
 def check_tensor(owner: str, name: str, x: object) -> None:
@@ -35,34 +35,34 @@ def check_tensor(owner: str, name: str, x: object) -> None:
 
 
 def check_grid(x: object) -> None:
-    """Raise ConfigError unless `x` is two numbers of bins."""
+    """Raise ConfigError unless `x` is a tuple of two bin counts."""
     if not isinstance(x, tuple) or len(x) != 2 or not all(is_integer(bins) and bins >= 1 for bins in x):
         raise ConfigError(f"Summary: grid={show(x)} must be (query bins, key bins), two integers >= 1")
 
 
 def is_dense(x: object) -> bool:
-    """Whether `x` is a tensor with a value in memory for each index: not sparse, not nested."""
+    """Whether `x` is a dense (strided) tensor: neither sparse nor nested."""
     return isinstance(x, Tensor) and x.layout is torch.strided
 
 
 def is_integer(x: object) -> TypeGuard[int]:
-    """Whether `x` counts something; True and False do not."""
+    """Whether `x` is an integer; booleans are not."""
     return isinstance(x, INTEGERS) and not isinstance(x, bool)
 
 
 def is_number(x: object) -> TypeGuard[float]:
-    """Whether `x` is a real number; True and False are not."""
+    """Whether `x` is a real number; booleans are not."""
     return isinstance(x, NUMBERS) and not isinstance(x, bool)
 
 
 def smallest(x: float | Tensor) -> float:
-    """The least entry, where reading it is free: infinity for a tensor on a device, recorded, or under torch.vmap."""
+    """Smallest entry; infinity where reading it would synchronize or fail: GPU, tracing, torch.vmap."""
     if not isinstance(x, Tensor):
         return x
-    known = not opaque() and x.device.type == "cpu" and x.numel() > 0
-    return float(x.detach().min()) if known else math.inf
+    readable = not opaque() and x.device.type == "cpu" and x.numel() > 0
+    return float(x.detach().min()) if readable else math.inf
 
 
 def show(x: object) -> str:
-    """A value in an error message: tensors by their dtype and shape."""
+    """Text of a value in an error message; a tensor is shown by dtype and shape."""
     return f"Tensor({x.dtype}, {tuple(x.shape)})" if isinstance(x, Tensor) else repr(x)

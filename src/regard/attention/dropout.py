@@ -1,8 +1,8 @@
-"""Which weights are dropped: the same entries on every backend, in any order of computation.
+"""Counter-based dropout of the weights: the same entries on every backend and in any order of computation.
 
-Each entry of the score matrix has its own random word, the first output of Philox4x32-10 at the counter (batch, head,
-query row, key row) under the key `seed`. An entry is dropped where its word is below p * 2^32; what stays is scaled by
-1 / (1 - p).
+Each entry of the weight matrix has a random 32-bit word, the first output of Philox4x32-10 with the counter (batch,
+head, query row, key row) and the key `seed`. An entry is dropped if its word is below p * 2^32; the others are scaled
+by 1 / (1 - p).
 
 Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 4.3.
 """
@@ -17,7 +17,7 @@ ROUNDS = 10
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Four random 32-bit words for each counter.
+    """Philox4x32-10: four random 32-bit words for each counter.
 
     Args:
         counter: four int64 tensors of 32-bit words that broadcast against each other.
@@ -29,7 +29,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: Tensor) -> tupl
     c0, c1, c2, c3 = counter
     keys = [seed & WORD, (seed >> 32) & WORD]
     for _ in range(ROUNDS):
-        # int64 products wrap, but all 64 bits of them are there: >> drags the sign along, & WORD removes it
+        # int64 products wrap but keep all 64 bits; >> extends the sign, which & WORD removes
         p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
         c0, c1, c2, c3 = (p1 >> 32) & WORD ^ c1 ^ keys[0], p1 & WORD, (p0 >> 32) & WORD ^ c3 ^ keys[1], p0 & WORD
         keys = [(k + i) & WORD for k, i in zip(keys, INCREMENTS, strict=True)]
@@ -39,16 +39,16 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: Tensor) -> tupl
 def keep_scale(
     p: float, seed: Tensor, batch: int, heads: int, rows: slice, columns: slice, dtype: torch.dtype
 ) -> Tensor:
-    """0 where a weight is dropped, 1 / (1 - p) where it stays: (B, H, rows, columns).
+    """Dropout factors (B, H, rows, columns): 0 for a dropped weight, else 1 / (1 - p).
 
     Args:
-        p: the probability of being dropped, 0 <= p < 1.
+        p: dropout probability, 0 <= p < 1.
         seed: int64 ().
         batch: B.
         heads: H.
-        rows: which query rows of the call.
-        columns: which key rows of the call.
-        dtype: of the result.
+        rows: query rows of the call.
+        columns: key rows of the call.
+        dtype: dtype of the result.
 
     Returns:
         The factors.

@@ -1,10 +1,9 @@
-"""What turns a row of scores into weights.
+"""Normalizers: functions from a row of scores to a row of attention weights.
 
-Every normalizer here works in two steps: a *statistic* of the whole row (softmax's log-sum-exp, entmax's threshold),
-then each weight from its own score and that statistic. The statistic is a pair: `shift`, the row's largest score, a
-constant; and `level`, relative to the shift. Softmax's level carries the gradient, so a backend may take the row in
-pieces. A sparse normalizer takes whole rows in both steps: its weights carry all of the gradient, its level none.
-Hidden scores are -inf and get weight 0.
+A normalizer computes weights in two steps: first the row's `RowStats`, the max and an offset (the log-sum of softmax,
+the threshold of entmax); then each weight from its score and the row's stats. The max is a constant without gradient.
+Softmax's offset carries a gradient, so a backend may process a row in tiles. A sparse normalizer needs whole rows in
+both steps: its weights carry the whole gradient, its offset none. Hidden scores are -inf and get weight 0.
 """
 
 from abc import ABC, abstractmethod
@@ -21,43 +20,47 @@ from regard.attention.value import Value, holds, per_head, value
 from regard.errors import ConfigError
 
 
-class Statistic(NamedTuple):
-    """What a row's weights depend on besides their own scores: two tensors (B, H, L, 1)."""
+class RowStats(NamedTuple):
+    """Row max and offset of the scores, from which each weight follows: two tensors (B, H, L, 1).
 
-    shift: Tensor
-    level: Tensor
+    The offset is relative to the max: log of the sum of exp(score - max) for `Softmax`, the threshold for `Entmax` and
+    `Sparsemax`, and 0 for `Sigmoid`. The log-sum-exp of a softmax row is max + offset.
+    """
+
+    max: Tensor
+    offset: Tensor
 
 
 class Normalizer(Value, ABC):
-    """What every normalizer can do."""
+    """Base class of the normalizers."""
 
     @abstractmethod
-    def statistic(self, scores_BHLS: Tensor) -> Statistic:
-        """The statistic of whole rows."""
+    def row_stats(self, scores_BHLS: Tensor) -> RowStats:
+        """Max and offset of whole rows of scores."""
 
     @abstractmethod
-    def weights(self, scores_BHLS: Tensor, row: Statistic) -> Tensor:
-        """Weights (B, H, L, S) of the rows' scores. Rows whose scores are all -inf get weights 0."""
+    def weights(self, scores_BHLS: Tensor, row: RowStats) -> Tensor:
+        """Weights (B, H, L, S) of the scores; 0 in a row whose scores are all -inf."""
 
     @property
     def no_entropy(self) -> str | None:
-        """Why the weights of a row have no entropy; None where they have."""
+        """Reason why the entropy of a row is undefined; None if it is defined."""
         return None
 
     @property
     def no_log_sum_exp(self) -> str | None:
-        """Why a row has no log-sum-exp; None where it has."""
+        """Reason why the log-sum-exp of a row is undefined; None if it is defined."""
         return f"{type(self).__name__} does not exponentiate its scores"
 
 
 @final
 @value
 class Softmax(Normalizer):
-    """exp(score) over the sum of exp(score) of the row, to which a sink adds a key that has no value.
+    """Softmax of each row, optionally with an attention sink: a logit in the denominator that has no value.
 
     Args:
-        sink: a logit (H,) or () that joins the denominator only, so that a head may attend to nothing; None for none.
-        prior: multiplies the weights afterwards, without normalizing again; None for none.
+        sink: logit (H,) or () added to the denominator only, so that a head may attend to nothing; None for none.
+        prior: factor on the weights, applied after normalization without renormalizing; None for none.
 
     Raises:
         ShapeError: a sink that is not a tensor.
@@ -76,19 +79,19 @@ class Softmax(Normalizer):
         if self.prior is not None and not isinstance(self.prior, Prior):
             raise ConfigError(f"Softmax: prior={show(self.prior)} is not a Prior; expected one such as Gaussian(...)")
 
-    def statistic(self, scores_BHLS: Tensor) -> Statistic:
-        top = scores_BHLS.amax(-1, keepdim=True)
+    def row_stats(self, scores_BHLS: Tensor) -> RowStats:
+        row_max = scores_BHLS.amax(-1, keepdim=True)
         sink = None if self.sink is None else per_head(self.sink, scores_BHLS.dtype)
         if isinstance(sink, Tensor):
-            top = torch.maximum(top, sink)
-        shift = finite(constant(top))
-        total = torch.exp(scores_BHLS - shift).sum(-1, keepdim=True)
+            row_max = torch.maximum(row_max, sink)
+        row_max = finite(constant(row_max))
+        total = torch.exp(scores_BHLS - row_max).sum(-1, keepdim=True)
         if isinstance(sink, Tensor):
-            total = total + torch.exp(sink - shift)
-        return Statistic(shift, safe_log(total))
+            total = total + torch.exp(sink - row_max)
+        return RowStats(row_max, safe_log(total))
 
-    def weights(self, scores_BHLS: Tensor, row: Statistic) -> Tensor:
-        return torch.exp(scores_BHLS - row.shift - finite(row.level))
+    def weights(self, scores_BHLS: Tensor, row: RowStats) -> Tensor:
+        return torch.exp(scores_BHLS - row.max - finite(row.offset))
 
     @property
     def no_entropy(self) -> str | None:
@@ -104,11 +107,12 @@ class Softmax(Normalizer):
 class Entmax(Normalizer):
     """Sparse weights: [(alpha - 1) score - threshold]_+ ^ (1 / (alpha - 1)), the threshold such that they sum to 1.
 
-    Between softmax (alpha to 1) and sparsemax (alpha = 2); beyond 2 sparser still.
+    The limit alpha -> 1 is softmax, alpha = 2 is sparsemax; a larger alpha is sparser.
 
     Args:
-        alpha: a number > 1, or a tensor (H,) or (), which may be learned. With a large alpha small weights react to
-            the last digit of a score: two that are equal to 6 digits may weigh 0.2 and 0. The row's sum is 1 still.
+        alpha: a number > 1, or a tensor (H,) or (), which may be learned. With a large alpha, small weights depend on
+            the last digits of the scores: two scores that agree to 6 digits may get weights 0.2 and 0. Rows still sum
+            to 1.
 
     Raises:
         ConfigError: an alpha that is not above 1.
@@ -121,22 +125,22 @@ class Entmax(Normalizer):
 
     def __post_init__(self) -> None:
         check_number("Entmax", "alpha", self.alpha, " above 1")
-        least = smallest(self.alpha)
-        if not least > 1:
-            raise ConfigError(f"Entmax: alpha={least} must be above 1 (toward 1 it is Softmax(), 2 is Sparsemax())")
+        minimum = smallest(self.alpha)
+        if not minimum > 1:
+            raise ConfigError(f"Entmax: alpha={minimum} must be above 1 (toward 1 it is Softmax(), 2 is Sparsemax())")
 
-    def statistic(self, scores_BHLS: Tensor) -> Statistic:
+    def row_stats(self, scores_BHLS: Tensor) -> RowStats:
         scores, alpha = constant(scores_BHLS), self._alpha(scores_BHLS)
-        shift = finite(scores.amax(-1, keepdim=True))
-        return Statistic(shift, entmax.threshold(scores - shift, alpha))
+        row_max = finite(scores.amax(-1, keepdim=True))
+        return RowStats(row_max, entmax.threshold(scores - row_max, alpha))
 
-    def weights(self, scores_BHLS: Tensor, row: Statistic) -> Tensor:
-        below = constant(scores_BHLS) - constant(row.shift)
-        weights = entmax.weights(below, self._alpha(scores_BHLS), constant(row.level))
+    def weights(self, scores_BHLS: Tensor, row: RowStats) -> Tensor:
+        below = constant(scores_BHLS) - constant(row.max)
+        weights = entmax.weights(below, self._alpha(scores_BHLS), constant(row.offset))
         return entmax.with_derivatives(weights, scores_BHLS, per_head(self.alpha, scores_BHLS.dtype))
 
     def _alpha(self, scores_BHLS: Tensor) -> float | Tensor:
-        """Without derivatives."""
+        """alpha without derivatives, shaped to broadcast to the scores."""
         alpha = per_head(self.alpha, scores_BHLS.dtype)
         return constant(alpha) if isinstance(alpha, Tensor) else alpha
 
@@ -144,25 +148,25 @@ class Entmax(Normalizer):
 @final
 @value
 class Sparsemax(Normalizer):
-    """The nearest point of the simplex: [score - threshold]_+, the threshold such that the weights sum to 1.
+    """Projection of the scores on the simplex: [score - threshold]_+, the threshold such that the weights sum to 1.
 
     Source: Martins and Astudillo 2016, arXiv 1602.02068, section 2, equations 1 to 4.
     """
 
-    def statistic(self, scores_BHLS: Tensor) -> Statistic:
-        return Entmax(2.0).statistic(scores_BHLS)
+    def row_stats(self, scores_BHLS: Tensor) -> RowStats:
+        return Entmax(2.0).row_stats(scores_BHLS)
 
-    def weights(self, scores_BHLS: Tensor, row: Statistic) -> Tensor:
+    def weights(self, scores_BHLS: Tensor, row: RowStats) -> Tensor:
         return Entmax(2.0).weights(scores_BHLS, row)
 
 
 @final
 @value
 class Sigmoid(Normalizer):
-    """Each key by itself: 1 / (1 + exp(-(score + bias))). Rows do not sum to 1.
+    """Elementwise sigmoid, 1 / (1 + exp(-(score + bias))); rows do not sum to 1.
 
     Args:
-        bias: a number, or a tensor (H,) or (). The source takes -log(S), so that a row starts with a sum near 1.
+        bias: a number, or a tensor (H,) or (). The source uses -log(S), so that the sum of a row is initially near 1.
 
     Raises:
         ConfigError: a bias that is not finite.
@@ -175,29 +179,29 @@ class Sigmoid(Normalizer):
     def __post_init__(self) -> None:
         check_number("Sigmoid", "bias", self.bias)
 
-    def statistic(self, scores_BHLS: Tensor) -> Statistic:
-        none = scores_BHLS.new_zeros(*scores_BHLS.shape[:-1], 1)
-        return Statistic(none, none)
+    def row_stats(self, scores_BHLS: Tensor) -> RowStats:
+        zero = scores_BHLS.new_zeros(*scores_BHLS.shape[:-1], 1)
+        return RowStats(zero, zero)
 
-    def weights(self, scores_BHLS: Tensor, row: Statistic) -> Tensor:
+    def weights(self, scores_BHLS: Tensor, row: RowStats) -> Tensor:
         return torch.sigmoid(scores_BHLS + per_head(self.bias, scores_BHLS.dtype))
 
     @property
     def no_entropy(self) -> str | None:
-        return "Sigmoid weighs each key by itself: a row is not a distribution"
+        return "Sigmoid is elementwise: a row is not a probability distribution"
 
 
 def sink_of(normalizer: Normalizer) -> Tensor | None:
-    """The logits that join the sums of a row when all else is done; None for none."""
+    """Sink logits of a softmax; None for none. Backends add them after the keys."""
     return normalizer.sink if isinstance(normalizer, Softmax) else None
 
 
 def finite(x: Tensor) -> Tensor:
-    """0 in place of -inf: a row that sees nothing is shifted by nothing."""
+    """x with -inf replaced by 0, for rows without visible keys."""
     return torch.where(x == -torch.inf, 0.0, x)
 
 
 def safe_log(x: Tensor) -> Tensor:
-    """log(x), and at 0 -inf with derivative 0."""
-    some = x > 0
-    return torch.where(some, torch.log(torch.where(some, x, 1.0)), -torch.inf)
+    """log(x); -inf, with derivative 0, at 0."""
+    positive = x > 0
+    return torch.where(positive, torch.log(torch.where(positive, x, 1.0)), -torch.inf)

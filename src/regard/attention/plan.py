@@ -1,4 +1,4 @@
-"""Which backend runs a call, why the others do not, and what it will cost, before it runs."""
+"""Execution plans: the backend of a call, why not the others, and the predicted cost."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ from regard.attention.engine.call import Call
 from regard.attention.engine.empty_call import has_pairs, is_empty
 from regard.attention.engine.html import table_html
 from regard.attention.engine.tile_sum import any_grad
-from regard.attention.engine.tracing import forward_mode, recorded, transforms
+from regard.attention.engine.tracing import forward_mode, is_recorded, transforms
 from regard.errors import ConfigError, UnsupportedError, nearest
 
 BACKENDS: dict[str, Backend] = {b.name: b for b in (Native(), SDPA(), Chunked(), Reference())}
-SMALL = 1 << 17  # numbers for one head below which a dense computation is faster than tiles
-MASKED = 1 << 20  # pairs up to which PyTorch's kernel with a dense mask is faster than tiles
+SMALL = 1 << 17  # elements per head up to which the dense computation is faster than the tiled one
+MASKED = 1 << 20  # (query, key) pairs up to which PyTorch's kernel with a dense mask is faster than tiles
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Plan:
-    """What will happen in a call.
+    """Execution plan of a call.
 
     Args:
-        call: the call, checked.
-        backend: the name of the backend that runs it.
-        refusals: for every backend that does not compute the call, every reason.
-        passed_over: for every backend that could but is not chosen, why.
+        call: the checked call.
+        backend: name of the backend that runs it.
+        refusals: for each backend that cannot compute the call, every reason.
+        passed_over: for each backend that could compute the call but is not chosen, the reason.
     """
 
     call: Call
@@ -47,7 +47,7 @@ class Plan:
 
     @cached_property
     def density(self) -> float:
-        """The share of (query, key) pairs that the pattern lets be seen."""
+        """Fraction of (query, key) pairs that the pattern allows."""
         query_start: int | Tensor = self.call.query_start
         if not has_pairs(self.call):
             return 0.0
@@ -57,7 +57,7 @@ class Plan:
 
     @cached_property
     def multiply_adds(self) -> int:
-        """Multiplications with addition in scores and mixing, forward: over the pairs that the backend computes."""
+        """Multiply-adds of both matrix products, forward, over the pairs that the backend computes."""
         batch, heads, _, head_dim = self.call.query.shape
         if is_empty(self.call):
             return 0
@@ -66,14 +66,14 @@ class Plan:
 
     @cached_property
     def working_bytes(self) -> int:
-        """Memory beyond inputs and outputs, forward, at its peak, in bytes."""
+        """Peak memory of the forward pass beyond inputs and outputs, in bytes."""
         return 0 if is_empty(self.call) else BACKENDS[self.backend].cost(self.call).working_bytes
 
     def explain(self) -> str:
-        """The plan in a few lines of text.
+        """Description of the plan as text.
 
         Returns:
-            Lines: the call, the backend and its cost, the other backends and why not.
+            One line each for the call, its inputs, the backend with its cost, and each reason against another backend.
         """
         lines = [f"{self.call.spec}", self._inputs(), f"backend {self._backend()}: {self._cost()}"]
         return "\n".join([*lines, *(f"not {name}: {reason}" for name, reason in self._others())])
@@ -87,8 +87,8 @@ class Plan:
             ("cost", self._cost()),
         ]
         rows += [(f"not {name}", reason) for name, reason in self._others()]
-        place = (query.shape[2], key.shape[2], self.call.query_start, self.call.key_start)
-        return table_html(rows, spec.pattern, place)
+        extent = (query.shape[2], key.shape[2], self.call.query_start, self.call.key_start)
+        return table_html(rows, spec.pattern, extent)
 
     def _inputs(self) -> str:
         q, k, v = (tuple(x.shape) for x in (self.call.query, self.call.key, self.call.value))
@@ -99,10 +99,10 @@ class Plan:
 
     def _cost(self) -> str:
         work, memory = _amount(self.multiply_adds, ""), _amount(self.working_bytes, "B")
-        return f"{work} multiply-adds, {memory} to work in; density {self.density:.4g}"
+        return f"{work} multiply-adds, {memory} working memory; density {self.density:.4g}"
 
     def _others(self) -> Iterator[tuple[str, str]]:
-        """The other backends, and every reason why not."""
+        """Names of the other backends, with each reason against them."""
         for name in BACKENDS:
             for reason in self.refusals.get(name, ()):
                 yield name, reason
@@ -111,39 +111,39 @@ class Plan:
 
 
 def choose(call: Call, backend: str) -> Backend:
-    """The backend that runs a call.
+    """Choose the backend of a call.
 
     Raises:
         ConfigError: an unknown name.
-        UnsupportedError: the backend asked for does not compute the call; with every reason.
+        UnsupportedError: the requested backend cannot compute the call; the message lists every reason.
     """
     if backend == "auto":
         return BACKENDS[_preferred(call)]
-    if backend not in list(BACKENDS):  # a list, for what is no name may not be hashable either
+    if backend not in list(BACKENDS):  # a list: `backend` may be unhashable
         raise ConfigError(f"unknown backend {backend!r}; {nearest(backend, ['auto', *BACKENDS])}")
     reasons = BACKENDS[backend].refusals(call)
     if reasons:
-        raise UnsupportedError(f"backend {backend!r} does not compute this call: {'; '.join(reasons)}")
+        raise UnsupportedError(f"backend {backend!r} cannot compute this call: {'; '.join(reasons)}")
     return BACKENDS[backend]
 
 
 def make_plan(call: Call, backend: str) -> Plan:
-    """The plan of a call."""
+    """Make the plan of a call."""
     chosen = choose(call, backend).name
     refusals = {name: tuple(b.refusals(call)) for name, b in BACKENDS.items()}
-    why = "another was asked for" if backend != "auto" else f"{chosen} is expected to be faster"
+    why = "another backend was requested" if backend != "auto" else f"{chosen} is expected to be faster"
     if backend == "auto" and transforms():
-        why = f"a transform of torch.func is active, and {chosen} is made of plain operations"
+        why = f"a torch.func transform is active, and {chosen} consists of plain PyTorch operations"
     passed_over = {name: why for name, reasons in refusals.items() if not reasons and name != chosen}
     return Plan(call, chosen, {n: r for n, r in refusals.items() if r}, passed_over)
 
 
 def _preferred(call: Call) -> str:
-    """The fastest backend that computes the call, by L, S, E, dtype, device and the values; never by batch size."""
+    """Fastest backend for the call, by L, S, E, dtype, device and the values; independent of batch size."""
     pairs = call.query.shape[2] * call.key.shape[2]
     active = bool(transforms())
-    if transform_refusals() or (active and pairs <= MASKED) or (recorded() and (active or forward_mode())):
-        return "reference"  # plain operations, which torch.func transforms any number of times
+    if transform_refusals() or (active and pairs <= MASKED) or (is_recorded() and (active or forward_mode())):
+        return "reference"  # plain operations, which torch.func can transform repeatedly
     if not BACKENDS["native"].refusals(call):
         return "reference" if _differentiates_summary(call) and _is_small(call) else "native"
     if not BACKENDS["sdpa"].refusals(call) and (pairs <= MASKED or not needs_mask(call)):
@@ -152,17 +152,17 @@ def _preferred(call: Call) -> str:
 
 
 def _is_small(call: Call) -> bool:
-    """Whether a dense computation is faster than tiles. Called last: under a compiler the answer becomes a guard."""
+    """Whether the dense computation is faster than tiles. Called last: torch.compile guards on the result."""
     return call.query.shape[2] * call.key.shape[2] * call.spec.score.width(call.query.shape[3]) <= SMALL
 
 
 def _differentiates_summary(call: Call) -> bool:
-    """Whether gradients may flow through a summary: `native` computes such calls tile by tile."""
+    """Whether a summary needs gradients, for which `native` would use the slower tiled computation."""
     return call.summary is not None and any_grad(call.tensors)
 
 
 def _amount(count: float, unit: str) -> str:
-    """A count with a decimal prefix: 1234 is 1.23 k."""
+    """Format a count with an SI prefix: 1234 is "1.23 k"."""
     for prefix in ("", "k", "M", "G", "T"):
         if count < 999.5 or prefix == "T":
             break

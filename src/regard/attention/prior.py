@@ -1,4 +1,4 @@
-"""A factor on the weights, after the normalizer and without normalizing again."""
+"""Priors: factors on the weights after normalization, without renormalizing."""
 
 from abc import ABC, abstractmethod
 from typing import final
@@ -12,27 +12,27 @@ from regard.errors import ConfigError, ShapeError
 
 
 class Prior(Value, ABC):
-    """What every prior can do."""
+    """Base class of the priors."""
 
     @abstractmethod
     def factor(self, query_BL: Tensor, key_S: Tensor, dtype: torch.dtype) -> Tensor:
-        """Factors that broadcast to (B, H, L, S), for queries and keys at these positions."""
+        """Factors that broadcast to (B, H, L, S), for queries and keys at the given positions."""
 
 
 @final
 @value
 class Gaussian(Prior):
-    """Weights fall off around a center of the query's own: exp(-(key - center)^2 / (2 sigma^2)).
+    """Gaussian window around a center for each query: exp(-(key - center)^2 / (2 sigma^2)).
 
-    Luong's predictive local attention is this together with the pattern `Around(center, left=D, right=D)` and
-    sigma = D / 2; the center gets its gradient here.
+    With sigma = D / 2 and the pattern `Around(center, left=D, right=D)` it is Luong's predictive local attention; the
+    center gets its gradient through this prior.
 
     Args:
         center: positions, floats, broadcast to (B, H, L).
-        sigma: width in positions, a number > 0, or a tensor (H,) or ().
+        sigma: standard deviation in positions, a number > 0, or a tensor (H,) or ().
 
     Raises:
-        ConfigError: a width that is not positive.
+        ConfigError: a sigma that is not positive.
         ShapeError: a center that is not floating point of one to three dimensions.
 
     Source: Luong et al. 2015, arXiv 1508.04025, section 3.2, equation 10.

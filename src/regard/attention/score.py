@@ -1,8 +1,7 @@
-"""How well a key answers a query: the number before the normalizer.
+"""Score functions of query and key: the logits before the normalizer.
 
-A score holds its parameters and turns queries (B, H, L, E) and keys (B, G, S, E) into scores (B, H, L, S), where G
-divides H: each key head serves H / G query heads. Keys are never repeated for that; the query heads of a group are
-folded into rows instead.
+A score maps queries (B, H, L, E) and keys (B, G, S, E) to scores (B, H, L, S), where G divides H: each key head is
+shared by H / G query heads. Keys are not repeated for this; the query heads of a group are folded into rows instead.
 """
 
 import math
@@ -20,32 +19,32 @@ ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid}
 
 
 class Score(Value, ABC):
-    """What every score can do."""
+    """Base class of the score functions."""
 
     @abstractmethod
     def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
         """Scores (B, H, L, S) in the dtype of the queries."""
 
     def factors(self, query_BHLE: Tensor, key_BGSE: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Queries and keys (B, G, S, E) whose plain dot products are the scores; None where there are none."""
+        """Transformed queries and keys (B, G, S, E) whose dot products are the scores; None if there are none."""
         return None
 
     def check(self, num_heads: int, query_dim: int, key_dim: int) -> None:
-        """Raise if the score does not go with these sizes."""
+        """Raise ShapeError if the score is incompatible with these sizes."""
 
     def at(self, key_start: int, num_keys: int) -> "Score":
-        """The score as it stands for keys at these positions."""
+        """The score restricted to keys at positions key_start to key_start + num_keys - 1."""
         return self
 
     def width(self, head_dim: int) -> int:
-        """How many numbers are alive for each (query, key) pair while the scores are computed."""
+        """Number of elements held per (query, key) pair while the scores are computed."""
         return 1
 
 
 @final
 @value
 class Dot(Score):
-    """Scaled dot product: scale * q . k, optionally capped smoothly to (-softcap, softcap).
+    """Scaled dot product: scale * q . k, optionally soft-capped to (-softcap, softcap).
 
     With a softcap c the score is c * tanh(scale * q . k / c).
 
@@ -74,7 +73,7 @@ class Dot(Score):
         return scores if self.softcap is None else self.softcap * torch.tanh(scores / self.softcap)
 
     def factors(self, query_BHLE: Tensor, key_BGSE: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys whose plain dot products are the scores before the softcap."""
+        """Scaled queries, and keys: their dot products are the scores before the softcap."""
         scale = 1 / math.sqrt(query_BHLE.shape[-1]) if self.scale is None else self.scale
         return query_BHLE * per_head(scale, query_BHLE.dtype), key_BGSE
 
@@ -85,10 +84,10 @@ class Dot(Score):
 @final
 @value
 class Cosine(Score):
-    """Cosine of the angle between query and key, times a scale: scale * (q . k) / (|q| |k|). A zero vector scores 0.
+    """Scaled cosine similarity of query and key: scale * (q . k) / (|q| |k|); 0 for a zero vector.
 
     Args:
-        scale: a number, or a tensor (H,) or (); often learned, since a cosine alone cannot exceed 1.
+        scale: a number, or a tensor (H,) or (); often learned, because a cosine is at most 1.
 
     Raises:
         ConfigError: a scale that is not finite.
@@ -120,7 +119,7 @@ class Bilinear(Score):
         weight: W, (E_query, E_key) or (H, E_query, E_key).
 
     Raises:
-        ShapeError: a weight of another number of dimensions; in a call, of other sizes.
+        ShapeError: a weight that is not 2D or 3D; in a call, one whose sizes differ from those of query and key.
 
     Source: Luong et al. 2015, arXiv 1508.04025, section 3.1, "general".
     """
@@ -152,7 +151,7 @@ class Bilinear(Score):
 @final
 @value
 class Additive(Score):
-    """Bahdanau's score, Luong's "concat": v . activation(q + k), on queries and keys that are already projected.
+    """Bahdanau's score, Luong's "concat": v . activation(q + k), for projected queries and keys.
 
     Bahdanau's a(s, h) = v^T tanh(W s + U h) is this with query = W s and key = U h; Luong's W [s; h] splits likewise.
 
@@ -162,7 +161,7 @@ class Additive(Score):
 
     Raises:
         ConfigError: an unknown activation.
-        ShapeError: a vector of another number of dimensions; in a call, of another size.
+        ShapeError: a vector that is not 1D or 2D; in a call, one whose size is not head_dim.
 
     Source: Bahdanau et al. 2014, arXiv 1409.0473, appendix A.1.2; Luong et al. 2015, arXiv 1508.04025,
     section 3.1, "concat".
@@ -204,13 +203,13 @@ class Additive(Score):
 @final
 @value
 class Location(Score):
-    """Luong's location-based score: from the query alone, one row of weights for each key position, w_s . q.
+    """Luong's location-based score: w_p . q for the key at position p, independent of the key itself.
 
     Args:
         weight: (positions, E) or (H, positions, E); row p scores the key at position p.
 
     Raises:
-        ShapeError: a weight of another number of dimensions; in a call, one with fewer positions than the keys reach.
+        ShapeError: a weight that is not 2D or 3D; in a call, one with too few positions for the keys.
 
     Source: Luong et al. 2015, arXiv 1508.04025, section 3.1, equation 8.
     """
@@ -236,7 +235,7 @@ class Location(Score):
     def at(self, key_start: int, num_keys: int) -> "Location":
         if key_start < 0 or key_start + num_keys > self.weight.shape[-2]:
             raise ShapeError(
-                f"Location: weight has {self.weight.shape[-2]} positions, but the keys reach from {key_start} to "
+                f"Location: weight has {self.weight.shape[-2]} positions, but the keys are at {key_start} to "
                 f"{key_start + num_keys - 1}; give a weight with at least {key_start + num_keys} positions"
             )
         return Location(self.weight.narrow(-2, key_start, num_keys))
@@ -250,12 +249,12 @@ class Location(Score):
 
 
 def products(query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
-    """All dot products of queries and the keys of their group: (B, H, L, S)."""
+    """Dot products of all queries with the keys of their group, (B, H, L, S)."""
     batch, heads, rows, dim = query_BHLE.shape
     groups, columns = key_BGSE.shape[1:3]
     if heads == groups:
         return query_BHLE @ key_BGSE.transpose(-1, -2)
-    if torch.compiler.is_compiling():  # torch.export cannot show that L x L numbers fold for every length L
+    if torch.compiler.is_compiling():  # torch.export cannot prove that the reshape below is valid for every L
         query_BGiLE = query_BHLE.unflatten(1, (groups, heads // groups))
         return torch.einsum("bgile,bgse->bgils", query_BGiLE, key_BGSE).flatten(1, 2)
     folded = query_BHLE.reshape(batch, groups, heads // groups * rows, dim)
@@ -263,8 +262,8 @@ def products(query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    """The vectors at length 1; a zero vector stays zero, with a finite gradient."""
-    size = x.detach().abs().amax(-1, keepdim=True)  # divided out first, so that no square leaves the float's range
+    """Unit vectors in the direction of x; a zero vector stays zero, with a finite gradient."""
+    size = x.detach().abs().amax(-1, keepdim=True)  # divided out first, so that no square overflows or underflows
     scaled = x / torch.where(size > 0, size, 1.0)
     return scaled * scaled.square().sum(-1, keepdim=True).clamp(min=0.5).rsqrt()
 

@@ -1,4 +1,4 @@
-"""The five values together."""
+"""Specification of an attention: the five values together."""
 
 from typing import Any, final
 
@@ -12,16 +12,16 @@ from regard.attention.value import Value, value
 @final
 @value
 class AttentionSpec(Value):
-    """What an attention computes, apart from its inputs: score x normalizer x pattern x bias x dropout.
+    """Score, normalizer, pattern, bias and dropout of an attention: all of it but its inputs.
 
     `attend(query, key, value, **spec.arguments())` computes it.
 
     Args:
-        score: how well a key answers a query.
-        normalizer: what turns a row of scores into weights.
+        score: score function of query and key.
+        normalizer: function from a row of scores to a row of weights.
         pattern: which keys a query may attend to.
-        bias: what is added to the scores; None for nothing.
-        dropout: the probability that a weight is dropped, 0 <= dropout < 1.
+        bias: term added to the scores; None for none.
+        dropout: probability that a weight is dropped, 0 <= dropout < 1.
 
     >>> from regard import Causal, Entmax
     >>> AttentionSpec(normalizer=Entmax(1.5), pattern=Causal())

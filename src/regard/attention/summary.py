@@ -1,7 +1,7 @@
-"""What may be asked of an attention besides its output, exactly and (but for `weights`) without the L x S matrix.
+"""Summaries of the attention weights, exact and, except for `weights`, computed without the L x S matrix.
 
-A summary describes the weights before dropout and never changes the output. The sums among them are taken tile by
-tile and carry gradients; the best keys and the variance have to be merged, and carry none.
+A summary describes the weights before dropout and never changes the output. Sums are accumulated tile by tile and are
+differentiable; the top keys and the variance are merged from tile to tile and carry no gradient.
 """
 
 from dataclasses import dataclass, fields
@@ -18,19 +18,19 @@ from regard.errors import ConfigError
 @final
 @value
 class Summary(Value):
-    """Which summaries to compute.
+    """Selection of the summaries to compute.
 
     Args:
-        log_sum_exp: log of the sum of exp(score) of each row, with the sink's if there is one.
+        log_sum_exp: log of the sum of exp(score) of each row, including the sink.
         entropy: -sum w log w of each row, in nats, over the keys.
-        expected_key: the mean key position under each row's weights (taken to sum to 1), and its variance.
-        key_mass: the total weight that each key receives from all queries.
-        top_k: how many of the largest weights of each row to return, with their key positions.
-        grid: (query bins, key bins): the mean weight in each cell of a grid over the whole map.
-        weights: the weights themselves: memory L x S.
+        expected_key: mean and variance of the key position under each row's weights, normalized to sum to 1.
+        key_mass: total weight of each key, summed over the queries.
+        top_k: number of the largest weights of each row to return, with their key positions.
+        grid: (query bins, key bins): the mean weight in each cell of a grid over the weight matrix.
+        weights: the weights themselves; memory L x S.
 
     Raises:
-        ConfigError: a negative top_k, a bin count below 1, a field of the wrong type, or nothing asked for.
+        ConfigError: a negative top_k, a bin count below 1, a field of the wrong type, or nothing selected.
     """
 
     log_sum_exp: bool = False
@@ -49,11 +49,11 @@ class Summary(Value):
         if self.grid is not None:
             check_grid(self.grid)
         if not any(getattr(self, f.name) for f in fields(self)):
-            raise ConfigError("Summary: nothing is asked for; name what you want, as in Summary(entropy=True)")
+            raise ConfigError("Summary: nothing is selected; name at least one summary, as in Summary(entropy=True)")
 
     @property
     def sums(self) -> tuple[str, ...]:
-        """The names of the summaries that are sums over tiles, in the order of `contributions`."""
+        """Names of the summaries that are sums over tiles, in the order of `contributions`."""
         parts = {
             "entropy": self.entropy,
             "mass": self.expected_key,
@@ -62,19 +62,19 @@ class Summary(Value):
             "grid": self.grid is not None,
             "weights": self.weights,
         }
-        return tuple(name for name, asked in parts.items() if asked)
+        return tuple(name for name, selected in parts.items() if selected)
 
     @property
     def merged(self) -> bool:
-        """Whether anything is asked for that has to be merged from tile to tile."""
+        """Whether a selected summary has to be merged from tile to tile."""
         return self.expected_key or self.top_k > 0
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Seen:
-    """The summaries that were asked for; None for the others.
+    """Requested summaries of the weights; the other fields are None.
 
-    A row that sees nothing has entropy 0, expected key 0 with variance 0, log-sum-exp -inf (or the sink's).
+    A row without visible keys has entropy 0, expected key 0 with variance 0, log-sum-exp -inf (or the sink's).
 
     Args:
         log_sum_exp: (B, H, L).
@@ -82,7 +82,7 @@ class Seen:
         expected_key: (B, H, L), a position.
         key_variance: (B, H, L), positions squared; without gradient.
         key_mass: (B, H, S).
-        top_keys: (B, H, L, k), positions by falling weight, -1 where fewer than k keys have weight.
+        top_keys: (B, H, L, k), positions by descending weight, -1 where fewer than k keys have a weight above 0.
         top_weights: (B, H, L, k), 0 where top_keys is -1; without gradient.
         grid: (B, H, query bins, key bins).
         weights: (B, H, L, S).
@@ -99,13 +99,13 @@ class Seen:
     weights: Tensor | None = None
 
     def __repr__(self) -> str:
-        found = {f.name: getattr(self, f.name) for f in fields(self)}
-        return f"Seen({', '.join(f'{n}={tuple(x.shape)}' for n, x in found.items() if x is not None)})"
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return f"Seen({', '.join(f'{n}={tuple(x.shape)}' for n, x in tensors.items() if x is not None)})"
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a tile stands in the whole map: its rows and columns, and the sizes that bins are made from."""
+    """Location of a tile in the weight matrix: its rows and columns, and the size of the matrix."""
 
     rows: slice
     columns: slice
@@ -115,13 +115,12 @@ class Frame:
 
 
 def contributions(summary: Summary, weights_BHLS: Tensor, frame: Frame) -> tuple[Tensor, ...]:
-    """What a tile adds to each of `summary.sums`."""
+    """Contribution of a tile to each of `summary.sums`."""
     w = weights_BHLS
     parts = []
     for name in summary.sums:
         if name == "entropy":
-            some = w > 0
-            parts.append(-(w * torch.log(torch.where(some, w, 1.0))).sum(-1))
+            parts.append(-(w * torch.log(torch.where(w > 0, w, 1.0))).sum(-1))
         elif name == "mass":
             parts.append(w.sum(-1))
         elif name == "moment":
@@ -136,7 +135,7 @@ def contributions(summary: Summary, weights_BHLS: Tensor, frame: Frame) -> tuple
 
 
 def sum_axes(summary: Summary) -> tuple[str, ...]:
-    """The axes of each of `summary.sums`, as `value.holds` writes them."""
+    """Axes of each of `summary.sums`, in the notation of `value.holds`."""
     axes = {"entropy": "BHL", "mass": "BHL", "moment": "BHL", "key_mass": "BHS", "grid": "BHij", "weights": "BHLS"}
     return tuple(axes[name] for name in summary.sums)
 
@@ -144,16 +143,16 @@ def sum_axes(summary: Summary) -> tuple[str, ...]:
 def sum_shapes(
     summary: Summary, batch: int, heads: int, num_queries: int, num_keys: int
 ) -> tuple[tuple[int, ...], ...]:
-    """The shape of each of `summary.sums`."""
+    """Shape of each of `summary.sums`."""
     bins = dict(zip("ij", summary.grid or (0, 0), strict=True))
     size = {"B": batch, "H": heads, "L": num_queries, "S": num_keys, **bins}
     return tuple(tuple(size[letter] for letter in axes) for axes in sum_axes(summary))
 
 
 class Merger:
-    """The summaries that are not sums: the largest weights of each row and the variance of its key position.
+    """Running merge of the largest weights of each row and the variance of its key position.
 
-    Tiles of the same rows must come one after the other; each may come once. Nothing here carries a gradient.
+    Tiles of the same rows must be added one after the other, each once. No gradient is recorded.
     """
 
     def __init__(self, summary: Summary, batch: int, heads: int, num_queries: int, like: Tensor) -> None:
@@ -167,15 +166,15 @@ class Merger:
 
     @torch.no_grad()
     def add(self, weights_BHLS: Tensor, frame: Frame) -> None:
-        """Take a tile of weights in."""
+        """Add a tile of weights."""
         rows, keys = frame.rows, _key_positions(frame, weights_BHLS)
         if self.top_k:
-            kept, where = weights_BHLS.topk(min(self.top_k, weights_BHLS.shape[-1]), dim=-1)
-            weights = torch.cat([self.top_weights[:, :, rows], kept], -1)
-            candidates = torch.cat([self.top_keys[:, :, rows], keys[where]], -1)
-            best, at = weights.topk(self.top_k, dim=-1)
+            tile_top, columns = weights_BHLS.topk(min(self.top_k, weights_BHLS.shape[-1]), dim=-1)
+            weights = torch.cat([self.top_weights[:, :, rows], tile_top], -1)
+            candidates = torch.cat([self.top_keys[:, :, rows], keys[columns]], -1)
+            best, index = weights.topk(self.top_k, dim=-1)
             self.top_weights[:, :, rows] = best
-            self.top_keys[:, :, rows] = torch.where(best > 0, candidates.gather(-1, at), -1)
+            self.top_keys[:, :, rows] = torch.where(best > 0, candidates.gather(-1, index), -1)
         offset = (keys - keys[0]).to(weights_BHLS.dtype)
         mass = weights_BHLS.sum(-1)
         mean = _ratio(weights_BHLS @ offset, mass)
@@ -187,12 +186,12 @@ class Merger:
         self.mass[:, :, rows] = total
 
     def variance(self) -> Tensor:
-        """The variance of each row's key position: (B, H, L)."""
+        """Variance of each row's key position, (B, H, L)."""
         return _ratio(self.spread, self.mass)
 
 
 def collect(summary: Summary, sums: tuple[Tensor, ...], merger: Merger | None, log_sum_exp: Tensor | None) -> Seen:
-    """The summaries from the finished sums."""
+    """Assemble the summaries from the finished sums."""
     by_name = dict(zip(summary.sums, sums, strict=True))
     return Seen(
         log_sum_exp=log_sum_exp,
@@ -208,9 +207,9 @@ def collect(summary: Summary, sums: tuple[Tensor, ...], merger: Merger | None, l
 
 
 def _ratio(x: Tensor, total: Tensor) -> Tensor:
-    """x / total, and 0 where the total is 0; derivatives likewise."""
-    some = total > 0
-    return torch.where(some, x / torch.where(some, total, 1.0), 0.0)
+    """x / total; 0, with derivative 0, where the total is 0."""
+    positive = total > 0
+    return torch.where(positive, x / torch.where(positive, total, 1.0), 0.0)
 
 
 def _key_positions(frame: Frame, like: Tensor) -> Tensor:
@@ -218,7 +217,7 @@ def _key_positions(frame: Frame, like: Tensor) -> Tensor:
 
 
 def _binned(summary: Summary, weights: Tensor, frame: Frame) -> Tensor:
-    """A tile's share of the mean weight in each cell of the grid: (B, H, query bins, key bins)."""
+    """Contribution of a tile to the mean weight in each grid cell, (B, H, query bins, key bins)."""
     query_bins, key_bins = summary.grid or (1, 1)
     rows = _shares(frame.rows, frame.num_queries, query_bins, weights)
     columns = _shares(frame.columns, frame.num_keys, key_bins, weights)
@@ -226,7 +225,7 @@ def _binned(summary: Summary, weights: Tensor, frame: Frame) -> Tensor:
 
 
 def _shares(part: slice, length: int, bins: int, like: Tensor) -> Tensor:
-    """Row i holds 1 / (size of its bin) in the column of the bin that index part.start + i falls in: (part, bins)."""
+    """Averaging matrix (part, bins): row i has 1 / (bin size) in the column of the bin of index part.start + i."""
     edges = -(torch.arange(bins + 1, device=like.device) * length // -bins)  # bin b starts at ceil(b * length / bins)
-    here = torch.arange(part.start, part.stop, device=like.device) * bins // length
-    return torch.nn.functional.one_hot(here, bins).to(like.dtype) / edges.diff()
+    index = torch.arange(part.start, part.stop, device=like.device) * bins // length
+    return torch.nn.functional.one_hot(index, bins).to(like.dtype) / edges.diff()

@@ -1,8 +1,8 @@
-"""What the values of an attention have in common: small, frozen, printable, explicit about the tensors they hold.
+"""Base class of the values of an attention: small frozen dataclasses that declare the tensors they hold.
 
-A field that may hold a tensor says which axes of the score matrix its dimensions run along, aligned at the right as
-in broadcasting: B batch, H heads, L queries, S keys; any other letter is the value's own. From that one declaration
-follow the checks of shape, the slicing of a value to a tile of the score matrix, and the gradients of what it holds.
+A field that may hold a tensor declares the axes of its dimensions, aligned at the right as in broadcasting: B batch,
+H heads, L queries, S keys; any other letter is specific to the value. Shape checks, slicing to a tile of the score
+matrix, and gradients of the held tensors follow from this declaration.
 
     >>> import torch
     >>> from regard.attention.bias import TensorBias
@@ -32,30 +32,32 @@ def holds(axes: str, **options: Any) -> Any:
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field, holds))
 def value(cls: type[T]) -> type[T]:
-    """Makes a class a frozen dataclass that prints and compares as `Value` says.
+    """Class decorator: a frozen dataclass with the repr, equality and hash of `Value`.
 
     Raises:
-        ConfigError: a field that has the name of a method.
+        ConfigError: a field with the name of a method of a base class.
     """
-    made = dataclass(frozen=True, eq=False, repr=False)(cls)
-    for f in fields(made):  # type: ignore[arg-type]
+    decorated = dataclass(frozen=True, eq=False, repr=False)(cls)
+    for f in fields(decorated):  # type: ignore[arg-type]
         if any(hasattr(base, f.name) for base in cls.__mro__[1:]):
-            raise ConfigError(f"{cls.__name__}: the field {f.name!r} hides what its base calls {f.name}; rename it")
-    return made
+            raise ConfigError(
+                f"{cls.__name__}: field {f.name!r} shadows an attribute of a base class; rename the field"
+            )
+    return decorated
 
 
 def short_repr(x: Any) -> str:
-    """A dataclass as the call of its constructor, without defaults that say nothing: None, () and the like."""
-    said = {
+    """Constructor call of a dataclass as text, without fields at a default such as None or ()."""
+    shown = {
         f.name: value
         for f in fields(x)
         if isinstance(value := getattr(x, f.name), Tensor | bool | int | float | str) or value != f.default
     }
-    return f"{type(x).__name__}({', '.join(f'{name}={_show(value)}' for name, value in said.items())})"
+    return f"{type(x).__name__}({', '.join(f'{name}={_show(value)}' for name, value in shown.items())})"
 
 
 class Leaf(NamedTuple):
-    """A tensor that a value holds, where it was found, and the axes that its dimensions run along."""
+    """A tensor held by a value, the axes of its dimensions, and its path, such as "ALiBi.slopes"."""
 
     tensor: Tensor
     axes: str
@@ -63,7 +65,7 @@ class Leaf(NamedTuple):
 
 
 class Value:
-    """A frozen dataclass. Equal by its fields if it holds no tensor; by identity if it does."""
+    """Base class of the values. Compared by fields if it holds no tensor, else by identity."""
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{f.name}={_show(x)}" for f, x in _items(self) if not _is_default(f, x))
@@ -85,26 +87,26 @@ class Value:
 
     @property
     def held(self) -> tuple[Leaf, ...]:
-        """The tensors of this value and of the values inside it, in the order of their fields."""
+        """Tensors of this value and of nested values, in field order."""
         if self._held is None:
             object.__setattr__(self, "_held", tuple(_leaves(self)))
         return self._held or ()
 
 
 def holds_tensors(value: Value | None) -> bool:
-    """Whether the value, or one inside it, holds a tensor."""
+    """Whether the value or a nested value holds a tensor."""
     return value is not None and bool(value.held)
 
 
 def _leaves(value: Value) -> Iterator[Leaf]:
     if "__dataclass_fields__" not in type(value).__dict__:
-        raise ConfigError(f"{type(value).__name__} is not a value yet; decorate it with regard.attention.value.value")
+        raise ConfigError(f"{type(value).__name__} is not a value class; decorate it with regard.attention.value.value")
     for f, x in _items(value):
         if isinstance(x, Tensor):
             if "axes" not in f.metadata:
                 raise ConfigError(
-                    f"{type(value).__name__}: the field {f.name!r} holds a tensor; declare it with "
-                    "regard.attention.value.holds, which says along which axes"
+                    f"{type(value).__name__}: field {f.name!r} holds a tensor without declared axes; "
+                    'declare it with regard.attention.value.holds, as in holds("BHLS")'
                 )
             yield Leaf(x, f.metadata["axes"], f"{type(value).__name__}.{f.name}")
         elif isinstance(x, Value):
@@ -115,7 +117,7 @@ V = TypeVar("V", bound=Value)
 
 
 def rebuild(value: V, tensors: Iterator[Tensor]) -> V:
-    """The same value with its tensors replaced, in the order of `held`. Nothing is checked again."""
+    """Copy of a value with its tensors replaced, in the order of `held`; no checks are repeated."""
     if not value.held:
         return value
     copy: V = object.__new__(type(value))
@@ -126,12 +128,12 @@ def rebuild(value: V, tensors: Iterator[Tensor]) -> V:
 
 
 def restrict(value: V, rows: slice, columns: slice) -> V:
-    """The value as it stands for some rows and columns of the score matrix only."""
+    """The value restricted to some rows and columns of the score matrix."""
     return rebuild(value, (take(leaf.tensor, leaf.axes, rows, columns) for leaf in value.held))
 
 
 def take(tensor: Tensor, axes: str, rows: slice, columns: slice) -> Tensor:
-    """The part of a tensor that belongs to some rows (axis L) and columns (axis S): a view."""
+    """View of a tensor restricted to some rows (axis L) and columns (axis S)."""
     for letter, part in (("L", rows), ("S", columns)):
         dim = axis(tensor, axes, letter)
         if dim is not None and tensor.shape[dim] != 1:
@@ -140,14 +142,14 @@ def take(tensor: Tensor, axes: str, rows: slice, columns: slice) -> Tensor:
 
 
 def axis(tensor: Tensor, axes: str, letter: str) -> int | None:
-    """The dimension (negative) of a tensor that runs along an axis; None if it has none."""
-    at = axes.find(letter)
-    dim = at - len(axes)
-    return dim if at >= 0 and -dim <= tensor.dim() else None
+    """Dimension (negative) of a tensor along an axis; None if it has none."""
+    index = axes.find(letter)
+    dim = index - len(axes)
+    return dim if index >= 0 and -dim <= tensor.dim() else None
 
 
 def per_head(x: float | Tensor, dtype: torch.dtype) -> float | Tensor:
-    """A number as it is; a tensor (H,) or () in `dtype`, shaped to multiply scores (B, H, L, S)."""
+    """A number unchanged; a tensor (H,) or () cast to `dtype` and shaped to broadcast to scores (B, H, L, S)."""
     return x.to(dtype)[..., None, None] if isinstance(x, Tensor) else x
 
 

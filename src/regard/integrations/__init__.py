@@ -1,1 +1,1 @@
-"""regard's operator inside other libraries' models."""
+"""Integrations: regard's attention in models of other libraries."""

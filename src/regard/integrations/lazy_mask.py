@@ -1,4 +1,4 @@
-"""A mask that stays what it means until somebody looks at its numbers."""
+"""Boolean mask that is stored as a pattern and computed when its values are read."""
 
 from typing import Any, final
 
@@ -15,17 +15,17 @@ SLICE = torch.ops.aten.slice.Tensor
 
 @final
 class LazyMask(Tensor):
-    """Booleans (B, 1, L, S), True = may attend, of which only a pattern and the positions are in memory.
+    """Boolean mask (B, 1, L, S), True = may attend, stored as a pattern with positions.
 
-    A model may hand it on, move it to the device where it is, or take a slice that is all of it; whatever else it does
-    is done to the dense tensor. So it can stand wherever a mask is read.
+    It stays lazy when it is passed on, detached, or sliced without effect; any other operation is applied to the dense
+    tensor. It can therefore be used wherever a mask is read.
 
     Args:
         pattern: which keys a query may attend to.
-        shape: B, 1, L and S.
+        shape: (B, 1, L, S).
         query_start: position of the first query.
         key_start: position of the first key.
-        device: of the dense tensor.
+        device: device of the dense tensor.
     """
 
     pattern: Pattern
@@ -41,12 +41,12 @@ class LazyMask(Tensor):
         key_start: int,
         device: torch.device,
     ) -> "LazyMask":
-        made: LazyMask = Tensor._make_wrapper_subclass(cls, shape, dtype=torch.bool, device=device)
-        made.pattern, made.query_start, made.key_start = pattern, query_start, key_start
-        return made
+        mask: LazyMask = Tensor._make_wrapper_subclass(cls, shape, dtype=torch.bool, device=device)
+        mask.pattern, mask.query_start, mask.key_start = pattern, query_start, key_start
+        return mask
 
     def dense(self) -> Tensor:
-        """All L x S booleans."""
+        """Dense boolean tensor, (B, 1, L, S)."""
         query_BL, key_S = positions(self.shape[2], self.shape[3], self.query_start, self.key_start, self.device)
         return self.pattern.visible(query_BL, key_S).expand(self.shape)
 
@@ -64,12 +64,14 @@ class LazyMask(Tensor):
             return LazyMask(mask.pattern, tuple(mask.shape), mask.query_start, mask.key_start, mask.device)
         kinds = zip(func._schema.arguments, args, strict=False)
         if any(isinstance(x, LazyMask) and kind.alias_info and kind.alias_info.is_write for kind, x in kinds):
-            raise UnsupportedError(f"{func} would write into {args[0]}, which holds no numbers; give it mask.clone()")
+            raise UnsupportedError(
+                f"{func} would write into {args[0]}, which is not stored as a tensor; use mask.clone() instead"
+            )
         args, kwargs = tree_map_only(LazyMask, LazyMask.dense, (args, kwargs or {}))
         return func(*args, **kwargs)
 
 
 def _takes_all(mask: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> bool:
-    """Whether a slice leaves nothing out."""
+    """Whether a slice is the whole tensor."""
     size = mask.shape[dim]
     return range(size)[slice(start, end, step)] == range(size)

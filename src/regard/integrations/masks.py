@@ -1,9 +1,9 @@
-"""The masks that `transformers` asks for, as patterns where they can be told by what they are made of.
+"""Conversion of the mask functions of `transformers` to patterns.
 
-The library describes a mask by a function of (sequence, head, query, key), joined from a few functions of its own. Each
-of those is recognized by its code; what it holds (a window's size, documents) is read from it; and the pattern that
-comes out is compared with the function on some rows. A mask of which any part is unknown, or where a row differs, is a
-dense tensor, which the library makes.
+The library describes a mask by a function of (sequence, head, query, key), composed of a few functions of its own. Each
+of these is recognized by its code, its parameters (window size, documents) are read from its closure, and the resulting
+pattern is compared with the function on some rows. If a part is unknown or a row differs, the library's dense mask is
+used.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Rule = Callable[..., Any]  # the library's function of indices
 
 
 class Extent(NamedTuple):
-    """What a mask is for."""
+    """Sizes, positions and device of a mask."""
 
     batch: int
     queries: int
@@ -47,7 +47,7 @@ def make_mask(
     device: torch.device | str = "cpu",
     **rest: Any,
 ) -> Tensor | None:
-    """The mask of a model's layers, in the library's interface for it.
+    """Make the mask of a model, in the library's interface.
 
     Args:
         batch_size: B.
@@ -55,15 +55,15 @@ def make_mask(
         kv_length: S.
         q_offset: position of the first query.
         kv_offset: position of the first key.
-        mask_function: whether a key may be seen, of indices of sequence, head, query and key; causal by default.
+        mask_function: function of sequence, head, query and key indices, True = may attend; causal by default.
         attention_mask: booleans (B, keys from position 0 on), False for padding.
-        allow_is_causal_skip: whether None may stand for a causal mask.
-        allow_is_bidirectional_skip: whether None may stand for a mask that hides nothing.
-        device: of the mask.
-        rest: for the library's own function, where the mask is dense.
+        allow_is_causal_skip: whether None may represent a causal mask.
+        allow_is_bidirectional_skip: whether None may represent a mask that hides nothing.
+        device: device of the mask.
+        rest: further arguments of the library's own function, for a dense mask.
 
     Returns:
-        A `LazyMask`, or booleans (B, 1, L, S), or None where everything is visible.
+        A `LazyMask`, or booleans (B, 1, L, S), or None if everything is visible.
     """
     from transformers import masking_utils
     from transformers.utils.import_utils import is_tracing
@@ -81,8 +81,8 @@ def make_mask(
             if pattern == Full() and allow_is_bidirectional_skip:
                 return None
             shape = (batch_size, 1, q_length, kv_length)
-            return LazyMask(_kept(pattern), shape, extent.query_start, extent.key_start, extent.device)
-        allow_is_causal_skip = False  # which would stand for a plain causal mask
+            return LazyMask(_shared(pattern), shape, extent.query_start, extent.key_start, extent.device)
+        allow_is_causal_skip = False  # None would represent a plain causal mask
     dense: Tensor | None = masking_utils.sdpa_mask(
         batch_size=batch_size,
         q_length=q_length,
@@ -100,8 +100,8 @@ def make_mask(
 
 
 def _pattern(rule: Rule, extent: Extent, documents: Tensor | None) -> Pattern | None:
-    """What a rule means; None if it is none that we know. `documents` are those of a rule that it is joined with."""
-    held = _held(rule)
+    """Pattern of a rule, None if it is unknown; `documents` are the ids of a rule in the same conjunction."""
+    held = _closure(rule)
     match _kind(rule):
         case "causal":
             return Causal()
@@ -119,7 +119,7 @@ def _pattern(rule: Rule, extent: Extent, documents: Tensor | None) -> Pattern | 
             return _within_documents(held["mask_function"], held["position_ids"], extent, documents)
         case "and":
             rules = held["mask_functions"]
-            ids = [_held(r)["packed_sequence_mask"] for r in rules if _kind(r) == "documents"]
+            ids = [_closure(r)["packed_sequence_mask"] for r in rules if _kind(r) == "documents"]
             parts = [_pattern(r, extent, ids[0] if ids else None) for r in rules]
             return None if any(part is None for part in parts) else _join(parts)
         case _:
@@ -128,11 +128,11 @@ def _pattern(rule: Rule, extent: Extent, documents: Tensor | None) -> Pattern | 
 
 @lru_cache(maxsize=1)
 def _kinds() -> dict[CodeType, str]:
-    """The library's functions that we know, by their code: those made of other data share it."""
+    """Known mask functions of the library by code object, which closures over different data share."""
     from transformers import masking_utils as library
 
     some = torch.zeros(1, 1, dtype=torch.int64)
-    made: dict[str, tuple[Callable[[], Rule], set[str]]] = {  # an example, and the names of what it must hold
+    known: dict[str, tuple[Callable[[], Rule], set[str]]] = {  # an example, and its required closure variables
         "causal": (lambda: library.causal_mask_function, set()),
         "bidirectional": (lambda: library.bidirectional_mask_function, set()),
         "window": (lambda: library.sliding_window_overlay(1), {"sliding_window"}),
@@ -145,29 +145,29 @@ def _kinds() -> dict[CodeType, str]:
         ),
         "and": (lambda: library.and_masks(library.causal_mask_function), {"mask_functions"}),
     }
-    rules = {kind: (example(), names) for kind, (example, names) in made.items()}
-    return {rule.__code__: kind for kind, (rule, names) in rules.items() if names <= set(_held(rule))}
+    rules = {kind: (example(), names) for kind, (example, names) in known.items()}
+    return {rule.__code__: kind for kind, (rule, names) in rules.items() if names <= set(_closure(rule))}
 
 
 def _kind(rule: Rule) -> str | None:
     return _kinds().get(rule.__code__) if hasattr(rule, "__code__") else None
 
 
-def _held(rule: Rule) -> dict[str, Any]:
-    """What a function was made with, by name."""
+def _closure(rule: Rule) -> dict[str, Any]:
+    """Closure variables of a function, by name."""
     names = rule.__code__.co_freevars if hasattr(rule, "__code__") else ()
     return dict(zip(names, (cell.cell_contents for cell in rule.__closure__ or ()), strict=True)) if names else {}
 
 
 def _chunks(size: int, left_padding: Tensor, extent: Extent) -> Pattern:
-    """Each sequence cut into pieces, counted from its first real token."""
+    """Chunked attention: chunks of `size` tokens, counted from the first token that is not padding."""
     queries, keys = positions(extent.queries, extent.keys, extent.query_start, extent.key_start, extent.device)
     start = left_padding.to(extent.device)[:, None]
     return Documents((queries - start) // size, (keys - start) // size)
 
 
 def _documents(ids: Tensor, extent: Extent) -> Pattern | None:
-    """Several sequences in one; the ids are by position."""
+    """Packed documents from ids by position; None if positions exceed the ids."""
     rows = slice(extent.query_start, extent.query_start + extent.queries)
     columns = slice(extent.key_start, extent.key_start + extent.keys)
     if min(rows.start, columns.start) < 0 or max(rows.stop, columns.stop) > ids.shape[1]:
@@ -176,9 +176,10 @@ def _documents(ids: Tensor, extent: Extent) -> Pattern | None:
 
 
 def _within_documents(rule: Rule, position_ids: Tensor, extent: Extent, documents: Tensor | None) -> Pattern | None:
-    """A rule of positions that start again with each document: of distances alone, it is the rule itself.
+    """Pattern of a rule applied to positions that restart in each document.
 
-    That holds where it is joined with the documents that the positions tell, in each of which they rise by one.
+    A rule that depends on distances alone is unchanged, provided that it is combined with the documents that the
+    positions imply and that positions increase by one within each document.
     """
     pattern = _pattern(rule, extent, None)
     if documents is None or pattern is None or holds_tensors(pattern):
@@ -188,9 +189,9 @@ def _within_documents(rule: Rule, position_ids: Tensor, extent: Extent, document
 
 
 def _padding(attention_mask: Tensor, extent: Extent) -> Pattern:
-    """Which keys are real: lengths where the padding is at the end, else those of one document."""
+    """Pattern that hides padding: key lengths if it is at the end, otherwise documents."""
     real = attention_mask[:, extent.key_start : extent.key_start + extent.keys].bool()
-    real = torch.nn.functional.pad(real, (0, extent.keys - real.shape[1]))  # what the mask lacks is not there yet
+    real = torch.nn.functional.pad(real, (0, extent.keys - real.shape[1]))  # keys beyond the mask are not filled yet
     if bool(real.all()):
         return Full()
     lengths = real.sum(-1)
@@ -200,10 +201,10 @@ def _padding(attention_mask: Tensor, extent: Extent) -> Pattern:
 
 
 def _agree(rule: Rule, pattern: Pattern, extent: Extent) -> bool:
-    """Whether rule and pattern say the same of some rows.
+    """Whether rule and pattern agree on three rows.
 
-    The first and the last row have every distance of query and key, if there are no more queries than keys; so they
-    decide for all rules of distances.
+    If there are no more queries than keys, the first and the last row contain every distance between query and key, so
+    they suffice for rules that depend on distances alone.
     """
     query_BL, key_S = positions(extent.queries, extent.keys, extent.query_start, extent.key_start, extent.device)
     sequences = torch.arange(extent.batch, device=extent.device)[:, None, None, None]
@@ -217,13 +218,13 @@ def _agree(rule: Rule, pattern: Pattern, extent: Extent) -> bool:
 
 
 def _join(patterns: list[Any]) -> Pattern:
-    """All of them, by &."""
-    some = [p for p in patterns if not isinstance(p, Full)]
-    return reduce(and_, some) if some else Full()
+    """Conjunction of patterns."""
+    restricting = [p for p in patterns if not isinstance(p, Full)]
+    return reduce(and_, restricting) if restricting else Full()
 
 
-def _kept(pattern: Pattern) -> Pattern:
-    """The same object for equal patterns, by which `attend` knows a call again."""
+def _shared(pattern: Pattern) -> Pattern:
+    """One object for equal patterns, because the call cache of `attend` compares identities."""
     return pattern if holds_tensors(pattern) else _interned(pattern)
 
 

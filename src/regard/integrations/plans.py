@@ -1,4 +1,4 @@
-"""What runs inside a model of another library, call by call."""
+"""Collection of the plans of the attention calls in models of other libraries."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,17 +11,17 @@ from torch import Tensor
 from regard.attention.attend import attend, plan
 from regard.attention.plan import Plan
 
-_watched: ContextVar[list[Plan] | None] = ContextVar("plans", default=None)
+_collected: ContextVar[list[Plan] | None] = ContextVar("plans", default=None)
 
 
 @contextmanager
 def plans() -> Iterator[list[Plan]]:
-    """Collects the plan of every attention that a model runs through regard, in this thread.
+    """Context manager that collects the plan of every attention call through an integration, in this thread.
 
-    A plan keeps the inputs of its call alive: for a look at some calls, not for a whole training.
+    A plan keeps the inputs of its call alive, so use it for a few calls and not for a whole training run.
 
     Yields:
-        The plans so far, in the order of the calls.
+        A list of the plans, in the order of the calls.
 
     >>> from torch.nn.functional import scaled_dot_product_attention
     >>> with plans() as seen, rg.replace_sdpa():
@@ -30,16 +30,16 @@ def plans() -> Iterator[list[Plan]]:
     AttentionSpec(pattern=Causal())
     """
     seen: list[Plan] = []
-    token = _watched.set(seen)
+    token = _collected.set(seen)
     try:
         yield seen
     finally:
-        _watched.reset(token)
+        _collected.reset(token)
 
 
 def run(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Any:
-    """What `attend` gives; its plan is noted where somebody collects them, but for compiled graphs."""
-    seen = None if torch.compiler.is_compiling() else _watched.get()
+    """Call `attend`, and record the plan if plans are being collected; not in compiled graphs."""
+    seen = None if torch.compiler.is_compiling() else _collected.get()
     if seen is not None:
         seen.append(plan(query, key, value, **arguments))
     return attend(query, key, value, **arguments)

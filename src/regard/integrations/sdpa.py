@@ -1,4 +1,4 @@
-"""PyTorch's `scaled_dot_product_attention`, wherever a model calls it, through `attend`."""
+"""Replacement of PyTorch's `scaled_dot_product_attention` by `attend`, in any model."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from regard.attention.bias import TensorBias
 from regard.attention.check import is_number
 from regard.attention.engine.call import FLOATS, HALVES
-from regard.attention.engine.tracing import traced
+from regard.attention.engine.tracing import is_jit_tracing
 from regard.attention.patterns.pattern import Causal
 from regard.attention.patterns.sequence_pattern import Mask
 from regard.attention.score import Dot
@@ -24,20 +24,20 @@ ORIGINAL = functional.scaled_dot_product_attention
 MULTI_HEAD = functional.multi_head_attention_forward
 DEVICES = ("cpu", "cuda")
 PLAIN_TYPES = (Tensor, nn.Parameter)
-CAUSAL = Causal()  # one object, by which `attend` knows a call again
+CAUSAL = Causal()  # one object, because the call cache of `attend` compares identities
 
 
 def replace_sdpa() -> "Replacement":
-    """Inside the block, every call of `torch.nn.functional.scaled_dot_product_attention` runs through `attend`.
+    """Context manager in which `torch.nn.functional.scaled_dot_product_attention` runs through `attend`.
 
-    Nothing that PyTorch accepts is refused: what `attend` does not mean (nested tensors, subclasses, devices other than
-    CPU and CUDA, empty inputs, `torch.func`, traced graphs) passes through to PyTorch. A query that may see nothing
-    gets 0 from both. Dropout drops other entries than PyTorch would, as likely ones.
+    Every call that PyTorch accepts still works: calls that `attend` does not support (nested tensors, subclasses,
+    devices other than CPU and CUDA, empty inputs, `torch.func`, traced graphs) are passed to PyTorch. A query without
+    visible keys gets 0 in both. Dropout drops other entries than PyTorch's, with the same probability.
 
-    The replacement holds in the thread that enters the block, until it leaves, by an exception too; blocks may stand in
-    each other. It finds calls by any name that they were imported under. `nn.MultiheadAttention` and
-    `nn.TransformerEncoderLayer` leave their fused inference path for this one; with `need_weights=True`, which is the
-    default of the first, PyTorch itself computes the weights and there is no call to replace.
+    The replacement affects the current thread until the block ends, also by an exception, and may be nested. It applies
+    to the function under any imported name. `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` use it instead of
+    their fused inference path; with `need_weights=True`, the default of `nn.MultiheadAttention`, PyTorch computes the
+    weights without calling the function, and nothing is replaced.
 
     Returns:
         A context manager.
@@ -53,7 +53,7 @@ def replace_sdpa() -> "Replacement":
 
 @final
 class Replacement(TorchFunctionMode):
-    """The block of `replace_sdpa`. PyTorch keeps such modes in each thread, and takes this one off while it acts."""
+    """Context manager of `replace_sdpa`. Such modes are per thread, and PyTorch disables this one while it runs."""
 
     def __repr__(self) -> str:
         return "replace_sdpa()"
@@ -71,12 +71,12 @@ class Replacement(TorchFunctionMode):
 
 @lru_cache
 def _multi_head() -> Callable[..., Any]:
-    """PyTorch's function, its call of attention replaced.
+    """Copy of PyTorch's multi-head attention function that calls the replacement.
 
-    While the mode acts it is off for what is called inside, so a copy of the function gets other names to look up.
+    The mode is disabled while it runs, so calls inside the function are replaced in the globals of a copy.
     """
     names = {**vars(functional), "scaled_dot_product_attention": scaled_dot_product_attention}
-    names["has_torch_function"] = lambda _: False  # other modes see the operations inside instead of the whole
+    names["has_torch_function"] = lambda _: False  # other modes see the operations inside instead of this function
     code: Any = MULTI_HEAD
     copy = FunctionType(code.__code__, names, code.__name__, code.__defaults__, code.__closure__)
     copy.__kwdefaults__ = code.__kwdefaults__
@@ -94,50 +94,50 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """As PyTorch's function of this name, through `attend` where it means the call.
+    """PyTorch's function of this name, computed by `attend` where it supports the call.
 
     Args:
         query: (..., L, E).
         key: (..., S, E).
         value: (..., S, V).
         attn_mask: booleans, True = may attend, or floats to add; broadcasts to (..., L, S).
-        dropout_p: the probability that a weight is dropped.
-        is_causal: whether a query sees the keys up to its own row, counted from the first.
-        scale: what the dot products are multiplied by; 1 / sqrt(E) by default.
-        enable_gqa: whether heads, the third dimension from the end, may be fewer in key and value.
+        dropout_p: probability that a weight is dropped.
+        is_causal: causal mask aligned at the first query and key.
+        scale: factor on the dot products; 1 / sqrt(E) by default.
+        enable_gqa: whether key and value may have fewer heads (third dimension from the end) than the query.
 
     Returns:
         (..., L, V).
     """
-    call = _understood(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    call = _translate(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     if call is None:
         return ORIGINAL(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     output: Tensor = run(call.query, call.key, call.value, **call.arguments)
     return output.reshape(*call.leading, *output.shape[2:])
 
 
-class Understood(NamedTuple):
-    """A call in `attend`'s terms: four dimensions each."""
+class AttendCall(NamedTuple):
+    """Arguments of `attend`: inputs with four dimensions, and keyword arguments."""
 
     query: Tensor
     key: Tensor
     value: Tensor
     arguments: dict[str, Any]
-    leading: tuple[int, ...]  # of the output, in place of its first two dimensions
+    leading: tuple[int, ...]  # replaces the first two dimensions of the output
 
 
 class Layout(NamedTuple):
-    """What stands before the last two dimensions, broadcast."""
+    """Broadcast leading dimensions of the inputs."""
 
     batch: tuple[int, ...]
-    heads: tuple[int, ...]  # one number, or none where the inputs are matrices
+    heads: tuple[int, ...]  # one size, or none if the inputs are matrices
     groups: int
 
 
-def _understood(
+def _translate(
     query: Any, key: Any, value: Any, mask: Any, dropout: Any, causal: Any, scale: Any, grouped: Any
-) -> Understood | None:
-    """The call, if `attend` means the same by it; PyTorch answers the others, with its own errors where it must."""
+) -> AttendCall | None:
+    """Translate a call for `attend`; None if PyTorch must compute it or raise its own error."""
     inputs = (query, key, value)
     if _is_transformed() or not all(
         _is_plain(x) and x.device == query.device for x in (inputs if mask is None else (*inputs, mask))
@@ -160,34 +160,34 @@ def _understood(
     if causal:
         arguments |= {"pattern": CAUSAL, "query_start": 0}
     elif mask is not None:
-        mask = _four_of_mask(mask, layout, (query.shape[-2], key.shape[-2]), dtype)
+        mask = _mask_4d(mask, layout, (query.shape[-2], key.shape[-2]), dtype)
         if mask is None:
             return None
         arguments |= {"pattern": Mask(mask)} if mask.dtype == torch.bool else {"bias": TensorBias(mask)}
     heads = layout.heads[0] if layout.heads else 1
-    return Understood(
-        _four(query, layout.batch, heads),
-        _four(key, layout.batch, layout.groups),
-        _four(value, layout.batch, layout.groups),
+    return AttendCall(
+        _to_4d(query, layout.batch, heads),
+        _to_4d(key, layout.batch, layout.groups),
+        _to_4d(value, layout.batch, layout.groups),
         arguments,
         layout.batch + layout.heads,
     )
 
 
 def _is_plain(x: Any) -> bool:
-    """Whether it is an ordinary tensor, of numbers in memory."""
+    """Whether x is a dense tensor without subclass on a supported device."""
     return type(x) in PLAIN_TYPES and x.layout is torch.strided and not x.is_nested and x.device.type in DEVICES
 
 
 def _is_transformed() -> bool:
-    """Whether `torch.func` or a tracer stands between the tensors and their numbers."""
+    """Whether a `torch.func` transform or torch.jit.trace is active."""
     if torch.compiler.is_compiling():
         return False
-    return torch._C._functorch.maybe_current_level() is not None or traced()
+    return torch._C._functorch.maybe_current_level() is not None or is_jit_tracing()
 
 
 def _dtype(inputs: tuple[Tensor, Tensor, Tensor]) -> torch.dtype | None:
-    """What the inputs are computed in, autocast applied; None if they differ, or are no floats."""
+    """Common dtype of the inputs under autocast; None if they differ or are not floating point."""
     kind = inputs[0].device.type
     dtypes = {x.dtype for x in inputs}
     if torch.is_autocast_enabled(kind) and dtypes <= {torch.float32, *HALVES}:
@@ -197,7 +197,7 @@ def _dtype(inputs: tuple[Tensor, Tensor, Tensor]) -> torch.dtype | None:
 
 
 def _layout(inputs: tuple[Tensor, Tensor, Tensor], grouped: bool) -> Layout | None:
-    """How the inputs go together; None if they do not, or if one is empty."""
+    """Layout of the inputs; None if they are incompatible or empty."""
     if not all(x.dim() >= 2 and x.numel() for x in inputs):
         return None
     heads = [tuple(x.shape[-3:-2]) for x in inputs]
@@ -206,29 +206,29 @@ def _layout(inputs: tuple[Tensor, Tensor, Tensor], grouped: bool) -> Layout | No
             return None
         own, groups = heads[0], heads[1][0]
     else:
-        found = _broadcast(heads)
-        if found is None:
+        common = _broadcast(heads)
+        if common is None:
             return None
-        own, groups = found, 1 if set(heads[1:]) <= {(), (1,)} else found[0]
+        own, groups = common, 1 if set(heads[1:]) <= {(), (1,)} else common[0]
     batch = _broadcast([tuple(x.shape[:-3]) for x in inputs])
     return None if batch is None else Layout(batch, own, groups)
 
 
 def _broadcast(shapes: list[tuple[int, ...]]) -> tuple[int, ...] | None:
-    """The shape that they broadcast to; None if they do not."""
+    """Common broadcast shape; None if there is none."""
     length = max(map(len, shapes))
     columns = zip(*((1,) * (length - len(shape)) + shape for shape in shapes), strict=True)
     sizes = [{n for n in column if n != 1} for column in columns]
     return None if any(len(n) > 1 for n in sizes) else tuple(n.pop() if n else 1 for n in sizes)
 
 
-def _four(x: Tensor, batch: tuple[int, ...], heads: int) -> Tensor:
-    """As (batch, heads, rows, columns), without a copy where the batch is one dimension."""
+def _to_4d(x: Tensor, batch: tuple[int, ...], heads: int) -> Tensor:
+    """Reshape to (batch, heads, rows, columns), without a copy if the batch is one dimension."""
     return x.expand(*batch, heads, *x.shape[-2:]).reshape(math.prod(batch), heads, *x.shape[-2:])
 
 
-def _four_of_mask(mask: Tensor, layout: Layout, last: tuple[int, int], dtype: torch.dtype) -> Tensor | None:
-    """A mask that broadcasts to (batch, heads, L, S); None if PyTorch would not take it."""
+def _mask_4d(mask: Tensor, layout: Layout, last: tuple[int, int], dtype: torch.dtype) -> Tensor | None:
+    """Reshape a mask to broadcast to (batch, heads, L, S); None if PyTorch would reject it."""
     leading = layout.batch + layout.heads
     if mask.dtype not in (torch.bool, torch.float32, dtype) or mask.dim() > len(leading) + 2:
         return None
@@ -237,5 +237,5 @@ def _four_of_mask(mask: Tensor, layout: Layout, last: tuple[int, int], dtype: to
     if mask.dtype == torch.float32 and dtype == torch.float64:
         mask = mask.to(dtype)
     if mask.dim() > 4:
-        return _four(mask.expand(*layout.batch, *mask.shape[-3:]), layout.batch, mask.shape[-3])
+        return _to_4d(mask.expand(*layout.batch, *mask.shape[-3:]), layout.batch, mask.shape[-3])
     return mask if mask.dim() else mask.reshape(1)

@@ -1,4 +1,4 @@
-"""Which models of `transformers` compute their attention through the library's interface for it."""
+"""Checks whether models of `transformers` use the library's attention interface."""
 
 import functools
 import inspect
@@ -9,13 +9,13 @@ from typing import Any
 
 from regard.errors import UnsupportedError
 
-MARK = "_regard_names"  # of the library's method, once it asks here: for which attentions it does
+MARK = "_regard_names"  # attribute of the patched library method: the attention names that it checks
 
 
 def require(library: Any, name: str) -> None:
-    """Make the library ask, before a model takes an attention by this name, whether all of the model is ready for it.
+    """Patch the library to check a model's support before it selects the attention of this name.
 
-    The library itself asks so for "sdpa" and the others that it brings, and not for those that are registered.
+    The library does this for "sdpa" and its other built-in attentions, but not for registered ones.
     """
     method = library.PreTrainedModel.get_correct_attn_implementation
     names: set[str] | None = getattr(method, MARK, None)
@@ -36,7 +36,7 @@ def require(library: Any, name: str) -> None:
 
 
 def check_model(kind: type, name: str) -> None:
-    """Raise UnsupportedError unless a class of models computes its attention, if it has any, through the interface."""
+    """Raise UnsupportedError unless a model class without attention or with the library's attention interface."""
     if not _supports(kind):
         raise UnsupportedError(
             f'attn_implementation="{name}": {kind.__name__} does not compute its attention through the interface of '
@@ -46,14 +46,14 @@ def check_model(kind: type, name: str) -> None:
 
 
 def check_layer(layer: Any, name: str) -> None:
-    """Raise UnsupportedError for a layer in whose file no model is ready: its configuration was changed behind it."""
+    """Raise UnsupportedError for a layer of an unsupported model whose configuration was changed afterwards."""
     models = _models_in(type(layer).__module__)
     if models and not any(map(_supports, models)):
         check_model(models[0], name)
 
 
 def check_config(config: Any, name: str) -> None:
-    """Raise UnsupportedError for the configuration of such a model."""
+    """Raise UnsupportedError for the configuration of an unsupported model."""
     file = type(config).__module__.replace(".configuration_", ".modeling_")
     for kind in _models_in(file):
         if getattr(kind, "config_class", None) is type(config):
@@ -62,7 +62,7 @@ def check_config(config: Any, name: str) -> None:
 
 @lru_cache(maxsize=1024)
 def _models_in(file: str) -> tuple[type, ...]:
-    """The models that a file of the library defines."""
+    """Model classes defined in a source file of the library."""
     if not file.startswith("transformers.models.") or file not in sys.modules:
         return ()
     library, kinds = sys.modules["transformers"], vars(sys.modules[file]).values()
@@ -72,12 +72,12 @@ def _models_in(file: str) -> tuple[type, ...]:
 
 @lru_cache(maxsize=1024)
 def _supports(kind: Any) -> bool:
-    """Whether it says so, of PyTorch's attention or of any, and finds attentions by the interface; or has none."""
+    """Whether a model class declares support and uses the attention interface, or has no attention."""
     try:
         code = inspect.getsource(sys.modules[kind.__module__])
     except (KeyError, OSError, TypeError):
         return bool(kind._supports_sdpa or kind._supports_attention_backend)
-    if re.search(r"ATTENTION_CLASSES\[", code):  # by a dictionary of its own, which knows no other names
+    if re.search(r"ATTENTION_CLASSES\[", code):  # its own dictionary of attentions
         return False
     if kind._supports_sdpa or kind._supports_attention_backend:
         return True

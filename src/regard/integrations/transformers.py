@@ -1,4 +1,4 @@
-"""regard as an attention implementation of the library `transformers`."""
+"""Attention implementation "regard" of the library `transformers`."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from regard.attention.check import show
-from regard.attention.engine.tracing import traced
+from regard.attention.engine.tracing import is_jit_tracing
 from regard.attention.normalizer import Softmax
 from regard.attention.patterns.pattern import Causal
 from regard.attention.patterns.sequence_pattern import Mask
@@ -22,10 +22,10 @@ from regard.integrations.plans import run
 from regard.integrations.support import check_config, check_layer, require
 
 NAME = "regard"
-OLDEST = 5  # version of the library whose interfaces these are
-CAUSAL, DOT = Causal(), PLAIN.score  # one object each, by which `attend` knows a call again
-# What models hand down to every layer that says nothing of the weights, or what the mask says already.
-NOT_OF_THE_WEIGHTS = {
+OLDEST = 5  # minimum major version of the library
+CAUSAL, DOT = Causal(), PLAIN.score  # one object each, because the call cache of `attend` compares identities
+# Arguments of the interface that don't affect the weights, or only through the mask.
+IGNORED = {
     "cache_position", "cu_seq_lens_k", "cu_seq_lens_q", "cu_seqlens", "deterministic", "max_length_k", "max_length_q",
     "num_items_in_batch", "output_attentions", "output_hidden_states", "output_router_logits", "past_key_values",
     "position_embeddings", "position_ids", "return_dict", "seq_idx", "sliding_window", "use_cache",
@@ -33,20 +33,20 @@ NOT_OF_THE_WEIGHTS = {
 
 
 def integrate_transformers() -> None:
-    """Registers the attention implementation "regard" with the library `transformers`, version 5 and later.
+    """Register the attention implementation "regard" in the library `transformers`, version 5 or later.
 
-    `AutoModel.from_pretrained(name, attn_implementation="regard")` then runs every model that asks the library for its
-    attention, BERT, GPT-2, T5, Marian, Llama, ViT and Whisper among them, through `attend`: dropout in training,
-    caches, grouped heads, softcaps, sinks and position biases included. Where the mask that a model asks for is causal,
-    a window, padding, packed documents, or several of these, it is a pattern and costs no L x S memory; another one is
-    used as it is. A query that may see nothing, one of padding say, gets 0.
+    `AutoModel.from_pretrained(name, attn_implementation="regard")` then computes attention by `attend` in every model
+    that uses the library's attention interface, such as BERT, GPT-2, T5, Marian, Llama, ViT and Whisper. Dropout in
+    training, caches, grouped heads, softcaps, sinks and position biases are supported. A mask that is causal, a window,
+    padding, packed documents, or a combination of these becomes a pattern without L x S memory; other masks stay dense.
+    A query without visible keys, such as padding, gets 0.
 
-    `output_attentions=True` gives the weights, before dropout. Calling it twice does no harm. A model that does not
-    compute all of its attention so, which the library says of itself by refusing "sdpa", is refused by name with an
-    UnsupportedError when it is made; docs/integrations_models.md lists the models of one version.
+    `output_attentions=True` returns the weights before dropout. Repeated calls have no further effect. Creating a model
+    that does not use the interface for all of its attention raises an UnsupportedError with its name;
+    docs/integrations_models.md lists the models of one version.
 
     Raises:
-        UnsupportedError: the library is not installed, or of a version before 5.
+        UnsupportedError: the library is missing or older than version 5.
 
     >>> import transformers
     >>> rg.integrate_transformers()
@@ -58,18 +58,18 @@ def integrate_transformers() -> None:
     try:
         import transformers
 
-        found = f"version {transformers.__version__} of `transformers` is installed"
+        problem = f"version {transformers.__version__} of `transformers` is installed"
         old = is_old(transformers)
     except ImportError as error:
-        found, old = f"`transformers` cannot be imported ({error})", True
+        problem, old = f"`transformers` cannot be imported ({error})", True
     if old:
-        raise UnsupportedError(f"integrate_transformers: {found}; install version {OLDEST} or later of it")
+        raise UnsupportedError(f"integrate_transformers: {problem}; install version {OLDEST} or later")
     register(NAME, attention, _mask)
     require(transformers, NAME)
 
 
 def register(name: str, attention: Callable[..., Any], mask: Callable[..., Any]) -> None:
-    """Let models find an attention and the masks for it by a name."""
+    """Register an attention function and its mask function in the library, by name."""
     import transformers
 
     transformers.AttentionInterface.register(name, attention)
@@ -90,36 +90,36 @@ def attention(
     s_aux: Tensor | None = None,
     **others: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention in the library's interface for it.
+    """Attention function in the library's interface.
 
     Args:
-        module: the layer that asks.
+        module: the calling layer.
         query: (B, H, L, E).
         key: (B, G, S, E).
         value: (B, G, S, V).
         attention_mask: a `LazyMask`, booleans (True = may attend) or floats to add, (B, 1, L, S); None for none.
-        dropout: the probability that a weight is dropped.
-        scaling: what the dot products are multiplied by; 1 / sqrt(E) by default.
-        is_causal: whether, without a mask, a query sees the keys up to its own row only. A layer that says nothing here
-            sees all keys, as with "eager": masks that the library makes for this attention are never left out.
+        dropout: probability that a weight is dropped.
+        scaling: factor on the dot products; 1 / sqrt(E) by default.
+        is_causal: whether to use a causal pattern if there is no mask; not by default, as in "eager", because the
+            library always makes a mask for this attention where one is needed.
         position_bias: (B or 1, H, L, S), added to the scores.
-        softcap: what the scores are capped to.
-        s_aux: (H,), a sink's logit for each head.
-        others: what changes nothing here; anything else is refused.
+        softcap: soft cap of the scores.
+        s_aux: (H,), sink logits.
+        others: ignored if they don't affect the weights; other arguments raise UnsupportedError.
 
     Returns:
-        The output (B, L, H, V), and the weights (B, H, L, S) if the model records them.
+        The output (B, L, H, V), and the weights (B, H, L, S) if the model records them, else None.
 
     Raises:
         UnsupportedError: an argument that would change the weights in a way unknown here, or a graph being traced.
     """
     _check_others(others)
     check_layer(module, NAME)
-    if traced():
-        raise UnsupportedError(f'attn_implementation="{NAME}" cannot be recorded by torch.jit.trace; "sdpa" can')
-    if query.shape[0] != key.shape[0]:  # learned queries, say, that are the same for all sequences
+    if is_jit_tracing():
+        raise UnsupportedError(f'attn_implementation="{NAME}" cannot be traced by torch.jit.trace; use "sdpa" for it')
+    if query.shape[0] != key.shape[0]:  # for example, learned queries shared by all sequences
         query, key, value = (x.expand(max(len(query), len(key)), -1, -1, -1) for x in (query, key, value))
-    arguments = _seen_by_mask(attention_mask, query, key, bool(is_causal))
+    arguments = _mask_arguments(attention_mask, query, key, bool(is_causal))
     arguments["score"] = _score(scaling, softcap, query.shape[-1])
     if s_aux is not None:
         arguments["normalizer"] = Softmax(sink=s_aux)
@@ -136,33 +136,33 @@ def attention(
 
 
 def _check_others(others: dict[str, Any]) -> None:
-    """Raise for what may change the weights."""
-    for name, given in others.items():
-        if may_change_weights(name, given):
+    """Raise UnsupportedError for arguments that may affect the weights."""
+    for name, value in others.items():
+        if may_change_weights(name, value):
             raise UnsupportedError(
-                f'attn_implementation="{NAME}": a layer asks for attention with {name}={show(given)}, which is not '
+                f'attn_implementation="{NAME}": a layer asks for attention with {name}={show(value)}, which is not '
                 'computed here; use attn_implementation="eager" or "sdpa" for this model'
             )
 
 
-def may_change_weights(name: str, given: object) -> bool:
-    """Whether an argument of the interface, beyond those that attention here has, may."""
-    return not (name in NOT_OF_THE_WEIGHTS or given is None or given is False)
+def may_change_weights(name: str, value: object) -> bool:
+    """Whether an additional argument of the interface may affect the weights."""
+    return not (name in IGNORED or value is None or value is False)
 
 
 def is_old(library: Any) -> bool:
-    """Whether the library has other interfaces than these."""
+    """Whether the library is older than the minimum version."""
     return int(library.__version__.partition(".")[0]) < OLDEST
 
 
-def _mask(**asked: Any) -> Tensor | None:
-    """`make_mask` for a model that reads what it makes."""
-    check_config(asked.get("config"), NAME)
-    return make_mask(**asked)
+def _mask(**arguments: Any) -> Tensor | None:
+    """`make_mask`, after a check that the model supports the attention."""
+    check_config(arguments.get("config"), NAME)
+    return make_mask(**arguments)
 
 
-def _seen_by_mask(mask: Any, query: Tensor, key: Tensor, causal: bool) -> dict[str, Any]:
-    """The arguments of `attend` that say which keys a query may attend to."""
+def _mask_arguments(mask: Any, query: Tensor, key: Tensor, causal: bool) -> dict[str, Any]:
+    """Arguments of `attend` for a mask: pattern or bias, and positions."""
     rows, columns = query.shape[2], key.shape[2]
     if mask is None:
         return {"pattern": CAUSAL, "query_start": 0} if causal and rows > 1 else {}
@@ -186,22 +186,22 @@ def _score(scaling: float | Tensor | None, softcap: float | None, head_dim: int)
 
 @lru_cache(maxsize=256)
 def _dot(scale: float | None, softcap: float | None) -> Dot:
-    """The same object for the same numbers, by which `attend` knows a call again."""
+    """One object for equal arguments, because the call cache of `attend` compares identities."""
     return Dot(scale=scale, softcap=softcap)
 
 
 def wants_weights(others: dict[str, Any]) -> bool:
-    """Whether the caller asked the model for its attentions, which most layers are not told."""
+    """Whether the caller requested the attention weights, which most layers are not told."""
     if torch.compiler.is_compiling():
         return bool(others.get("output_attentions"))
-    asked = _collector()
-    collected = None if asked is None else asked.get()
+    collector = _collector()
+    collected = None if collector is None else collector.get()
     return bool(others.get("output_attentions")) or any("attentions" in name for name in collected or ())
 
 
 @lru_cache(maxsize=1)
 def _collector() -> Any:
-    """Where the library keeps what the running model is asked to record; None if it keeps it elsewhere."""
+    """Context variable of the library with the outputs to record; None in versions without it."""
     from transformers import utils
 
     return getattr(getattr(utils, "output_capturing", None), "_active_collector", None)

@@ -1,9 +1,9 @@
-"""The values of a model's attention as plain data, as config files and command lines write them.
+"""Attention configuration of a model, as plain data in config files and on command lines.
 
     {"normalizer": {"kind": "entmax", "alpha": 1.5}, "pattern": {"kind": "sliding-window", "left": 8, "right": 8}}
 
-A kind is the name of a value, or of a learned setting, in lower case with hyphens. A value that needs tensors is
-reached by the setting that learns them: "additive" means LearnedAdditive().
+A kind is the class name of a value or a learned setting, in lower case with hyphens. For a value that needs tensors,
+its name selects the learned setting: "additive" is LearnedAdditive().
 """
 
 import dataclasses
@@ -33,14 +33,14 @@ PARTS: dict[str, type[Value]] = {"score": Score, "normalizer": Normalizer, "patt
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class AttentionConfig:
-    """What a model's attention is made of where it differs from the model's paper.
+    """Changes to the attention of a model, relative to its paper.
 
     Args:
-        score: how well a key answers a query, in every attention of the model; None for the paper's.
-        normalizer: what turns scores into weights, in every attention; None for the paper's.
-        pattern: which keys a query may attend to, besides what the model needs: in self-attention where the model has
-            it, else in cross-attention; None for no further bound.
-        position_bias: what is added to the scores of self-attention by position; None for the paper's.
+        score: score function of every attention in the model; None for that of the paper.
+        normalizer: normalizer of every attention; None for that of the paper.
+        pattern: pattern combined by & with the model's own: in self-attention if the model has it, else in
+            cross-attention; None for no change.
+        position_bias: bias of self-attention by position; None for that of the paper.
 
     Raises:
         ConfigError: a value of the wrong kind.
@@ -59,30 +59,30 @@ class AttentionConfig:
     def __post_init__(self) -> None:
         for name, kind in PARTS.items():
             part = getattr(self, name)
-            makes = part.makes if isinstance(part, Learned) and name != "pattern" else type(part)
-            if part is not None and not issubclass(makes, kind):
+            value_type = part.makes if isinstance(part, Learned) and name != "pattern" else type(part)
+            if part is not None and not issubclass(value_type, kind):
                 raise ConfigError(f"attention.{name}={show(part)} is not a {kind.__name__}; known: {_known(name)}")
 
     def to_plain(self) -> dict[str, dict[str, Any]]:
-        """The same as plain data.
+        """Convert to plain data.
 
         Returns:
-            Dictionaries of JSON's types, by part; parts that are None are left out.
+            JSON-compatible dictionaries by part, without parts that are None.
         """
         return {name: _to_plain(name, part) for name in PARTS if (part := getattr(self, name)) is not None}
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> "AttentionConfig":
-        """The values that plain data says.
+        """Make a configuration from plain data.
 
         Args:
-            plain: a kind, or a dictionary with "kind" and that kind's settings, by part.
+            plain: by part, a kind, or a dictionary with "kind" and the settings of that kind.
 
         Returns:
             The configuration.
 
         Raises:
-            ConfigError: an unknown part, kind or setting, named beside the nearest known one.
+            ConfigError: an unknown part, kind or setting; the message names the nearest known one.
         """
         for name in plain:
             if name not in PARTS:
@@ -91,30 +91,30 @@ class AttentionConfig:
 
 
 def kinds(part: str) -> dict[str, type]:
-    """The values and learned settings that plain data can name, for one part."""
+    """Classes of values and learned settings of one part, by their kind in plain data."""
     kind = PARTS[part]
-    found: dict[str, type] = {_hyphens(v.__name__): v for v in PLAIN_VALUES if issubclass(v, kind)}
+    classes: dict[str, type] = {_hyphens(v.__name__): v for v in PLAIN_VALUES if issubclass(v, kind)}
     for setting in SETTINGS:
         if issubclass(setting.makes, kind):
-            found[_hyphens(setting.__name__)] = setting
-            found.setdefault(_hyphens(setting.makes.__name__), setting)
-    return found
+            classes[_hyphens(setting.__name__)] = setting
+            classes.setdefault(_hyphens(setting.makes.__name__), setting)
+    return classes
 
 
 def _known(part: str) -> str:
     return ", ".join(kinds(part))
 
 
-def _to_plain(part: str, made: Any) -> dict[str, Any]:
-    kind = _hyphens(type(made).__name__)
-    if kinds(part).get(kind) is not type(made):
-        raise ConfigError(f"attention.{part}={show(made)} cannot be written as plain data; known: {_known(part)}")
-    changed = {f.name: getattr(made, f.name) for f in fields(made)}
-    return {"kind": kind, **{name: x for name, x in changed.items() if x != _default(made, name)}}
+def _to_plain(part: str, value: Any) -> dict[str, Any]:
+    kind = _hyphens(type(value).__name__)
+    if kinds(part).get(kind) is not type(value):
+        raise ConfigError(f"attention.{part}={show(value)} cannot be written as plain data; known: {_known(part)}")
+    settings = {f.name: getattr(value, f.name) for f in fields(value)}
+    return {"kind": kind, **{name: x for name, x in settings.items() if x != _default(value, name)}}
 
 
-def _default(made: Any, name: str) -> Any:
-    return next(f.default for f in fields(made) if f.name == name)
+def _default(value: Any, name: str) -> Any:
+    return next(f.default for f in fields(value) if f.name == name)
 
 
 def _from_plain(part: str, plain: Any) -> Any:
@@ -125,18 +125,18 @@ def _from_plain(part: str, plain: Any) -> Any:
     kind = settings["kind"]
     if kind not in known:
         raise ConfigError(f"attention.{part}: unknown kind {kind!r}; {nearest(kind, known)}")
-    made = known[kind]
-    names = [f.name for f in fields(made)]
-    given = {name: x for name, x in settings.items() if name != "kind"}
-    for name in given:
+    cls = known[kind]
+    names = [f.name for f in fields(cls)]
+    arguments = {name: x for name, x in settings.items() if name != "kind"}
+    for name in arguments:
         if name not in names:
             raise ConfigError(f"attention.{part}: {kind} has no setting {name!r}; {nearest(name, names)}")
-    missing = [f.name for f in fields(made) if f.default is dataclasses.MISSING and f.name not in given]
+    missing = [f.name for f in fields(cls) if f.default is dataclasses.MISSING and f.name not in arguments]
     if missing:
-        raise ConfigError(f"attention.{part}: {kind} needs {', '.join(missing)}; got {given}")
-    return made(**{name: tuple(x) if isinstance(x, list) else x for name, x in given.items()})
+        raise ConfigError(f"attention.{part}: {kind} needs {', '.join(missing)}; got {arguments}")
+    return cls(**{name: tuple(x) if isinstance(x, list) else x for name, x in arguments.items()})
 
 
 def _hyphens(name: str) -> str:
-    """sliding-window of SlidingWindow, alibi-slopes of ALiBiSlopes."""
+    """Hyphenate a class name: SlidingWindow is sliding-window, ALiBiSlopes is alibi-slopes."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name.replace("ALiBi", "Alibi")).lower()

@@ -1,4 +1,4 @@
-"""What every attention of a model has in common, so that it can be looked into from outside."""
+"""Base class of the attention modules of a model."""
 
 from abc import ABC
 
@@ -6,9 +6,9 @@ from torch import nn
 
 
 class AttentionModule(nn.Module, ABC):
-    """A module whose `forward` takes `summary: Summary | None = None`.
+    """Module whose `forward` takes `summary: Summary | None = None`.
 
-    Without a summary it returns its output; with one, (output, Seen). Whatever wants to see a model's attention finds
-    the modules of this kind, asks by a forward pre-hook and takes the answer off in a forward hook: models know
-    nothing of it.
+    Without a summary, `forward` returns its output; with one, (output, Seen). Tools that inspect the attention of a
+    model find its modules of this class, add the summary in a forward pre-hook and remove the `Seen` in a forward hook,
+    so that models need no code for it.
     """

@@ -1,4 +1,4 @@
-"""How a layer keeps the values of its attention: plain data as they are, learned ones with their tensors."""
+"""Attention settings of a layer: plain values, and learned values with their parameters."""
 
 from typing import Any, final
 
@@ -29,10 +29,10 @@ SETTINGS: tuple[type[Learned], ...] = (
 
 @final
 class LearnedValue(nn.Module):
-    """The tensors of a learned setting, as parameters or constants of a layer.
+    """Module that holds the tensors of a learned setting, as parameters or buffers, and builds its value.
 
     Args:
-        setting: what the value is built from.
+        setting: the learned setting.
         num_heads: H.
         head_dim: E.
     """
@@ -47,29 +47,31 @@ class LearnedValue(nn.Module):
                 self.register_parameter(name, nn.Parameter(tensor))
             else:
                 self.register_buffer(name, tensor, persistent=False)
-        self.forward()  # a setting that means nothing fails here, and not in the first step of training
+        self.forward()  # fail here for invalid settings, not in the first training step
 
     def reset_parameters(self) -> None:
-        """Start again."""
+        """Reset the tensors to their initial values."""
         with torch.no_grad():
             for name, tensor in self.setting.start(self.num_heads, self.head_dim).items():
                 getattr(self, name).copy_(tensor)
 
     def forward(self) -> Value:
-        """The value from the tensors as they are now."""
+        """Build the value from the current tensors."""
         return self.setting.build({name: getattr(self, name) for name in self.names})
 
     def extra_repr(self) -> str:
         return repr(self.setting)
 
 
-def keep(owner: str, name: str, setting: object, kind: type[Value], num_heads: int, head_dim: int) -> nn.Module | Value:
-    """What a layer keeps as an attribute for one of its settings.
+def make_setting(
+    owner: str, name: str, setting: object, kind: type[Value], num_heads: int, head_dim: int
+) -> nn.Module | Value:
+    """Check a setting of a layer and convert it to the attribute that the layer stores.
 
     Args:
-        owner: the layer's class, for messages.
-        name: of the setting.
-        setting: a value of this kind that holds no tensor, or a learned setting for one.
+        owner: class name of the layer, for messages.
+        name: name of the setting.
+        setting: a value of type `kind` that holds no tensor, or a learned setting for one.
         kind: `Score`, `Normalizer`, `Pattern` or `Bias`.
         num_heads: H.
         head_dim: E.
@@ -78,7 +80,7 @@ def keep(owner: str, name: str, setting: object, kind: type[Value], num_heads: i
         The value, or a `LearnedValue`.
 
     Raises:
-        ConfigError: a setting of another kind, or one that holds a tensor.
+        ConfigError: a setting of another type, or one that holds a tensor.
     """
     if isinstance(setting, Learned) and issubclass(setting.makes, kind):
         return LearnedValue(setting, num_heads, head_dim)
@@ -88,22 +90,22 @@ def keep(owner: str, name: str, setting: object, kind: type[Value], num_heads: i
         raise ConfigError(f"{owner}: {name}={show(setting)} is not a {kind.__name__}; known: {', '.join(known)}")
     if holds_tensors(setting):
         raise ConfigError(
-            f"{owner}: {name}={setting} holds a tensor, which would be missing from the layer's state_dict and would "
-            f"not move or train with it; {_remedy(name, setting)}"
+            f"{owner}: {name}={setting} holds a tensor, which would not be in the layer's state_dict, nor move or "
+            f"train with the layer; {_remedy(name, setting)}"
         )
     return setting
 
 
-def current(part: nn.Module | Value) -> Any:
-    """The value of what `keep` gave, from its tensors as they are now."""
+def build_value(part: nn.Module | Value) -> Any:
+    """Value of the result of `make_setting`, from its current tensors."""
     return part if isinstance(part, Value) else part()
 
 
 def _remedy(name: str, value: Value) -> str:
-    """What to give instead of a value that holds a tensor."""
+    """Suggestion for the message about a value that holds a tensor."""
     for setting in SETTINGS:
         if setting.makes is type(value):
             return f"give {setting.__name__}(...), whose tensors the layer owns"
     if name in ("pattern", "position_bias"):
-        return f"give it to each call, as layer(x, {name.removeprefix('position_')}=...)"
+        return f"pass it to each call, as layer(x, {name.removeprefix('position_')}=...)"
     return "give numbers, or a learned setting"

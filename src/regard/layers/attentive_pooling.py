@@ -1,4 +1,4 @@
-"""Attentive pooling: one vector for a whole sequence, as several weighted means of its states."""
+"""Attentive pooling of a sequence into a fixed number of vectors."""
 
 from typing import final
 
@@ -17,15 +17,15 @@ from regard.layers.linear import Linear
 
 @final
 class AttentivePooling(AttentionModule):
-    """A matrix embedding of a sequence: `hops` weighted means of its states, each with weights of its own.
+    """Structured self-attentive embedding of a sequence: `hops` weighted means of its hidden states.
 
-    With H the states: A = softmax(v tanh(W H^T)), M = A H, where v has a row for each hop. The rows of v start at 0, so
-    that every hop is the plain mean at first.
+    For hidden states H: A = softmax(v tanh(W H^T)), M = A H, where v has one row per hop. v is initialized to 0, so
+    that every hop is initially the plain mean.
 
     Args:
-        input_dim: D, of the states.
-        hops: r, means of the sequence.
-        align_dim: d_a, the size that states are projected to.
+        input_dim: D, size of the hidden states.
+        hops: r, number of weighted means.
+        align_dim: d_a, size of the projected states.
 
     Raises:
         ConfigError: a size below 1.
@@ -48,15 +48,15 @@ class AttentivePooling(AttentionModule):
     def forward(
         self, hidden: Tensor, lengths: Tensor | None = None, summary: Summary | None = None
     ) -> Tensor | tuple[Tensor, Seen]:
-        """The means.
+        """Pool the hidden states.
 
         Args:
-            hidden: the states (B, S, D).
-            lengths: (B,), states that are not padding; None for all.
-            summary: what to say of the weights (B, hops, 1, S).
+            hidden: (B, S, D).
+            lengths: (B,), number of states that are not padding; None for all.
+            summary: which summaries of the weights (B, hops, 1, S) to return; None for none.
 
         Returns:
-            (B, hops, D); with a summary, that and a `Seen`.
+            (B, hops, D); with a summary, a tuple of that and a `Seen`.
         """
         keys, (hops, size) = self.key_proj(hidden)[:, None], self.vector.shape
         query = keys.new_zeros(len(hidden), hops, 1, size)

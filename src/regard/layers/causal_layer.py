@@ -1,4 +1,4 @@
-"""The layer of models that go on from a text: self-attention to what stands before, then a feed-forward network."""
+"""Decoder-only Transformer layer: causal self-attention, then a feed-forward network."""
 
 from collections.abc import Callable
 from typing import final
@@ -13,16 +13,16 @@ from regard.layers.multi_head_attention import MultiHeadAttention
 
 @final
 class CausalLayer(nn.Module):
-    """x + attention(norm(x)), and of that x + feed_forward(norm(x)), each part's output with dropout.
+    """Pre-norm layer: h = x + attention(norm(x)), output = h + feed_forward(norm(h)), with dropout on both branches.
 
     Args:
-        self_attention: with a pattern that shows a query nothing after its own position.
-        feed_forward: gives (B, L, D) for (B, L, D).
-        norm: makes a norm of D features; called once for each part.
-        dropout: the probability that an entry of a part's output is dropped.
+        self_attention: attention with a causal pattern.
+        feed_forward: module from (B, L, D) to (B, L, D).
+        norm: factory of a norm over D features; called once per branch.
+        dropout: probability that an entry of the output of a branch is dropped.
 
     Raises:
-        ConfigError: a dropout that is no probability.
+        ConfigError: a dropout that is not a probability.
 
     Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3.
     """
@@ -43,12 +43,12 @@ class CausalLayer(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, *, pattern: Pattern | None = None, past: KeyValueCache | None = None) -> Tensor:
-        """The layer over new positions.
+        """Apply the layer to new positions.
 
         Args:
             x: (B, L, D).
-            pattern: joins that of the attention.
-            past: keys and values of the positions before; those of x are appended. None where x starts at 0.
+            pattern: combined by & with the pattern of the attention.
+            past: KV cache of the previous positions, to which those of x are appended; None if x starts at 0.
 
         Returns:
             (B, L, D).

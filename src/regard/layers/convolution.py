@@ -1,4 +1,4 @@
-"""Gated convolutions over a sentence, with normalized weights."""
+"""Gated convolutions with weight normalization."""
 
 import math
 from typing import final
@@ -9,17 +9,17 @@ from torch.nn import functional
 
 from regard.layers.linear import linear
 
-HALF = math.sqrt(0.5)  # times the sum of two terms: the sum then varies as much as each of them
+HALF = math.sqrt(0.5)  # scale of a sum of two terms that preserves the variance
 
 
 @final
 class WeightNormLinear(nn.Module):
-    """x W + b, where each row of W has a direction and a length of its own: W = gain direction / |direction|.
+    """Linear map with weight normalization: x W^T + b, where W = gain * direction / |direction| for each row.
 
     Args:
-        inputs: the size of x.
-        outputs: the size of the result.
-        variance: that training starts from, of the result over that of the inputs.
+        inputs: number of input features.
+        outputs: number of output features.
+        variance: initial ratio of output variance to input variance.
 
     Source: Salimans and Kingma 2016, arXiv 1602.07868, section 2; as used by Gehring et al. 2017, arXiv 1705.03122,
     section 3.5.
@@ -34,39 +34,40 @@ class WeightNormLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start again from normal weights whose length is their gain, bias 0."""
+        """Reset to normally distributed weights, with the row norms as gains, and bias 0."""
         nn.init.normal_(self.direction, std=math.sqrt(self.variance / self.direction.shape[1]))
         with torch.no_grad():
             self.gain.copy_(self.direction.norm(dim=1, keepdim=True))
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., inputs) to (..., outputs)."""
+        """Map (..., inputs) to (..., outputs)."""
         scale = self.gain / torch.linalg.vector_norm(self.direction, dim=1, keepdim=True)
         return linear(x, self.direction * scale, self.bias)
 
 
 @final
 class GatedConvolution(nn.Module):
-    """A convolution whose result is gated by another: (W x + b) sigmoid(V x + d) at each window x of positions.
+    """Convolution with a gated linear unit: (W x + b) sigmoid(V x + d) for each window x of positions.
 
-    The window's vectors are laid side by side, so that a convolution is a linear map, one position at a time or all.
+    The vectors of a window are concatenated, so that the convolution is a linear map.
 
     Args:
-        hidden_dim: D, of inputs and outputs.
-        kernel: positions in a window.
-        keep: the share of the inputs that dropout before it leaves.
+        hidden_dim: D, number of input and output features.
+        kernel: number of positions in a window.
+        keep: keep probability of the dropout on the inputs, for the initialization.
 
-    Source: Gehring et al. 2017, arXiv 1705.03122, section 3.2; what it starts from: section 3.5.
+    Source: Gehring et al. 2017, arXiv 1705.03122, section 3.2; initialization: section 3.5.
     """
 
     def __init__(self, hidden_dim: int, kernel: int, *, keep: float = 1.0) -> None:
         super().__init__()
         self.kernel = kernel
-        self.both = WeightNormLinear(kernel * hidden_dim, 2 * hidden_dim, variance=4 * keep)  # the gate takes 3/4
+        # The gate reduces the variance to 1/4.
+        self.both = WeightNormLinear(kernel * hidden_dim, 2 * hidden_dim, variance=4 * keep)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The windows' results.
+        """Convolve without padding.
 
         Args:
             x: (..., L + kernel - 1, D).

@@ -1,4 +1,4 @@
-"""Attention of one head to a sentence that was read before: what recurrent and convolutional models use."""
+"""Single-head cross-attention of recurrent and convolutional models."""
 
 from typing import Any, final
 
@@ -13,28 +13,28 @@ from regard.attention.summary import Seen, Summary
 from regard.errors import ConfigError, ShapeError
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.attention_module import AttentionModule
-from regard.layers.attention_settings import LearnedValue, current, keep
+from regard.layers.attention_settings import LearnedValue, build_value, make_setting
 from regard.layers.learned import Learned, LearnedAdditive
 from regard.layers.linear import Linear
 
 
 @final
 class CrossAttention(AttentionModule):
-    """Attention of one head over values as they are: output = attend(query W, key U, value).
+    """Single-head cross-attention without value projection: output = attend(query W, key U, value).
 
-    Keys are projected once a sentence, by `project_key`, and not once a step.
+    Keys are projected once per sentence, by `project_key`, rather than in every decoding step.
 
     Args:
-        query_dim: the size of queries.
-        key_dim: the size of keys.
-        align_dim: the size that both are projected to before they meet; None for no projections.
-        score: how well a key answers a query: a `Score` without tensors, or a learned setting for one.
-        normalizer: what turns a row of scores into weights: a `Normalizer` without tensors, or a learned setting.
-        pattern: which keys a query may attend to: a `Pattern` without tensors. One that follows from the data is given
-            to `forward`.
+        query_dim: size of the queries.
+        key_dim: size of the keys.
+        align_dim: size of the projected queries and keys; None for no projections.
+        score: score function: a `Score` without tensors, or a learned setting for one.
+        normalizer: a `Normalizer` without tensors, or a learned setting for one.
+        pattern: which keys a query may attend to: a `Pattern` without tensors. Pass one that depends on the data to
+            `forward`.
 
     Raises:
-        ConfigError: sizes that don't go together, or a setting of the wrong kind or that holds a tensor.
+        ConfigError: incompatible sizes, or a setting that is of the wrong type or holds a tensor.
 
     Source: Bahdanau et al. 2014, arXiv 1409.0473, appendix A.1.2, where W is W_a and U is U_a.
 
@@ -61,30 +61,31 @@ class CrossAttention(AttentionModule):
                 check_integer("CrossAttention", name, size, 1)
         if align_dim is None and query_dim != key_dim:
             raise ConfigError(
-                f"CrossAttention: query_dim={query_dim} and key_dim={key_dim} differ; give align_dim, a size that "
-                "both are projected to"
+                f"CrossAttention: query_dim={query_dim} and key_dim={key_dim} differ; give align_dim, the size "
+                "that both are projected to"
             )
         self.query_dim, self.key_dim, self.align_dim = query_dim, key_dim, align_dim
         head_dim = query_dim if align_dim is None else align_dim
         self.query_proj = None if align_dim is None else Linear(query_dim, align_dim)
         self.key_proj = None if align_dim is None else Linear(key_dim, align_dim, bias=False)
-        self.score = keep("CrossAttention", "score", score, Score, 1, head_dim)
-        self.normalizer = keep("CrossAttention", "normalizer", normalizer, Normalizer, 1, head_dim)
-        self.pattern = keep("CrossAttention", "pattern", pattern, Pattern, 1, head_dim)
+        self.score = make_setting("CrossAttention", "score", score, Score, 1, head_dim)
+        self.normalizer = make_setting("CrossAttention", "normalizer", normalizer, Normalizer, 1, head_dim)
+        self.pattern = make_setting("CrossAttention", "pattern", pattern, Pattern, 1, head_dim)
         self.reset_parameters()
 
     @staticmethod
     def chosen(
         query_dim: int, key_dim: int, choice: AttentionConfig, *, score: Score | Learned, align_dim: int | None = None
     ) -> "CrossAttention":
-        """The attention of a model whose configuration may ask for other values than its paper's.
+        """Make the cross-attention of a model from its paper's defaults and its configuration.
 
         Args:
             query_dim: as for `CrossAttention`.
             key_dim: as for `CrossAttention`.
-            choice: the values that are asked for.
-            score: the paper's.
-            align_dim: the paper's; None where it projects nothing. An additive score needs projections: then query_dim.
+            choice: configured changes.
+            score: default score.
+            align_dim: default size of the projections; None for none. A configured additive score needs projections
+                and uses query_dim then.
 
         Returns:
             The module.
@@ -94,17 +95,17 @@ class CrossAttention(AttentionModule):
         """
         if choice.position_bias is not None:
             raise ConfigError(
-                f"attention.position_bias={show(choice.position_bias)} is for self-attention, which this model does "
-                "not have; leave it out, or take a transformer"
+                f"attention.position_bias={show(choice.position_bias)} applies to self-attention, which this model "
+                "does not have; leave it out, or use a transformer"
             )
-        asked = {name: getattr(choice, name) for name in ("score", "normalizer", "pattern")}
-        values: dict[str, Any] = {"score": score} | {name: x for name, x in asked.items() if x is not None}
+        configured = {name: getattr(choice, name) for name in ("score", "normalizer", "pattern")}
+        values: dict[str, Any] = {"score": score} | {name: x for name, x in configured.items() if x is not None}
         if align_dim is None and isinstance(values["score"], LearnedAdditive):
             align_dim = query_dim
         return CrossAttention(query_dim, key_dim, align_dim=align_dim, **values)
 
     def reset_parameters(self) -> None:
-        """Start again: projections as Glorot and Bengio 2010, equation 16 ("Xavier"), bias 0."""
+        """Reset the parameters: Xavier-uniform projections (Glorot and Bengio 2010, equation 16), bias 0."""
         for projection in (self.query_proj, self.key_proj):
             if projection is not None:
                 nn.init.xavier_uniform_(projection.weight)
@@ -115,7 +116,7 @@ class CrossAttention(AttentionModule):
                 part.reset_parameters()
 
     def project_key(self, key: Tensor) -> Tensor:
-        """What `forward` takes as its keys: computed once a sentence.
+        """Project the keys for `forward`, once per sentence.
 
         Args:
             key: (B, S, key_dim).
@@ -137,37 +138,37 @@ class CrossAttention(AttentionModule):
         query_start: int = 0,
         summary: Summary | None = None,
     ) -> Any:
-        """Each query's mixture of the values.
+        """Attend to the values.
 
         Args:
-            query: (B, L, query_dim); or (B, K, L, query_dim), where K hypotheses of one sentence share its keys.
-            key: from `project_key`, (B, S, E).
+            query: (B, L, query_dim); or (B, K, L, query_dim), K hypotheses that share the keys of their sentence.
+            key: result of `project_key`, (B, S, E).
             value: (B, S, V).
-            pattern: which keys may be attended to, besides the module's own pattern.
-            normalizer: in place of the module's own, where it follows from the data.
-            query_start: position of the first query; of each hypothesis the same.
-            summary: what else to return; its heads are the hypotheses.
+            pattern: combined by & with the module's own pattern.
+            normalizer: replaces the module's own, for one that depends on the data.
+            query_start: position of the first query, the same for all hypotheses.
+            summary: which summaries of the weights to return; their heads are the hypotheses.
 
         Returns:
-            The output, (B, L, V) or (B, K, L, V), and, if a summary is asked for, a `Seen`.
+            The output, (B, L, V) or (B, K, L, V); with a summary, a tuple of the output and a `Seen`.
 
         Raises:
-            ShapeError: inputs of other sizes.
+            ShapeError: inputs of incompatible sizes.
         """
         self._check_inputs(query, key, value)
         projected = query if self.query_proj is None else self.query_proj(query)
         query_BKLE = projected[:, None] if query.dim() == 3 else projected
-        found: Tensor | tuple[Tensor, Seen] = attend(
+        result: Tensor | tuple[Tensor, Seen] = attend(
             query_BKLE,
             _like(key, query_BKLE)[:, None],
             _like(value, query_BKLE)[:, None],
-            score=_of_one_head(current(self.score)),
-            normalizer=current(self.normalizer) if normalizer is None else normalizer,
+            score=_of_one_head(build_value(self.score)),
+            normalizer=build_value(self.normalizer) if normalizer is None else normalizer,
             pattern=self._joined(pattern),
             query_start=query_start,
             summary=summary,
         )
-        output_BKLV, seen = (found, None) if isinstance(found, Tensor) else found
+        output_BKLV, seen = (result, None) if isinstance(result, Tensor) else result
         output = output_BKLV[:, 0] if query.dim() == 3 else output_BKLV
         return output if seen is None else (output, seen)
 
@@ -176,7 +177,7 @@ class CrossAttention(AttentionModule):
         return f"{sizes}, pattern={self.pattern}"
 
     def _joined(self, pattern: Pattern | None) -> Pattern:
-        """The module's pattern and the call's."""
+        """Conjunction of the module's pattern and that of the call."""
         if pattern is None or isinstance(self.pattern, Full):
             return self.pattern if pattern is None else pattern
         joined: Pattern = self.pattern if isinstance(pattern, Full) else self.pattern & pattern
@@ -194,12 +195,12 @@ class CrossAttention(AttentionModule):
 
 
 def _of_one_head(score: Score) -> Score:
-    """The same score without a dimension for heads: one product for the batch instead of one for each sentence."""
+    """The score without its head dimension, for one matrix product over the batch instead of one per sentence."""
     if isinstance(score, Bilinear | Location) and score.weight.dim() == 3:
         return type(score)(score.weight[0])
     return score
 
 
 def _like(x: Tensor, query: Tensor) -> Tensor:
-    """In the query's dtype, from which autocast may have moved one projection and not the other."""
+    """Cast to the dtype of the query; under autocast, projections and unprojected inputs differ in dtype."""
     return x.to(query.dtype)

@@ -1,4 +1,4 @@
-"""Dropout whose random numbers cost little: 16 bits an entry instead of a number each."""
+"""Fast dropout on the CPU, with 16 random bits per entry."""
 
 from typing import final
 
@@ -10,18 +10,18 @@ from regard.attention.check import is_number, show
 from regard.attention.engine.tracing import transforms
 from regard.errors import ConfigError
 
-LEVELS = 1 << 16  # of a probability
+LEVELS = 1 << 16  # resolution of the probability
 
 
 @final
 class Dropout(nn.Module):
-    """Sets each entry to 0 with probability p, in training only, and scales the others by 1 / (1 - p).
+    """Dropout: in training, sets each entry to 0 with probability p and scales the others by 1 / (1 - p).
 
-    On the CPU PyTorch's own draws each number alone, 2 to 3 times as long. This one reads four
-    entries from each random word; p is rounded to a multiple of 2^-16, and the scale goes by the rounded p.
+    On the CPU, PyTorch's dropout draws one random number per entry and takes 2 to 3 times as long. This one draws 64
+    random bits for four entries; p is rounded to a multiple of 2^-16, and the scale uses the rounded p.
 
     Args:
-        p: the probability, 0 <= p < 1.
+        p: probability of an entry to be dropped, 0 <= p < 1.
 
     Raises:
         ConfigError: a p out of range.
@@ -36,10 +36,10 @@ class Dropout(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
-        """The entries that stay, scaled.
+        """Apply dropout.
 
         Args:
-            x: of any shape.
+            x: tensor of any shape.
 
         Returns:
             The same shape.

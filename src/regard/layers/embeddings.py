@@ -1,4 +1,4 @@
-"""The vectors of tokens, at the three places where a model of source and target needs them."""
+"""Token embeddings of an encoder-decoder, optionally shared and tied."""
 
 from typing import final
 
@@ -11,13 +11,13 @@ from regard.layers.output_projection import OutputProjection
 
 @final
 class Embeddings(nn.Module):
-    """Vectors of source tokens, of target tokens, and those that the logits are products with.
+    """Embeddings of source and target tokens, and weights of the output projection.
 
     Args:
-        size: N, of the vocabulary.
+        size: N, size of the vocabulary.
         embed_dim: D.
-        shared: whether source and target tokens have the same vectors.
-        tied: whether the logits' vectors are those of the target.
+        shared: whether source and target share their embeddings.
+        tied: whether the output projection uses the target embeddings.
 
     Source: Press and Wolf 2016, arXiv 1608.05859, section 3.
     """
@@ -31,23 +31,23 @@ class Embeddings(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start again, as Gehring et al. 2017, arXiv 1705.03122, section 3.5, do."""
+        """Reset the parameters as in Gehring et al. 2017, arXiv 1705.03122, section 3.5."""
         for weight in (self.weight, self.target_weight, self.output_weight):
             if weight is not None:
                 nn.init.normal_(weight, std=0.1)
         nn.init.zeros_(self.output_bias)
 
     def source(self, tokens: Tensor) -> Tensor:
-        """Source tokens (...) as vectors (..., D)."""
+        """Embed source tokens (...) as vectors (..., D)."""
         return functional.embedding(tokens, self.weight)
 
     def target(self, tokens: Tensor) -> Tensor:
-        """Target tokens (...) as vectors (..., D)."""
+        """Embed target tokens (...) as vectors (..., D)."""
         return functional.embedding(tokens, self._target)
 
     @property
     def projection(self) -> OutputProjection:
-        """The map from features (..., D) to logits (..., N)."""
+        """Output projection from hidden vectors (..., D) to logits (..., N)."""
         return OutputProjection(self._target if self.output_weight is None else self.output_weight, self.output_bias)
 
     @property

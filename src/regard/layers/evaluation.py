@@ -1,6 +1,6 @@
-"""A model in evaluation mode for one caller, while it stays in training mode for all others.
+"""Evaluation-mode view of a module that leaves the module itself in training mode.
 
-`module.eval()` changes what every thread sees: a training step that runs meanwhile would lose its dropout.
+`module.eval()` affects every thread: a concurrent training step would run without dropout.
 """
 
 from types import MethodType
@@ -16,16 +16,16 @@ HOOKS = (
 
 
 def in_evaluation(module: AnyModule) -> AnyModule:
-    """A module in evaluation mode.
+    """Evaluation-mode view of a module.
 
     Args:
-        module: of any mode, which stays as it is.
+        module: a module in any mode; it is not changed.
 
     Returns:
-        The module itself if all of it is in evaluation mode. Else a copy of its structure, whose parameters, buffers
-        and other attributes are the same objects: it takes next to no memory, and sees every later change of a weight.
-        Hooks of the module are hooks of the copy, too; those that are registered on the copy are on the copy alone. A
-        compiled module runs uncompiled.
+        The module itself if all of its parts are in evaluation mode. Otherwise a copy of its structure that shares
+        parameters, buffers and other attributes, so that it takes almost no memory and reflects later changes of the
+        weights. Hooks of the module are copied; hooks registered on the copy affect the copy only. A compiled module
+        runs uncompiled.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
     >>> view = in_evaluation(model)
@@ -47,7 +47,7 @@ def in_evaluation(module: AnyModule) -> AnyModule:
 
 
 def _bound(x: Any, views: dict[int, Any]) -> Any:
-    """A method of a part, as a method of its copy, not compiled; whatever else it is, as it is."""
+    """Rebind an uncompiled method of a module to its copy; other attributes are returned unchanged."""
     method = getattr(x, "_torchdynamo_orig_callable", x) if callable(x) else x
     if isinstance(method, MethodType) and id(method.__self__) in views:
         return MethodType(method.__func__, views[id(method.__self__)])

@@ -1,8 +1,8 @@
-"""Values of attention whose tensors a layer learns.
+"""Learned settings: attention values whose tensors are parameters of a layer.
 
-A setting is plain data with two duties: to make the tensors that its value needs, for a number of heads, and to build
-the value from them. The layer owns the tensors (they are in its `state_dict`, trained and moved with it) and builds
-the value anew in every `forward`. A setting that users write themselves is a frozen dataclass of this kind.
+A setting is plain data with two methods: `start` makes the initial tensors of its value for a number of heads, and
+`build` makes the value from them. The layer owns the tensors (they are in its `state_dict`, trained and moved with it)
+and builds the value in every `forward`. A user-defined setting is a frozen dataclass that derives from `Learned`.
 """
 
 import math
@@ -24,21 +24,21 @@ from regard.errors import ConfigError
 
 
 class Learned(ABC):
-    """What every learned setting can do."""
+    """Base class of the learned settings."""
 
-    makes: ClassVar[type[Value]]  # the value that it builds
+    makes: ClassVar[type[Value]]  # class of the value that `build` returns
 
     @abstractmethod
     def start(self, num_heads: int, head_dim: int) -> dict[str, Tensor]:
-        """The tensors that training starts from, by name."""
+        """Initial tensors, by name."""
 
     @abstractmethod
     def build(self, held: Mapping[str, Tensor]) -> Value:
-        """The value from the tensors as they are now."""
+        """Build the value from the current tensors."""
 
     @property
     def trained(self) -> bool:
-        """Whether the tensors are parameters; if not, they are constants that follow the layer's device and dtype."""
+        """Whether the tensors are parameters; otherwise they are buffers."""
         return True
 
 
@@ -48,7 +48,7 @@ class LearnedCosine(Learned):
     """`Cosine` with a learned scale for each head.
 
     Args:
-        scale: what each head starts from.
+        scale: initial value for each head.
 
     Source: Henry et al. 2020, arXiv 2010.04245, section 3, equation 4.
     """
@@ -67,7 +67,7 @@ class LearnedCosine(Learned):
 @final
 @dataclass(frozen=True)
 class LearnedBilinear(Learned):
-    """`Bilinear` with a learned matrix for each head, which starts as the scaled dot product.
+    """`Bilinear` with a learned matrix for each head, initialized to the scaled dot product.
 
     Source: Luong et al. 2015, arXiv 1508.04025, section 3.1, "general".
     """
@@ -109,7 +109,7 @@ class LearnedLocation(Learned):
     """`Location` with a learned row for each head and key position.
 
     Args:
-        positions: key positions, >= 1: the longest length of the keys.
+        positions: number of key positions, >= 1.
 
     Raises:
         ConfigError: fewer than one position.
@@ -137,7 +137,7 @@ class LearnedEntmax(Learned):
     """`Entmax` with a learned alpha for each head: alpha = 1.01 + softplus(raw), so that it stays above 1.
 
     Args:
-        alpha: what each head starts from, above 1.01.
+        alpha: initial value for each head, above 1.01.
 
     Raises:
         ConfigError: an alpha that is not above 1.01.
@@ -148,20 +148,20 @@ class LearnedEntmax(Learned):
     alpha: float = 1.5
 
     makes = Entmax
-    LEAST: ClassVar[float] = 1.01  # nearer to 1 the exponent 1 / (alpha - 1) leaves float32
+    MIN_ALPHA: ClassVar[float] = 1.01  # closer to 1, powers with exponent 1 / (alpha - 1) leave float32's range
 
     def __post_init__(self) -> None:
-        if not (is_number(self.alpha) and self.alpha > self.LEAST):
+        if not (is_number(self.alpha) and self.alpha > self.MIN_ALPHA):
             raise ConfigError(
-                f"LearnedEntmax: alpha={show(self.alpha)} must be above {self.LEAST}, the least it may become"
+                f"LearnedEntmax: alpha={show(self.alpha)} must be above {self.MIN_ALPHA}, its lower bound in training"
             )
 
     def start(self, num_heads: int, head_dim: int) -> dict[str, Tensor]:
-        return {"raw_alpha": torch.full((num_heads,), math.log(math.expm1(self.alpha - self.LEAST)))}
+        return {"raw_alpha": torch.full((num_heads,), math.log(math.expm1(self.alpha - self.MIN_ALPHA)))}
 
     def build(self, held: Mapping[str, Tensor]) -> Normalizer:
         raw = held["raw_alpha"]
-        return Entmax(self.LEAST + functional.softplus(raw.to(torch.promote_types(raw.dtype, torch.float32))))
+        return Entmax(self.MIN_ALPHA + functional.softplus(raw.to(torch.promote_types(raw.dtype, torch.float32))))
 
 
 @final
@@ -170,7 +170,7 @@ class LearnedSink(Learned):
     """`Softmax` with a learned sink for each head, so that a head may attend to nothing.
 
     Args:
-        logit: what each head starts from; 0 is the "off by one" softmax.
+        logit: initial value for each head; 0 is the "off by one" softmax.
 
     Source: OpenAI 2025, arXiv 2508.10925, section 2.2.
     """
@@ -192,7 +192,7 @@ class LearnedSigmoid(Learned):
     """`Sigmoid` with a learned bias for each head.
 
     Args:
-        bias: what each head starts from; the source takes -log(S) for S keys.
+        bias: initial value for each head; the source uses -log(S) for S keys.
 
     Source: Ramapuram et al. 2024, arXiv 2409.04431, section 2.
     """
@@ -211,12 +211,12 @@ class LearnedSigmoid(Learned):
 @final
 @dataclass(frozen=True)
 class LearnedRelativeBias(Learned):
-    """`RelativeBias` with a learned table, T5's. It starts from small random numbers.
+    """`RelativeBias` with a learned table, as in T5, initialized to small random numbers.
 
     Args:
-        num_buckets: rows of the table.
-        bidirectional: half of the buckets for keys after the query; if not, those count as distance 0.
-        max_distance: distances from here on share the last bucket.
+        num_buckets: number of rows of the table.
+        bidirectional: True: half of the buckets are for keys after the query; False: these count as distance 0.
+        max_distance: distance from which on all keys share the last bucket.
 
     Source: Raffel et al. 2019, arXiv 1910.10683, section 2.1.
     """
@@ -237,10 +237,10 @@ class LearnedRelativeBias(Learned):
 @final
 @dataclass(frozen=True)
 class ALiBiSlopes(Learned):
-    """`ALiBi` with the source's slopes for the layer's heads, constant or trained on from there.
+    """`ALiBi` with the slopes of the source for the layer's heads, constant or as initial values.
 
     Args:
-        learned: whether they are parameters.
+        learned: whether the slopes are trained.
 
     Source: Press et al. 2021, arXiv 2108.12409, section 3, which finds that training them gains little.
     """
@@ -261,6 +261,6 @@ class ALiBiSlopes(Learned):
 
 
 def _xavier(heads: int, rows: int, columns: int) -> Tensor:
-    """A random matrix for each head, as large as keeps the variance (Glorot and Bengio 2010, equation 16)."""
+    """Xavier-uniform matrix for each head (Glorot and Bengio 2010, equation 16)."""
     bound = math.sqrt(6 / (rows + columns))
     return torch.empty(heads, rows, columns).uniform_(-bound, bound)

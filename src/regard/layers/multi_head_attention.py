@@ -1,4 +1,4 @@
-"""Attention with projections of its own: the layer that models use."""
+"""Multi-head attention layer."""
 
 from contextlib import nullcontext
 from typing import Any, final, overload
@@ -19,45 +19,45 @@ from regard.attention.summary import Seen, Summary
 from regard.attention.value import Value
 from regard.errors import ConfigError, ShapeError, UnsupportedError
 from regard.layers.attention_module import AttentionModule
-from regard.layers.attention_settings import LearnedValue, current, keep
+from regard.layers.attention_settings import LearnedValue, build_value, make_setting
 from regard.layers.learned import Learned
 from regard.layers.linear import Linear
 from regard.layers.positions import Rotary
 
-NORM_EPS = 1e-6  # under the root of the query-key norm
+NORM_EPS = 1e-6  # added to the mean square of the query-key norm
 
 
 @final
 class MultiHeadAttention(AttentionModule):
-    """Attention in several heads, with projections before and after it: self and cross attention.
+    """Multi-head attention with input and output projections, for self-attention and cross-attention.
 
     head h = attend(query W_q^h, key W_k^h, value W_v^h); output = [head 1 ... head H] W_o. Batch first, always.
 
-    The five values are settings: one that holds no tensor is used as it is (`Causal()`), one that needs learned
-    tensors is named by a setting whose tensors the layer owns (`LearnedCosine()`).
+    Score, normalizer, pattern and position bias are settings: a value that holds no tensor, such as `Causal()`, or a
+    learned setting whose tensors become parameters of the layer, such as `LearnedCosine()`.
 
     Args:
-        embed_dim: D, the size of queries and outputs.
-        num_heads: H, query heads.
-        num_kv_heads: G, key and value heads, which divides H; H by default. 1 is multi-query attention.
-        head_dim: E, the size of a head; embed_dim / num_heads by default.
-        key_dim: the size of keys before their projection, in cross attention; embed_dim by default.
-        value_dim: the size of values before their projection; key_dim by default.
-        bias: whether the projections add a bias.
-        output_bias: whether the last of them does; as the others by default.
-        positions: a `Rotary` of size head_dim, which turns queries and keys; None for none.
-        query_key_norm: whether queries and keys are divided by their root mean square over a head, with a learned gain.
-        dropout: the probability that a weight is dropped, in training only.
-        score: how well a key answers a query: a `Score` without tensors, or a learned setting for one.
-        normalizer: what turns a row of scores into weights: a `Normalizer` without tensors, or a learned setting.
-        pattern: which keys a query may attend to: a `Pattern` without tensors. One that follows from the data is given
-            to `forward`.
-        position_bias: what is added to the scores by position: a learned setting such as `LearnedRelativeBias()` or
+        embed_dim: D, size of queries and outputs.
+        num_heads: H, number of query heads.
+        num_kv_heads: G, number of key and value heads, a divisor of H; H by default. 1 is multi-query attention.
+        head_dim: E, size of a head; embed_dim / num_heads by default.
+        key_dim: size of the keys before projection, for cross-attention; embed_dim by default.
+        value_dim: size of the values before projection; key_dim by default.
+        bias: whether the projections have a bias.
+        output_bias: whether the output projection has a bias; same as `bias` by default.
+        positions: rotary position embedding of size head_dim for queries and keys; None for none.
+        query_key_norm: whether queries and keys are RMS-normalized over each head, with a learned gain.
+        dropout: probability that an attention weight is dropped, in training only.
+        score: score function: a `Score` without tensors, or a learned setting for one.
+        normalizer: a `Normalizer` without tensors, or a learned setting for one.
+        pattern: which keys a query may attend to: a `Pattern` without tensors. Pass one that depends on the data to
+            `forward`.
+        position_bias: bias of the scores by position: a learned setting such as `LearnedRelativeBias()` or
             `ALiBiSlopes()`, or None.
-        backend: "auto", or the name of one, which then runs or refuses.
+        backend: "auto", or the name of a backend, which raises UnsupportedError where it cannot compute the call.
 
     Raises:
-        ConfigError: sizes that don't go together, or a setting of the wrong kind or that holds a tensor.
+        ConfigError: incompatible sizes, or a setting that is of the wrong type or holds a tensor.
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.2; grouped heads: Ainslie et al. 2023,
     arXiv 2305.13245, section 2.2; query-key norm: Henry et al. 2020, arXiv 2010.04245, section 3, and Dehghani et al.
@@ -105,8 +105,8 @@ class MultiHeadAttention(AttentionModule):
             raise ConfigError(f"MultiHeadAttention: dropout={show(dropout)} must be a probability, 0 <= dropout < 1")
         if positions is not None and getattr(positions, "head_dim", None) != self.head_dim:
             raise ConfigError(
-                f"MultiHeadAttention: positions={positions!r} does not turn heads of {self.head_dim}; expected "
-                f"Rotary({self.head_dim}), or None; other positions are added to the tokens before the layer"
+                f"MultiHeadAttention: positions={positions!r} does not match head_dim={self.head_dim}; expected "
+                f"Rotary({self.head_dim}), or None; add other position embeddings to the inputs of the layer"
             )
         self.dropout, self.backend = dropout, backend
 
@@ -117,14 +117,14 @@ class MultiHeadAttention(AttentionModule):
         self.query_norm = nn.RMSNorm(self.head_dim, eps=NORM_EPS) if query_key_norm else None
         self.key_norm = nn.RMSNorm(self.head_dim, eps=NORM_EPS) if query_key_norm else None
         self.positions = positions
-        self.score = self._keep("score", score, Score)
-        self.normalizer = self._keep("normalizer", normalizer, Normalizer)
-        self.pattern = self._keep("pattern", pattern, Pattern)
-        self.position_bias = None if position_bias is None else self._keep("position_bias", position_bias, Bias)
+        self.score = self._make_setting("score", score, Score)
+        self.normalizer = self._make_setting("normalizer", normalizer, Normalizer)
+        self.pattern = self._make_setting("pattern", pattern, Pattern)
+        self.position_bias = None if position_bias is None else self._make_setting("position_bias", position_bias, Bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start again: projections as Glorot and Bengio 2010, equation 16 ("Xavier"), biases 0, gains 1."""
+        """Reset the parameters: Xavier-uniform projections (Glorot and Bengio 2010, equation 16), biases 0, gains 1."""
         for projection in (self.query_proj, self.key_proj, self.value_proj, self.output_proj):
             nn.init.xavier_uniform_(projection.weight)
             if projection.bias is not None:
@@ -135,20 +135,20 @@ class MultiHeadAttention(AttentionModule):
 
     @staticmethod
     def from_torch(module: nn.MultiheadAttention) -> "MultiHeadAttention":
-        """The layer with the weights of PyTorch's, and the same outputs.
+        """Convert a torch.nn.MultiheadAttention to a layer with the same weights and outputs.
 
-        PyTorch's masks hide where they are True: `pattern=Mask.from_hidden(attn_mask)`, and for padding
-        `Mask.from_hidden(key_padding_mask[:, None, None])`. Ours is batch first whatever `batch_first` says. A query
-        that may see nothing gets NaN there, and the output bias here.
+        PyTorch's boolean masks are True where attention is hidden: write `pattern=Mask.from_hidden(attn_mask)`, and for
+        padding `Mask.from_hidden(key_padding_mask[:, None, None])`. The layer is batch first, whatever `batch_first`
+        is. The output of a query without visible keys is NaN in PyTorch, and the output bias here.
 
         Args:
-            module: weights, dropout, dtype, device and mode are taken over as copies.
+            module: the module, of which weights, dropout, dtype, device and mode are copied.
 
         Returns:
             The layer.
 
         Raises:
-            ConfigError: something else than an nn.MultiheadAttention.
+            ConfigError: not an nn.MultiheadAttention.
             UnsupportedError: a module with bias_k and bias_v, or add_zero_attn.
 
         >>> module = torch.nn.MultiheadAttention(8, 2, batch_first=True)
@@ -161,8 +161,8 @@ class MultiHeadAttention(AttentionModule):
         named = {"bias_k and bias_v": module.bias_k is not None, "add_zero_attn": module.add_zero_attn}
         if any(named.values()):
             raise UnsupportedError(
-                f"from_torch: the module has {' and '.join(n for n, there in named.items() if there)}, keys that no "
-                "input stands for, which this layer has not; LearnedSink() lets a head attend to nothing"
+                f"from_torch: the module has {' and '.join(n for n, present in named.items() if present)}, extra "
+                "keys that this layer does not support; use LearnedSink() to let a head attend to nothing"
             )
         layer = MultiHeadAttention(
             module.embed_dim,
@@ -218,31 +218,31 @@ class MultiHeadAttention(AttentionModule):
         summary: Summary | None = None,
         **others: object,
     ) -> Tensor | tuple[Tensor, Seen]:
-        """Attention of the queries over the keys, or over themselves.
+        """Self-attention of `query`, or cross-attention from `query` to `key` and `value`.
 
         Args:
             query: (B, L, D).
-            key: (B, S, key_dim); the queries themselves by default.
-            value: (B, S, value_dim); the keys by default.
-            pattern: joins the layer's own by `&`.
-            bias: what is added to the scores, if the layer has no position_bias: a value, or a tensor that broadcasts
-                to (B, H, L, S).
-            cache: keys and values of earlier calls, which the queries see too; this call's are appended. For
-                inference: no gradient reaches the projections of keys and values through it. In cross attention,
-                append the memory in the first call and give `memory[:, :0]` in the others.
-            query_start: position of the first query, an int or integers (B,); by default the last query stands on the
-                last key.
-            key_start: position of the first key; the cache knows its own.
-            seed: which weights are dropped; see `attend`.
-            summary: what else to return.
+            key: (B, S, key_dim); `query` by default.
+            value: (B, S, value_dim); `key` by default.
+            pattern: combined by & with the layer's own pattern.
+            bias: term added to the scores, for a layer without position_bias: a `Bias`, or a tensor that broadcasts to
+                (B, H, L, S).
+            cache: KV cache of earlier calls, to which the keys and values of this call are appended. For inference
+                only: no gradient reaches the key and value projections through it. In cross-attention, append the
+                memory in the first call and pass `memory[:, :0]` as key in the others.
+            query_start: position of the first query, an int or integers (B,); by default the last query has the
+                position of the last key.
+            key_start: position of the first key; must be omitted with a cache.
+            seed: seed of the dropout; see `attend`.
+            summary: which statistics of the weights to return besides the output; None for none.
 
         Returns:
-            The output (B, L, D), and, if a summary is asked for, a `Seen`.
+            The output (B, L, D); with a summary, a tuple of the output and a `Seen`.
 
         Raises:
-            ShapeError: inputs of other sizes, or as for `attend`.
-            ConfigError: two biases, a key_start beside a cache, a cache that keeps less than the pattern lets a query
-                see, or as for `attend`.
+            ShapeError: inputs of incompatible sizes, or as for `attend`.
+            ConfigError: two biases, a key_start together with a cache, a cache with a shorter lookback than the
+                pattern, or as for `attend`.
             UnsupportedError: as for `attend`.
         """
         if others:
@@ -250,39 +250,39 @@ class MultiHeadAttention(AttentionModule):
         key = query if key is None else key
         value = key if value is None else value
         self._check_inputs(query, key, value)
-        _check_places(query_start, key_start)
+        _check_starts(query_start, key_start)
         if bias is not None and self.position_bias is not None:
             raise ConfigError(
-                f"MultiHeadAttention: bias is given to a call of a layer with position_bias={self.position_bias}; one "
-                "of them can be added to the scores"
+                f"MultiHeadAttention: a call with bias to a layer with position_bias={self.position_bias}; use only "
+                "one of them"
             )
-        pattern, nothing_new = self._joined(pattern), False
+        pattern, is_read = self._joined(pattern), False
         if cache is not None:
             _check_cache(cache, pattern, key_start)
-            key_start, nothing_new = cache.length, cache.length > 0 and key.shape[1] == 0
+            key_start, is_read = cache.length, cache.length > 0 and key.shape[1] == 0
             if query.shape[1] == key.shape[1] == 1 and query_start is None and isinstance(pattern, Causal):
-                pattern = PLAIN.pattern  # the newest query sees all that is kept, and no mask takes less time
+                pattern = PLAIN.pattern  # the newest query sees all cached keys, and Full is faster
 
         q = _split(self.query_proj(query), self.num_heads)
         q = q if self.query_norm is None else self.query_norm(q)
-        k, v = (q, q) if nothing_new else self.keys_and_values(key, value)
+        k, v = (q, q) if is_read else self.keys_and_values(key, value)
         if self.positions is not None:
             query_BL, key_S = positions(query.shape[1], key.shape[1], query_start, key_start, query.device)
             q = self.positions(q, query_BL)
-            k = k if nothing_new else self.positions(k, key_S[None])
-        bias = bias if self.position_bias is None else current(self.position_bias)
+            k = k if is_read else self.positions(k, key_S[None])
+        bias = bias if self.position_bias is None else build_value(self.position_bias)
         options = {"pattern": pattern, "bias": bias, "seed": seed, "query_start": query_start, "summary": summary}
         if cache is None:
-            found = self._attend(q, k, v, key_start=key_start, **options)
+            result = self._attend(q, k, v, key_start=key_start, **options)
         else:
-            with nullcontext(cache.kept) if nothing_new else cache.appended(k, v) as (k, v, key_start):
-                found = self._attend(q, k, v, key_start=key_start, **options)
-        output_BHLE, seen = (found, None) if isinstance(found, Tensor) else found
+            with nullcontext(cache.kept) if is_read else cache.appended(k, v) as (k, v, key_start):
+                result = self._attend(q, k, v, key_start=key_start, **options)
+        output_BHLE, seen = (result, None) if isinstance(result, Tensor) else result
         output = self.output_proj(output_BHLE.transpose(1, 2).flatten(2))
         return output if seen is None else (output, seen)
 
     def keys_and_values(self, key: Tensor, value: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What queries attend to, projected; `positions` are not applied yet.
+        """Project keys and values, without applying `positions`.
 
         Args:
             key: (B, S, key_dim).
@@ -296,18 +296,18 @@ class MultiHeadAttention(AttentionModule):
         return k if self.key_norm is None else self.key_norm(k), v
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor | tuple[Tensor, Seen]:
-        """The operator with the layer's own values."""
-        found: Tensor | tuple[Tensor, Seen] = attend(
+        """Call `attend` with the settings of the layer."""
+        result: Tensor | tuple[Tensor, Seen] = attend(
             q,
             k,
             v,
-            score=current(self.score),
-            normalizer=current(self.normalizer),
+            score=build_value(self.score),
+            normalizer=build_value(self.normalizer),
             dropout=self.dropout if self.training else 0.0,
             backend=self.backend,
             **options,
         )
-        return found
+        return result
 
     def extra_repr(self) -> str:
         values = {"score": self.score, "normalizer": self.normalizer, "position_bias": self.position_bias}
@@ -321,14 +321,14 @@ class MultiHeadAttention(AttentionModule):
         }
         return ", ".join(f"{name}={value}" for name, value in shown.items())
 
-    def _keep(self, name: str, setting: object, kind: type[Value]) -> Any:
+    def _make_setting(self, name: str, setting: object, kind: type[Value]) -> Any:
         plain = getattr(PLAIN, name, None)
         if type(setting) is type(plain) and setting == plain:
-            return plain  # the operator knows its defaults by identity, and is quickest with them
-        return keep("MultiHeadAttention", name, setting, kind, self.num_heads, self.head_dim)
+            return plain  # `attend` compares defaults by identity, for its fastest path
+        return make_setting("MultiHeadAttention", name, setting, kind, self.num_heads, self.head_dim)
 
     def _joined(self, pattern: Pattern | None) -> Pattern:
-        """The layer's pattern and the call's."""
+        """Conjunction of the layer's pattern and that of the call."""
         if pattern is None or isinstance(pattern, Full):
             return self.pattern
         if isinstance(self.pattern, Full):
@@ -337,21 +337,21 @@ class MultiHeadAttention(AttentionModule):
         return joined
 
     def _check_inputs(self, query: Tensor, key: Tensor, value: Tensor) -> None:
-        """Raise unless the inputs are of the sizes that the projections take."""
+        """Raise ShapeError unless the inputs match the projections."""
         for name, x, size in (
             ("query", query, self.embed_dim),
             ("key", key, self.key_dim),
             ("value", value, self.value_dim),
         ):
             if not is_dense(x) or x.dim() != 3 or x.shape[-1] != size:
-                hint = "; without `key` the layer attends to the queries themselves" if x is query else ""
+                hint = "; without `key` the layer computes self-attention" if x is query else ""
                 raise ShapeError(
                     f"MultiHeadAttention: {name} is {show(x)}; expected a tensor (batch, length, {size}){hint}"
                 )
         if not query.shape[0] == key.shape[0] == value.shape[0] or key.shape[1] != value.shape[1]:
             raise ShapeError(
                 f"MultiHeadAttention: query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}; "
-                "expected one batch size, and keys and values of one length"
+                "expected equal batch sizes, and key and value of equal length"
             )
 
 
@@ -372,35 +372,37 @@ def _check_sizes(embed_dim: int, num_heads: int, num_kv_heads: int, **others: in
         )
 
 
-def _check_places(query_start: object, key_start: object) -> None:
-    """Raise unless these are positions, before anything is turned or kept by them."""
+def _check_starts(query_start: object, key_start: object) -> None:
+    """Raise ConfigError unless these are valid positions, before the cache changes."""
     if not (query_start is None or isinstance(query_start, Tensor) or is_integer(query_start)) or not (
         is_integer(key_start)
     ):
         raise ConfigError(
             f"MultiHeadAttention: query_start={show(query_start)} and key_start={show(key_start)} must be integers; "
-            "the first may be an integer tensor (batch,) or None"
+            "query_start may also be an integer tensor (batch,) or None"
         )
 
 
 def _check_cache(cache: KeyValueCache, pattern: Pattern, key_start: int) -> None:
-    """Raise unless the cache keeps all that the pattern lets a query see."""
+    """Raise ConfigError unless the cache stores every key that the pattern allows."""
     if not isinstance(cache, KeyValueCache):
-        raise ConfigError(f"MultiHeadAttention: cache={show(cache)} is not a KeyValueCache; for_pattern(...) makes one")
+        raise ConfigError(
+            f"MultiHeadAttention: cache={show(cache)} is not a KeyValueCache; make one with for_pattern(...)"
+        )
     if key_start:
         raise ConfigError(
-            f"MultiHeadAttention: key_start={key_start} beside a cache, whose next key stands at {cache.length}; leave "
-            "it out"
+            f"MultiHeadAttention: key_start={key_start} together with a cache, whose next position is {cache.length}; "
+            "omit key_start"
         )
     if cache.lookback is not None and (pattern.lookback is None or pattern.lookback > cache.lookback):
-        reach = "any number of" if pattern.lookback is None else pattern.lookback
+        needed = "any number of" if pattern.lookback is None else pattern.lookback
         raise ConfigError(
-            f"MultiHeadAttention: the cache keeps lookback={cache.lookback} keys, but {pattern} lets a query see "
-            f"{reach} keys before its own position; make it with KeyValueCache.for_pattern(layer.pattern)"
+            f"MultiHeadAttention: the cache stores lookback={cache.lookback} keys, but {pattern} lets a query see "
+            f"{needed} keys before its own position; make the cache with KeyValueCache.for_pattern(layer.pattern)"
         )
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
-    """(B, L, heads * E) as (B, heads, L, E)."""
+    """Split (B, L, heads * E) into heads, (B, heads, L, E)."""
     split: Tensor = x.unflatten(-1, (heads, x.shape[-1] // heads)).transpose(1, 2)
     return split

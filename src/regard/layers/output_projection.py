@@ -26,7 +26,7 @@ class CrossEntropy(NamedTuple):
 
     smoothed: Tensor  # (): with label smoothing, differentiable: what training minimizes
     plain: Tensor  # (): negative log-likelihood of the labels, without gradient
-    count: int  # positions that count
+    count: int  # number of positions that count
 
 
 class OutputProjection(NamedTuple):
@@ -34,7 +34,7 @@ class OutputProjection(NamedTuple):
 
     weight: Tensor  # (N, F), often that of the token embedding
     bias: Tensor | None = None  # (N,)
-    scale: float = 1.0  # that hidden vectors are multiplied by before
+    scale: float = 1.0  # factor on the hidden vectors
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., N) of hidden vectors (..., F), in the dtype of `hidden`, or in autocast's."""
@@ -44,7 +44,7 @@ class OutputProjection(NamedTuple):
         return linear(self._scaled(hidden), weight, bias)
 
     def as_called(self) -> "OutputProjection":
-        """The same where gradients are enabled, else without gradients: also for logits that are read later."""
+        """Detached copy where gradients are disabled, so that logits computed later carry no gradient either."""
         if torch.is_grad_enabled():
             return self
         return self._replace(weight=self.weight.detach(), bias=None if self.bias is None else self.bias.detach())
@@ -55,7 +55,7 @@ class OutputProjection(NamedTuple):
         Args:
             hidden: (..., F).
             labels: (...), token ids; `IGNORED` where a position does not count.
-            label_smoothing: share of each label that is spread evenly over the vocabulary, from 0 to 1.
+            label_smoothing: probability mass spread evenly over the vocabulary, from 0 to 1.
 
         Returns:
             Sums in float32, or in float64 if `hidden` is.
@@ -73,7 +73,7 @@ class OutputProjection(NamedTuple):
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Smoothed and plain sums; the gradients are computed beside them, and scaled by `backward`."""
+    """Smoothed and plain sums; forward also computes the gradients, which backward scales."""
 
     @staticmethod
     def forward(
@@ -81,16 +81,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        if hidden.dtype == torch.float64:  # which autocast leaves alone
+        if hidden.dtype == torch.float64:  # autocast does not cast float64
             dtype = torch.float64
-        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        hidden_needed, weight_needed, bias_needed = ctx.needs_input_grad[:3]
         inputs, matrix = hidden.to(dtype), weight.to(dtype)
         offset = None if bias is None else bias.to(dtype)
         sums = torch.promote_types(dtype, torch.float32)
         smoothed, plain = hidden.new_zeros((), dtype=sums), hidden.new_zeros((), dtype=sums)
-        hidden_grad = torch.empty_like(inputs) if wants_hidden else None
-        weight_grad = torch.zeros_like(weight) if wants_weight else None
-        bias_grad = torch.zeros_like(bias) if bias is not None and wants_bias else None
+        hidden_grad = torch.empty_like(inputs) if hidden_needed else None
+        weight_grad = torch.zeros_like(weight) if weight_needed else None
+        bias_grad = torch.zeros_like(bias) if bias is not None and bias_needed else None
         chunk = max(1, (CHUNK if device == "cpu" else GPU_CHUNK) // len(weight))
         with torch.autocast(device, enabled=False):
             for start in range(0, len(inputs), chunk):

@@ -1,4 +1,4 @@
-"""Sequences of unequal lengths, one behind the other: as one sequence, in which nothing is padding."""
+"""Packing of padded sequences into one sequence without padding."""
 
 from typing import final
 
@@ -13,14 +13,14 @@ from regard.layers.step import is_usual
 
 @final
 class Packing:
-    """Where sequences stand in the one that they are packed into.
+    """Layout of packed sequences, with the pattern that separates them.
 
-    Differences of positions within a sequence stay as they are, positions themselves don't: what attention asks for
-    must not depend on these.
+    Packing preserves relative positions within a sequence but not absolute ones, so scores and biases must not depend
+    on absolute positions.
 
     Args:
-        lengths: (B,), how long each is, of S places.
-        places: S.
+        lengths: (B,), number of tokens of each sequence.
+        places: S, the padded length.
 
     Source: Krell et al. 2021, arXiv 2107.02027, section 3.2.
     """
@@ -31,26 +31,26 @@ class Packing:
         self.pattern = Documents(self._at[None] // places)
 
     def pack(self, x: Tensor) -> Tensor:
-        """The places of sequences (B, S, D) that are taken, as (1, N, D)."""
+        """Pack the tokens of padded sequences (B, S, D) as (1, N, D)."""
         return x.flatten(0, 1).index_select(0, self._at)[None]
 
     def unpack(self, x: Tensor) -> Tensor:
-        """Sequences (B, S, D) again, from (1, N, D); padding is 0."""
-        found = x.new_zeros(self.taken.numel(), x.shape[2]).index_copy_(0, self._at, x[0])
-        return found.view(*self.taken.shape, x.shape[2])
+        """Unpack (1, N, D) to padded sequences (B, S, D); padding is 0."""
+        unpacked = x.new_zeros(self.taken.numel(), x.shape[2]).index_copy_(0, self._at, x[0])
+        return unpacked.view(*self.taken.shape, x.shape[2])
 
 
 def packing(module: nn.Module, lengths: Tensor, places: int) -> Packing | None:
-    """How a module's sequences are packed, where that saves time and nobody sees it.
+    """Packing of the inputs of a module, if it saves time and has no visible effect.
 
     Args:
-        module: what is computed of them.
-        lengths: (B,), how long each is, of S places.
-        places: S.
+        module: the module that processes the sequences.
+        lengths: (B,), number of tokens of each sequence.
+        places: S, the padded length.
 
     Returns:
-        None on other devices than the CPU, with gradients, where somebody looks on, where nothing or all is padding, or
-        where attention asks for a backend by name, which may take time for what a pattern hides.
+        The packing, or None: on other devices than the CPU, with gradients, with hooks or tracing, if nothing or
+        everything is padding, or if an attention names its backend, which may compute hidden pairs too.
     """
     if not lengths.is_cpu or torch.is_grad_enabled() or is_traced() or not is_usual(module):
         return None

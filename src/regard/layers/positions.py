@@ -1,6 +1,6 @@
-"""Telling a model where each token stands: by turning queries and keys, or by adding to the tokens.
+"""Position embeddings: rotary (applied to queries and keys), sinusoidal and learned (added to the tokens).
 
-The positions of a sequence are consecutive: `start`, `start` + 1, ...; in decoding, `start` is the cache's length.
+Positions of a sequence are consecutive: `start`, `start` + 1, ...; in decoding, `start` is the length of the cache.
 """
 
 from typing import final
@@ -13,28 +13,27 @@ from regard.attention.engine.tracing import opaque
 from regard.errors import ConfigError, ShapeError
 from regard.layers.rotary_scaling import RotaryScaling
 
-BASE = 10_000.0  # of the wavelengths, in both papers
+BASE = 10_000.0  # base of the wavelengths, in both papers
 
 
 @final
 class Rotary(nn.Module):
-    """Turns each pair of a query's or key's features by an angle that grows with its position.
+    """Rotary position embedding (RoPE) of queries and keys.
 
-    Pair i of d / 2 turns by position * base^(-2 i / d), so that the dot product of a query and a key depends on the
-    distance between them. Computed in float32 at least. It has no parameters.
+    Pair i of d / 2 feature pairs is rotated by the angle position * base^(-2 i / d), so that the dot product of a query
+    and a key depends on the distance between them. Computed in float32 or float64. It has no parameters.
 
     Args:
-        head_dim: E, the size of a head, even.
-        base: of the wavelengths; larger for longer contexts.
-        interleaved: which features are a pair. True: neighbors (0, 1), (2, 3), ..., as in the source, GPT-J and Llama's
-            own code; False: one of each half, (0, d/2), (1, d/2 + 1), ..., as in GPT-NeoX and in Llama's checkpoints
-            of the transformers package.
-        fraction: the share of the features that turn, 0 < fraction <= 1: the first d = fraction * head_dim.
-        scaling: other angles, for texts longer than those that a model was first trained on; None for none.
+        head_dim: E, size of a head.
+        base: base of the wavelengths; larger for longer contexts.
+        interleaved: which features form a pair. True: neighbors (0, 1), (2, 3), ..., as in the source, GPT-J and the
+            original Llama code; False: one of each half, (0, d/2), (1, d/2 + 1), ..., as in GPT-NeoX and in Llama
+            checkpoints of the transformers package.
+        fraction: fraction of the features to rotate, 0 < fraction <= 1: the first d = fraction * head_dim; d is even.
+        scaling: frequency scaling for contexts longer than in the original training; None for none.
 
     Raises:
-        ConfigError: a base that is not positive, or with a scaling not above 1; features to turn that are not of an
-            even number.
+        ConfigError: a base that is not positive, a base <= 1 with a scaling, or an odd number of features to rotate.
 
     Source: Su et al. 2021, arXiv 2104.09864, section 3.4.2, equation 34; a fraction: Black et al. 2022,
     arXiv 2204.06745, section 2.1.
@@ -60,17 +59,19 @@ class Rotary(nn.Module):
         turned = round(head_dim * fraction)
         if not 0 < fraction <= 1 or turned < 2 or turned % 2 or abs(turned - head_dim * fraction) > 1e-6:
             raise ConfigError(
-                f"Rotary: head_dim={head_dim} with fraction={fraction} turns {head_dim * fraction:g} features; "
+                f"Rotary: head_dim={head_dim} with fraction={fraction} rotates {head_dim * fraction:g} features; "
                 f"expected an even number from 2 to {head_dim}"
             )
         if scaling is not None and base <= 1:
-            raise ConfigError(f"Rotary: base={base} with scaling={scaling} must be above 1, so that frequencies differ")
+            raise ConfigError(
+                f"Rotary: base={base} with scaling={scaling} must be above 1, so that the frequencies differ"
+            )
         self.head_dim, self.base, self.interleaved, self.fraction = head_dim, base, interleaved, fraction
         self.turned = turned
         self.scaling = scaling
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """The queries or keys, turned.
+        """Rotate queries or keys.
 
         Args:
             x: queries or keys, (B, H, L, E).
@@ -80,7 +81,7 @@ class Rotary(nn.Module):
             (B, H, L, E), in the dtype of x.
 
         Raises:
-            ShapeError: heads of another size, or positions that don't go with x.
+            ShapeError: heads of another size, or positions that don't match x.
         """
         if x.dim() != 4 or x.shape[-1] != self.head_dim:
             raise ShapeError(
@@ -119,16 +120,16 @@ class Rotary(nn.Module):
 
 @final
 class SinusoidalPositions(nn.Module):
-    """Adds sines and cosines of the position to each token: x + P.
+    """Sinusoidal position embedding, added to the tokens: x + P.
 
-    P[p, 2i] = sin(p / base^(2i / D)), P[p, 2i + 1] = cos(p / base^(2i / D)). It has no parameters and no longest
-    length.
+    P[p, 2i] = sin(p / base^(2i / D)), P[p, 2i + 1] = cos(p / base^(2i / D)). It has no parameters and no
+    maximum length.
 
     Args:
         embed_dim: D, even.
-        base: of the wavelengths.
-        interleaved: whether each cosine stands beside its sine, as in the source; if not, all sines stand in the first
-            half and all cosines in the second, as in tensor2tensor and Marian.
+        base: base of the wavelengths.
+        interleaved: True: sines and cosines alternate, as in the source; False: all sines in the first half and all
+            cosines in the second, as in tensor2tensor and Marian.
 
     Raises:
         ConfigError: an embed_dim that is not even, or a base that is not positive.
@@ -146,13 +147,13 @@ class SinusoidalPositions(nn.Module):
         check_integer("SinusoidalPositions", "embed_dim", embed_dim, 2)
         if embed_dim % 2:
             raise ConfigError(
-                f"SinusoidalPositions: embed_dim={embed_dim} must be even: each wavelength is a sine and a cosine"
+                f"SinusoidalPositions: embed_dim={embed_dim} must be even: each wavelength has a sine and a cosine"
             )
         _check_base("SinusoidalPositions", base)
         self.embed_dim, self.base, self.interleaved = embed_dim, base, interleaved
 
     def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
-        """The tokens with their positions added.
+        """Add the position embeddings to the tokens.
 
         Args:
             x: tokens, (B, L, D).
@@ -178,10 +179,10 @@ class SinusoidalPositions(nn.Module):
 
 @final
 class LearnedPositions(nn.Module):
-    """Adds a learned vector for each position to the tokens: x + weight[position].
+    """Learned position embedding, added to the tokens: x + weight[position].
 
     Args:
-        num_positions: the longest length.
+        num_positions: number of positions, the maximum length.
         embed_dim: D.
 
     Raises:
@@ -201,11 +202,11 @@ class LearnedPositions(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start from small random vectors, as GPT-2 and BERT do."""
+        """Reset to small normally distributed vectors, as GPT-2 and BERT."""
         nn.init.normal_(self.weight, std=0.02)
 
     def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
-        """The tokens with their positions added.
+        """Add the position embeddings to the tokens.
 
         Args:
             x: tokens, (B, L, D).
@@ -215,19 +216,19 @@ class LearnedPositions(nn.Module):
             (B, L, D), in the dtype of x.
 
         Raises:
-            ShapeError: tokens of another size, starts of another shape, or a position that has no vector.
+            ShapeError: tokens of another size, starts of another shape, or a position without a vector.
         """
         num_positions, embed_dim = self.weight.shape
         positions_BL = _positions("LearnedPositions", x, embed_dim, start)
         if isinstance(start, Tensor):
-            known = start.device.type == "cpu" and not opaque() and len(start) > 0
-            first, last = (int(start.min()), int(start.max())) if known else (0, 0)
+            readable = start.device.type == "cpu" and not opaque() and len(start) > 0
+            first, last = (int(start.min()), int(start.max())) if readable else (0, 0)
         else:
             first = last = start
         if first < 0 or last + x.shape[1] > num_positions:
             raise ShapeError(
-                f"LearnedPositions: the tokens stand at positions {first} to {last + x.shape[1] - 1}, but there are "
-                f"vectors for 0 to {num_positions - 1}; shorten the input, or make the layer with more positions"
+                f"LearnedPositions: the tokens have positions {first} to {last + x.shape[1] - 1}, but the layer "
+                f"has vectors for 0 to {num_positions - 1}; shorten the input, or increase num_positions"
             )
         return x + nn.functional.embedding(positions_BL, self.weight).to(x.dtype)
 
@@ -241,7 +242,7 @@ def _check_base(owner: str, base: float) -> None:
 
 
 def _positions(owner: str, x: Tensor, embed_dim: int, start: int | Tensor) -> Tensor:
-    """The position of each token: (B or 1, L)."""
+    """Position of each token, (B or 1, L)."""
     if x.dim() != 3 or x.shape[-1] != embed_dim:
         raise ShapeError(f"{owner}: x has shape {tuple(x.shape)}; expected (batch, length, embed_dim={embed_dim})")
     offset = torch.arange(x.shape[1], device=x.device)[None]

@@ -1,8 +1,8 @@
-"""Recurrences in plain steps, over whole sentences or one token at a time.
+"""Recurrent layers, for whole sentences or one token at a time.
 
-PyTorch's own over sentences of different lengths need packing, whose backward pass on a CPU takes time quadratic in the
-length, and under autocast they take ten times as long as in float32. Here what comes from the inputs is computed at
-once for all positions, and no state is masked: a sentence is padded at its end, which the states before do not see.
+For sentences of different lengths, PyTorch's recurrent layers need packing, whose backward pass on a CPU takes time
+quadratic in the length, and under autocast they take ten times as long as in float32. Here the input projections of all
+positions are computed at once, and no state is masked: sentences are padded at the end, after all states of interest.
 """
 
 from typing import final
@@ -13,45 +13,45 @@ from torch import Tensor, nn
 from regard.errors import ShapeError
 from regard.layers.linear import Linear
 
-Layers = list[tuple[Tensor, Tensor]]  # of each layer: outputs and cells
+Layers = list[tuple[Tensor, Tensor]]  # for each layer: outputs and cells
 
 
 def reverse(x: Tensor, lengths: Tensor) -> Tensor:
-    """Each sentence of (B, S, D) back to front, its padding left where it is; twice is as before."""
+    """Reverse each sentence of (B, S, D) without its padding; reversing twice restores x."""
     position = torch.arange(x.shape[1], device=x.device)
     mirrored = lengths[:, None] - 1 - position
-    places = torch.where(mirrored >= 0, mirrored, position)
-    return x.gather(1, places[..., None].expand_as(x))
+    index = torch.where(mirrored >= 0, mirrored, position)
+    return x.gather(1, index[..., None].expand_as(x))
 
 
 def last(x: Tensor, lengths: Tensor) -> Tensor:
-    """The vector at each sentence's end, (B, D) of (B, S, D); the first one where a sentence is empty."""
+    """Vector at the end of each sentence, (B, D) of (B, S, D); the first vector for an empty sentence."""
     rows = torch.arange(x.shape[0], device=x.device)
     return x[rows, (lengths - 1).clamp(min=0)]
 
 
 def check_positions(owner: str, x: Tensor) -> None:
-    """Raise ShapeError unless there is a position in x (B, L, ...): a recurrence over none has no last state."""
+    """Raise ShapeError if x (B, L, ...) has no position: a recurrence over none has no last state."""
     if not x.shape[1]:
         raise ShapeError(f"{owner}: got shape {tuple(x.shape)}; expected at least one position (dimension 1)")
 
 
 @final
 class GRU(nn.Module):
-    """A gated recurrent unit, if asked for with a second input: the context c of attention.
+    """Gated recurrent unit, optionally with a context vector from attention as a second input.
 
-    With x the input, s the state before and [.] each a linear map of its own:
-        z = sigmoid([x] + [s] + [c])            how much of the state is new
-        r = sigmoid([x] + [s] + [c])            how much of the old state the candidate sees
+    With input x, previous state s, context c, and separate linear maps [.]:
+        z = sigmoid([x] + [s] + [c])            update gate
+        r = sigmoid([x] + [s] + [c])            reset gate
         candidate = tanh([x] + [r s] + [c])
         state = (1 - z) s + z candidate
 
-    PyTorch's GRU resets after the map, r [s], and swaps z for 1 - z; here both are the source's.
+    PyTorch's GRU resets after the map, r [s], and exchanges z and 1 - z; this one follows the source.
 
     Args:
-        input_dim: of x.
-        hidden_dim: n, of the state.
-        context_dim: of c; None for no context.
+        input_dim: size of x.
+        hidden_dim: n, size of the state.
+        context_dim: size of c; None for no context.
 
     Source: Cho et al. 2014, arXiv 1406.1078, section 2.3; with a context: Bahdanau et al. 2014, arXiv 1409.0473,
     appendix A.2.2.
@@ -67,7 +67,7 @@ class GRU(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start again: recurrent maps orthogonal, as in Bahdanau's appendix B.1; the others Xavier, bias 0."""
+        """Reset the parameters: recurrent maps orthogonal (Bahdanau et al., appendix B.1), others Xavier, bias 0."""
         nn.init.xavier_uniform_(self.input_proj.weight)
         nn.init.zeros_(self.input_proj.bias)
         if self.context_proj is not None:
@@ -76,7 +76,7 @@ class GRU(nn.Module):
             nn.init.orthogonal_(matrix)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The states after each position, from a state of 0.
+        """Compute the state after each position, from an initial state of 0.
 
         Args:
             x: (B, L, input_dim).
@@ -95,12 +95,12 @@ class GRU(nn.Module):
         return torch.stack(states, 1)
 
     def step(self, projected: Tensor, state: Tensor, context: Tensor | None = None) -> Tensor:
-        """The next state.
+        """Compute the next state.
 
         Args:
-            projected: `input_proj` of the input, (..., 3 n): a whole sentence's can be computed at once.
+            projected: `input_proj` of the input, (..., 3 n), which can be computed for a whole sentence at once.
             state: (..., n).
-            context: (..., context_dim), if the unit takes one.
+            context: (..., context_dim), for a unit with a context.
 
         Returns:
             (..., n).
@@ -116,17 +116,17 @@ class GRU(nn.Module):
 
 @final
 class LSTM(nn.Module):
-    """Long short-term memory in layers, each of which reads the outputs of the one below.
+    """Multi-layer long short-term memory.
 
-    With x the input, h the output before, c the cell before and [.] each a linear map of its own:
+    With input x, previous output h, previous cell c, and separate linear maps [.]:
         i, f, o = sigmoid([x] + [h])
         c = f c + i tanh([x] + [h]),  h = o tanh(c)
 
     Args:
-        input_dim: of x.
-        hidden_dim: n, of outputs and cells.
-        layers: how many.
-        dropout: between the layers.
+        input_dim: size of x.
+        hidden_dim: n, size of outputs and cells.
+        layers: number of layers.
+        dropout: dropout module between the layers.
 
     Source: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", with the forget gate of Gers et al. 2000,
     "Learning to Forget"; dropout: Zaremba et al. 2014, arXiv 1409.2329, section 3.2.
@@ -141,7 +141,7 @@ class LSTM(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start again: recurrent maps orthogonal, the others Xavier, bias 0 but 1 at the forget gate."""
+        """Reset the parameters: recurrent maps orthogonal, others Xavier, bias 1 for the forget gate, else 0."""
         n = self.hidden_dim
         for into, recurrent in zip(self.input_projs, self.state_projs, strict=True):
             nn.init.xavier_uniform_(into.weight)
@@ -151,14 +151,14 @@ class LSTM(nn.Module):
             nn.init.ones_(into.bias.data[n : 2 * n])
 
     def forward(self, x: Tensor, state: Layers | None = None) -> tuple[Tensor, Layers]:
-        """The top outputs, and all that the layers went through.
+        """Compute the outputs of the top layer, and outputs and cells of all layers.
 
         Args:
             x: (B, L, input_dim).
-            state: of each layer, output and cell before, (B, n) each; None for 0.
+            state: previous output and cell of each layer, (B, n) each; None for 0.
 
         Returns:
-            Outputs (B, L, n), and of each layer its outputs and cells, (B, L, n) each.
+            Outputs (B, L, n) of the top layer, and for each layer its outputs and cells, (B, L, n) each.
 
         Raises:
             ShapeError: no position.
@@ -184,13 +184,13 @@ class LSTM(nn.Module):
 
 @final
 class BidirectionalLSTM(nn.Module):
-    """Layers of two LSTMs, one forwards and one backwards; each layer reads both outputs of the one below.
+    """Multi-layer bidirectional LSTM; each layer reads the outputs of both directions of the one below.
 
     Args:
-        input_dim: of x.
-        hidden_dim: n, of each direction's outputs and cells.
-        layers: how many.
-        dropout: between the layers.
+        input_dim: size of x.
+        hidden_dim: n, size of outputs and cells of each direction.
+        layers: number of layers.
+        dropout: dropout module between the layers.
 
     Source: Graves and Schmidhuber 2005, "Framewise phoneme classification with bidirectional LSTM", section 2.
     """
@@ -204,14 +204,14 @@ class BidirectionalLSTM(nn.Module):
         )
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The top layer's outputs, and what stands at the end of each direction.
+        """Compute the outputs of the top layer, and its last outputs and cells in both directions.
 
         Args:
             x: (B, L, input_dim).
-            lengths: (B,), positions that are not padding.
+            lengths: (B,), number of positions that are not padding.
 
         Returns:
-            Outputs (B, L, 2 n), forwards first; last outputs (B, 2 n) and last cells (B, 2 n) of the two directions.
+            Outputs (B, L, 2 n), forward direction first; last outputs (B, 2 n) and last cells (B, 2 n).
 
         Raises:
             ShapeError: no position.

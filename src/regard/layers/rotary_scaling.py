@@ -1,7 +1,7 @@
-"""How rotary positions turn more slowly, so that a model reads longer texts than those it was first trained on.
+"""Frequency scaling of rotary position embeddings, for contexts longer than in the original training.
 
-A feature pair turns by position * frequency. Each kind here says what becomes of the frequencies, highest first: pairs
-that turn often within the first length can stay, those that never complete a turn must not go beyond what they saw.
+A feature pair is rotated by position * frequency. High frequencies, with many rotations within the original length, can
+stay unchanged; low frequencies, which never complete a rotation, must not exceed the angles seen in training.
 """
 
 import math
@@ -18,26 +18,26 @@ from regard.errors import ConfigError, nearest
 
 
 class RotaryScaling(ABC):
-    """What every kind can do."""
+    """Base class of the scalings."""
 
     @abstractmethod
     def scaled(self, frequency: Tensor, base: float) -> Tensor:
-        """The frequencies (d / 2,) from those of plain rotary positions, base^(-2 i / d)."""
+        """Scaled frequencies (d / 2,) from the original ones, base^(-2 i / d)."""
 
     @property
     def amplitude(self) -> float:
-        """What turned queries and keys are multiplied by."""
+        """Factor on the rotated queries and keys."""
         return 1.0
 
     @final
     def to_plain(self) -> dict[str, Any]:
-        """The same as JSON's types."""
-        [kind] = (name for name, made in kinds().items() if made is type(self))
+        """Convert to JSON-compatible data."""
+        [kind] = (name for name, cls in kinds().items() if cls is type(self))
         return {"kind": kind, **{field.name: getattr(self, field.name) for field in fields(self)}}
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> "RotaryScaling":
-        """What `to_plain` gave.
+        """Make a scaling from the result of `to_plain`.
 
         Args:
             plain: "kind", and the fields of that kind.
@@ -46,25 +46,25 @@ class RotaryScaling(ABC):
             The scaling.
 
         Raises:
-            ConfigError: an unknown kind or field, or a field that is missing or out of range.
+            ConfigError: an unknown kind or field, or a missing field or one out of range.
         """
         settings = dict(plain)
         kind = settings.pop("kind", None)
         if kind not in list(kinds()):
             raise ConfigError(f"rotary_scaling: unknown kind {kind!r}; {nearest(str(kind), kinds())}")
-        made = kinds()[kind]
-        needed = {field.name for field in fields(made) if field.default is MISSING}
-        if not needed <= {*settings} <= {field.name for field in fields(made)}:
-            known = ", ".join(field.name for field in fields(made))
+        cls = kinds()[kind]
+        required = {field.name for field in fields(cls) if field.default is MISSING}
+        if not required <= {*settings} <= {field.name for field in fields(cls)}:
+            known = ", ".join(field.name for field in fields(cls))
             raise ConfigError(f"rotary_scaling: {kind} has {known}; got {', '.join(settings) or 'nothing'}")
-        scaling: RotaryScaling = made(**settings)
+        scaling: RotaryScaling = cls(**settings)
         return scaling
 
     def __post_init__(self) -> None:
         for field in fields(self):
             x = getattr(self, field.name)
-            fits = isinstance(x, bool) if field.type is bool else is_number(x) and 0 < x < math.inf
-            if x is not None and not fits:
+            valid = isinstance(x, bool) if field.type is bool else is_number(x) and 0 < x < math.inf
+            if x is not None and not valid:
                 expected = "True or False" if field.type is bool else "a positive number"
                 raise ConfigError(f"{type(self).__name__}: {field.name}={show(x)} must be {expected}")
 
@@ -72,7 +72,7 @@ class RotaryScaling(ABC):
 @final
 @dataclass(frozen=True, kw_only=True)
 class LinearScaling(RotaryScaling):
-    """All frequencies divided by a factor, as if positions stood closer.
+    """Position interpolation: all frequencies divided by a factor.
 
     Args:
         factor: > 0.
@@ -93,13 +93,13 @@ class LinearScaling(RotaryScaling):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Llama3Scaling(RotaryScaling):
-    """Low frequencies divided by a factor, high ones as they are, and a mixture of both between.
+    """Scaling of Llama 3: low frequencies divided by a factor, high ones unchanged, interpolated in between.
 
     Args:
-        factor: of the low ones.
-        low: turns within the first length up to which a frequency is low.
-        high: turns from which it is high.
-        length: the first length, in positions.
+        factor: divisor of low frequencies.
+        low: rotations within the original length up to which a frequency is low.
+        high: rotations from which a frequency is high.
+        length: original length, in positions.
 
     Raises:
         ConfigError: a number that is not positive, or a `high` that is not above `low`.
@@ -120,22 +120,22 @@ class Llama3Scaling(RotaryScaling):
 
     def scaled(self, frequency: Tensor, base: float) -> Tensor:
         turns = self.length * frequency / (2 * math.pi)
-        kept = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)
-        return frequency / self.factor * (1 - kept) + frequency * kept
+        unscaled = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)
+        return frequency / self.factor * (1 - unscaled) + frequency * unscaled
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class YarnScaling(RotaryScaling):
-    """Low frequencies divided by a factor, high ones as they are, between them a ramp by the number of the pair.
+    """YaRN: low frequencies divided by a factor, high ones unchanged, with a linear ramp over the pair index between.
 
     Args:
-        factor: of the low ones.
-        length: the first length, in positions.
-        fast: turns within the first length from which a frequency is high.
-        slow: turns up to which it is low.
-        gain: what turned queries and keys are multiplied by; 0.1 ln(factor) + 1 by default.
-        whole: whether the ramp starts and ends at whole pairs.
+        factor: divisor of low frequencies.
+        length: original length, in positions.
+        fast: rotations within the original length from which a frequency is high.
+        slow: rotations up to which a frequency is low.
+        gain: factor on the rotated queries and keys; 0.1 ln(factor) + 1 by default.
+        whole: whether the ends of the ramp are rounded to whole pairs.
 
     Raises:
         ConfigError: a number that is not positive.
@@ -167,10 +167,10 @@ class YarnScaling(RotaryScaling):
         first, last = max(first, 0), min(last, 2 * pairs - 1)
         last = last if last != first else first + 0.001
         pair = torch.arange(pairs, dtype=frequency.dtype, device=frequency.device)
-        slowed = ((pair - first) / (last - first)).clamp(0, 1)
-        return frequency * (1 - slowed) + frequency / self.factor * slowed
+        scaled = ((pair - first) / (last - first)).clamp(0, 1)
+        return frequency * (1 - scaled) + frequency / self.factor * scaled
 
 
 def kinds() -> dict[str, type[RotaryScaling]]:
-    """The kinds by the names that plain data has for them."""
+    """Scaling classes by their kind in plain data."""
     return {"linear": LinearScaling, "llama3": Llama3Scaling, "yarn": YarnScaling}

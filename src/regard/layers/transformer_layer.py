@@ -1,4 +1,4 @@
-"""The Transformer's encoder and decoder layers, and the feed-forward networks between their attentions."""
+"""Encoder and decoder layers of the Transformer, and their feed-forward networks."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,9 +18,9 @@ from regard.layers.multi_head_attention import MultiHeadAttention
 
 Norm = Literal["post", "pre"]
 MakeNorm = Callable[[], nn.Module]
-NORM_EPS = 1e-5  # PyTorch's: what is added to the variance under the root
+NORM_EPS = 1e-5  # added to the variance, as in PyTorch
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu_,  # in place: another tensor of that size takes longer to get than to fill
+    "relu": torch.relu_,  # in place: allocating another tensor would take longer than the activation
     "gelu": functional.gelu,
     "gelu-tanh": partial(functional.gelu, approximate="tanh"),  # as BERT's and GPT's own code compute it
     "swish": functional.silu,
@@ -33,14 +33,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @final
 class FeedForward(nn.Module):
-    """The same two linear maps at every position: W_2 activation(W_1 x + b_1) + b_2.
+    """Position-wise feed-forward network: W_2 activation(W_1 x + b_1) + b_2.
 
     Args:
         embed_dim: D.
-        ffn_dim: the size between the maps.
+        ffn_dim: size of the hidden layer.
         activation: "relu", "gelu", "swish", or another of `ACTIVATIONS`.
-        bias: whether the maps add b_1 and b_2.
-        dropout: of what is between the maps, as T5 has it.
+        bias: whether to use b_1 and b_2.
+        dropout: dropout of the hidden layer, as in T5.
 
     Raises:
         ConfigError: an unknown activation.
@@ -58,10 +58,10 @@ class FeedForward(nn.Module):
         self.expand = Linear(embed_dim, ffn_dim, bias)
         self.contract = Linear(ffn_dim, embed_dim, bias)
         for linear in (self.expand, self.contract):
-            _start_linear(linear)
+            _init_linear(linear)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The network at each position.
+        """Apply the network at each position.
 
         Args:
             x: (B, L, D).
@@ -75,14 +75,14 @@ class FeedForward(nn.Module):
 
 @final
 class GatedFeedForward(nn.Module):
-    """Linear maps at every position, one of which gates another: W_2 (activation(W x + b) * (V x + c)) + b_2.
+    """Gated position-wise feed-forward network: W_2 (activation(W x + b) * (V x + c)) + b_2.
 
     Args:
         embed_dim: D.
-        ffn_dim: the size between the maps.
-        activation: of the gate: "swish" for SwiGLU, "gelu" for GEGLU; or another that `FeedForward` has.
-        bias: whether the maps add b, c and b_2.
-        dropout: of what the last map reads, as T5 has it.
+        ffn_dim: size of the hidden layer.
+        activation: activation of the gate: "swish" for SwiGLU, "gelu" for GEGLU; or another that `FeedForward` has.
+        bias: whether to use b, c and b_2.
+        dropout: dropout of the hidden layer, as in T5.
 
     Raises:
         ConfigError: an unknown activation.
@@ -100,10 +100,10 @@ class GatedFeedForward(nn.Module):
         self.expand = Linear(embed_dim, ffn_dim, bias)
         self.contract = Linear(ffn_dim, embed_dim, bias)
         for linear in (self.gate, self.expand, self.contract):
-            _start_linear(linear)
+            _init_linear(linear)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The network at each position.
+        """Apply the network at each position.
 
         Args:
             x: (B, L, D).
@@ -116,13 +116,13 @@ class GatedFeedForward(nn.Module):
 
 
 def _known_activation(owner: str, activation: str) -> str:
-    """The name itself; ConfigError for one that is not in `ACTIVATIONS`."""
+    """Return the name; raise ConfigError if it is not in `ACTIVATIONS`."""
     if activation not in ACTIVATIONS:
         raise ConfigError(f"{owner}: unknown activation {activation!r}; {nearest(activation, ACTIVATIONS)}")
     return activation
 
 
-def _start_linear(linear: nn.Linear) -> None:
+def _init_linear(linear: nn.Linear) -> None:
     nn.init.xavier_uniform_(linear.weight)
     if linear.bias is not None:
         nn.init.zeros_(linear.bias)
@@ -130,19 +130,19 @@ def _start_linear(linear: nn.Linear) -> None:
 
 @final
 class Residual(nn.Module):
-    """What surrounds each part of a layer: dropout, the sum with its input, and the norm.
+    """Residual connection around a sublayer, with dropout and norm.
 
-    norm(x + dropout(part(x))) as published ("post"), or x + dropout(part(norm(x))) ("pre").
+    norm(x + dropout(sublayer(x))) as published ("post"), or x + dropout(sublayer(norm(x))) ("pre").
 
     Args:
         embed_dim: D.
         norm: "post" or "pre".
-        dropout: the probability that an entry of the part's output is dropped.
-        norm_eps: of the norm.
-        make_norm: makes another norm of D features; None for layer normalization.
+        dropout: probability that an entry of the output of the sublayer is dropped.
+        norm_eps: epsilon of the norm.
+        make_norm: factory of another norm over D features; None for layer normalization.
 
     Raises:
-        ConfigError: another place for the norm.
+        ConfigError: a `norm` that is neither "post" nor "pre".
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, sections 3.1 and 5.4; "pre": Xiong et al. 2020, arXiv 2002.04745,
     section 3.2.
@@ -159,11 +159,11 @@ class Residual(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, part: Callable[[Tensor], Tensor]) -> Tensor:
-        """The part with its surroundings.
+        """Apply the sublayer with its residual connection.
 
         Args:
             x: (B, L, D).
-            part: gives (B, L, D) for (B, L, D).
+            part: the sublayer, from (B, L, D) to (B, L, D).
 
         Returns:
             (B, L, D).
@@ -176,19 +176,19 @@ class Residual(nn.Module):
 
 @final
 class EncoderLayer(nn.Module):
-    """Self-attention over the source, then the feed-forward network.
+    """Encoder layer: self-attention, then the feed-forward network.
 
     Args:
         embed_dim: D.
         num_heads: H.
-        ffn_dim: of the feed-forward network.
+        ffn_dim: hidden size of the feed-forward network.
         norm: "post" or "pre".
-        activation: of the feed-forward network.
-        dropout: of the output of both parts.
-        attention_dropout: of the attention's weights.
-        norm_eps: of both norms.
-        make_norm: makes another norm of D features; None for layer normalization.
-        feed_forward: another feed-forward network; None for that of the source.
+        activation: activation of the feed-forward network.
+        dropout: dropout of the outputs of both sublayers.
+        attention_dropout: dropout of the attention weights.
+        norm_eps: epsilon of both norms.
+        make_norm: factory of another norm over D features; None for layer normalization.
+        feed_forward: another feed-forward network; None for `FeedForward`.
         attention: options of `MultiHeadAttention`: score, normalizer, pattern, position_bias.
 
     Raises:
@@ -219,12 +219,12 @@ class EncoderLayer(nn.Module):
         self.around_feed_forward = Residual(embed_dim, norm, dropout, norm_eps, make_norm)
 
     def forward(self, x: Tensor, pattern: Pattern, bias: Bias | None = None) -> Tensor:
-        """One layer of the encoder.
+        """Apply the layer.
 
         Args:
             x: (B, S, D).
-            pattern: which positions are not padding.
-            bias: what is added to the scores, where the layers share it.
+            pattern: padding pattern of the source.
+            bias: bias of the scores, for models whose layers share it.
 
         Returns:
             (B, S, D).
@@ -235,20 +235,20 @@ class EncoderLayer(nn.Module):
 
 @final
 class DecoderLayer(nn.Module):
-    """Causal self-attention over the target, attention to the source, then the feed-forward network.
+    """Decoder layer: causal self-attention, cross-attention, then the feed-forward network.
 
     Args:
         embed_dim: D.
         num_heads: H.
-        ffn_dim: of the feed-forward network.
+        ffn_dim: hidden size of the feed-forward network.
         norm: "post" or "pre".
-        activation: of the feed-forward network.
-        dropout: of the output of the three parts.
-        attention_dropout: of the attentions' weights.
-        make_norm: makes another norm of D features; None for layer normalization.
-        feed_forward: another feed-forward network; None for that of the source.
-        pattern: which earlier positions self-attention may see, if not all.
-        position_bias: of self-attention.
+        activation: activation of the feed-forward network.
+        dropout: dropout of the outputs of the three sublayers.
+        attention_dropout: dropout of the attention weights.
+        make_norm: factory of another norm over D features; None for layer normalization.
+        feed_forward: another feed-forward network; None for `FeedForward`.
+        pattern: combined by & with the causal pattern of self-attention.
+        position_bias: position bias of self-attention.
         attention: options of both attentions: score, normalizer.
 
     Raises:
@@ -286,13 +286,13 @@ class DecoderLayer(nn.Module):
         )
 
     def forward(self, x: Tensor, memory: Tensor, pattern: Pattern, bias: Bias | None = None) -> Tensor:
-        """One layer of the decoder, over whole targets.
+        """Apply the layer to whole targets.
 
         Args:
             x: (B, T, D).
-            memory: the encoder's states, (B, S, D).
-            pattern: which of them are not padding.
-            bias: what is added to the scores of self-attention, where the layers share it.
+            memory: hidden states of the encoder, (B, S, D).
+            pattern: padding pattern of the source.
+            bias: bias of the scores of self-attention, for models whose layers share it.
 
         Returns:
             (B, T, D).
@@ -304,14 +304,14 @@ class DecoderLayer(nn.Module):
     def step(
         self, x: Tensor, past: KeyValueCache, memory: KeyValueCache, pattern: Pattern, bias: Bias | None = None
     ) -> Tensor:
-        """One layer of the decoder, for one more token of each hypothesis.
+        """Apply the layer to the next token of each hypothesis.
 
         Args:
             x: (B, K, D), K hypotheses of each of B sentences.
-            past: what self-attention keeps of their earlier tokens, B K sequences.
-            memory: what cross-attention keeps of the source, B sequences: hypotheses share it.
-            pattern: which source positions are not padding.
-            bias: as for whole targets.
+            past: KV cache of self-attention, B K sequences.
+            memory: KV cache of cross-attention, B sequences, shared by the hypotheses.
+            pattern: padding pattern of the source.
+            bias: as in `forward`.
 
         Returns:
             (B, K, D).
@@ -328,14 +328,14 @@ class DecoderLayer(nn.Module):
         return self.around_feed_forward(x, self.feed_forward)
 
     def remember(self, memory: Tensor, taken: Tensor | None = None) -> KeyValueCache:
-        """The keys and values of the source for cross-attention.
+        """Make the KV cache of cross-attention from the encoder's output.
 
         Args:
-            memory: the encoder's states, (B, S, D); those that are not padding, (1, N, D), if `taken` is given.
-            taken: (B, S), which places are not padding.
+            memory: hidden states of the encoder, (B, S, D); with `taken`, those of the N tokens only, (1, N, D).
+            taken: (B, S), True for positions that are not padding.
 
         Returns:
-            A cache that holds them.
+            The cache.
         """
         cache = KeyValueCache(capacity=(memory if taken is None else taken).shape[1])
         with torch.no_grad():
@@ -343,8 +343,8 @@ class DecoderLayer(nn.Module):
             if taken is None:
                 cache.append(*new)
                 return cache
-            of_key, of_value = ((len(taken), x.shape[1], taken.shape[1], x.shape[3]) for x in new)
-            *kept, _ = cache.room(of_key, of_value, new[0])
-            for to, x in zip(kept, new, strict=True):
+            key_sizes, value_sizes = ((len(taken), x.shape[1], taken.shape[1], x.shape[3]) for x in new)
+            *buffers, _ = cache.room(key_sizes, value_sizes, new[0])
+            for to, x in zip(buffers, new, strict=True):
                 to.transpose(1, 2)[taken] = x[0].transpose(0, 1)
         return cache

@@ -1,1 +1,1 @@
-"""What computes an attention. Each backend is a module of its own behind one protocol; none imports another."""
+"""Backends that compute attention, each in its own module behind one protocol."""

@@ -1,4 +1,4 @@
-"""Attention tile by tile (`tiled.py`) as a backend."""
+"""Backend `chunked`: the tiled computation of `tiled.py`."""
 
 from typing import final
 
@@ -15,7 +15,7 @@ from regard.attention.summary import Seen
 
 @final
 class Chunked:
-    """Everything, in linear memory, by plain PyTorch operations."""
+    """Tiled attention by PyTorch operations, in linear memory, for every call."""
 
     name = "chunked"
 
@@ -25,8 +25,8 @@ class Chunked:
     def cost(self, call: Call) -> Cost:
         areas = [(b.rows.stop - b.rows.start) * t.width for b in cut(call) for t in b.tiles]
         batch, heads, _, head_dim = call.query.shape
-        alive = 2 + call.spec.score.width(head_dim)
-        return Cost(sum(areas), batch * heads * max(areas, default=0) * alive * call.dtype.itemsize)
+        elements = 2 + call.spec.score.width(head_dim)  # per pair: score, weight and intermediates of the score
+        return Cost(sum(areas), batch * heads * max(areas, default=0) * elements * call.dtype.itemsize)
 
     def run(self, call: Call) -> tuple[Tensor, Seen | None]:
         return run_as_op(call, self.name) if torch.compiler.is_compiling() else compute(call)

@@ -1,4 +1,4 @@
-"""What every backend can do."""
+"""Interface of the backends."""
 
 from typing import NamedTuple, Protocol
 
@@ -11,34 +11,34 @@ from regard.attention.summary import Seen
 
 
 class Cost(NamedTuple):
-    """What a call will take, predicted before it runs."""
+    """Predicted cost of a call."""
 
-    pairs: int  # (query, key) pairs of one head and sequence that are computed, visible or not
-    working_bytes: int  # memory beyond inputs and outputs, forward, at its peak
+    pairs: int  # (query, key) pairs computed for one head and sequence, visible or not
+    working_bytes: int  # peak memory of the forward pass beyond inputs and outputs
 
 
 class Backend(Protocol):
-    """A way to compute attention. It runs a call exactly, or says every reason why it does not."""
+    """Implementation of attention. It computes a call exactly, or lists every reason why it cannot."""
 
     name: str
 
     def refusals(self, call: Call) -> list[str]:
-        """Every reason why this backend does not compute the call; empty if it does."""
+        """Every reason why this backend cannot compute the call; empty if it can."""
         ...
 
     def cost(self, call: Call) -> Cost:
-        """What the call will take."""
+        """Predicted cost of the call."""
         ...
 
     def run(self, call: Call) -> tuple[Tensor, Seen | None]:
-        """The output (B, H, L, V) in the dtype of the query, and the summaries if any are asked for."""
+        """Compute the output (B, H, L, V) in the dtype of the query, and the requested summaries."""
         ...
 
 
 def transform_refusals() -> list[str]:
-    """Why a backend that goes by tiles does not run under the transforms of `torch.func` that are active."""
+    """Reasons why a tiled backend cannot run under the active transforms of `torch.func`."""
     if vmapped():
-        return ["torch.func: has no torch.vmap, which hides the pattern's data; the backend 'reference' has"]
+        return ["torch.func: does not support torch.vmap, which hides the pattern's data; the backend 'reference' does"]
     if torch.compiler.is_compiling() and (transforms() or forward_mode()):
-        return ["torch.func: is one operation of a compiled graph, without its transforms; 'reference' is plain ones"]
+        return ["torch.func: is a custom op in a compiled graph, which has no transforms; use the backend 'reference'"]
     return []

@@ -1,7 +1,7 @@
-"""What attention means: dense, in any float type, one line for each step of the formula.
+"""Backend `reference`: dense attention, which defines the meaning of a call, one line per step of the formula.
 
 scores  = score(query, key) + bias          (B, H, L, S), -inf where the pattern hides a key
-weights = normalizer(scores) * prior        rows
+weights = normalizer(scores) * prior        (B, H, L, S)
 output  = dropout(weights) @ value          (B, H, L, V)
 """
 
@@ -20,7 +20,7 @@ from regard.attention.summary import Frame, Merger, Seen, collect, contributions
 
 @final
 class Reference:
-    """The meaning of a call. Memory L x S."""
+    """Dense attention by PyTorch operations, for every call. Memory L x S."""
 
     name = "reference"
 
@@ -30,8 +30,8 @@ class Reference:
     def cost(self, call: Call) -> Cost:
         batch, heads, num_queries, head_dim = call.query.shape
         pairs = num_queries * call.key.shape[2]
-        alive = 2 + call.spec.score.width(head_dim)  # scores, weights and what a score keeps for each pair
-        return Cost(pairs, batch * heads * pairs * alive * call.dtype.itemsize)
+        elements = 2 + call.spec.score.width(head_dim)  # per pair: score, weight and intermediates of the score
+        return Cost(pairs, batch * heads * pairs * elements * call.dtype.itemsize)
 
     def run(self, call: Call) -> tuple[Tensor, Seen | None]:
         spec, dtype = call.spec, call.dtype
@@ -42,14 +42,14 @@ class Reference:
             query, key, value, sees = shield(query, key, value, visible)
 
         scores_BHLS = masked_scores(spec, query.to(dtype), key.to(dtype), query_BL, key_S, visible, [key_S.shape[0]])
-        row = spec.normalizer.statistic(scores_BHLS)
+        row = spec.normalizer.row_stats(scores_BHLS)
         weights_BHLS = with_prior(spec, spec.normalizer.weights(scores_BHLS, row), query_BL, key_S)
-        kept_BHLS = weights_BHLS
+        dropped_BHLS = weights_BHLS
         if call.seed is not None:
             batch, heads, rows, columns = weights_BHLS.shape
-            p = spec.dropout
-            kept_BHLS = weights_BHLS * keep_scale(p, call.seed, batch, heads, slice(0, rows), slice(0, columns), dtype)
-        output_BHLV = mix(kept_BHLS, value.to(dtype))
+            area = (slice(0, rows), slice(0, columns))
+            dropped_BHLS = weights_BHLS * keep_scale(spec.dropout, call.seed, batch, heads, *area, dtype)
+        output_BHLV = mix(dropped_BHLS, value.to(dtype))
         if sees is not None:
             output_BHLV = torch.where(sees, output_BHLV, 0)
         output = output_BHLV.to(call.query.dtype)
@@ -62,5 +62,5 @@ class Reference:
         if call.summary.merged:
             merger = Merger(call.summary, batch, heads, rows, weights_BHLS)
             merger.add(weights_BHLS, frame)
-        log_sum_exp = (row.shift + row.level).squeeze(-1) if call.summary.log_sum_exp else None
+        log_sum_exp = (row.max + row.offset).squeeze(-1) if call.summary.log_sum_exp else None
         return output, collect(call.summary, contributions(call.summary, weights_BHLS, frame), merger, log_sum_exp)

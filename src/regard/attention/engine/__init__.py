@@ -1,1 +1,1 @@
-"""How a call gets to a backend: checked and completed, remembered, traced, and computed tile by tile."""
+"""Internals of a call: checks, call cache, tracing, custom op, and the tiled computation."""

@@ -1,4 +1,4 @@
-"""One call of the operator: its inputs, checked and completed."""
+"""Arguments of one call of the operator, checked and with defaults filled in."""
 
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ FLOATS = (torch.float32, *HALVES, torch.float64)
 
 
 class Call(NamedTuple):
-    """What a backend is given. Layout: query (B, H, L, E), key (B, G, S, E), value (B, G, S, V)."""
+    """Arguments of a backend. Layout: query (B, H, L, E), key (B, G, S, E), value (B, G, S, V)."""
 
     query: Tensor
     key: Tensor
@@ -33,21 +33,21 @@ class Call(NamedTuple):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What scores, normalizer and sums are computed in."""
+        """Dtype of scores, weights and sums: float32 for half inputs."""
         return torch.float32 if self.query.dtype in HALVES else self.query.dtype
 
     @property
     def tensors(self) -> list[Tensor]:
-        """Query, key, value, and the tensors that the five values hold."""
+        """Query, key, value, and the tensors held by the five values."""
         return [self.query, self.key, self.value, *(leaf.tensor for leaf in self.spec.held)]
 
     def positions(self) -> tuple[Tensor, Tensor]:
-        """Positions of the queries (B or 1, L) and of the keys (S,)."""
+        """Query positions (B or 1, L) and key positions (S,)."""
         length, keys = self.query.shape[2], self.key.shape[2]
         return positions(length, keys, self.query_start, self.key_start, self.query.device)
 
     def with_spec(self, spec: AttentionSpec) -> "Call":
-        """The same call with other values."""
+        """Copy of the call with another specification."""
         return self._replace(spec=spec)
 
 
@@ -61,12 +61,12 @@ def make_call(
     key_start: int,
     summary: Summary | None,
 ) -> Call:
-    """Check everything that can be checked without computing, and fill in what was left to default."""
+    """Check the arguments of a call, without computing anything, and fill in defaults."""
     query_shape, key_shape = check_inputs(query, key, value)
     batch, heads, num_queries, query_dim = query_shape
     num_keys = key_shape[2]
     if not is_integer(key_start):
-        raise ConfigError(f"key_start={show(key_start)} must be an int, the position of the first key")
+        raise ConfigError(f"key_start={show(key_start)} must be an int: the position of the first key")
     if query_start is None:
         query_start = key_start + num_keys - num_queries
     elif isinstance(query_start, Tensor):
@@ -82,9 +82,9 @@ def make_call(
         score = spec.score.at(key_start, num_keys)
         if score is not spec.score:
             spec = AttentionSpec(**{**spec.arguments(), "score": score})
-        if num_queries and num_keys:  # else there is no position to cover
-            known = None if isinstance(query_start, Tensor) else query_start
-            spec.pattern.check(known, num_queries, key_start, num_keys)
+        if num_queries and num_keys:  # otherwise there are no positions to check
+            first = None if isinstance(query_start, Tensor) else query_start
+            spec.pattern.check(first, num_queries, key_start, num_keys)
         for part in (spec.score, spec.normalizer, spec.pattern, spec.bias):
             if part is not None and part.held:
                 _check_held(part, query, num_keys)
@@ -98,7 +98,7 @@ def make_call(
 
 
 def check_inputs(query: Tensor, key: Tensor, value: Tensor) -> tuple[torch.Size, torch.Size]:
-    """The shapes of query and key; raises ShapeError unless the three tensors go together."""
+    """Shapes of query and key; raises ShapeError if the three tensors are incompatible."""
     if not (is_dense(query) and is_dense(key) and is_dense(value)):
         raise ShapeError(f"inputs must be dense tensors; got {', '.join(map(_kind, (query, key, value)))}")
     q, k, v = query.shape, key.shape, value.shape
@@ -118,7 +118,7 @@ def check_inputs(query: Tensor, key: Tensor, value: Tensor) -> tuple[torch.Size,
 
 
 def _mismatch(query: Tensor, key: Tensor, value: Tensor) -> str:
-    """What is wrong with the inputs, in one sentence."""
+    """Error message for incompatible inputs."""
     named = {"query": query, "key": key, "value": value}
     shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in named.items())
     layout = "query (batch, heads, queries, head_dim), key and value (batch, kv heads, keys, head_dim)"
@@ -135,10 +135,10 @@ def _mismatch(query: Tensor, key: Tensor, value: Tensor) -> str:
     if query.shape[0] != key.shape[0] or key.shape[0] != value.shape[0]:
         return f"batch sizes differ: {shapes}; expand them to one"
     if key.shape[1:3] != value.shape[1:3]:
-        return f"key and value must agree in heads and length: {shapes}"
+        return f"key and value differ in heads or length: {shapes}"
     return (
-        f"{query.shape[1]} query heads cannot be shared among {key.shape[1]} key heads: the first must be a multiple "
-        f"of the second; {shapes}"
+        f"{query.shape[1]} query heads and {key.shape[1]} key heads: the number of query heads must be a multiple of "
+        f"the number of key heads; {shapes}"
     )
 
 
@@ -168,13 +168,13 @@ def _check_spec(spec: Any) -> None:
 
 
 def _wrong_kind(spec: Any) -> str:
-    """Which value is of the wrong kind, in one sentence."""
+    """Error message for a value of the wrong type."""
     kinds: dict[str, type[Value]] = {"score": Score, "normalizer": Normalizer, "pattern": Pattern, "bias": Bias}
     name, kind = next((n, k) for n, k in kinds.items() if not isinstance(getattr(spec, n), k))
     part: object = getattr(spec, name)
     known: dict[str, type] = {k.__name__: k for k in kind.__subclasses__()}
     if isinstance(part, Tensor) and name == "pattern":
-        remedy = "a boolean tensor becomes one by Mask(tensor), True = may attend"
+        remedy = "wrap a boolean tensor in Mask(tensor), True = may attend"
     elif isinstance(part, type) and part in known.values():
         remedy = f"did you mean {part.__name__}(...)?"
     else:
@@ -183,7 +183,7 @@ def _wrong_kind(spec: Any) -> str:
 
 
 def _check_held(part: Value, query: Tensor, num_keys: int) -> None:
-    """Raise unless every tensor that a value holds fits the call."""
+    """Raise ShapeError unless every tensor held by a value matches the sizes, device and dtype of the call."""
     size = {"B": query.shape[0], "H": query.shape[1], "L": query.shape[2], "S": num_keys}
     for leaf in part.held:
         if leaf.tensor.dim() > len(leaf.axes):
@@ -196,7 +196,7 @@ def _check_held(part: Value, query: Tensor, num_keys: int) -> None:
             if dim is not None and leaf.tensor.shape[dim] not in (1, expected):
                 raise ShapeError(
                     f"{leaf.path} has shape {tuple(leaf.tensor.shape)}, which does not broadcast to this call's "
-                    f"{expected} {NAMES[letter]} (dimension {dim}); expected {expected} or 1 there"
+                    f"{expected} {NAMES[letter]}: expected size {expected} or 1 in dimension {dim}"
                 )
         if leaf.tensor.device != query.device:
             raise ShapeError(f"{leaf.path} is on {leaf.tensor.device}, but the inputs are on {query.device}; move it")
@@ -205,7 +205,7 @@ def _check_held(part: Value, query: Tensor, num_keys: int) -> None:
         if leaf.tensor.dtype != torch.float32 or query.dtype not in HALVES:
             raise ShapeError(
                 f"{leaf.path} is {leaf.tensor.dtype}, but the inputs are {query.dtype}; cast one of them "
-                "(float32 parameters may stand beside half inputs)"
+                "(with half inputs, float32 parameters are allowed)"
             )
 
 
@@ -213,29 +213,30 @@ NAMES = {"B": "sequences", "H": "heads", "L": "queries", "S": "keys"}
 
 
 def _check_summary(summary: Summary, normalizer: Normalizer, num_queries: int, num_keys: int) -> None:
-    for name, asked, why in (
+    for name, requested, reason in (
         ("entropy", summary.entropy, normalizer.no_entropy),
         ("log_sum_exp", summary.log_sum_exp, normalizer.no_log_sum_exp),
     ):
-        if asked and why is not None:
-            raise UnsupportedError(f"Summary({name}=True) means nothing with {normalizer}: {why}")
+        if requested and reason is not None:
+            raise UnsupportedError(f"Summary({name}=True) is undefined for {normalizer}: {reason}")
     if summary.grid is not None and (summary.grid[0] > num_queries or summary.grid[1] > num_keys):
         raise ShapeError(
-            f"Summary: grid={summary.grid} has more bins than the map of {num_queries} queries x {num_keys} keys; "
-            "give at most that many"
+            f"Summary: grid={summary.grid} has more bins than the score matrix of {num_queries} queries x {num_keys} "
+            "keys; reduce the grid"
         )
 
 
 def _seed(seed: int | Tensor | None, device: torch.device) -> Tensor:
-    """The seed of dropout as an int64 tensor (); by default drawn from torch's default generator."""
+    """Dropout seed as an int64 tensor (); by default drawn from torch's default generator."""
     if seed is None:
         return torch.randint(2**62, (), device=device)
     if not isinstance(seed, Tensor):
         if not is_integer(seed) or not -(2**63) <= seed < 2**63:
-            raise ConfigError(f"seed={seed!r} must be an int of 64 bits, or one torch.int64 number")
+            raise ConfigError(f"seed={seed!r} must be a 64-bit int, or a torch.int64 tensor of one element")
         return torch.tensor(seed, dtype=torch.int64, device=device)
     if seed.dtype != torch.int64 or seed.numel() != 1:
         raise ShapeError(
-            f"seed is {seed.dtype} of shape {tuple(seed.shape)}; expected an int, or one torch.int64 number"
+            f"seed is {seed.dtype} of shape {tuple(seed.shape)}; expected an int, or a torch.int64 tensor of one "
+            "element"
         )
-    return seed.reshape(()).to(device, copy=True)  # backward reads it again: later changes must not reach it
+    return seed.reshape(()).to(device, copy=True)  # a copy, because backward reads it again

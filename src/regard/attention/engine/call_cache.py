@@ -1,8 +1,8 @@
-"""Calls that were checked before: the same values on inputs of the same sizes need no second check.
+"""Call cache: results of the checks, keyed by the signature of a call.
 
-For a small input the checks take as long as the attention. What they read is the call's signature; what they found out
-is remembered by it. Only for calls whose outcome the signature tells: no tensor in the values, no dropout, no summary.
-A backend may know a shorter way for such calls.
+For small inputs the checks take as long as the attention itself. The signature consists of everything that the checks
+read: shapes, dtypes, devices, and the identity of the values. Only calls whose checks depend on the signature alone are
+cached: no tensor in the values, no dropout, no summary. A backend may add a fast path for such calls.
 """
 
 from collections.abc import Callable
@@ -15,29 +15,29 @@ from regard.attention.engine.call import Call
 from regard.attention.engine.tracing import is_traced
 from regard.attention.spec import AttentionSpec
 
-MOST = 1024  # calls remembered; decoding makes one a step
+MAX_CALLS = 1024  # cached calls; decoding adds one per step
 Signature = tuple[object, ...]
-Shortcut = Callable[[Tensor, Tensor, Tensor], Tensor | None]  # inputs -> output; None where it does not lead
+FastPath = Callable[[Tensor, Tensor, Tensor], Tensor | None]  # inputs -> output; None if it does not apply
 
-# Of the backends that know one: the shorter way for calls with the signature of this one, None if there is none. That
-# gradients are wanted is no part of a signature.
-SHORTCUTS: dict[str, Callable[[Call], Shortcut | None]] = {}
+# By backend: makes the fast path for all calls with the signature of the given one, or None. Whether gradients are
+# needed is not part of the signature, so the fast path must check it.
+FAST_PATHS: dict[str, Callable[[Call], FastPath | None]] = {}
 
 
-class Checked(NamedTuple):
-    """What the checks of a call found out, and the values whose identity its signature holds."""
+class CachedCall(NamedTuple):
+    """Results of the checks of a call; `values` keeps the objects alive whose ids are in the signature."""
 
     spec: AttentionSpec
     query_start: int
     backend: str
-    shortcut: Shortcut | None
+    fast_path: FastPath | None
     values: tuple[object, ...]
 
 
-_checked: dict[Signature, Checked] = {}
+_cache: dict[Signature, CachedCall] = {}
 
 
-def recall(
+def lookup(
     query: object,
     key: object,
     value: object,
@@ -45,39 +45,39 @@ def recall(
     query_start: object,
     key_start: object,
     backend: object,
-) -> tuple[Signature | None, Checked | None]:
-    """The signature of a call, None if it has to be checked each time; and what is known of it, None if nothing."""
+) -> tuple[Signature | None, CachedCall | None]:
+    """Signature of a call, None if it cannot be cached, and its cache entry, None if there is none."""
     if (
-        is_traced()  # the choice of a backend looks for tangents
+        is_traced()  # the choice of a backend depends on tangents
         or torch._C._is_any_autocast_enabled()
         or not type(query) is type(key) is type(value) is Tensor
         or not query.layout is key.layout is value.layout is torch.strided
         or query.is_neg()
         or key.is_neg()
         or value.is_neg()
-        or (query_start is not None and type(query_start) is not int)  # True counts as 1 in a dictionary
+        or (query_start is not None and type(query_start) is not int)  # True == 1 as a dictionary key
         or not (type(key_start) is int and type(backend) is str)
     ):
         return None, None
     first, second, third, fourth = values
-    on_cpu = query.is_cpu and key.is_cpu and value.is_cpu  # cheaper to ask than their devices
+    on_cpu = query.is_cpu and key.is_cpu and value.is_cpu  # cheaper than comparing devices
     signature = (
         query.shape, key.shape, value.shape, query.dtype, key.dtype, value.dtype,
         None if on_cpu else (query.device, key.device, value.device),
         id(first), id(second), id(third), id(fourth), query_start, key_start, backend,
     )  # fmt: skip
-    return signature, _checked.get(signature)
+    return signature, _cache.get(signature)
 
 
-def remember(signature: Signature, call: Call, backend: str, values: tuple[object, ...]) -> None:
-    """Keep what the checks of a call found out, unless its values hold tensors, or checks of their own."""
+def store(signature: Signature, call: Call, backend: str, values: tuple[object, ...]) -> None:
+    """Cache the results of the checks of a call, unless its values hold tensors or are user-defined."""
     spec = call.spec
     parts = (spec.score, spec.normalizer, spec.pattern, spec.bias)
     if isinstance(call.query_start, Tensor):
         return
     if any(part is not None and (part.held or not type(part).__module__.startswith("regard.")) for part in parts):
         return
-    if len(_checked) >= MOST:
-        _checked.clear()
-    shortcut = SHORTCUTS[backend](call) if backend in SHORTCUTS else None
-    _checked[signature] = Checked(spec, call.query_start, backend, shortcut, values)
+    if len(_cache) >= MAX_CALLS:
+        _cache.clear()
+    fast_path = FAST_PATHS[backend](call) if backend in FAST_PATHS else None
+    _cache[signature] = CachedCall(spec, call.query_start, backend, fast_path, values)

@@ -1,4 +1,4 @@
-"""Weights as text, shaded by size."""
+"""Attention weights drawn as text."""
 
 from torch import Tensor
 
@@ -8,15 +8,15 @@ SHADES = "·░▒▓█"
 
 
 def shade(weights: Tensor) -> str:
-    """A map of numbers as text: a line for each row, a character for each column, darker for more.
+    """Draw a weight matrix as text: one line per row, one character per column, darker for larger weights.
 
-    Each number is drawn as a share of the largest one, rounded to quarters: · ░ ▒ ▓ █.
+    Each weight is drawn relative to the largest one, rounded to quarters: · ░ ▒ ▓ █.
 
     Args:
-        weights: numbers >= 0 or booleans, (rows, columns): of one sequence and head, as in `weights[0, 0]`.
+        weights: floats >= 0 or booleans, (rows, columns), of one sequence and head, as in `weights[0, 0]`.
 
     Returns:
-        The picture.
+        The text.
 
     Raises:
         ShapeError: not two dimensions, or a number that is negative or not finite.
@@ -28,14 +28,14 @@ def shade(weights: Tensor) -> str:
     """
     if weights.dim() != 2:
         raise ShapeError(
-            f"shade: got shape {tuple(weights.shape)}; expected (rows, columns): pick one sequence and head, as in "
+            f"shade: got shape {tuple(weights.shape)}; expected (rows, columns): select one sequence and head, as in "
             "weights[0, 0]"
         )
     shown = weights.detach().double()
     if not bool((shown.isfinite() & (shown >= 0)).all()):
         raise ShapeError(
-            f"shade: got numbers from {float(shown.min()):g} to {float(shown.max()):g}; expected finite ones >= 0: "
-            "draw scores and biases by their exp()"
+            f"shade: got numbers from {float(shown.min()):g} to {float(shown.max()):g}; expected finite numbers >= 0; "
+            "for scores and biases draw their exp()"
         )
     largest = shown.max() if shown.numel() else shown.new_zeros(())
     quarters = (4 * shown / largest.clamp(min=1e-300)).round().long()

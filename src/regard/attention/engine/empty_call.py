@@ -1,8 +1,7 @@
-"""Attention over nothing: a call with no sequences, heads, queries or keys, or with vectors of no numbers.
+"""Empty calls: an input with a dimension of size 0.
 
-Its meaning follows from the rest, as in PyTorch. A query without keys sees nothing: output 0, log-sum-exp -inf or the
-sink's. Vectors without numbers have the score 0 with each other. No backend is asked: where there is nothing to compute
-all of them agree.
+As in PyTorch, a query without keys has output 0, and log-sum-exp -inf or the sink's; vectors of size 0 have score 0.
+Calls without (query, key) pairs are handled here for all backends.
 """
 
 from collections.abc import Callable
@@ -22,21 +21,21 @@ Run = Callable[[Call], tuple[Tensor, Seen | None]]
 
 
 def is_empty(call: Call) -> bool:
-    """Whether any of the inputs has no numbers."""
+    """Whether any of the inputs is empty."""
     return 0 in call.query.shape or 0 in call.key.shape or call.value.shape[3] == 0
 
 
 def has_pairs(call: Call) -> bool:
-    """Whether there is a query and a key, in some sequence and head."""
+    """Whether the call has any (query, key) pair."""
     return 0 not in call.query.shape[:3] and 0 not in call.key.shape[:3]
 
 
 def run_empty(call: Call, run: Run) -> tuple[Tensor, Seen | None]:
-    """The output and the summaries of an empty call; `run` computes one that is not, where vectors alone are empty."""
+    """Output and summaries of an empty call; `run` computes a call padded to size 1 if only vectors are empty."""
     query, key, value = call.query, call.key, call.value
     if not has_pairs(call):
         shape = (*query.shape[:3], value.shape[3])
-        output, seen = query.new_zeros(shape), None if call.summary is None else _nothing_seen(call)
+        output, seen = query.new_zeros(shape), None if call.summary is None else _empty_summaries(call)
     else:
         spec, value_dim = call.spec, value.shape[3]
         if not (query.shape[3] and key.shape[3]):
@@ -47,21 +46,21 @@ def run_empty(call: Call, run: Run) -> tuple[Tensor, Seen | None]:
         output = output[..., :value_dim]
     tensors = call.tensors
     for x in tensors:
-        if x.requires_grad:  # the graph goes on to it, with a gradient of 0
+        if x.requires_grad:  # connects x to the graph, with a gradient of 0
             output = output + x.flatten()[:0].sum().to(output.dtype)
     return output, seen
 
 
-def _nothing_seen(call: Call) -> Seen:
-    """What a summary gives where no query sees a key."""
+def _empty_summaries(call: Call) -> Seen:
+    """Summaries of a call without (query, key) pairs."""
     summary = call.summary
     if summary is None:
         return Seen()
     batch, heads, rows, _ = call.query.shape
     columns = call.key.shape[2]
 
-    def zeros(wanted: bool, *sizes: int) -> Tensor | None:
-        return call.query.new_zeros(batch, heads, *sizes, dtype=call.dtype) if wanted else None
+    def zeros(requested: bool, *sizes: int) -> Tensor | None:
+        return call.query.new_zeros(batch, heads, *sizes, dtype=call.dtype) if requested else None
 
     top = (rows, summary.top_k)
     seen = Seen(

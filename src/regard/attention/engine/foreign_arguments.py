@@ -1,4 +1,4 @@
-"""Arguments that other libraries' attentions have and regard has not: what to write instead."""
+"""Error messages for arguments of other libraries: what to write in regard instead."""
 
 from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
@@ -15,9 +15,9 @@ BOOLEANS = f"for booleans write pattern=rg.Mask(mask) where True = may attend, o
 FLOATS = "for floats that are added to the scores write bias=mask"
 WEIGHTS = "write summary=rg.Summary(weights=True), which returns (output, seen) with seen.weights"
 CAUSAL = (
-    "write pattern=rg.Causal(), where the last query stands on the last key; with query_start=0 the first stands on "
+    "write pattern=rg.Causal(), which aligns the last query with the last key; with query_start=0 it aligns the first "
 )
-CAUSAL += "the first, as in PyTorch"
+CAUSAL += "query with the first key, as in PyTorch"
 BIAS = "write bias=x for floats that broadcast to (batch, heads, queries, keys)"
 SCALE = "write score=rg.Dot(scale=...)"
 SINK = "write normalizer=rg.LearnedSink() in a layer, rg.Softmax(sink=logits) in a call: a head may attend to nothing"
@@ -33,7 +33,7 @@ CALLS = {
     "block_mask": "write pattern=..., such as rg.Causal() & rg.SlidingWindow(left=256) or rg.BlockSparse(layout, 128)",
     "causal": CAUSAL,
     "dropout_p": "write dropout=p; there is no training flag, so give 0.0 in evaluation",
-    "enable_gqa": "leave it out; each key head serves as many query heads as the shapes say",
+    "enable_gqa": "leave it out; grouped heads follow from the shapes of query and key",
     "head_mask": "multiply the heads of the output instead",
     "is_causal": CAUSAL,
     "key_padding_mask": f"{PADDING}that is True for padding, pattern=rg.Mask.from_hidden(mask[:, None, None])",
@@ -46,7 +46,7 @@ CALLS = {
     "s_aux": SINK,
     "scale": SCALE,
     "scaling": SCALE,
-    "score_mod": "write score=, bias= or normalizer=, values that say what is done to the scores",
+    "score_mod": "write score=..., bias=... or normalizer=..., which together define the scores and weights",
     "softcap": "write score=rg.Dot(softcap=...)",
     "softmax_scale": SCALE,
     "window_size": WINDOW,
@@ -91,16 +91,16 @@ CALLS_OF_LAYERS = CALLS | {
 def unknown_argument(
     owner: str, others: Mapping[str, object], hints: Mapping[str, str], function: Callable[..., Any]
 ) -> ConfigError:
-    """The error for arguments that a function has not.
+    """Make the error for unknown arguments of a function.
 
     Args:
-        owner: the function's name, for the message.
-        others: the arguments, by name; at least one.
-        hints: what to write instead of those of other libraries, by name.
-        function: whose own arguments are known.
+        owner: name of the function or class, for the message.
+        others: the unknown arguments, by name; at least one.
+        hints: what to write instead, by argument name of another library.
+        function: the function, whose parameters are suggested as near matches.
 
     Returns:
-        The error, to be raised.
+        The error to raise.
     """
     name, value = next(iter(others.items()))
     if name in hints:

@@ -1,4 +1,4 @@
-"""The steps that every composite backend takes, in DESIGN's order: score, bias, pattern, normalizer, prior, mix."""
+"""Steps of the attention formula that backends share: masked scores, prior, and the weighted sum of values."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -22,10 +22,10 @@ def masked_scores(
     visible: Tensor | None,
     widths: Sequence[int],
 ) -> Tensor:
-    """Scores with bias, -inf where hidden: (B, H, L, S).
+    """Scores plus bias, -inf where hidden, (B, H, L, S).
 
-    `visible` is None where all is. `widths` are those of the runs of consecutive keys, side by side in `key` and
-    `key_S`: a bias is asked for one run at a time.
+    `visible` is None if all pairs are visible. `widths` are the lengths of the runs of consecutive keys that are
+    concatenated in `key` and `key_S`; a bias is evaluated for each run separately.
     """
     scores = spec.score.scores(query, key)
     if spec.bias is not None:
@@ -52,12 +52,12 @@ def with_prior(spec: AttentionSpec, weights: Tensor, query_BL: Tensor, key_S: Te
 
 
 def mix(weights_BHLS: Tensor, value_BGSV: Tensor) -> Tensor:
-    """The output: each query's values, weighted: (B, H, L, V)."""
+    """Weighted sum of the values for each query, (B, H, L, V)."""
     return products(weights_BHLS, value_BGSV.transpose(-1, -2))
 
 
 def shield(query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Zero in place of queries that see nothing and of keys that nobody sees, which may hold anything, NaN included.
+    """Replace by 0 the queries that see no key and the keys that no query sees, which may hold anything, even NaN.
 
     Args:
         query: (B, H, L, E).
@@ -66,8 +66,8 @@ def shield(query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> tuple[
         visible: booleans (B or 1, H or 1, L, S).
 
     Returns:
-        query, key, value, and which queries see something (B or 1, H or 1, L or 1, 1): outputs elsewhere must be
-        replaced by 0, so that nothing of their incoming gradient gets through either.
+        query, key, value, and a boolean mask of the queries that see a key, (B or 1, H or 1, L or 1, 1). The caller
+        must set the other outputs to 0, so that their incoming gradient is dropped too.
     """
     sees = visible.any(-1, keepdim=True)
     seen = visible.any(-2)[..., None]  # (B or 1, H or 1, S, 1)

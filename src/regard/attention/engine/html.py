@@ -1,4 +1,4 @@
-"""Patterns and plans as HTML, for notebooks: `_repr_html_` of theirs shows it."""
+"""HTML of patterns and plans for notebooks, returned by their `_repr_html_`."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
@@ -13,42 +13,42 @@ from regard.attention.patterns.pattern import Pattern, positions
 from regard.attention.value import Value, axis
 from regard.errors import ShapeError
 
-CELLS = 32  # of a picture, on a side; what is larger is drawn as shares
-PIXELS = 160  # the longer side of a picture
-FEWEST, MOST = 12, 512  # queries and keys that a picture stands for, where the pattern says nothing of their number
-PAIRS = 1 << 22  # of query and key that are looked at for a picture
+CELLS = 32  # maximum cells along each side of a picture; larger patterns are averaged
+PIXELS = 160  # longer side of a picture
+MIN_SIZE, MAX_SIZE = 12, 512  # bounds on the queries and keys drawn for a pattern of unspecified size
+MAX_PAIRS = 1 << 22  # (query, key) pairs evaluated for a picture
 
 
 def pattern_html(pattern: Pattern) -> str:
-    """A pattern's expression, and a picture of it for numbers of queries and keys that show what it does."""
+    """Repr of a pattern, with a picture for a representative number of queries and keys."""
     sizes = _sizes(pattern)
-    # A layout covers positions from 0 on, on both sides; else the last query stands on the last key, as in a call.
+    # A layout starts at position 0 on both sides; otherwise the last query has the last key's position, as in a call.
     start = 0 if any(hasattr(value, "layout") for value in _values(pattern)) else None
     picture = "" if sizes is None else _picture(pattern, *sizes, start, 0)
     return f"<div><code>{escape(repr(pattern))}</code>{picture}</div>"
 
 
-def table_html(rows: Iterable[tuple[str, str]], pattern: Pattern, place: tuple[int, int, int | Tensor, int]) -> str:
-    """Names and texts as a table, and a picture of a call's pattern.
+def table_html(rows: Iterable[tuple[str, str]], pattern: Pattern, extent: tuple[int, int, int | Tensor, int]) -> str:
+    """Table of names and texts, with a picture of the pattern of a call.
 
     Args:
-        rows: the names and texts.
-        pattern: of the call.
-        place: its numbers of queries and keys, and the positions of the first ones.
+        rows: names and texts.
+        pattern: the pattern of the call.
+        extent: number of queries, number of keys, query_start and key_start.
 
     Returns:
-        The markup.
+        HTML.
     """
     cells = "".join(
         f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(text)}</td></tr>'
         for name, text in rows
     )
-    return f"<div><table>{cells}</table>{_picture(pattern, *place)}</div>"
+    return f"<div><table>{cells}</table>{_picture(pattern, *extent)}</div>"
 
 
 def _picture(pattern: Pattern, queries: int, keys: int, query_start: int | Tensor | None, key_start: int) -> str:
-    """The picture with its sizes under it; empty where the pattern does not cover these positions, or is too large."""
-    if not 0 < queries * keys <= PAIRS:
+    """Picture with a caption; empty if the pattern is too large or does not cover these positions."""
+    if not 0 < queries * keys <= MAX_PAIRS:
         return ""
     held = pattern.held
     device = held[0].tensor.device if held else torch.device("cpu")
@@ -58,12 +58,12 @@ def _picture(pattern: Pattern, queries: int, keys: int, query_start: int | Tenso
     except ShapeError:
         return ""
     seen = pattern.visible(query_BL, key_S)
-    shares = _shares(seen.reshape(-1, *seen.shape[-2:])[0].expand(queries, keys).float().cpu())
-    return f"<div>{_svg(shares)}<br><small>{queries} queries (down) x {keys} keys</small></div>"
+    density = _cell_density(seen.reshape(-1, *seen.shape[-2:])[0].expand(queries, keys).float().cpu())
+    return f"<div>{_svg(density)}<br><small>{queries} queries (down) x {keys} keys</small></div>"
 
 
-def _shares(seen: Tensor) -> Tensor:
-    """The share of visible pairs in each cell: at most CELLS x CELLS."""
+def _cell_density(seen: Tensor) -> Tensor:
+    """Fraction of visible pairs in each of at most CELLS x CELLS cells."""
     for dim in (0, 1):
         size = seen.shape[dim]
         cells = min(size, CELLS)
@@ -72,14 +72,14 @@ def _shares(seen: Tensor) -> Tensor:
     return seen
 
 
-def _svg(shares: Tensor) -> str:
-    """Cells as squares in the color of the text around; neighbors of one shade are one rectangle."""
-    rows, columns = shares.shape
+def _svg(density: Tensor) -> str:
+    """SVG with one square per cell, in the text color; adjacent cells of one shade are one rectangle."""
+    rows, columns = density.shape
     scale = PIXELS / max(rows, columns)
     width, height = (round(n * scale) for n in (columns, rows))
     rectangles = "".join(
         f'<rect x="{start}" y="{row}" width="{stop - start}" height="1" fill-opacity="{shade:g}"/>'
-        for row, line in enumerate(shares.tolist())
+        for row, line in enumerate(density.tolist())
         for start, stop, shade in _runs(line)
     )
     return (
@@ -90,8 +90,8 @@ def _svg(shares: Tensor) -> str:
 
 
 def _runs(line: list[float]) -> Iterator[tuple[int, int, float]]:
-    """Where cells of one shade start and stop, but for those of which nothing is visible."""
-    shades, start = [round(0.8 * share, 2) for share in line], 0
+    """Start, stop and shade of each run of cells of one shade, except empty cells."""
+    shades, start = [round(0.8 * density, 2) for density in line], 0
     for i in range(1, len(shades) + 1):
         if i == len(shades) or shades[i] != shades[start]:
             if shades[start]:
@@ -100,17 +100,17 @@ def _runs(line: list[float]) -> Iterator[tuple[int, int, float]]:
 
 
 def _sizes(pattern: Pattern) -> tuple[int, int] | None:
-    """How many queries and keys show what a pattern does; None where what it holds cannot stand together."""
-    usual = min(max(FEWEST, 2 * max(_numbers(pattern), default=0)), MOST)
+    """Representative number of queries and keys; None if the tensors of the pattern have inconsistent lengths."""
+    default = min(max(MIN_SIZE, 2 * max(_numbers(pattern), default=0)), MAX_SIZE)
     queries, keys = (set(_lengths(pattern, letter)) for letter in "LS")
     if len(queries) > 1 or len(keys) > 1:
         return None
     rows, columns = (next(iter(sizes), 0) for sizes in (queries, keys))
-    return rows or columns or usual, columns or rows or usual
+    return rows or columns or default, columns or rows or default
 
 
 def _lengths(pattern: Pattern, letter: str) -> Iterator[int]:
-    """How many queries (L) or keys (S) the tensors of a pattern are made for."""
+    """Number of queries (L) or keys (S) of each tensor of a pattern."""
     for value in _values(pattern):
         layout = getattr(value, "layout", None)
         if isinstance(layout, Tensor):
@@ -122,7 +122,7 @@ def _lengths(pattern: Pattern, letter: str) -> Iterator[int]:
 
 
 def _values(value: Value) -> Iterator[Any]:
-    """The value and those inside it."""
+    """The value and its nested values."""
     yield value
     for field in fields(value):  # type: ignore[arg-type]
         inner = getattr(value, field.name)
@@ -131,7 +131,7 @@ def _values(value: Value) -> Iterator[Any]:
 
 
 def _numbers(pattern: Pattern) -> Iterator[int]:
-    """What distances, positions and lengths a pattern speaks of."""
+    """Distances, positions and lengths in the fields of a pattern."""
     for value in _values(pattern):
         dilation = getattr(value, "dilation", 1)
         for field in fields(value):

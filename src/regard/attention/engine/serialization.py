@@ -1,7 +1,7 @@
-"""A value as text and back: for compiled graphs, which carry tensors, numbers and text but no objects.
+"""Serialization of values to text, for compiled graphs, which support tensors, numbers and strings but no objects.
 
-The text is a Python literal: (class, {field: ...}) for a value. Tensors and numbers travel beside it, for in a compiled
-graph a number may be a symbol.
+The text is a Python literal: (class, {field: ...}) for a value. Tensors and numbers are passed separately, because a
+number may be symbolic in a compiled graph.
 
     >>> from regard.attention.patterns.pattern import Causal, SlidingWindow
     >>> text, integers, floats = to_text(Causal() & SlidingWindow(left=2))
@@ -21,18 +21,18 @@ from torch import Tensor
 
 from regard.attention.value import Value
 
-TENSOR, INTEGER, FLOAT = "tensor", "integer", "float"  # what stands in the text for what travels beside it
+TENSOR, INTEGER, FLOAT = "tensor", "integer", "float"  # placeholders in the text
 
 
 def to_text(value: Value | None) -> tuple[str, list[int], list[float]]:
-    """The text of a value, and its integers and floats in the order in which the text needs them."""
+    """Text of a value, with its integers and floats in the order of their placeholders."""
     integers: list[int] = []
     floats: list[float] = []
     return _text(value, integers, floats), integers, floats
 
 
 def from_text(text: str, tensors: Sequence[Tensor], integers: Iterable[int], floats: Iterable[float]) -> Any:
-    """The value again, given its tensors in the order of `Value.held`. Nothing is checked again."""
+    """Value from its text, tensors in the order of `Value.held`, integers and floats; no checks are repeated."""
     sources = {TENSOR: iter(tensors), INTEGER: iter(integers), FLOAT: iter(floats)}
     return _value(_parsed(text), lambda kind: next(sources[kind]))
 
@@ -60,25 +60,24 @@ def _text(x: Any, integers: list[int], floats: list[float]) -> str:
 _parsed = lru_cache(maxsize=1024)(ast.literal_eval)
 
 
-def _value(x: Any, beside: Callable[[str], Any]) -> Any:
+def _value(x: Any, fill: Callable[[str], Any]) -> Any:
     if isinstance(x, str):
-        return beside(x)
+        return fill(x)
     if isinstance(x, list):
-        return tuple(_value(item, beside) for item in x)
+        return tuple(_value(item, fill) for item in x)
     if not isinstance(x, tuple):
         return x
     if len(x) == 1:
         return x[0]
     name, items = x
-    named = [k for k in _kinds(Value) if f"{k.__module__}.{k.__qualname__}" == name]
-    kind = named[-1]  # a class that was defined again, as in a notebook, stands last
-    value: Any = object.__new__(kind)
+    classes = [c for c in _subclasses(Value) if f"{c.__module__}.{c.__qualname__}" == name]
+    value: Any = object.__new__(classes[-1])  # the last definition, if a notebook defined the class again
     for field, item in items.items():
-        object.__setattr__(value, field, _value(item, beside))
+        object.__setattr__(value, field, _value(item, fill))
     return value
 
 
-def _kinds(kind: type[Value]) -> Iterator[type[Value]]:
-    for sub in kind.__subclasses__():
-        yield sub
-        yield from _kinds(sub)
+def _subclasses(cls: type[Value]) -> Iterator[type[Value]]:
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)

@@ -1,10 +1,9 @@
-"""Sums over the tiles of the score matrix, differentiable any number of times in memory linear in the length.
+"""Sums over the tiles of the score matrix, differentiable to any order in memory linear in the length.
 
-A function of a tile takes the tile's part of each input and returns what the tile adds to its part of each output.
-The gradient of such a sum is again a sum over the same tiles: of the function's own gradient, which takes the tile's
-part of the inputs and of the incoming gradients, and adds to the tile's part of each input's gradient. So one
-`torch.autograd.Function`, whose backward calls itself, gives derivatives of every order, and no order ever keeps more
-than one tile's graph.
+A tile function maps the tile's slice of each input to the tile's contribution to each output. The gradient of such a
+sum is again a sum over the same tiles, of the gradient of the tile function: it maps the tile's slices of inputs and
+incoming gradients to contributions to the input gradients. One `torch.autograd.Function` whose backward is another tile
+sum therefore gives derivatives of every order, with the graph of only one tile in memory at a time.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from regard.attention.value import axis
 
 
 class Output(NamedTuple):
-    """An output of the sum: its whole shape, its dtype, and the axes that its dimensions run along."""
+    """Output of a tile sum: full shape, dtype, and axes in the notation of `value.holds`."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -40,11 +39,11 @@ def tile_sum(
     """Sum a function over tiles.
 
     Args:
-        function: takes a tile and its part of each input, returns its part of each output, or None for nothing.
-        tiles: where it is evaluated.
-        inputs: whole tensors.
-        axes: of each input, as `value.holds` writes them: what L cuts into rows and S into columns.
-        outputs: what to add up.
+        function: maps a tile and its slice of each input to its contribution to each output; None for no contribution.
+        tiles: the tiles.
+        inputs: the full tensors.
+        axes: axes of each input in the notation of `value.holds`; L is sliced to rows and S to columns.
+        outputs: the outputs to accumulate.
 
     Returns:
         The sums, one for each output.
@@ -53,30 +52,30 @@ def tile_sum(
     if vmapped() or (graded and not any_dual(inputs) and not any_batched(inputs)):
         sums: tuple[Tensor, ...] = _TileSum.apply(function, tiles, axes, outputs, *inputs)  # type: ignore[no-untyped-call]
         return sums
-    # Forward-mode tangents and batched gradients pass through the loop by themselves, and so do gradients of them.
+    # Forward-mode tangents and batched gradients propagate through the operations of the loop, as do their gradients.
     with torch.set_grad_enabled(graded):
         return _loop(function, tiles, inputs, axes, outputs)
 
 
 def any_grad(tensors: Sequence[Tensor]) -> bool:
-    """Whether a result of the tensors has a gradient."""
+    """Whether a result computed from the tensors requires a gradient."""
     return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
 def any_batched(tensors: Sequence[Tensor]) -> bool:
-    """Whether any of the tensors stands for many, as gradients do in `torch.autograd.grad(is_grads_batched=True)`."""
+    """Whether any tensor is batched, as gradients in `torch.autograd.grad(is_grads_batched=True)`."""
     return any(torch._C._functorch.is_legacy_batchedtensor(x) for x in tensors)
 
 
 def any_dual(tensors: Sequence[Tensor]) -> bool:
-    """Whether any of the tensors carries a forward-mode tangent."""
+    """Whether any tensor has a forward-mode tangent."""
     if forward_ad._current_level < 0:
         return False
     return any(forward_ad.unpack_dual(x).tangent is not None for x in tensors if x.is_floating_point())
 
 
 def part(x: Tensor, axes: str, tile: Tile) -> Tensor:
-    """The tile's part of a tensor; its runs of columns side by side."""
+    """Slice of a tensor for a tile, with its runs of columns concatenated."""
     row, column = axis(x, axes, "L"), axis(x, axes, "S")
     if row is not None and x.shape[row] != 1:
         x = x.narrow(row, tile.rows.start, tile.rows.stop - tile.rows.start)
@@ -96,8 +95,8 @@ def _add_part(total: Tensor, axes: str, tile: Tile, x: Tensor) -> None:
     done = 0
     for run in tile.runs:
         width = run.stop - run.start
-        place = total.narrow(column, run.start, width)
-        place += x.narrow(column, done, width)
+        columns = total.narrow(column, run.start, width)
+        columns += x.narrow(column, done, width)
         done += width
 
 
@@ -115,23 +114,23 @@ def _loop(
         for i, (output, x) in enumerate(zip(outputs, parts, strict=True)):
             if x is None:
                 continue
-            if batched:  # only a sum that has the examples itself can be added to in place
+            if batched:  # an in-place sum needs a batched accumulator
                 sums[i] = sums[i] + x.new_zeros(())
             _add_part(sums[i], output.axes, tile, x)
     return tuple(sums)
 
 
 def one_by_one(function: Any, info: Any, in_dims: tuple[Any, ...], arguments: Sequence[Any]) -> tuple[Any, ...]:
-    """The rule by which torch.vmap takes an autograd function that returns tensors: each example by itself.
+    """Batching rule of torch.vmap for an autograd function that returns tensors: a loop over the examples.
 
     Args:
-        function: the class.
-        info: PyTorch's; `batch_size` is the number of examples.
-        in_dims: the dimension of the examples in each argument; no int where it has none.
-        arguments: of the function.
+        function: the autograd function.
+        info: vmap info of PyTorch; `batch_size` is the number of examples.
+        in_dims: batch dimension of each argument; not an int if it is not batched.
+        arguments: arguments of the function.
 
     Returns:
-        The tensors with the examples stacked in dimension 0, and these dimensions.
+        The outputs stacked in dimension 0, and their batch dimensions.
     """
     pairs = list(zip(arguments, in_dims, strict=True))
     examples = [
@@ -143,7 +142,7 @@ def one_by_one(function: Any, info: Any, in_dims: tuple[Any, ...], arguments: Se
 
 
 class _TileSum(torch.autograd.Function):
-    """The sum with a gradient. Under torch.vmap, only gradients are such sums: forward, backends refuse it."""
+    """Tile sum with a gradient. Under torch.vmap it is only used for gradients; backends refuse the forward pass."""
 
     @staticmethod
     def forward(
@@ -160,12 +159,12 @@ class _TileSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *incoming: Tensor | None) -> tuple[Any, ...]:
         inputs = ctx.saved_tensors
-        wanted = [i for i, needed in enumerate(ctx.needs_input_grad[4:]) if needed]
+        grad_indices = [i for i, needed in enumerate(ctx.needs_input_grad[4:]) if needed]
         live = [i for i, gradient in enumerate(incoming) if gradient is not None]
-        pullback = _pullback(ctx.function, len(inputs), wanted, live)
+        pullback = _pullback(ctx.function, len(inputs), grad_indices, live)
         grads = gradient_sum(
             pullback, ctx.tiles, [*inputs, *(g for g in incoming if g is not None)],
-            [*ctx.axes, *(ctx.outputs[i].axes for i in live)], wanted,
+            [*ctx.axes, *(ctx.outputs[i].axes for i in live)], grad_indices,
         )  # fmt: skip
         return (None, None, None, None, *grads[: len(inputs)])
 
@@ -175,51 +174,57 @@ class _TileSum(torch.autograd.Function):
 
 
 def gradient_sum(
-    pullback: TileFunction, tiles: Sequence[Tile], inputs: Sequence[Tensor], axes: Sequence[str], wanted: Sequence[int]
+    pullback: TileFunction,
+    tiles: Sequence[Tile],
+    inputs: Sequence[Tensor],
+    axes: Sequence[str],
+    grad_indices: Sequence[int],
 ) -> list[Tensor | None]:
-    """The gradients of some inputs as a sum over tiles: added up in at least float32, returned in the input's dtype."""
-    outputs = [Output(tuple(inputs[i].shape), _wide(inputs[i].dtype), axes[i]) for i in wanted]
+    """Gradients of inputs `grad_indices` as a tile sum: accumulated in at least float32, cast to the input dtype."""
+    outputs = [Output(tuple(inputs[i].shape), _wide(inputs[i].dtype), axes[i]) for i in grad_indices]
     grads: list[Tensor | None] = [None] * len(inputs)
-    for i, grad in zip(wanted, tile_sum(pullback, tiles, inputs, axes, outputs), strict=True):
+    for i, grad in zip(grad_indices, tile_sum(pullback, tiles, inputs, axes, outputs), strict=True):
         grads[i] = grad.to(inputs[i].dtype)
     return grads
 
 
 def pull(
-    outputs: Sequence[Tensor], inputs: Sequence[Tensor], incoming: Sequence[Tensor], again: bool
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], incoming: Sequence[Tensor], create_graph: bool
 ) -> list[Tensor | None]:
-    """Gradients of the outputs that depend on anything; None for the inputs that they do not depend on."""
+    """Vector-Jacobian products of the differentiable outputs; None for inputs that they do not depend on."""
     live = [(o, g) for o, g in zip(outputs, incoming, strict=True) if o.requires_grad]
     if not live:
         return [None] * len(inputs)
     outs, cotangents = zip(*live, strict=True)
-    return list(torch.autograd.grad(outs, list(inputs), cotangents, create_graph=again, allow_unused=True))
+    return list(torch.autograd.grad(outs, list(inputs), cotangents, create_graph=create_graph, allow_unused=True))
 
 
-def differentiable(parts: Sequence[Tensor], wanted: Sequence[int], again: bool) -> list[Tensor]:
-    """The parts, those wanted made the start of a graph, unless `again` and they already belong to an outer one."""
-    # Outside a graph everything is detached: a view that was taken without gradients still says requires_grad.
+def differentiable(parts: Sequence[Tensor], grad_indices: Sequence[int], create_graph: bool) -> list[Tensor]:
+    """Make tensors `grad_indices` leaves of a new graph, or nodes of the outer graph if `create_graph`."""
+    # Without an outer graph everything is detached: a view taken without gradients still has requires_grad set.
     return [
-        alias(x) if again and x.requires_grad else x.detach().requires_grad_(i in wanted) for i, x in enumerate(parts)
+        alias(x) if create_graph and x.requires_grad else x.detach().requires_grad_(i in grad_indices)
+        for i, x in enumerate(parts)
     ]
 
 
 def alias(x: Tensor) -> Tensor:
-    """The tensor as another node of the graph: one that is given as key and value has a gradient as each of them."""
+    """The tensor as a separate graph node, so that one used as both key and value has a gradient for each use."""
     return x.view_as(x)
 
 
-def _pullback(function: TileFunction, count: int, wanted: Sequence[int], live: Sequence[int]) -> TileFunction:
-    """The function of a tile whose sum is the gradient of the given function's sum."""
+def _pullback(function: TileFunction, count: int, grad_indices: Sequence[int], live: Sequence[int]) -> TileFunction:
+    """Tile function whose sum is the gradient of the sum of `function`; `live`: outputs with an incoming gradient."""
 
     def pullback(tile: Tile, *parts: Tensor) -> Sequence[Tensor | None]:
-        again = torch.is_grad_enabled()  # true where this pullback is itself being differentiated
+        create_graph = torch.is_grad_enabled()  # True if this pullback is itself differentiated
         with torch.enable_grad():
-            inputs = differentiable(parts[:count], wanted, again)
+            inputs = differentiable(parts[:count], grad_indices, create_graph)
             outputs = function(tile, *inputs)
             pairs = [(outputs[i], g) for i, g in zip(live, parts[count:], strict=True)]
             present = [(o, g) for o, g in pairs if o is not None]
-            return pull([o for o, _ in present], [inputs[i] for i in wanted], [g for _, g in present], again)
+            leaves = [inputs[i] for i in grad_indices]
+            return pull([o for o, _ in present], leaves, [g for _, g in present], create_graph)
 
     return pullback
 

@@ -1,4 +1,4 @@
-"""The score matrix cut into tiles: how many rows to a block, how many columns to a tile, which runs together."""
+"""Tiling of the score matrix: rows per block, columns per tile, and which runs of columns share a tile."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -12,39 +12,39 @@ from regard.attention.patterns.pattern import Pattern
 from regard.attention.patterns.schedule import Run, Schedule
 from regard.attention.value import holds_tensors
 
-TILE = 1 << 20  # numbers alive at once in a tile's scores, over the batch and heads
-BLOCKS = (64, 128, 256, 512)  # rows of a block to choose from
-TILE_OVERHEAD = 60_000  # a tile's fixed cost, in pairs
+TILE = 1 << 20  # elements of the scores of a tile, over batch and heads
+BLOCKS = (64, 128, 256, 512)  # candidate numbers of rows per block
+TILE_OVERHEAD = 60_000  # fixed cost of a tile, in (query, key) pairs
 
 
 class Tile(NamedTuple):
-    """Rows of a query block, and one or more runs of columns."""
+    """Tile: the rows of a query block and one or more runs of columns."""
 
     rows: slice
     runs: tuple[Run, ...]
 
     @property
     def width(self) -> int:
-        """How many columns its runs have together."""
+        """Total number of columns."""
         return sum(run.stop - run.start for run in self.runs)
 
 
 class Block(NamedTuple):
-    """Rows, and the tiles that cover the columns they reach."""
+    """Query block: its rows, and the tiles that cover all columns visible to them."""
 
     rows: slice
     tiles: tuple[Tile, ...]
 
 
 def cut(call: Call) -> tuple[Block, ...]:
-    """The tiles of a call, of about TILE numbers each, in the cheapest of a few shapes; cached unless data decide."""
+    """Cut a call into tiles of about TILE elements, with the cheapest block size; cached if independent of data."""
     batch, heads, num_queries, head_dim = call.query.shape
-    planes, pattern, start = batch * heads, call.spec.pattern, call.query_start
-    room = max(1, TILE // (planes * call.spec.score.width(head_dim)))
+    matrices, pattern, start = batch * heads, call.spec.pattern, call.query_start
+    tile_pairs = max(1, TILE // (matrices * call.spec.score.width(head_dim)))
     whole_rows = not isinstance(call.spec.normalizer, Softmax | Sigmoid)
     cached = not (holds_tensors(pattern) or isinstance(start, Tensor))
     return (_cut_cached if cached else _cut)(
-        pattern, num_queries, call.key.shape[2], start, call.key_start, planes, room, whole_rows
+        pattern, num_queries, call.key.shape[2], start, call.key_start, matrices, tile_pairs, whole_rows
     )
 
 
@@ -54,29 +54,30 @@ def _cut(
     num_keys: int,
     query_start: int | Tensor,
     key_start: int,
-    planes: int,
-    room: int,
+    matrices: int,
+    tile_pairs: int,
     whole_rows: bool,
 ) -> tuple[Block, ...]:
-    """Blocks of rows; `room` pairs to a tile in each of `planes` score matrices; `whole_rows`: one tile to a block."""
+    """Blocks with `tile_pairs` pairs per tile in each of `matrices` score matrices, or one tile if `whole_rows`."""
 
     def schedule(block: int) -> Schedule:
         return pattern.schedule(num_queries, num_keys, query_start=query_start, key_start=key_start, block=block)
 
     if whole_rows:
-        rows = max(1, min(num_queries, room // num_keys, BLOCKS[-1]))
+        rows = max(1, min(num_queries, tile_pairs // num_keys, BLOCKS[-1]))
         return tuple(_blocks(schedule(rows), num_keys))
-    sizes = [b for b in BLOCKS if b * b <= room * 4 and b < 2 * num_queries] or [max(1, min(num_queries, room))]
-    if holds_tensors(pattern):  # reading its data for every size would cost more than it saves
+    sizes = [b for b in BLOCKS if b * b <= tile_pairs * 4 and b < 2 * num_queries]
+    sizes = sizes or [max(1, min(num_queries, tile_pairs))]
+    if holds_tensors(pattern):  # evaluating its data for every size would cost more than it saves
         sizes = sizes[len(sizes) // 2 :][:1]
 
-    def price(size: int) -> float:
-        tried = schedule(size)
-        tiles = float((-(-(tried.full.size() + tried.mixed.size()) // max(1, room // size))).sum())
-        return tried.full_pairs + 1.5 * tried.mixed_pairs + tiles * TILE_OVERHEAD / planes
+    def cost(size: int) -> float:
+        candidate = schedule(size)
+        tiles = float((-(-(candidate.full.size() + candidate.mixed.size()) // max(1, tile_pairs // size))).sum())
+        return candidate.full_pairs + 1.5 * candidate.mixed_pairs + tiles * TILE_OVERHEAD / matrices
 
-    best = min(sizes, key=price) if len(sizes) > 1 else sizes[0]
-    return tuple(_blocks(schedule(best), max(1, room // best)))
+    best = min(sizes, key=cost) if len(sizes) > 1 else sizes[0]
+    return tuple(_blocks(schedule(best), max(1, tile_pairs // best)))
 
 
 _cut_cached = lru_cache(maxsize=256)(_cut)
@@ -96,7 +97,7 @@ def _blocks(schedule: Schedule, chunk: int) -> Iterator[Block]:
 
 
 def _merged(runs: Sequence[Run], short: int) -> list[Run]:
-    """Neighbors become one mixed run where one of them is short: masking it is cheaper than a tile of its own."""
+    """Merge adjacent runs if one is shorter than `short`: masking is cheaper than a separate tile."""
     merged: list[Run] = []
     for run in runs:
         last = merged[-1] if merged else None

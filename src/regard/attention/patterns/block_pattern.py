@@ -1,4 +1,4 @@
-"""Patterns made of square blocks of positions."""
+"""Block-sparse patterns."""
 
 from functools import lru_cache
 from typing import final
@@ -11,7 +11,7 @@ from regard.attention.check import check_integer, check_tensor
 from regard.attention.engine.tracing import array
 from regard.attention.patterns.intervals import Bools, Intervals, Ints
 from regard.attention.patterns.pattern import Pattern
-from regard.attention.patterns.schedule import Blocks, Reach
+from regard.attention.patterns.schedule import Blocks, KeyRanges
 from regard.attention.value import holds, value
 from regard.errors import ConfigError, ShapeError
 
@@ -19,15 +19,15 @@ from regard.errors import ConfigError, ShapeError
 @final
 @value
 class BlockSparse(Pattern):
-    """A layout of blocks: the query at position i sees key j where layout[i // block_size, j // block_size].
+    """Block-sparse attention: the query at position i sees key j where layout[i // block_size, j // block_size].
 
     Args:
-        layout: booleans, (query blocks, key blocks), or (H, query blocks, key blocks) to tell heads apart.
-        block_size: positions on a side of a block, >= 1.
+        layout: booleans, (query blocks, key blocks), or (H, query blocks, key blocks) for one per head.
+        block_size: number of positions along each side of a block, >= 1.
 
     Raises:
-        ShapeError: a layout that is not boolean, has another number of dimensions or is empty; in a call, positions
-            that the layout does not cover (where each sequence has its own `query_start`, those see nothing instead).
+        ShapeError: a layout that is not boolean, not 2D or 3D, or empty; in a call, positions that the layout does not
+            cover (with a `query_start` for each sequence, queries outside the layout see nothing instead).
         ConfigError: a block size below 1.
 
     Source: Child et al. 2019, arXiv 1904.10509, section 5.4; Zaheer et al. 2020, arXiv 2007.14062, appendix D.
@@ -57,7 +57,7 @@ class BlockSparse(Pattern):
             if start is not None and (start < 0 or start + count > covered):
                 raise ShapeError(
                     f"BlockSparse: the layout covers positions 0 to {covered - 1} of the {name} axis, but the call has "
-                    f"{start} to {start + count - 1}; give more blocks, or another {name}_start"
+                    f"{start} to {start + count - 1}; enlarge the layout, or change {name}_start"
                 )
 
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class BlockSparse(Pattern):
         covered = (query_BL >= 0) & (query_BL < self.layout.shape[-2] * self.block_size)
         return (seen_HBLS & covered[..., None]).transpose(0, 1)
 
-    def reach(self, blocks: Blocks) -> Reach:
+    def key_ranges(self, blocks: Blocks) -> KeyRanges:
         layout = array(self.layout).reshape(-1, *self.layout.shape[-2:])
         edges = np.arange(layout.shape[2] + 1, dtype=np.int64) * self.block_size
         first, last = (np.clip(x // self.block_size, 0, layout.shape[1] - 1) for x in (blocks.first, blocks.last))
@@ -78,19 +78,19 @@ class BlockSparse(Pattern):
         every = ~_any_between(~np.asarray(layout.all(0)), first, last)
         covered = (blocks.first >= 0) & (blocks.last < layout.shape[1] * self.block_size)
         every &= covered[:, None]
-        return Reach(Intervals.of_grid(some, edges), Intervals.of_grid(every, edges))
+        return KeyRanges(Intervals.of_grid(some, edges), Intervals.of_grid(every, edges))
 
 
 @final
 @value
 class RandomBlocks(Pattern):
-    """Each block of queries sees `count` blocks of keys, drawn once from the seed without replacement.
+    """Random block-sparse attention: each query block sees `count` key blocks, drawn without replacement.
 
     Args:
-        seed: what the draw depends on; the same seed is the same pattern everywhere.
-        length: positions that the drawn blocks lie in; a position beyond sees and is seen by nothing.
-        count: key blocks that a query block sees.
-        block_size: positions on a side of a block, >= 1.
+        seed: seed of the draw, >= 0; the same seed gives the same pattern on every machine.
+        length: number of positions; later positions neither see nor are seen.
+        count: number of key blocks that a query block sees, >= 0.
+        block_size: number of positions along each side of a block, >= 1.
 
     Raises:
         ConfigError: a seed or count below 0, a length or block size below 1, or a count above the blocks in length.
@@ -114,8 +114,8 @@ class RandomBlocks(Pattern):
     block_size: int = 64
 
     def __post_init__(self) -> None:
-        for name, least in (("seed", 0), ("length", 1), ("count", 0), ("block_size", 1)):
-            check_integer("RandomBlocks", name, getattr(self, name), least)
+        for name, minimum in (("seed", 0), ("length", 1), ("count", 0), ("block_size", 1)):
+            check_integer("RandomBlocks", name, getattr(self, name), minimum)
         if self.count > self.num_blocks:
             raise ConfigError(
                 f"RandomBlocks: count={self.count} must be at most the {self.num_blocks} blocks of "
@@ -124,6 +124,7 @@ class RandomBlocks(Pattern):
 
     @property
     def num_blocks(self) -> int:
+        """Number of blocks along each side."""
         return -(-self.length // self.block_size)
 
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
@@ -135,7 +136,7 @@ class RandomBlocks(Pattern):
         query_inside, key_inside = inside
         return (seen_BLS & query_inside[..., None] & key_inside)[:, None]
 
-    def reach(self, blocks: Blocks) -> Reach:
+    def key_ranges(self, blocks: Blocks) -> KeyRanges:
         size, n = self.block_size, self.num_blocks
         first, last = (np.clip(x // size, 0, n - 1) for x in (blocks.first, blocks.last))
         drawn = _draw(self.seed, n, self.count)
@@ -146,18 +147,20 @@ class RandomBlocks(Pattern):
             more = Intervals.of(drawn[row] * size, (drawn[row] + 1) * size, len(blocks)) & inside
             some, every = some | more, every & more
         outside = (blocks.first < 0) | (blocks.last >= self.length)
-        return Reach(some, Intervals.nothing(len(blocks)).where(outside, every))
+        return KeyRanges(some, Intervals.nothing(len(blocks)).where(outside, every))
 
 
 @lru_cache(maxsize=64)
 def _draw(seed: int, blocks: int, count: int) -> Ints:
-    """For each block, `count` different blocks, ascending: (blocks, count). From raw generator words, which numpy keeps
-    the same in every version."""
+    """Draw `count` different blocks for each block, ascending, (blocks, count).
+
+    Uses raw generator words, which are the same in every NumPy version.
+    """
     words = np.random.Philox(key=seed).random_raw(blocks * count).reshape(blocks, count)
     drawn = np.empty((blocks, count), dtype=np.int64)
     for i in range(count):
         pick = (words[:, i] % np.uint64(blocks - i)).astype(np.int64)
-        for j in range(i):  # the pick counts only blocks not drawn yet: step over those that are, in ascending order
+        for j in range(i):  # the pick indexes the blocks not drawn yet: skip the drawn ones, in ascending order
             pick += pick >= drawn[:, j]
         drawn[:, i] = pick
         drawn[:, : i + 1].sort(axis=1)
@@ -165,6 +168,6 @@ def _draw(seed: int, blocks: int, count: int) -> Ints:
 
 
 def _any_between(grid: Bools, first: Ints, last: Ints) -> Bools:
-    """Whether any of the rows first[i] to last[i] of the grid is True: (len(first), columns)."""
+    """Whether any of rows first[i] to last[i] of the grid is True, (len(first), columns)."""
     total = np.vstack([np.zeros((1, grid.shape[1]), dtype=np.int64), grid.cumsum(0)])
     return np.asarray(total[last + 1] > total[first])

@@ -1,9 +1,9 @@
-"""Which keys a query may attend to.
+"""Attention patterns: which keys a query may attend to.
 
-A pattern is a value with one meaning, `visible`: True where attention is allowed. Patterns combine with & | ~.
-`reach` says the same of whole blocks of queries, and may say less than it could; a backend skips what is out of reach
-and asks `visible` only where a block is mixed. The patterns of this file follow from positions alone; those of
-`block_pattern.py` from a layout of blocks, and those of `sequence_pattern.py` from data about each sequence.
+A pattern is defined by `visible`: True where attention is allowed. Patterns combine with & | ~. `key_ranges` bounds
+the visible keys of a block of queries, possibly loosely: a backend skips keys outside these ranges and evaluates
+`visible` only for keys that part of the block may see. The patterns of this file depend on positions alone, those of
+`block_pattern.py` on a layout of blocks, and those of `sequence_pattern.py` on data about each sequence.
 """
 
 import operator
@@ -19,42 +19,42 @@ from torch import Tensor
 from regard.attention.check import check_integer, is_integer, show
 from regard.attention.engine.draw import shade
 from regard.attention.patterns.intervals import FAR, Intervals
-from regard.attention.patterns.schedule import Blocks, Reach, Schedule
+from regard.attention.patterns.schedule import Blocks, KeyRanges, Schedule
 from regard.attention.value import Value, axis, holds_tensors, restrict, value
 from regard.errors import ConfigError, ShapeError
 
-FEW = 8  # positions that are shown one by one
+MAX_SHOWN = 8  # positions listed in a repr
 
 
 class Pattern(Value, ABC):
-    """What every pattern can do."""
+    """Base class of the patterns."""
 
     @abstractmethod
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
-        """True where the query may see the key.
+        """Boolean mask of the pattern, True = may attend.
 
         Args:
-            query_BL: positions of the queries, (B or 1, L).
-            key_S: positions of the keys, (S,).
+            query_BL: query positions, (B or 1, L).
+            key_S: key positions, (S,).
 
         Returns:
             Booleans that broadcast to (B, H, L, S).
         """
 
-    def reach(self, blocks: Blocks) -> Reach:
-        """For each query block the positions that some query may see, and that every query sees."""
-        return Reach(Intervals.everything(len(blocks)), Intervals.nothing(len(blocks)))
+    def key_ranges(self, blocks: Blocks) -> KeyRanges:
+        """Key positions that some query of each block may see, and key positions that every query of it sees."""
+        return KeyRanges(Intervals.everything(len(blocks)), Intervals.nothing(len(blocks)))
 
     @property
     def lookback(self) -> int | None:
-        """How many keys before its own position a query may see at most; None where there is no bound."""
+        """Maximum distance from a query back to a visible key; None for no bound."""
         return None
 
     def check(self, query_start: int | None, num_queries: int, key_start: int, num_keys: int) -> None:
-        """Raise if the pattern does not cover these positions (`query_start` is None where it differs by sequence)."""
+        """Raise ShapeError if the pattern does not cover these positions; `query_start` None: one per sequence."""
 
     def __bool__(self) -> bool:
-        raise ConfigError(f"{self} has no truth value: combine patterns by & | ~, not by `and`, `or`, `not`")
+        raise ConfigError(f"{self} has no truth value; combine patterns with & | ~ instead of `and`, `or`, `not`")
 
     def __and__(self, other: "Pattern") -> "Pattern":
         return And(self, other)
@@ -66,7 +66,7 @@ class Pattern(Value, ABC):
         return Not(self)
 
     def _repr_html_(self) -> str:
-        from regard.attention.engine.html import pattern_html  # which draws patterns
+        from regard.attention.engine.html import pattern_html  # html.py imports this module
 
         return pattern_html(self)
 
@@ -74,23 +74,23 @@ class Pattern(Value, ABC):
     def schedule(
         self, queries: int, keys: int, *, query_start: int | Tensor | None = None, key_start: int = 0, block: int = 128
     ) -> Schedule:
-        """The tiles of the score matrix that are not empty.
+        """Nonempty tiles of the score matrix.
 
         Args:
-            queries: L, how many queries.
-            keys: S, how many keys.
-            query_start: position of the first query, or one for each sequence (B,); by default the last query
-                stands on the last key.
+            queries: L, number of queries.
+            keys: S, number of keys.
+            query_start: position of the first query, or integers (B,), one for each sequence; by default the last
+                query has the position of the last key.
             key_start: position of the first key.
-            block: rows in a block.
+            block: number of rows in a block.
 
         Returns:
-            The schedule, from a cache if the pattern holds no tensor.
+            The schedule, cached if the pattern holds no tensor.
 
         Raises:
-            ShapeError: no queries, keys or rows, or positions or sizes that the pattern does not cover.
+            ShapeError: a count below 1, or positions or sizes that the pattern does not cover.
         """
-        query_start = _first(self, queries, keys, query_start, key_start)
+        query_start = _query_start(self, queries, keys, query_start, key_start)
         if isinstance(query_start, Tensor):
             starts = (int(query_start.min()), int(query_start.max()))
         else:
@@ -100,19 +100,19 @@ class Pattern(Value, ABC):
 
     @final
     def density(self, queries: int, keys: int, *, query_start: int | Tensor | None = None, key_start: int = 0) -> float:
-        """The share of (query, key) pairs that are visible, from 0 to 1, over the heads and sequences it tells apart.
+        """Fraction of visible (query, key) pairs, from 0 to 1, averaged over heads and sequences.
 
         Args:
-            queries: L, how many queries.
-            keys: S, how many keys.
-            query_start: position of the first query; by default the last query stands on the last key.
+            queries: L, number of queries.
+            keys: S, number of keys.
+            query_start: position of the first query; by default the last query has the position of the last key.
             key_start: position of the first key.
 
         Returns:
-            The exact share; only mixed tiles are looked into.
+            The exact fraction; `visible` is evaluated in mixed tiles only.
 
         Raises:
-            ShapeError: no queries or keys, or positions or sizes that the pattern does not cover.
+            ShapeError: a count below 1, or positions or sizes that the pattern does not cover.
         """
         schedule = self.schedule(queries, keys, query_start=query_start, key_start=key_start)
         query_BL, key_S = positions(queries, keys, query_start, key_start, _device(self))
@@ -127,26 +127,26 @@ class Pattern(Value, ABC):
 
     @final
     def draw(self, queries: int, keys: int, *, query_start: int | Tensor | None = None, key_start: int = 0) -> str:
-        """The pattern as text: a line for each query, █ where it may see the key.
+        """Draw the pattern as text: one line per query, █ for a visible key.
 
         Args:
-            queries: L, how many lines.
-            keys: S, how many columns.
-            query_start: position of the first query; by default the last query stands on the last key.
+            queries: L, number of lines.
+            keys: S, number of columns.
+            query_start: position of the first query; by default the last query has the position of the last key.
             key_start: position of the first key.
 
         Returns:
-            The picture; of the first sequence and head where they differ.
+            The text; for the first sequence and head if they differ.
 
         Raises:
-            ShapeError: no queries or keys, or positions or sizes that the pattern does not cover.
+            ShapeError: a count below 1, or positions or sizes that the pattern does not cover.
 
         >>> print(Causal().draw(queries=3, keys=5))
         ███··
         ████·
         █████
         """
-        query_start = _first(self, queries, keys, query_start, key_start)
+        query_start = _query_start(self, queries, keys, query_start, key_start)
         _check_extent(self, queries, keys, 1, query_start, key_start)
         query_BL, key_S = positions(queries, keys, query_start, key_start, _device(self))
         seen = self.visible(query_BL, key_S)
@@ -157,7 +157,7 @@ class Pattern(Value, ABC):
 def positions(
     queries: int, keys: int, query_start: int | Tensor | None, key_start: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Positions of the queries (B or 1, L) and of the keys (S,)."""
+    """Query positions (B or 1, L) and key positions (S,)."""
     if query_start is None:
         query_start = key_start + keys - queries
     start = query_start.to(device)[:, None] if isinstance(query_start, Tensor) else query_start
@@ -178,9 +178,9 @@ class Full(Pattern):
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
         return torch.ones(1, 1, query_BL.shape[1], key_S.shape[0], dtype=torch.bool, device=key_S.device)
 
-    def reach(self, blocks: Blocks) -> Reach:
+    def key_ranges(self, blocks: Blocks) -> KeyRanges:
         everything = Intervals.everything(len(blocks))
-        return Reach(everything, everything)
+        return KeyRanges(everything, everything)
 
 
 @final
@@ -200,18 +200,18 @@ class Causal(Pattern):
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
         return key_S <= query_BL[:, None, :, None]
 
-    def reach(self, blocks: Blocks) -> Reach:
-        return _span(blocks, None, 0)
+    def key_ranges(self, blocks: Blocks) -> KeyRanges:
+        return _window_ranges(blocks, None, 0)
 
 
 @final
 @value
 class SlidingWindow(Pattern):
-    """Keys at most `left` before and `right` after the query's position, which itself is always visible.
+    """Sliding window: keys at most `left` before and `right` after the query's position, which is always visible.
 
     Args:
-        left: keys before, >= 0; None for all of them.
-        right: keys after, >= 0; None for all of them.
+        left: number of keys before, >= 0; None for all.
+        right: number of keys after, >= 0; None for all.
 
     Raises:
         ConfigError: a negative bound.
@@ -235,8 +235,8 @@ class SlidingWindow(Pattern):
         distance = query_BL[:, None, :, None] - key_S
         return within(distance, self.left, self.right)
 
-    def reach(self, blocks: Blocks) -> Reach:
-        return _span(blocks, self.left, self.right)
+    def key_ranges(self, blocks: Blocks) -> KeyRanges:
+        return _window_ranges(blocks, self.left, self.right)
 
     @property
     def lookback(self) -> int | None:
@@ -246,12 +246,12 @@ class SlidingWindow(Pattern):
 @final
 @value
 class Dilated(Pattern):
-    """A window with gaps: every `dilation`-th key, `left` of them before and `right` after the query's position.
+    """Dilated window: every `dilation`-th key, `left` of them before and `right` after the query's position.
 
     Args:
-        dilation: distance between neighboring keys, >= 1.
-        left: keys before, >= 0; None for all of them.
-        right: keys after, >= 0; None for all of them.
+        dilation: distance between neighboring visible keys, >= 1.
+        left: number of keys before, >= 0; None for all.
+        right: number of keys after, >= 0; None for all.
 
     Raises:
         ConfigError: a dilation below 1 or a negative bound.
@@ -276,24 +276,24 @@ class Dilated(Pattern):
 
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
         distance = query_BL[:, None, :, None] - key_S
-        return within(distance, self._far(self.left), self._far(self.right)) & (distance % self.dilation == 0)
+        return within(distance, self._distance(self.left), self._distance(self.right)) & (distance % self.dilation == 0)
 
-    def reach(self, blocks: Blocks) -> Reach:
-        some, every = _span(blocks, self._far(self.left), self._far(self.right))
-        return Reach(some, every if self.dilation == 1 else Intervals.nothing(len(blocks)))
+    def key_ranges(self, blocks: Blocks) -> KeyRanges:
+        some, every = _window_ranges(blocks, self._distance(self.left), self._distance(self.right))
+        return KeyRanges(some, every if self.dilation == 1 else Intervals.nothing(len(blocks)))
 
     @property
     def lookback(self) -> int | None:
-        return self._far(self.left)
+        return self._distance(self.left)
 
-    def _far(self, count: int | None) -> int | None:
+    def _distance(self, count: int | None) -> int | None:
         return None if count is None else min(count * self.dilation, FAR)
 
 
 @final
 @value
 class Strided(Pattern):
-    """Keys whose distance from the query is a multiple of `stride`, on either side.
+    """Keys whose distance from the query, before or after, is a multiple of `stride`.
 
     The strided attention of the source is `Causal() & (Strided(stride) | SlidingWindow(left=stride))`.
 
@@ -321,18 +321,18 @@ class Strided(Pattern):
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
         return (query_BL[:, None, :, None] - key_S) % self.stride == 0
 
-    def reach(self, blocks: Blocks) -> Reach:
+    def key_ranges(self, blocks: Blocks) -> KeyRanges:
         everything = Intervals.everything(len(blocks))
-        return Reach(everything, everything if self.stride == 1 else Intervals.nothing(len(blocks)))
+        return KeyRanges(everything, everything if self.stride == 1 else Intervals.nothing(len(blocks)))
 
 
 @final
 @value
 class GlobalTokens(Pattern):
-    """Some positions see every key and are seen by every query; nothing else is visible.
+    """Global tokens: they see every key and are seen by every query; no other pair is visible.
 
     Args:
-        positions: the positions, >= 0, any iterable of ints: `GlobalTokens([0])`, `GlobalTokens(range(64))`.
+        positions: the global positions, >= 0, an iterable of ints: `GlobalTokens([0])`, `GlobalTokens(range(64))`.
 
     Raises:
         ConfigError: a position that is negative or not an integer.
@@ -356,19 +356,18 @@ class GlobalTokens(Pattern):
             ) from error
         if ordered and not 0 <= ordered[0] <= ordered[-1] < FAR:
             raise ConfigError(
-                f"GlobalTokens: positions from {ordered[0]} to {ordered[-1]}; none may be negative, nor "
-                "2^62 or more: they count from 0"
+                f"GlobalTokens: positions from {ordered[0]} to {ordered[-1]}; expected positions >= 0 and below 2^62"
             )
         object.__setattr__(self, "positions", ordered)
 
     def __repr__(self) -> str:
         ranges = self._ranges()
-        if len(tuple(self.positions)) <= FEW:
+        if len(tuple(self.positions)) <= MAX_SHOWN:
             return f"GlobalTokens(positions={self.positions})"
         if len(ranges) == 1:
             return f"GlobalTokens(positions=range({ranges[0][0]}, {ranges[0][1]}))"
         parts = [str(a) if b == a + 1 else f"*range({a}, {b})" for a, b in ranges]
-        parts = parts if len(parts) <= FEW else [*parts[: FEW - 1], "...", parts[-1]]
+        parts = parts if len(parts) <= MAX_SHOWN else [*parts[: MAX_SHOWN - 1], "...", parts[-1]]
         return f"GlobalTokens(positions=({', '.join(parts)}))"
 
     def _ranges(self) -> list[tuple[int, int]]:
@@ -382,27 +381,29 @@ class GlobalTokens(Pattern):
         return ranges
 
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
-        def among(x: Tensor) -> Tensor:
-            found = torch.zeros_like(x, dtype=torch.bool)
+        def is_global(x: Tensor) -> Tensor:
+            mask = torch.zeros_like(x, dtype=torch.bool)
             for start, stop in self._ranges():
-                found = found | ((start <= x) & (x < stop))
-            return found
+                mask = mask | ((start <= x) & (x < stop))
+            return mask
 
-        return among(query_BL)[:, None, :, None] | among(key_S)
+        return is_global(query_BL)[:, None, :, None] | is_global(key_S)
 
-    def reach(self, blocks: Blocks) -> Reach:
+    def key_ranges(self, blocks: Blocks) -> KeyRanges:
         ordered, ranges = np.array(tuple(self.positions), dtype=np.int64), self._ranges()
         count = np.searchsorted(ordered, blocks.last + 1) - np.searchsorted(ordered, blocks.first)
         keys = Intervals.of([r[0] for r in ranges], [r[1] for r in ranges], len(blocks))
         everything = Intervals.everything(len(blocks))
-        # Where sequences start apart, a block's span may be wider than its rows: `every` then stays on the safe side.
-        return Reach(everything.where(count > 0, keys), everything.where(count == blocks.last + 1 - blocks.first, keys))
+        # With a query_start per sequence, a block spans more positions than rows; `every` is then a subset.
+        return KeyRanges(
+            everything.where(count > 0, keys), everything.where(count == blocks.last + 1 - blocks.first, keys)
+        )
 
 
 @final
 @value
 class And(Pattern):
-    """Visible where both patterns say so: `left & right`."""
+    """Intersection of two patterns: `left & right`."""
 
     left: Pattern
     right: Pattern
@@ -413,9 +414,9 @@ class And(Pattern):
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
         return self.left.visible(query_BL, key_S) & self.right.visible(query_BL, key_S)
 
-    def reach(self, blocks: Blocks) -> Reach:
-        left, right = self.left.reach(blocks), self.right.reach(blocks)
-        return Reach(left.some & right.some, left.every & right.every)
+    def key_ranges(self, blocks: Blocks) -> KeyRanges:
+        left, right = self.left.key_ranges(blocks), self.right.key_ranges(blocks)
+        return KeyRanges(left.some & right.some, left.every & right.every)
 
     @property
     def lookback(self) -> int | None:
@@ -433,7 +434,7 @@ class And(Pattern):
 @final
 @value
 class Or(Pattern):
-    """Visible where either pattern says so: `left | right`."""
+    """Union of two patterns: `left | right`."""
 
     left: Pattern
     right: Pattern
@@ -444,9 +445,9 @@ class Or(Pattern):
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
         return self.left.visible(query_BL, key_S) | self.right.visible(query_BL, key_S)
 
-    def reach(self, blocks: Blocks) -> Reach:
-        left, right = self.left.reach(blocks), self.right.reach(blocks)
-        return Reach(left.some | right.some, left.every | right.every)
+    def key_ranges(self, blocks: Blocks) -> KeyRanges:
+        left, right = self.left.key_ranges(blocks), self.right.key_ranges(blocks)
+        return KeyRanges(left.some | right.some, left.every | right.every)
 
     @property
     def lookback(self) -> int | None:
@@ -464,16 +465,16 @@ class Or(Pattern):
 @final
 @value
 class Not(Pattern):
-    """Visible where the pattern says it is not: `~pattern`."""
+    """Complement of a pattern: `~pattern`."""
 
     pattern: Pattern
 
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
         return ~self.pattern.visible(query_BL, key_S)
 
-    def reach(self, blocks: Blocks) -> Reach:
-        some, every = self.pattern.reach(blocks)
-        return Reach(~every, ~some)
+    def key_ranges(self, blocks: Blocks) -> KeyRanges:
+        some, every = self.pattern.key_ranges(blocks)
+        return KeyRanges(~every, ~some)
 
     def check(self, query_start: int | None, num_queries: int, key_start: int, num_keys: int) -> None:
         self.pattern.check(query_start, num_queries, key_start, num_keys)
@@ -486,24 +487,24 @@ def _check_patterns(sign: str, left: object, right: object) -> None:
     for side in (left, right):
         if not isinstance(side, Pattern):
             raise ConfigError(
-                f"{show(left)} {sign} {show(right)}: {show(side)} is not a pattern; a boolean tensor becomes one by "
+                f"{show(left)} {sign} {show(right)}: {show(side)} is not a pattern; wrap a boolean tensor in "
                 "Mask(tensor), True = may attend"
             )
 
 
 def within(distance: Tensor, left: int | None, right: int | None) -> Tensor:
-    """-right <= distance <= left, where None is no bound."""
+    """Whether -right <= distance <= left; None for no bound."""
     if left is None:
         return torch.ones_like(distance, dtype=torch.bool) if right is None else distance >= -right
     return distance <= left if right is None else (distance <= left) & (distance >= -right)
 
 
-def _span(blocks: Blocks, left: int | None, right: int | None) -> Reach:
-    """The reach of a window around each query."""
+def _window_ranges(blocks: Blocks, left: int | None, right: int | None) -> KeyRanges:
+    """Key ranges of a window around each query."""
     far_left, far_right = (FAR if b is None else min(b, FAR) for b in (left, right))
     n, first, last = len(blocks), blocks.first[:, None], blocks.last[:, None]
     some = Intervals.of(first - far_left, last + 1 + far_right, n)
-    return Reach(some, Intervals.of(last - far_left, first + 1 + far_right, n))
+    return KeyRanges(some, Intervals.of(last - far_left, first + 1 + far_right, n))
 
 
 def _check_window(pattern: Pattern, left: int | None, right: int | None) -> None:
@@ -515,20 +516,23 @@ def _check_window(pattern: Pattern, left: int | None, right: int | None) -> None
 def build_schedule(
     pattern: Pattern, queries: int, keys: int, block: int, starts: tuple[int, int], key_start: int
 ) -> Schedule:
+    """Schedule of a pattern for query starts between `starts`, without a cache."""
     _check_extent(pattern, queries, keys, block, starts[0] if starts[0] == starts[1] else None, key_start)
     blocks = Blocks.cut(queries, keys, block, starts, key_start)
-    return Schedule.of(pattern.reach(blocks), blocks)
+    return Schedule.of(pattern.key_ranges(blocks), blocks)
 
 
-def _first(pattern: Pattern, queries: int, keys: int, query_start: int | Tensor | None, key_start: int) -> int | Tensor:
-    """The position of the first query; by default the last query stands on the last key."""
+def _query_start(
+    pattern: Pattern, queries: int, keys: int, query_start: int | Tensor | None, key_start: int
+) -> int | Tensor:
+    """Position of the first query; by default the last query has the position of the last key."""
     for name, x in (("queries", queries), ("keys", keys), ("key_start", key_start)):
         if not is_integer(x):
             raise ShapeError(f"{pattern}: {name}={show(x)} must be an integer")
     if query_start is None:
         return key_start + keys - queries
-    whole = not query_start.is_floating_point() if isinstance(query_start, Tensor) else is_integer(query_start)
-    if not whole:
+    integral = not query_start.is_floating_point() if isinstance(query_start, Tensor) else is_integer(query_start)
+    if not integral:
         raise ShapeError(
             f"{pattern}: query_start={show(query_start)} must be an integer, or an integer tensor (batch,)"
         )
@@ -538,7 +542,7 @@ def _first(pattern: Pattern, queries: int, keys: int, query_start: int | Tensor 
 def _check_extent(
     pattern: Pattern, queries: int, keys: int, block: int, query_start: int | Tensor | None, key_start: int
 ) -> None:
-    """Raise unless the pattern covers a map of this size at this place; `query_start` is None where it differs."""
+    """Raise ShapeError unless the pattern covers these positions; `query_start` may be None for one per sequence."""
     for name, count in (("queries", queries), ("keys", keys), ("block", block)):
         if not is_integer(count) or count < 1:
             raise ShapeError(f"{pattern}: {name}={show(count)} must be an integer >= 1")
@@ -548,7 +552,8 @@ def _check_extent(
             dim = axis(leaf.tensor, leaf.axes, letter)
             if dim is not None and leaf.tensor.shape[dim] not in (1, expected):
                 raise ShapeError(
-                    f"{leaf.path} has shape {tuple(leaf.tensor.shape)}, but the map is {queries} queries x {keys} keys"
+                    f"{leaf.path} has shape {tuple(leaf.tensor.shape)}, but the score matrix has {queries} "
+                    f"queries x {keys} keys"
                 )
 
 

@@ -1,9 +1,9 @@
-"""Which tiles of the score matrix a pattern leaves empty, fills, or mixes.
+"""Schedules: which tiles of the score matrix are full, mixed or empty under a pattern.
 
-The rows are cut into blocks of queries. For each block a pattern tells two sets of keys: those that *some* query of
-the block may see, and those that *every* one sees; the first may be too large and the second too small, never the
-other way round. Combinations follow by set algebra (`pattern.py`), and the schedule by difference: a key that every
-query sees is FULL, one that only some may see is MIXED, the rest is EMPTY and costs nothing.
+The rows are divided into blocks of queries. For each block, a pattern gives two sets of keys: those that *some* query
+of the block may see, and those that *every* query sees. The first may be too large and the second too small, never the
+other way round. Combinations of patterns follow by set operations (`pattern.py`). A key that every query sees is full,
+a key that only some may see is mixed, and the rest is empty and not computed.
 """
 
 from collections.abc import Iterator
@@ -14,26 +14,26 @@ import numpy as np
 
 from regard.attention.patterns.intervals import FAR, Bools, Intervals, Ints
 
-CELL = 64  # columns that a pattern made of data tells apart
+CELL = 64  # columns per cell, the resolution of patterns that depend on data
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The query blocks that a schedule is asked for, and the keys they may reach.
+    """Query blocks of a schedule, and its range of keys.
 
-    Rows and columns count from 0 in the call's tensors; positions count from the start of the sequence. Where each
-    sequence of a batch has its own `query_start`, a block spans the positions of all of them.
+    Rows and columns are indices of the call's tensors; positions are relative to the start of the sequence. If each
+    sequence of a batch has its own `query_start`, a block spans the positions of all sequences.
     """
 
-    edges: Ints  # (blocks + 1,): block i holds the rows edges[i] to edges[i + 1]
-    first: Ints  # (blocks,): the least position in the block
-    last: Ints  # (blocks,): the greatest
-    key_start: int  # the position of column 0
+    edges: Ints  # (blocks + 1,): block i has rows edges[i] to edges[i + 1]
+    first: Ints  # (blocks,): smallest position in the block
+    last: Ints  # (blocks,): largest position in the block
+    key_start: int  # position of column 0
     num_keys: int
 
     @staticmethod
     def cut(num_queries: int, num_keys: int, block: int, starts: tuple[int, int], key_start: int) -> "Blocks":
-        """Blocks of `block` rows, for query starts between the two given."""
+        """Divide the rows into blocks of `block` rows; `starts`: smallest and largest query start."""
         edges = np.append(np.arange(0, num_queries, block), num_queries)
         return Blocks(edges, edges[:-1] + starts[0], edges[1:] - 1 + starts[1], key_start, num_keys)
 
@@ -41,25 +41,25 @@ class Blocks:
         return len(self.first)
 
     def cells(self) -> Ints:
-        """The edges, in columns, of the cells of CELL keys: (cells + 1,)."""
+        """Edges, in columns, of the cells of CELL keys, (cells + 1,)."""
         return np.append(np.arange(0, self.num_keys, CELL), self.num_keys)
 
 
-class Reach(NamedTuple):
-    """For each query block: positions that `some` query may see, and that `every` query sees."""
+class KeyRanges(NamedTuple):
+    """Key positions that `some` query of each block may see, and those that `every` query of it sees."""
 
     some: Intervals
     every: Intervals
 
     @staticmethod
-    def of_cells(some: Bools, every: Bools, blocks: Blocks) -> "Reach":
-        """From two grids (blocks or 1, cells) over `blocks.cells()`."""
+    def of_cells(some: Bools, every: Bools, blocks: Blocks) -> "KeyRanges":
+        """From two boolean grids (blocks or 1, cells) over `blocks.cells()`."""
         shape, edges = (len(blocks), some.shape[1]), blocks.cells() + blocks.key_start
-        return Reach(*(Intervals.of_grid(np.broadcast_to(grid, shape), edges) for grid in (some, every)))
+        return KeyRanges(*(Intervals.of_grid(np.broadcast_to(grid, shape), edges) for grid in (some, every)))
 
 
 class Run(NamedTuple):
-    """Columns start <= column < stop of a block: all visible to all its rows (`full`), or some to some."""
+    """Columns start <= column < stop of a block; `full`: every row sees all of them, else mixed."""
 
     start: int
     stop: int
@@ -68,25 +68,25 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedule:
-    """The tiles of a score matrix that are not empty: by block of rows, runs of columns."""
+    """Nonempty tiles of a score matrix: runs of columns for each block of rows."""
 
     edges: Ints  # (blocks + 1,), rows
     full: Intervals  # columns
     mixed: Intervals  # columns
 
     @staticmethod
-    def of(reach: Reach, blocks: Blocks) -> "Schedule":
+    def of(ranges: KeyRanges, blocks: Blocks) -> "Schedule":
+        """Schedule of the key ranges of a pattern."""
         columns = Intervals.of([blocks.key_start], [blocks.key_start + blocks.num_keys], len(blocks))
-        full = reach.every & columns
-        mixed = reach.some & columns & ~full
-        at = blocks.key_start
-        return Schedule(blocks.edges, full.moved(-at), mixed.moved(-at))
+        full = ranges.every & columns
+        mixed = ranges.some & columns & ~full
+        return Schedule(blocks.edges, full.shifted(-blocks.key_start), mixed.shifted(-blocks.key_start))
 
     def __len__(self) -> int:
         return len(self.edges) - 1
 
     def __iter__(self) -> Iterator[tuple[slice, list[Run]]]:
-        """Each block's rows and its runs, in the order of their columns."""
+        """Rows of each block, with its runs in column order."""
         starts = np.hstack([self.full.starts, self.mixed.starts])
         stops = np.hstack([self.full.stops, self.mixed.stops])
         order = starts.argsort(1)
@@ -98,10 +98,10 @@ class Schedule:
 
     @property
     def full_pairs(self) -> int:
-        """How many (query, key) pairs lie in full tiles."""
+        """Number of (query, key) pairs in full tiles."""
         return int((self.full.size() * np.diff(self.edges)).sum())
 
     @property
     def mixed_pairs(self) -> int:
-        """How many (query, key) pairs lie in mixed tiles."""
+        """Number of (query, key) pairs in mixed tiles."""
         return int((self.mixed.size() * np.diff(self.edges)).sum())

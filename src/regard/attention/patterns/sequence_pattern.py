@@ -1,4 +1,4 @@
-"""Patterns made of data about each sequence: lengths, documents, masks, centers."""
+"""Patterns that depend on data about each sequence: lengths, documents, masks, centers."""
 
 from typing import Any, final
 
@@ -11,7 +11,7 @@ from regard.attention.check import check_tensor, is_number, show
 from regard.attention.engine.tracing import array
 from regard.attention.patterns.intervals import FAR, Intervals
 from regard.attention.patterns.pattern import Pattern
-from regard.attention.patterns.schedule import Blocks, Reach
+from regard.attention.patterns.schedule import Blocks, KeyRanges
 from regard.attention.value import holds, value
 from regard.errors import ConfigError, ShapeError
 
@@ -19,10 +19,10 @@ from regard.errors import ConfigError, ShapeError
 @final
 @value
 class KeyLengths(Pattern):
-    """Only the first `lengths[b]` positions of each sequence may be seen: padding at the end.
+    """Padding mask by key lengths: only the first `lengths[b]` positions of sequence b are visible.
 
     Args:
-        lengths: integers, (B,), in positions.
+        lengths: integers, (B,), number of positions.
 
     Raises:
         ShapeError: lengths that are not integers of shape (B,).
@@ -40,18 +40,18 @@ class KeyLengths(Pattern):
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
         return (key_S < self.lengths[:, None])[:, None, None]
 
-    def reach(self, blocks: Blocks) -> Reach:
+    def key_ranges(self, blocks: Blocks) -> KeyRanges:
         longest, shortest = int(self.lengths.max()), int(self.lengths.min())
-        return Reach(*(Intervals.of([-FAR], [n], len(blocks)) for n in (longest, shortest)))
+        return KeyRanges(*(Intervals.of([-FAR], [n], len(blocks)) for n in (longest, shortest)))
 
 
 @final
 @value
 class PrefixLM(Pattern):
-    """Every query sees the prefix of its sequence, and beyond it only the keys up to its own position.
+    """Prefix language model: every query sees the prefix of its sequence, and the keys up to its own position.
 
     Args:
-        prefix_lengths: integers, (B,), in positions.
+        prefix_lengths: integers, (B,), number of positions.
 
     Raises:
         ShapeError: lengths that are not integers of shape (B,).
@@ -73,24 +73,24 @@ class PrefixLM(Pattern):
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
         return (key_S < self.prefix_lengths[:, None])[:, None, None] | (key_S <= query_BL[:, None, :, None])
 
-    def reach(self, blocks: Blocks) -> Reach:
+    def key_ranges(self, blocks: Blocks) -> KeyRanges:
         longest, shortest = int(self.prefix_lengths.max()), int(self.prefix_lengths.min())
         some = np.maximum(blocks.last + 1, longest)[:, None]
         every = np.maximum(blocks.first + 1, shortest)[:, None]
-        return Reach(*(Intervals.of(np.full_like(stop, -FAR), stop, len(blocks)) for stop in (some, every)))
+        return KeyRanges(*(Intervals.of(np.full_like(stop, -FAR), stop, len(blocks)) for stop in (some, every)))
 
 
 @final
 @value
 class Documents(Pattern):
-    """A query sees the keys of its own document: several short sequences packed into one.
+    """Packed documents: a query sees the keys of its own document.
 
     Args:
-        query_ids: integers, (B, L): which document each query belongs to.
-        key_ids: integers, (B, S); by default the same as `query_ids`.
+        query_ids: integers, (B, L): document of each query.
+        key_ids: integers, (B, S): document of each key; `query_ids` by default.
 
     Raises:
-        ShapeError: ids that are not integers of two dimensions.
+        ShapeError: ids that are not 2D integers.
 
     Source: Krell et al. 2021, arXiv 2107.02027, section 3.2.
 
@@ -115,25 +115,25 @@ class Documents(Pattern):
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
         return (self.query_ids[:, :, None] == self.key_ids[:, None, :])[:, None]
 
-    def reach(self, blocks: Blocks) -> Reach:
-        least_Bb, most_Bb = _by_block(self.query_ids, blocks)
+    def key_ranges(self, blocks: Blocks) -> KeyRanges:
+        min_Bb, max_Bb = _block_bounds(self.query_ids, blocks)
         keys_BS, cells = array(self.key_ids), blocks.cells()[:-1]
-        least_Bc, most_Bc = (f.reduceat(keys_BS, cells, axis=1) for f in (np.minimum, np.maximum))
-        overlap = (least_Bb[:, :, None] <= most_Bc[:, None]) & (least_Bc[:, None] <= most_Bb[:, :, None])
-        single = (least_Bb == most_Bb)[:, :, None] & (least_Bc == most_Bc)[:, None]
-        return Reach.of_cells(np.any(overlap, axis=0), np.all(overlap & single, axis=0), blocks)
+        min_Bc, max_Bc = (f.reduceat(keys_BS, cells, axis=1) for f in (np.minimum, np.maximum))
+        overlap = (min_Bb[:, :, None] <= max_Bc[:, None]) & (min_Bc[:, None] <= max_Bb[:, :, None])
+        single = (min_Bb == max_Bb)[:, :, None] & (min_Bc == max_Bc)[:, None]
+        return KeyRanges.of_cells(np.any(overlap, axis=0), np.all(overlap & single, axis=0), blocks)
 
 
 @final
 @value
 class Mask(Pattern):
-    """Any pattern at all, as booleans: True = may attend.
+    """Arbitrary boolean mask, True = may attend.
 
     Args:
-        tensor: booleans that broadcast to (B, H, L, S), rows and columns of the call.
+        tensor: booleans that broadcast to (B, H, L, S).
 
     Raises:
-        ShapeError: a mask that is not boolean, or has more than four dimensions.
+        ShapeError: a mask that is not boolean, or not of one to four dimensions.
 
     >>> print(Mask(torch.eye(3, dtype=torch.bool)).draw(queries=3, keys=3))
     █··
@@ -148,12 +148,12 @@ class Mask(Pattern):
         if self.tensor.dtype != torch.bool or not 0 < self.tensor.dim() <= 4:
             raise ShapeError(
                 f"Mask: got {self.tensor.dtype} of shape {tuple(self.tensor.shape)}; expected torch.bool that "
-                "broadcasts to (batch, heads, queries, keys), True = may attend; scores to add are TensorBias"
+                "broadcasts to (batch, heads, queries, keys), True = may attend; for floats to add use TensorBias"
             )
 
     @staticmethod
     def from_hidden(hidden: Tensor) -> "Mask":
-        """A mask of the other polarity, True = may NOT attend, as torch.nn.MultiheadAttention's masks are.
+        """Make a mask from the opposite polarity, True = may NOT attend, as in torch.nn.MultiheadAttention.
 
         Args:
             hidden: booleans that broadcast to (B, H, L, S).
@@ -170,7 +170,7 @@ class Mask(Pattern):
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
         return self.tensor.reshape((1,) * (4 - self.tensor.dim()) + tuple(self.tensor.shape))
 
-    def reach(self, blocks: Blocks) -> Reach:
+    def key_ranges(self, blocks: Blocks) -> KeyRanges:
         mask = array(self.tensor)
         mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
         grids: list[npt.NDArray[np.bool_]] = []
@@ -179,25 +179,25 @@ class Mask(Pattern):
             grid = grid if grid.shape[0] == 1 else over.reduceat(grid, blocks.edges[:-1], axis=0)
             grid = np.broadcast_to(grid, (grid.shape[0], blocks.num_keys))
             grids.append(over.reduceat(grid, blocks.cells()[:-1], axis=1))
-        return Reach.of_cells(grids[0], grids[1], blocks)
+        return KeyRanges.of_cells(grids[0], grids[1], blocks)
 
 
 @final
 @value
 class Around(Pattern):
-    """Keys around a center of the query's own: -left <= key - center <= right.
+    """Window around a center for each query: -left <= key - center <= right.
 
-    Luong's local attention: monotonic with center = the query's position (local-m), predictive with a learned one
-    (local-p, together with the prior `Gaussian`, through which the center gets its gradient).
+    Luong's local attention: monotonic (local-m) with the query's position as center; predictive (local-p) with a
+    learned center and the prior `Gaussian`, through which the center gets its gradient.
 
     Args:
-        center: positions, integers or floats, broadcast to (B, H, L).
-        left: positions before the center, >= 0.
-        right: positions after the center, >= 0.
+        center: positions, integers or floats, that broadcast to (B, H, L).
+        left: distance before the center, in positions, >= 0.
+        right: distance after the center, in positions, >= 0.
 
     Raises:
         ConfigError: a negative bound.
-        ShapeError: a center of more than three dimensions or none.
+        ShapeError: a center that is not of one to three dimensions.
 
     Source: Luong et al. 2015, arXiv 1508.04025, section 3.2.
 
@@ -228,20 +228,20 @@ class Around(Pattern):
         seen = (distance <= self.left) & (distance >= -self.right)
         return seen.reshape((1,) * (4 - seen.dim()) + tuple(seen.shape))
 
-    def reach(self, blocks: Blocks) -> Reach:
+    def key_ranges(self, blocks: Blocks) -> KeyRanges:
         center = self.center.detach().double()
-        unknown = bool(center.isnan().any())  # a NaN sees nothing: `every` is empty then
-        least, most = _by_block(center.nan_to_num(nan=0.0).clamp(-FAR // 2, FAR // 2), blocks)
-        least, most = least.min(0)[:, None], most.max(0)[:, None]
+        has_nan = bool(center.isnan().any())  # a query with a NaN center sees nothing, so `every` is empty
+        lowest, highest = _block_bounds(center.nan_to_num(nan=0.0).clamp(-FAR // 2, FAR // 2), blocks)
+        lowest, highest = lowest.min(0)[:, None], highest.max(0)[:, None]
         n = len(blocks)
         left, right = min(self.left, FAR // 2), min(self.right, FAR // 2)
-        some = Intervals.of(np.ceil(least - left), np.floor(most + right) + 1, n)
-        every = Intervals.of(np.ceil(most - left), np.floor(least + right) + 1, n)
-        return Reach(some, Intervals.nothing(n) if unknown else every)
+        some = Intervals.of(np.ceil(lowest - left), np.floor(highest + right) + 1, n)
+        every = Intervals.of(np.ceil(highest - left), np.floor(lowest + right) + 1, n)
+        return KeyRanges(some, Intervals.nothing(n) if has_nan else every)
 
 
-def _by_block(tensor: Tensor, blocks: Blocks) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """The least and the greatest entry among each block's rows of (..., L or 1): two of (rest, blocks)."""
+def _block_bounds(tensor: Tensor, blocks: Blocks) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Min and max of each block's rows of a tensor (..., L or 1): two arrays (product of ..., blocks)."""
     rows = array(tensor).reshape(-1, tensor.shape[-1])
     if rows.shape[1] == 1:
         spread = np.repeat(rows, len(blocks), axis=1)

@@ -1,1 +1,1 @@
-"""The C++ kernels (`regard.kernels`) as a backend."""
+"""Backend `native`: the C++ kernels of `regard.kernels`."""

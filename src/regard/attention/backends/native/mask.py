@@ -1,4 +1,4 @@
-"""A pattern as the native kernels read it: a band, key lengths, documents, and bits for everything else."""
+"""Masks of the native kernels: a band, key lengths, documents, and bit tiles for all other patterns."""
 
 from collections.abc import Iterator
 from functools import lru_cache, reduce
@@ -16,28 +16,28 @@ from regard.attention.patterns.pattern import And, Causal, Dilated, Full, Patter
 from regard.attention.patterns.sequence_pattern import Documents, KeyLengths
 from regard.attention.value import holds_tensors, restrict
 
-SIDE = 64  # rows and columns of a tile of the kernels
+SIDE = 64  # rows and columns of a tile in the kernels
 EMPTY, FULL = -1, -2
 NO_BOUND = 2**63 - 1
-MIN_PART = 16  # minimum rows and columns of a part: one vector of the widest instruction set
+MIN_PART = 16  # minimum rows and columns of a part: the widest vector, in floats
 
 
 class NativeMask(NamedTuple):
-    """Conditions of a mask: a pair is visible where all of them hold. Rows and columns count from 0."""
+    """Conditions of a mask; a pair is visible if all of them hold. Rows and columns are counted from 0."""
 
-    min_offset: int = -NO_BOUND  # smallest visible column - row - start
-    max_offset: int = NO_BOUND  # largest
+    min_offset: int = -NO_BOUND  # of column - row - start
+    max_offset: int = NO_BOUND
     start: int = 0  # query_start - key_start
-    starts: Tensor | None = None  # (B,): instead of `start`
+    starts: Tensor | None = None  # (B,), replaces `start`
     lengths: Tensor | None = None  # (B,), columns
     query_ids: Tensor | None = None  # (B or 1, L)
     key_ids: Tensor | None = None  # (B or 1, S)
-    tiles: Tensor | None = None  # (B or 1, H or 1, blocks, panels): EMPTY, FULL, or the number of its bits
-    bits: Tensor | None = None  # (tiles, SIDE columns): a word of SIDE rows
+    tiles: Tensor | None = None  # (B or 1, H or 1, row blocks, column blocks): EMPTY, FULL, or an index of `bits`
+    bits: Tensor | None = None  # (mixed tiles, SIDE columns): one word of SIDE rows
 
 
 class Part(NamedTuple):
-    """Rows and columns of a call that form an independent attention, and their mask."""
+    """Part of a call that is an independent attention: its rows, columns and mask."""
 
     rows: slice
     columns: slice
@@ -48,18 +48,17 @@ ALL = slice(None)
 
 
 def native_parts(call: Call) -> list[Part]:
-    """Independent attentions that a call's pattern splits into; usually one.
+    """Split a call into independent attentions, for a dilated window; otherwise one part for the whole call.
 
-    With a dilated window, positions of equal remainder modulo the dilation attend only to each other, in a plain
-    window.
+    With a dilated window, positions of the same residue modulo the dilation see only each other, in a plain window.
     """
     spec, rows, columns = call.spec, call.query.shape[2], call.key.shape[2]
     parts = list(conjuncts(spec.pattern))
     dilated = [part for part in parts if isinstance(part, Dilated) and part.dilation > 1]
-    # A bias, a prior and dropout use row and column numbers of the whole call.
-    plain = spec.bias is None and not spec.dropout and getattr(spec.normalizer, "prior", None) is None
+    # A bias, a prior and dropout use row and column indices of the whole call.
+    splittable = spec.bias is None and not spec.dropout and getattr(spec.normalizer, "prior", None) is None
     banded = all(isinstance(part, Full | Causal | SlidingWindow) for part in parts if part not in dilated)
-    if len(dilated) != 1 or not plain or not banded or isinstance(call.query_start, Tensor):
+    if len(dilated) != 1 or not splittable or not banded or isinstance(call.query_start, Tensor):
         return [Part(ALL, ALL, native_mask(call))]
     dilation = dilated[0].dilation
     if MIN_PART * dilation > min(rows, columns):
@@ -69,18 +68,17 @@ def native_parts(call: Call) -> list[Part]:
         if isinstance(part, Causal | SlidingWindow):
             low, high = _band(part, dilation)
             min_offset, max_offset = max(min_offset, low), min(max_offset, high)
-    parts_of_call = []
+    residues = []
     for row in range(dilation):
         column = (row + call.query_start - call.key_start) % dilation
         start = (row + call.query_start - call.key_start - column) // dilation
-        parts_of_call.append(
-            Part(slice(row, None, dilation), slice(column, None, dilation), NativeMask(min_offset, max_offset, start))
-        )
-    return parts_of_call
+        mask = NativeMask(min_offset, max_offset, start)
+        residues.append(Part(slice(row, None, dilation), slice(column, None, dilation), mask))
+    return residues
 
 
 def _band(part: Causal | SlidingWindow | Dilated, step: int) -> tuple[int, int]:
-    """Smallest and largest distance from a query to a key, in steps of `step` positions."""
+    """Minimum and maximum offset from a query to a visible key, in units of `step` positions."""
     if isinstance(part, Causal):
         return -NO_BOUND, 0
     min_offset = -NO_BOUND if part.left is None else -(part.left // step)
@@ -88,8 +86,9 @@ def _band(part: Causal | SlidingWindow | Dilated, step: int) -> tuple[int, int]:
 
 
 def native_mask(call: Call) -> NativeMask:
-    """The pattern of a call as one mask."""
-    min_offset, max_offset, lengths, ids, rest = -NO_BOUND, NO_BOUND, list[Tensor](), list[Documents](), list[Pattern]()
+    """Mask of the pattern of a call."""
+    min_offset, max_offset = -NO_BOUND, NO_BOUND
+    lengths, ids, rest = list[Tensor](), list[Documents](), list[Pattern]()
     for part in conjuncts(call.spec.pattern):
         if isinstance(part, Causal | SlidingWindow):
             low, high = _band(part, 1)
@@ -122,7 +121,7 @@ def native_mask(call: Call) -> NativeMask:
 
 
 def conjuncts(pattern: Pattern) -> Iterator[Pattern]:
-    """The operands of a pattern's conjunction (&), flattened."""
+    """Operands of a conjunction of patterns by &, flattened."""
     if isinstance(pattern, And):
         yield from conjuncts(pattern.left)
         yield from conjuncts(pattern.right)
@@ -133,14 +132,13 @@ def conjuncts(pattern: Pattern) -> Iterator[Pattern]:
 def _tiles(
     pattern: Pattern, num_queries: int, num_keys: int, query_start: int | Tensor, key_start: int
 ) -> tuple[Tensor, Tensor]:
-    """Tile kinds (empty, full or an index of bits), and the bits of the mixed tiles."""
+    """Tile kinds, EMPTY, FULL or an index, and the bits of the mixed tiles."""
     schedule = pattern.schedule(num_queries, num_keys, query_start=query_start, key_start=key_start, block=SIDE)
     query_BL, key_S = positions(num_queries, num_keys, query_start, key_start, torch.device("cpu"))
     panels = -(-num_keys // SIDE)
-    # A panel only partly covered by a run is mixed.
-    cuts = list[
-        tuple[int, int, int, npt.NDArray[Any]]
-    ]()  # block, first panel, last + 1, booleans (b, h, rows, columns)
+    # A column block (panel) that no run covers completely is mixed.
+    # of each mixed run of panels: row block, first panel, last panel + 1, booleans (b, h, rows, columns)
+    mixed_runs = list[tuple[int, int, int, npt.NDArray[Any]]]()
     base = np.full((len(schedule), panels), EMPTY, np.int32)
     for block, (rows, runs) in enumerate(schedule):
         mixed = np.zeros(panels, dtype=bool)
@@ -157,11 +155,11 @@ def _tiles(
             columns = slice(first * SIDE, min(last * SIDE, num_keys))
             seen = restrict(pattern, rows, columns).visible(query_BL[:, rows], key_S[columns])
             shape = (*seen.shape[:2], rows.stop - rows.start, columns.stop - columns.start)
-            cuts.append((block, first, last, array(seen.expand(shape))))
-    shape = np.broadcast_shapes((1, 1), *(x.shape[:2] for *_, x in cuts))
+            mixed_runs.append((block, first, last, array(seen.expand(shape))))
+    shape = np.broadcast_shapes((1, 1), *(x.shape[:2] for *_, x in mixed_runs))
     tiles = np.broadcast_to(base, (*shape, *base.shape)).copy()
     words, count = list[npt.NDArray[Any]](), 0
-    for block, first, last, grid in cuts:
+    for block, first, last, grid in mixed_runs:
         height, width = grid.shape[2:]
         padded = np.zeros((*shape, (last - first) * SIDE, SIDE), dtype=bool)
         padded[:, :, :width, :height] = np.broadcast_to(grid, (*shape, height, width)).transpose(0, 1, 3, 2)
@@ -169,12 +167,12 @@ def _tiles(
         packed = packed.reshape(*shape, last - first, SIDE)
         area = np.minimum(num_keys - np.arange(first, last) * SIDE, SIDE) * height
         total = padded.reshape(*shape, last - first, -1).sum(-1)
-        some = (total > 0) & (total < area)
-        here = tiles[:, :, block, first:last]
-        here[total == 0], here[total == area] = EMPTY, FULL
-        here[some] = np.arange(count, count + int(some.sum()))
-        count += int(some.sum())
-        words.append(packed[some])
+        is_mixed = (total > 0) & (total < area)
+        kinds = tiles[:, :, block, first:last]
+        kinds[total == 0], kinds[total == area] = EMPTY, FULL
+        kinds[is_mixed] = np.arange(count, count + int(is_mixed.sum()))
+        count += int(is_mixed.sum())
+        words.append(packed[is_mixed])
     bits = np.concatenate(words) if count else np.zeros((1, SIDE), dtype=np.uint64)
     return torch.from_numpy(tiles), torch.from_numpy(bits.astype(np.uint64).view(np.int64))
 
@@ -182,9 +180,9 @@ def _tiles(
 _tiles_cached = lru_cache(maxsize=64)(_tiles)
 
 
-def _runs_of(chosen: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+def _runs_of(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Start and stop of each run of True."""
-    if not chosen.any():
+    if not flags.any():
         return []
-    change = np.flatnonzero(np.diff(chosen, prepend=False, append=False))
+    change = np.flatnonzero(np.diff(flags, prepend=False, append=False))
     return list(zip(change[::2].tolist(), change[1::2].tolist(), strict=True))
