@@ -109,7 +109,7 @@ def scaled_dot_product_attention(
     Returns:
         (..., L, V).
     """
-    call = _understood(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    call = understood(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     if call is None:
         return ORIGINAL(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     output: Tensor = run(call.query, call.key, call.value, **call.arguments)
@@ -134,7 +134,7 @@ class Layout(NamedTuple):
     groups: int
 
 
-def _understood(
+def understood(
     query: Any, key: Any, value: Any, mask: Any, dropout: Any, causal: Any, scale: Any, grouped: Any
 ) -> Understood | None:
     """The call, if `attend` means the same by it; PyTorch answers the others, with its own errors where it must."""

@@ -46,8 +46,8 @@ class LayerView:
     Args:
         path: of the attention in the model.
         rows, columns: names of the axes that attend and that are attended to.
-        grid: (H, r, c), the mean weight that a query of a row bin gives all keys of a column bin together: rows sum to 1
-            (less what a sink takes). With one place a bin these are the weights.
+        grid: (H, r, c), the mean weight that a query of a row bin gives all keys of a column bin together: rows sum
+            to 1, less what a sink takes. With one place a bin these are the weights.
         row_edges, column_edges: first place of each bin, and the end of the last: r + 1 and c + 1 numbers.
         entropy: (H, L) in nats, None if not recorded.
         distance: (H, L), the query's position less the mean position of its keys; None if not recorded.
@@ -147,7 +147,8 @@ class View:
         for one in self.attributions:
             if one.axis not in self.axes or one.scores.shape != (len(self.axes[one.axis]),):
                 raise ConfigError(
-                    f"View: the attribution {one.method!r} has {tuple(one.scores.shape)} scores of the axis {one.axis!r}"
+                    f"View: the attribution {one.method!r} has scores {tuple(one.scores.shape)} of the axis "
+                    f"{one.axis!r}; expected one of each of its places"
                 )
 
 
@@ -181,13 +182,18 @@ def binned(weights: Tensor, row_edges: Sequence[int], column_edges: Sequence[int
         (..., r, c).
     """
 
-    def sums(x: Tensor, edges: Sequence[int]) -> Tensor:
-        """Sums of the last axis between edges."""
-        index = torch.bucketize(
-            torch.arange(x.shape[-1], device=x.device), torch.tensor(edges[1:], device=x.device), right=True
-        )
-        return x.new_zeros(*x.shape[:-1], len(edges) - 1).index_add_(-1, index, x)
+    columns = _sums(weights, column_edges)
+    heights = torch.tensor(list(row_edges), device=weights.device).diff().to(weights.dtype)
+    return _sums(columns.transpose(-1, -2), row_edges).transpose(-1, -2) / heights[:, None]
 
-    columns = sums(weights, column_edges)
-    heights = torch.tensor(row_edges, device=weights.device).diff().to(weights.dtype)
-    return sums(columns.transpose(-1, -2), row_edges).transpose(-1, -2) / heights[:, None]
+
+def bin_index(size: int, edges: Sequence[int], device: torch.device | None = None) -> Tensor:
+    """The bin of each place: (size,)."""
+    inner = torch.tensor(list(edges[1:-1]), dtype=torch.int64, device=device)
+    return torch.bucketize(torch.arange(size, device=device), inner, right=True)
+
+
+def _sums(x: Tensor, edges: Sequence[int]) -> Tensor:
+    """Sums of the last axis between edges."""
+    index = bin_index(x.shape[-1], edges, x.device)
+    return x.new_zeros(*x.shape[:-1], len(edges) - 1).index_add(-1, index, x)
