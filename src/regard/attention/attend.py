@@ -100,8 +100,8 @@ def attend(
         raise unknown_argument("attend", others, CALLS, attend)
     if observer.count and not torch.compiler.is_compiling() and (observers := observer.current()):
         arguments = {
-            "score": score, "normalizer": normalizer, "pattern": pattern, "bias": bias, "dropout": dropout, "seed": seed,
-            "query_start": query_start, "key_start": key_start, "summary": summary, "backend": backend,
+            "score": score, "normalizer": normalizer, "pattern": pattern, "bias": bias, "dropout": dropout,
+            "seed": seed, "query_start": query_start, "key_start": key_start, "summary": summary, "backend": backend,
         }  # fmt: skip
         with observer.unobserved():
             result: Tensor | tuple[Tensor, Seen] = attend(query, key, value, **arguments)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from regard.attention.engine import observer
 from regard.attention.backends.native.mask import conjuncts
 from regard.attention.cache import KeyValueCache
+from regard.attention.engine import observer
 from regard.attention.patterns.pattern import Causal, Full, Pattern, SlidingWindow
 from regard.attention.patterns.sequence_pattern import KeyLengths
 from regard.attention.score import Dot

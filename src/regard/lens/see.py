@@ -1,5 +1,6 @@
 """A model's attention over one source and one target, or over one text."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -7,7 +8,7 @@ from torch import nn
 
 from regard.data.published_tokenizer import PublishedTokenizer
 from regard.data.tokenizer import Tokenizer
-from regard.errors import DataError
+from regard.errors import ConfigError, DataError
 from regard.layers.evaluation import in_evaluation
 from regard.lens.alignment import END, Alignment, kind_of, merged
 from regard.lens.record import Recording, record
@@ -78,9 +79,7 @@ def look_at(module: Seq2Seq, read: Words, written: Words) -> Alignment:
         source=[word for word, _ in columns],
         target=[word for word, _ in rows],
         weights={
-            path: merged(attention.weights[0].float().cpu(), *ranges[kind_of(path)])
-            for path, attention in seen.items()
-            if attention.weights is not None
+            path: merged(attention.weights[0].float().cpu(), *ranges[kind_of(path)]) for path, attention in seen.items()
         },
         source_numbers=[*read.numbers, None],
         target_numbers=[*written.numbers, None],
@@ -111,11 +110,7 @@ def look_within(
     seen = _recorded(module, list(ids))
     words = tokenizer.words(ids)
     ranges = [pieces for _, pieces in words]
-    weights = {
-        path: merged(attention.weights[0].float().cpu(), ranges, ranges)
-        for path, attention in seen.items()
-        if attention.weights is not None
-    }
+    weights = {path: merged(attention.weights[0].float().cpu(), ranges, ranges) for path, attention in seen.items()}
     return Alignment(source=[word for word, _ in words], target=[], weights=weights)
 
 
@@ -123,6 +118,9 @@ def _recorded(module: nn.Module, *sequences: list[int] | None) -> Recording:
     """What the attentions of a model do as it reads sequences of ids, in evaluation mode."""
     device = next(module.parameters()).device
     module = in_evaluation(module)
-    with torch.no_grad(), record(module) as seen:
-        module(*(None if ids is None else torch.tensor([ids], device=device) for ids in sequences))
+    inputs = [None if ids is None else torch.tensor([ids], device=device) for ids in sequences]
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"), record(module, weights=True) as seen:
+        module(*inputs)
+    if not seen:
+        raise ConfigError(f"{type(module).__name__} has no attention to look at")
     return seen

@@ -4,7 +4,7 @@ Layout: B sequences, H heads, G key heads, L queries, S keys, E and V features o
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -23,14 +23,18 @@ class OperatorCall:
         key: (B, G, S, E).
         value: (B, G, S, V).
         arguments: of `attend`, without dropout, seed, summary and backend.
+        dropped: whether dropout changed the output.
+        result: the tensor that the model goes on with, of which `output` is a view.
     """
 
     kind: str
-    output: Tensor
+    output: Tensor | None
     query: Tensor
     key: Tensor
     value: Tensor
     arguments: Mapping[str, Any]
+    dropped: bool = False
+    result: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -61,6 +65,8 @@ class WeightsCall:
         rows: from a slice of queries to weights (B, H, rows, S), before dropout.
         output: (B, H, L, V), as the model has it; None where it is not known by head.
         value: (B, G, S, V); None where it is not known.
+        dropped: whether dropout changed the output.
+        result: the tensor that the model goes on with, of which `output` is a view.
     """
 
     kind: str
@@ -68,6 +74,8 @@ class WeightsCall:
     rows: Callable[[slice], Tensor]
     output: Tensor | None = None
     value: Tensor | None = None
+    dropped: bool = False
+    result: Tensor | None = None
 
     @property
     def query_start(self) -> int:
@@ -85,7 +93,7 @@ NOT_OF_THE_WEIGHTS = ("dropout", "seed", "summary", "backend")  # arguments of `
 
 
 def of_attend(
-    kind: str, output: Tensor, query: Tensor, key: Tensor, value: Tensor, arguments: Mapping[str, Any]
+    kind: str, output: Tensor | None, query: Tensor, key: Tensor, value: Tensor, arguments: Mapping[str, Any]
 ) -> OperatorCall:
     """A call from all arguments of `attend`.
 
@@ -101,10 +109,15 @@ def of_attend(
         The call, by which the same weights are made again.
     """
     kept = {name: x for name, x in arguments.items() if name not in NOT_OF_THE_WEIGHTS}
-    return OperatorCall(kind=kind, output=output, query=query, key=key, value=value, arguments=kept)
+    dropped = bool(arguments.get("dropout"))
+    return OperatorCall(
+        kind=kind, output=output, query=query, key=key, value=value, arguments=kept, dropped=dropped, result=output
+    )  # fmt: skip
 
 
-def of_weights(kind: str, output: Tensor | None, weights: Tensor, value: Tensor | None) -> WeightsCall:
+def of_weights(
+    kind: str, output: Tensor | None, weights: Tensor, value: Tensor | None, *, dropped: bool = False
+) -> WeightsCall:
     """A call whose weights the model itself has made.
 
     Args:
@@ -112,27 +125,25 @@ def of_weights(kind: str, output: Tensor | None, weights: Tensor, value: Tensor 
         output: of the model, (B, H, L, V).
         weights: (B, H, L, S), before dropout.
         value: (B, G, S, V).
+        dropped: whether dropout changed the output.
 
     Returns:
         The call.
     """
     batch, heads, queries, keys = weights.shape
     shape = (batch, heads, queries, keys)
-    return WeightsCall(kind=kind, shape=shape, rows=lambda part: weights[:, :, part], output=output, value=value)
+    return WeightsCall(
+        kind=kind, shape=shape, rows=lambda part: weights[:, :, part], output=output, value=value, dropped=dropped
+    )
 
 
 def detached(call: AttentionCall) -> AttentionCall:
     """The call without gradients, but for the model's output."""
     if isinstance(call, OperatorCall):
-        return OperatorCall(
-            kind=call.kind, output=call.output, query=call.query.detach(), key=call.key.detach(),
-            value=call.value.detach(), arguments=call.arguments,
-        )  # fmt: skip
+        return replace(call, query=call.query.detach(), key=call.key.detach(), value=call.value.detach())
     rows = call.rows
     value = None if call.value is None else call.value.detach()
-    return WeightsCall(
-        kind=call.kind, shape=call.shape, rows=lambda part: rows(part).detach(), output=call.output, value=value
-    )
+    return replace(call, rows=lambda part: rows(part).detach(), value=value)
 
 
 def wide(x: Tensor) -> Tensor:

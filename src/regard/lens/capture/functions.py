@@ -7,6 +7,8 @@ seen as a softmax over the last axis whose result multiplies the values.
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
+from threading import get_ident
 from types import FrameType, FunctionType
 from typing import Any, NamedTuple, final
 
@@ -28,6 +30,7 @@ SAME_WEIGHTS = {
     Tensor.view, Tensor.reshape, Tensor.__getitem__,
 }  # fmt: skip
 PRODUCTS = {torch.matmul, torch.bmm, torch.einsum, Tensor.matmul, Tensor.bmm, Tensor.__matmul__}
+OPERATOR = "regard.attention."
 REMEMBERED = 4  # softmaxes whose product with values may still come
 
 
@@ -37,6 +40,14 @@ class Caller(NamedTuple):
     path: str  # in the model
     line: int  # of its code, which tells two calls of one module apart
     module: nn.Module
+
+
+class Held(NamedTuple):
+    """A tensor that holds weights."""
+
+    tensor: Tensor
+    weights: Tensor  # before dropout
+    dropped: bool
 
 
 Handler = Callable[[Caller, AttentionCall], Tensor | None]
@@ -56,7 +67,9 @@ class FunctionCapture(TorchFunctionMode):
     def __init__(self, paths: dict[int, str], handle: Handler, refuse: Refused) -> None:
         super().__init__()
         self.paths, self.handle, self.refuse = paths, handle, refuse
-        self.weights: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()  # by id: the tensor, and weights it holds
+        self.weights: OrderedDict[int, Held] = OrderedDict()  # by id of the tensor
+        self.calls = 0  # that were handled
+        self.thread = get_ident()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -89,8 +102,10 @@ class FunctionCapture(TorchFunctionMode):
         heads = call.query.shape[:2]
         by_head = output.reshape(*heads, *output.shape[-2:])
         kind = "scaled_dot_product_attention"
-        seen = of_attend(kind, by_head, call.query, call.key, call.value, call.arguments)
-        replaced = self.handle(caller, seen)
+        dropout = args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)
+        arguments = {**call.arguments, "dropout": dropout}
+        seen = of_attend(kind, by_head, call.query, call.key, call.value, arguments)
+        replaced = self.handle(caller, replace(seen, result=output))
         return output if replaced is None else replaced.reshape(output.shape)
 
     def _flex(self, result: Any, args: Any) -> Any:
@@ -101,22 +116,24 @@ class FunctionCapture(TorchFunctionMode):
         shape = (query.shape[0], query.shape[1], query.shape[2], key.shape[2])
         rows = flex_rows(query.detach(), key.detach(), score_mod, mask[-1], scale)
         call = WeightsCall(kind="flex_attention", shape=shape, value=value, output=result[0], rows=rows)
-        replaced = self.handle(caller, call)
+        replaced = self.handle(caller, replace(call, result=result[0]))
         return result if replaced is None else (replaced, *result[1:])
 
     def _softmax(self, weights: Tensor, args: Any, kwargs: Any) -> Tensor:
         dim = args[1] if len(args) > 1 else kwargs.get("dim")
         if weights.dim() >= 3 and dim in (-1, weights.dim() - 1):
-            self._remember(weights, weights)
+            self._remember(Held(weights, weights, dropped=False))
         return weights
 
     def _follow(self, func: Any, result: Tensor, source: Tensor) -> Tensor:
         if isinstance(result, Tensor) and result.dim() >= 3:
-            self._remember(result, self.weights[id(source)][1] if func in DROPOUT else result)
+            before = self.weights[id(source)]
+            dropped = func in DROPOUT and result is not source and not torch.equal(result, source)
+            self._remember(Held(result, before.weights if dropped else result, before.dropped or dropped))
         return result
 
-    def _remember(self, tensor: Tensor, weights: Tensor) -> None:
-        self.weights[id(tensor)] = (tensor, weights)
+    def _remember(self, held: Held) -> None:
+        self.weights[id(held.tensor)] = held
         while len(self.weights) > REMEMBERED:
             self.weights.popitem(last=False)
 
@@ -128,24 +145,36 @@ class FunctionCapture(TorchFunctionMode):
         if known is None or caller is None:
             return output
         del self.weights[id(first)]
-        weights = known[1]
+        weights = known.weights
         heads = _heads(caller.module, weights)
         by_head = value = None
         if isinstance(second, Tensor) and func is not torch.einsum and weights.shape == first.shape:
             by_head = output.reshape(*heads, *output.shape[-2:])
             if second.shape[:-2] == weights.shape[:-2]:
                 value = second.reshape(*heads, *second.shape[-2:])
-        call = of_weights("softmax and matmul", by_head, weights.reshape(*heads, *weights.shape[-2:]), value)
-        replaced = self.handle(caller, call)
+        four = weights.reshape(*heads, *weights.shape[-2:])
+        call = of_weights("softmax and matmul", by_head, four, value, dropped=known.dropped)
+        replaced = self.handle(caller, replace(call, result=output))
         return output if replaced is None else replaced.reshape(output.shape)
 
-    def caller(self) -> Caller | None:
-        """The innermost module of the model that is running, and the line where it stands; None outside of the model."""
+    @property
+    def is_active(self) -> bool:
+        """Whether this is the thread that records."""
+        return get_ident() == self.thread
+
+    def caller(self, *, inside_operator: bool = False) -> Caller | None:
+        """The innermost module of the model that is running; None outside of the model, and inside of `attend`.
+
+        Args:
+            inside_operator: whether to look through `attend`, for a call of it.
+        """
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
+            if not inside_operator and frame.f_globals.get("__name__", "").startswith(OPERATOR):
+                return None
             first = frame.f_code.co_varnames[:1]
             if first and first[0] in ("self", "module"):
-                owner = frame.f_locals[first[0]] if first[0] in frame.f_locals else None
+                owner = frame.f_locals.get(first[0])
                 if isinstance(owner, nn.Module) and id(owner) in self.paths:
                     return Caller(self.paths[id(owner)], frame.f_lineno, owner)
             frame = frame.f_back
