@@ -6,8 +6,9 @@ are made, whatever library the model is from; each call is repeated for its summ
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import torch
@@ -21,6 +22,8 @@ from regard.lens.attention_record import AttentionRecord, Settings
 from regard.lens.capture.call import AttentionCall, of_attend
 from regard.lens.capture.functions import Caller, FunctionCapture
 from regard.lens.capture.modules import around_forward, fused_modules, is_fused, run_in_sight
+from regard.lens.recording_view import Tokens, view_of
+from regard.lens.view import View
 
 BUDGET = 2**28  # bytes of the weights of one call
 TRUSTED = 1e-3  # largest error of outputs, relative to their largest number, of weights that are the model's
@@ -116,6 +119,30 @@ class Recording(Mapping[str, AttentionRecord]):
                 left.append(NotCaptured(path, f"{kind} computes no softmax that multiplies values"))
         outer = [x for x in left if not any(x.path.startswith(f"{other.path}.") for other in left)]
         return sorted(outer)
+
+    def view(self, tokens: Tokens | None = None, *, title: str = "What the model attends to", batch: int = 0) -> View:
+        """All maps over labelled tokens; see `view_of`."""
+        notes = [*self.notes, *(f"{path or 'itself'}: {reason}" for path, reason in self.not_captured)]
+        return view_of(self._checked(), tokens, title=title, batch=batch, notes=notes)
+
+    def page(self, file: str | Path, tokens: Tokens | None = None, *, title: str = "What the model attends to") -> None:
+        """Write one HTML file that needs no network.
+
+        Args:
+            file: its path.
+            tokens: labels of the places; see `view_of`.
+            title: of the page.
+        """
+        from regard.lens.page import page
+
+        Path(file).write_text(page(self.view(tokens, title=title)), encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        return self.view()._repr_html_()
+
+    def _checked(self) -> Mapping[str, AttentionRecord]:
+        return {path: self[path] for path in self}
 
     def __str__(self) -> str:
         lines = [f"{len(self)} attentions of {self._name} recorded"]
@@ -333,8 +360,3 @@ def _rounding(call: AttentionCall) -> float:
     """How many times the trusted error the call's dtype allows for."""
     dtype = torch.float32 if call.output is None else call.output.dtype
     return max(1.0, 4 * torch.finfo(dtype).eps / TRUSTED)
-
-
-def axes_of(labels: Sequence[str] | None, size: int) -> Sequence[str]:
-    """The labels of places, or their numbers."""
-    return [str(i) for i in range(size)] if labels is None else labels
