@@ -1,6 +1,6 @@
 """The operator: check, plan, run."""
 
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -99,13 +99,14 @@ def attend(
     if others:
         raise unknown_argument("attend", others, CALLS, attend)
     if observer.count and not torch.compiler.is_compiling() and (observers := observer.current()):
-        arguments = {
+        arguments: dict[str, Any] = {
             "score": score, "normalizer": normalizer, "pattern": pattern, "bias": bias, "dropout": dropout,
             "seed": seed, "query_start": query_start, "key_start": key_start, "summary": summary, "backend": backend,
         }  # fmt: skip
         with observer.unobserved():
             result: Tensor | tuple[Tensor, Seen] = attend(query, key, value, **arguments)
-        return observer.notify(observers, result, query, key, value, arguments)
+        result = observer.notify(observers, result, query, key, value, arguments)
+        return result
     values, signature = (score, normalizer, pattern, bias), None
     if summary is None and type(dropout) in (float, int) and dropout == 0:
         signature, known = recall(query, key, value, values, query_start, key_start, backend)

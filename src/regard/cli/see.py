@@ -80,11 +80,10 @@ def run(
 
 def _text(text: str | None, file: str | None) -> str:
     """The text of the command line or of a file."""
-    if (text is None) == (file is None):
-        raise click.UsageError("give a text, or --file FILE, and not both")
-    if file is not None:
+    if file is not None and text is None:
         return "\n".join(file_texts(file)).strip()
-    assert text is not None  # noqa: S101 - one of them is there
+    if text is None or file is not None:
+        raise click.UsageError("give a text, or --file FILE, and not both")
     name = shlex.quote(text)
     refuse_file(text, f"regard see --file {name}", f"regard see {shlex.quote(' ' + text)}")
     return text
@@ -107,7 +106,8 @@ def _seen(
         alignment = opened.see(text, **accepted(opened, "see", settings))
         return alignment, " ".join(alignment.target[:-1]), alignment.finished
     if not hasattr(opened, "view"):
-        raise click.UsageError(f"--file and --grid are for models that read one text; this is a {type(opened).__name__}")
+        kind = type(opened).__name__
+        raise click.UsageError(f"--file and --grid are for models that read one text; this is a {kind}")
     return opened.view(text, **accepted(opened, "view", {"grid": grid or GRID, **settings})), "", True
 
 
