@@ -4,16 +4,17 @@ Layout: B sequences, H heads, G key heads, L queries of all calls, S keys, r and
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from regard.attention.summary import Seen
 from regard.errors import ConfigError, ShapeError
 from regard.lens.capture.call import AttentionCall, detached
-from regard.lens.summaries import Rows, summarize, weights_of
+from regard.lens.summaries import summarize, weights_of
 from regard.lens.view import LayerView
 
 LIMIT_95 = 1.96  # standard errors on each side of a mean, for 95% of samples
@@ -126,7 +127,7 @@ class AttentionRecord:
         self.mismatch: str | None = None
         self.query_rows: Tensor | None = None
         self._shape: tuple[int, int] | None = None
-        self._rows: list[Rows] = []
+        self._rows: list[Seen] = []
         self._mass: Tensor | None = None
         self._distance: list[Tensor] = []
         self._weights: list[Tensor] = []
@@ -175,7 +176,7 @@ class AttentionRecord:
             self._mass = mass
             if rows.output is not None and call.output is not None and not call.dropped:
                 self._check(rows.output, call.output[:, :, part])
-            self._rows.append(rows._replace(bins=rows.bins[..., :0], output=None))
+            self._rows.append(replace(seen, key_mass=None, key_variance=None))
 
     def _check(self, output: Tensor, of_model: Tensor) -> None:
         """The largest difference from the model's output, relative to its largest number."""
@@ -211,12 +212,12 @@ class AttentionRecord:
     @property
     def entropy(self) -> Tensor:
         """-sum w log w of each row in nats: (B, H, L)."""
-        return torch.cat([_present(rows.seen.entropy) for rows in self._rows], 2)
+        return torch.cat([_present(seen.entropy) for seen in self._rows], 2)
 
     @property
     def expected_key(self) -> Tensor:
         """The mean position of each query's keys: (B, H, L)."""
-        return torch.cat([_present(rows.seen.expected_key) for rows in self._rows], 2)
+        return torch.cat([_present(seen.expected_key) for seen in self._rows], 2)
 
     @property
     def distance(self) -> Tensor:
@@ -239,7 +240,7 @@ class AttentionRecord:
         return self._top("top_weights", 0)
 
     def _top(self, name: str, missing: int) -> Tensor:
-        parts = [_present(getattr(rows.seen, name)) for rows in self._rows]
+        parts = [_present(getattr(seen, name)) for seen in self._rows]
         size = max(part.shape[-1] for part in parts)
         return torch.cat([pad(part, (0, size - part.shape[-1]), value=missing) for part in parts], 2)
 
