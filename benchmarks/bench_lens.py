@@ -1,7 +1,7 @@
 """What recording costs: time over a model's own fused forward pass, and memory above it.
 
-Maps, entropy, expected keys, key mass and the eight largest weights of all heads are recorded. Outputs are checked to be
-the same to the last bit.
+Maps, entropy, expected keys, key mass and the eight largest weights of all heads are recorded. Outputs are checked to
+be the same to the last bit.
 """
 
 import argparse

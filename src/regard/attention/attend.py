@@ -105,8 +105,7 @@ def attend(
         }  # fmt: skip
         with observer.unobserved():
             result: Tensor | tuple[Tensor, Seen] = attend(query, key, value, **arguments)
-        result = observer.notify(observers, result, query, key, value, arguments)
-        return result
+        return observer.notify(observers, result, query, key, value, arguments)
     values, signature = (score, normalizer, pattern, bias), None
     if summary is None and type(dropout) in (float, int) and dropout == 0:
         signature, known = recall(query, key, value, values, query_start, key_start, backend)

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
+T = TypeVar("T")  # what `attend` returns: a tensor, or that and a summary
 # Called with (output, query, key, value, the other arguments of `attend`); returns the output to use instead, or None.
 Observer = Callable[[Tensor, Tensor, Tensor, Tensor, Mapping[str, Any]], Tensor | None]
 
@@ -48,12 +49,12 @@ def unobserved() -> Iterator[None]:
 
 def notify(
     observers: tuple[Observer, ...],
-    result: Any,
+    result: T,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     arguments: Mapping[str, Any],
-) -> Any:
+) -> T:
     """Tell observers of a finished call.
 
     Args:
@@ -65,8 +66,10 @@ def notify(
     Returns:
         The result, with the output that observers gave in its place.
     """
-    output, seen = result if isinstance(result, tuple) else (result, None)
+    both: Any = result
+    output, seen = both if isinstance(both, tuple) else (both, None)
     for observer in reversed(observers):
         replaced = observer(output, query, key, value, arguments)
         output = output if replaced is None else replaced
-    return output if seen is None else (output, seen)
+    told: Any = output if seen is None else (output, seen)
+    return told  # type: ignore[no-any-return]
