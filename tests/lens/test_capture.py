@@ -1,12 +1,15 @@
 """Attentions of other libraries' models, and of one's own, under the recorder."""
 
+import contextlib
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import regard as rg
 from regard.lens.record import record
 from tests.integrations.tiny import model_types
 from tests.lens.sweep import verdict
@@ -178,3 +181,34 @@ def test_multi_head_attention_with_weights_and_in_training() -> None:
             output, _ = layer(x, x, x, average_attn_weights=False)
         assert torch.equal(output, expected)
         torch.testing.assert_close(seen[""].weights, weights.detach(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "regard"])
+@pytest.mark.parametrize("how", ["plain", "autocast", "bfloat16", "inference", "accelerated", "replaced"])
+def test_no_bit_changes_however_a_model_runs(implementation: str, how: str) -> None:
+    transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+    rg.integrate_transformers()
+    torch.manual_seed(5)
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
+    )
+    model = transformers.BertModel._from_config(config, attn_implementation=implementation).eval()
+    tokens = torch.randint(0, 50, (2, 140))
+    mask = (torch.arange(140) < torch.tensor([[140], [90]])).long()
+    around: Any = {
+        "autocast": lambda: torch.autocast("cpu", torch.bfloat16), "inference": torch.inference_mode,
+        "replaced": rg.replace_sdpa,
+    }.get(how, contextlib.nullcontext)  # fmt: skip
+    if how == "bfloat16":
+        model = model.bfloat16()
+    if how == "accelerated":
+        if implementation == "regard":
+            pytest.skip("it is accelerated already")
+        rg.accelerate(model)
+    with torch.no_grad(), around():
+        expected = model(tokens, attention_mask=mask).last_hidden_state
+        with record(model) as seen:
+            output = model(tokens, attention_mask=mask).last_hidden_state
+    assert torch.equal(output, expected)
+    assert [one.calls for one in seen.values()] == [1, 1]
+    assert seen.not_captured == []

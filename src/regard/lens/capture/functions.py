@@ -18,6 +18,7 @@ from torch._higher_order_ops.flex_attention import flex_attention as FLEX
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from regard.attention.engine.observer import unobserved
 from regard.integrations.sdpa import MULTI_HEAD, ORIGINAL, PLAIN_TYPES, understood
 from regard.lens.capture.call import AttentionCall, WeightsCall, of_attend, of_weights
 from regard.lens.capture.flex import flex_rows
@@ -76,7 +77,9 @@ class FunctionCapture(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is ORIGINAL:
-            return self._sdpa(func(*args, **kwargs), args, kwargs)
+            with unobserved():  # where `attend` stands in for it, it is seen here
+                output = func(*args, **kwargs)
+            return self._sdpa(output, args, kwargs)
         if func is MULTI_HEAD and set(types) <= set(PLAIN_TYPES):
             with self:  # so that the calls inside of it are seen
                 return _inside_multi_head()(*args, **kwargs)
