@@ -59,9 +59,9 @@ learn: $(KERNELS)
 contract: $(KERNELS)
 	$(PYTEST) tests/contract --full
 
-# Every model type of the installed transformers with regard's attention, an hour; `make test` takes a sample of them.
+# Every model type of the installed transformers with regard's attention and under the recorder, hours; `make test` takes a sample of them.
 models: $(KERNELS)
-	$(PYTEST) -m slow tests/integrations
+	$(PYTEST) -m slow tests/integrations tests/lens
 
 # Random shapes, strides, values and patterns, other ones each time.
 fuzz: $(KERNELS)

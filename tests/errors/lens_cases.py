@@ -1,19 +1,24 @@
 """Misuses of the lens: see `cases.py`."""
 
 import sys
+import warnings
 from collections.abc import Callable
+from typing import Any
 from unittest.mock import patch
 
 import torch
 
 import regard as rg
-from regard.attention.summary import Summary
-from regard.errors import ConfigError, ShapeError
+from regard.errors import ConfigError, ShapeError, UnsupportedError
 from regard.lens.alignment import Alignment
+from regard.lens.attention_record import AttentionRecord
+from regard.lens.checkpoint import view_checkpoint
 from regard.lens.page import page
 from regard.lens.picture import figure, save
-from regard.lens.record import WEIGHTS, record
+from regard.lens.record import record
+from regard.lens.recording_view import view_of
 from regard.lens.terminal import draw
+from regard.lens.view import Axis
 
 
 def seen(**changes: object) -> Alignment:
@@ -21,12 +26,17 @@ def seen(**changes: object) -> Alignment:
     return Alignment(**{"source": ["a", "[end]"], "target": ["x", "[end]"], "weights": weights, **changes})
 
 
-def run(*batches: int, summary: Summary = WEIGHTS, asked: Summary | None = None) -> object:
+def run(*batches: int, **settings: Any) -> AttentionRecord:
     layer = rg.MultiHeadAttention(8, 2)
-    with record(layer, summary) as found:
+    with warnings.catch_warnings(action="ignore"), record(layer, **settings) as recording:
         for batch in batches:
-            layer(torch.randn(batch, 3, 8), summary=asked)
-    return found[""]
+            layer(torch.randn(batch, 3, 8))
+    return recording[""]
+
+
+def without_a_library() -> object:
+    with patch.dict(sys.modules, {"transformers": None}):
+        return view_checkpoint("some/model", "a")
 
 
 def without_matplotlib() -> object:
@@ -41,20 +51,41 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         ShapeError,
         "Alignment: 1 numbers of 2 words; expected one of each",
     ),
-    ("record-nothing", lambda: record(torch.nn.Linear(2, 2)).__enter__(), ConfigError, "Linear has no attention"),
+    ("record-unused", lambda: run(), KeyError, "no attention '' was recorded"),
     (
-        "record-asked",
-        lambda: run(1, asked=Summary(entropy=True)),
-        ConfigError,
-        "record: MultiHeadAttention is asked for Summary(entropy=True) already",
-    ),
-    ("record-unused", lambda: run(), KeyError, "''"),  # the attention stands at the path "", and did not run
-    ("record-batches", lambda: run(2, 5), ShapeError, "ran 2 times, and queries in batches of [2, 5] cannot be joined"),
-    (
-        "record-grids",
-        lambda: run(1, 1, 1, summary=Summary(grid=(2, 2))),
+        "record-batches",
+        lambda: run(2, 5),
         ShapeError,
-        "ran 3 times, and grids of bins cannot be joined",
+        "calls of (2, 2) and (5, 2) sequences and heads cannot be",
+    ),
+    ("record-grid", lambda: run(1, grid=0), ConfigError, "record: grid=0 must be an integer >= 1"),
+    ("record-weights", lambda: run(1).weights, ConfigError, "were not kept; ask for them: weights=True"),
+    ("record-gradient", lambda: run(1).output_grad, ConfigError, "ask for it with gradients=True, and call backward()"),
+    ("record-head", lambda: run(1).head(2), ConfigError, "record: head=2 of ''; expected 0 to 1"),
+    (
+        "record-field",
+        lambda: run(1).head(0).mass,
+        AttributeError,
+        "HeadRecord has no field 'mass'; it has grid",
+    ),
+    (
+        "record-adapter",
+        lambda: run(1, adapters={"attn": lambda *_: {}}),
+        ConfigError,
+        "record: no module 'attn' for an adapter",
+    ),
+    (
+        "record-tokens",
+        lambda: view_of({"": run(1)}, ["a", "b"]),
+        ConfigError,
+        "tokens of text (2) fit no attention; they are over queries x keys [(3, 3)]",
+    ),
+    ("see-checkpoint", without_a_library, UnsupportedError, "some/model: regard loads no such model, and"),
+    (
+        "view-special",
+        lambda: Axis(name="text", labels=["a"], special=frozenset([1])),
+        ConfigError,
+        "Axis 'text': special=[1] must be places of 1 labels",
     ),
     (
         "alignment-shape",

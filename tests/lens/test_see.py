@@ -29,7 +29,7 @@ def test_pieces_are_merged_where_they_stand(kind: str) -> None:
     assert len(first) > 1  # or nothing is merged
     seen = look(module, tokenizer(), "container", ids)
     path = f"decoder.1.{'cross' if kind == 'cross' else 'self'}_attention"
-    with torch.no_grad(), record(module) as pieces:
+    with torch.no_grad(), record(module, weights=True) as pieces:
         module(torch.tensor([[*tokenizer().encode("container"), 2]]), None, torch.tensor([[1, *ids]]))
     expected = pieces[path].weights[0, :, first.start : first.stop].mean(1)
     if kind == "cross":

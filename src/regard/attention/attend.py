@@ -1,12 +1,13 @@
 """The attention operator, `attend`, and its plan, `plan`."""
 
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
 from regard.attention.backends.protocol import Backend
 from regard.attention.bias import Bias, TensorBias
+from regard.attention.engine import observer
 from regard.attention.engine.call import HALVES, Call, make_call
 from regard.attention.engine.call_cache import lookup, store
 from regard.attention.engine.empty_call import is_empty, run_empty
@@ -97,6 +98,14 @@ def attend(
     """
     if others:
         raise unknown_argument("attend", others, CALLS, attend)
+    if observer.count and not torch.compiler.is_compiling() and (observers := observer.current()):
+        arguments: dict[str, Any] = {
+            "score": score, "normalizer": normalizer, "pattern": pattern, "bias": bias, "dropout": dropout,
+            "seed": seed, "query_start": query_start, "key_start": key_start, "summary": summary, "backend": backend,
+        }  # fmt: skip
+        with observer.unobserved():
+            result: Tensor | tuple[Tensor, Seen] = attend(query, key, value, **arguments)
+        return observer.notify(observers, result, query, key, value, arguments)
     values, signature = (score, normalizer, pattern, bias), None
     if summary is None and type(dropout) in (float, int) and dropout == 0:
         signature, cached = lookup(query, key, value, values, query_start, key_start, backend)

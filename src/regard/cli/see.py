@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,18 +16,25 @@ from regard.cli.shared import (
     search_flags,
     search_if_said,
 )
-from regard.cli.texts import refuse_file
+from regard.cli.texts import file_texts, refuse_file
+from regard.errors import UnsupportedError
+
+BINS = Count(1024)
+GRID = 64
 
 
 def run(
-    text: str,
+    text: str | None,
+    file: str | None,
     target: str | None,
     kind: str | None,
     layer: int | None,
     head: int | None,
+    grid: int | None,
     html: str | None,
     png: str | None,
     svg: str | None,
+    npz: str | None,
     prefix: str | None,
     task: str | None,
     max_length: int | None,
@@ -36,68 +44,100 @@ def run(
     device: str,
     **how: object,
 ) -> None:
-    """Show what each word that a model reads or writes attends to: in the terminal, as pictures, as a page."""
-    for suffix, file in ((".png", png), (".svg", svg)):
-        if file is not None and Path(file).suffix.lower() != suffix:
-            raise click.UsageError(f"--{suffix[1:]} {file}: the name must end in {suffix}")
-    name = shlex.quote(text)
-    refuse_file(text, f'regard see "$(cat {name})"', f"regard see {shlex.quote(' ' + text)}")
+    """Show what a model attends to as it reads or writes a text: in the terminal, as a picture, as a page."""
+    for suffix, name in ((".png", png), (".svg", svg), (".npz", npz)):
+        if name is not None and Path(name).suffix.lower() != suffix:
+            raise click.UsageError(f"--{suffix[1:]} {name}: the name must end in {suffix}")
+    text = _text(text, file)
     search = search_if_said(how)
-    opened = open_for("see", model, threads, device)
-    from regard.lens import page, picture, terminal
+    settings = {
+        "target": target, "search": search, "prefix": prefix, "task": task, "max_length": max_length, "whole": whole,
+    }  # fmt: skip
+    settings = {name: x for name, x in settings.items() if x is not None}
+    shown, written, finished = _seen(text, file, grid, settings, model, threads, device)
+    from regard.lens import files, page, picture, terminal
 
-    given = {
-        "target": target,
-        "search": search,
-        "prefix": prefix,
-        "task": task,
-        "max_length": max_length,
-        "whole": whole,
-    }
-    settings = {name: x for name, x in given.items() if x is not None}
-    alignment = opened.see(text, **accepted(opened, "see", settings))
-    heat_map = alignment.map(kind or alignment.kinds[0], layer=layer, head=head)
-    written = " ".join(alignment.target[:-1])
-    click.echo(f"{written}\n\n{terminal.draw(heat_map)}" if written else terminal.draw(heat_map))
+    chosen = shown.map(kind or shown.kinds[0], layer=layer, head=head)
+    drawn = terminal.draw(chosen)
+    click.echo(f"{written}\n\n{drawn}" if written else drawn)
+    view = shown.view(title=written or text) if hasattr(shown, "view") else shown
     if html is not None:
-        Path(html).write_text(page.page(alignment, title=text), encoding="utf-8")
-    for file in (png, svg):
-        if file is not None:
-            picture.save(heat_map, file)
-    left_out = picture.simplified(heat_map)
-    for file, note in ((html, ""), (png, left_out), (svg, left_out)):
-        if file is not None:
-            click.echo(f"wrote {file}{note and ': '}{note}", err=True)
-    if not alignment.finished:
+        Path(html).write_text(page.page(view), encoding="utf-8")
+    if npz is not None:
+        files.save(view, npz)
+    for name in (png, svg):
+        if name is not None:
+            picture.save(chosen, name)
+    left_out = picture.simplified(chosen)
+    for name, note in ((html, ""), (npz, ""), (png, left_out), (svg, left_out)):
+        if name is not None:
+            click.echo(f"wrote {name}{note and ': '}{note}", err=True)
+    for note in view.notes:
+        click.echo(note, err=True)
+    if not finished:
         click.echo("the translation was cut at its greatest length; raise it with --max-length", err=True)
+
+
+def _text(text: str | None, file: str | None) -> str:
+    """The text of the command line or of a file."""
+    if file is not None and text is None:
+        return "\n".join(file_texts(file)).strip()
+    if text is None or file is not None:
+        raise click.UsageError("give a text, or --file FILE, and not both")
+    name = shlex.quote(text)
+    refuse_file(text, f"regard see --file {name}", f"regard see {shlex.quote(' ' + text)}")
+    return text
+
+
+def _seen(
+    text: str, file: str | None, grid: int | None, settings: dict[str, Any], model: str | None, threads: int | None,
+    device: str,
+) -> tuple[Any, str, bool]:  # fmt: skip
+    """What can draw maps, the text that the model wrote, and whether it came to an end."""
+    try:
+        opened = open_for("see", model, threads, device)
+    except UnsupportedError:
+        if model is None or settings:
+            raise
+        from regard.lens.checkpoint import view_checkpoint
+
+        return view_checkpoint(model, text, grid=grid or GRID), "", True
+    if file is None and grid is None:
+        alignment = opened.see(text, **accepted(opened, "see", settings))
+        return alignment, " ".join(alignment.target[:-1]), alignment.finished
+    if not hasattr(opened, "view"):
+        kind = type(opened).__name__
+        raise click.UsageError(f"--file and --grid are for models that read one text; this is a {kind}")
+    return opened.view(text, **accepted(opened, "view", {"grid": grid or GRID, **settings})), "", True
 
 
 command = Command(
     "see",
     run,
     params=[
-        Argument("text", about="What the model reads: one or a few sentences.", required=True),
-        Option(["--target"], metavar="TEXT", help="A translation to look at; by default the model's own."),
-        Option(
-            ["--html"],
-            type=FILE,
-            metavar="FILE",
-            help="Write a page to explore all layers and heads; it needs no network.",
-        ),
+        Argument("text", about="What the model reads: one or a few sentences.", required=False),
+        Option(["--file"], type=FILE, metavar="FILE", help="Read the text from a file; it may be long."),
+        Option(["--target"], metavar="TEXT", help="A translation to look at; default: the model's own."),
+        Option(["--html"], type=FILE, metavar="FILE", help="Write a page with all layers and heads, for any browser."),
         Option(["--png"], type=FILE, metavar="FILE", help="Write a picture."),
         Option(["--svg"], type=FILE, metavar="FILE", help="Write a picture that scales."),
+        Option(["--npz"], type=FILE, metavar="FILE", help="Write the maps as NumPy arrays; the page opens them too."),
+        Option(["--grid"], type=BINS, help="Show tokens in bins, at most this many on a side; 64 with --file."),
         Option(
             ["--kind"],
             type=Suggested("cross", "encoder", "decoder", "text"),
             metavar="KIND",
-            help="cross, encoder, decoder or text; the first that the model has.",
+            help="cross, encoder, decoder or text; default: the first that the model has.",
         ),
-        Option(["--layer"], type=Count(), help="Counted from 1; by default the mean of all."),
-        Option(["--head"], type=Count(), help="Counted from 1; by default the mean of all."),
+        Option(["--layer"], type=Count(), help="Layer, counted from 1; default: the mean of all."),
+        Option(["--head"], type=Count(), help="Head, counted from 1; default: the mean of all."),
         *model_flags(),
         *prefix_flags(),
         *search_flags(),
         *length_flags(),
     ],
-    examples=['regard see "This package contains the documentation." --html attention.html --png attention.png'],
+    examples=[
+        'regard see "This package contains the documentation." --html attention.html --png attention.png',
+        "regard see --file book.txt --model openai-community/gpt2 --grid 256 --html page.html",
+    ],
 )

@@ -109,7 +109,7 @@ def scaled_dot_product_attention(
     Returns:
         (..., L, V).
     """
-    call = _translate(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    call = translate(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     if call is None:
         return ORIGINAL(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     output: Tensor = run(call.query, call.key, call.value, **call.arguments)
@@ -134,7 +134,7 @@ class Layout(NamedTuple):
     groups: int
 
 
-def _translate(
+def translate(
     query: Any, key: Any, value: Any, mask: Any, dropout: Any, causal: Any, scale: Any, grouped: Any
 ) -> AttendCall | None:
     """Translate a call for `attend`; None if PyTorch must compute it or raise its own error."""

@@ -13,6 +13,7 @@ from torch.nn.modules import module as torch_module
 
 from regard.attention.backends.native.mask import conjuncts
 from regard.attention.cache import KeyValueCache
+from regard.attention.engine import observer
 from regard.attention.patterns.pattern import Causal, Full, Pattern, SlidingWindow
 from regard.attention.patterns.sequence_pattern import KeyLengths
 from regard.attention.score import Dot
@@ -192,7 +193,7 @@ def is_usual(module: nn.Module) -> bool:
     """Whether there are kernels, and nobody looks into the parts of a module or has put something in their place."""
     if fast() is None or module.training:
         return False
-    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+    if observer.count or torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return False
     return not any(x._forward_hooks or x._forward_pre_hooks or "forward" in vars(x) for x in module.modules())
 

@@ -1,20 +1,27 @@
 """A model's attention over one source and one target, or over one text."""
 
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from regard.data.published_tokenizer import PublishedTokenizer
 from regard.data.tokenizer import Tokenizer
-from regard.errors import DataError
+from regard.errors import ConfigError, DataError
 from regard.layers.evaluation import in_evaluation
 from regard.lens.alignment import END, Alignment, kind_of, merged
 from regard.lens.record import Recording, record
+from regard.lens.recording_view import view_of
+from regard.lens.text import printable, shortened
+from regard.lens.view import View
 from regard.lens.words import Words, words_read, words_written
 from regard.models.language_model import LanguageModel
 from regard.models.seq2seq import Seq2Seq
 from regard.models.text_encoder import TextEncoder
+
+LONGEST_TITLE = 80  # columns of a terminal
 
 
 def look(
@@ -64,7 +71,7 @@ def look_at(module: Seq2Seq, read: Words, written: Words) -> Alignment:
         ConfigError: a model without attention.
     """
     vocabulary = module.vocabulary
-    seen = _recorded(module, [*read.tokens, vocabulary.eos], None, [vocabulary.bos, *written.tokens])
+    seen = _recorded(module, [*read.tokens, vocabulary.eos], None, [vocabulary.bos, *written.tokens], weights=True)
     columns, rows = ([*side.spans, (END, range(len(side.tokens), len(side.tokens) + 1))] for side in (read, written))
     source_ranges, target_ranges = ([tokens for _, tokens in words] for words in (columns, rows))
     # the decoder reads a start mark before the target: the columns of its words stand one place later
@@ -78,9 +85,7 @@ def look_at(module: Seq2Seq, read: Words, written: Words) -> Alignment:
         source=[word for word, _ in columns],
         target=[word for word, _ in rows],
         weights={
-            path: merged(attention.weights[0].float().cpu(), *ranges[kind_of(path)])
-            for path, attention in seen.items()
-            if attention.weights is not None
+            path: merged(attention.weights[0].float().cpu(), *ranges[kind_of(path)]) for path, attention in seen.items()
         },
         source_numbers=[*read.numbers, None],
         target_numbers=[*written.numbers, None],
@@ -108,21 +113,53 @@ def look_within(
     longest = module.longest
     if not ids or (longest is not None and len(ids) > longest):
         raise DataError(f"text has {len(ids)} tokens; expected 1 to {longest}: see one or a few sentences")
-    seen = _recorded(module, list(ids))
+    seen = _recorded(module, list(ids), weights=True)
     words = tokenizer.words(ids)
     ranges = [pieces for _, pieces in words]
-    weights = {
-        path: merged(attention.weights[0].float().cpu(), ranges, ranges)
-        for path, attention in seen.items()
-        if attention.weights is not None
-    }
+    weights = {path: merged(attention.weights[0].float().cpu(), ranges, ranges) for path, attention in seen.items()}
     return Alignment(source=[word for word, _ in words], target=[], weights=weights)
 
 
-def _recorded(module: nn.Module, *sequences: list[int] | None) -> Recording:
-    """What the attentions of a model do as it reads sequences of ids, in evaluation mode."""
+def view_within(
+    module: TextEncoder | LanguageModel,
+    tokenizer: PublishedTokenizer | Tokenizer,
+    ids: Sequence[int],
+    *,
+    grid: int = 64,
+    top: int = 8,
+    title: str = "",
+) -> View:
+    """What a model that reads one text attends to in it, over its tokens and at any length: no L x S memory is used.
+
+    Args:
+        module: the model; its mode stays as it is.
+        tokenizer: of the model.
+        ids: the tokens of the text, with its marks.
+        grid: bins on each side of a map, at most.
+        top: largest weights that are kept of each token.
+        title: of the view.
+
+    Returns:
+        The maps of all layers and heads.
+
+    Raises:
+        ConfigError: a model without attention.
+        DataError: no tokens, or more than the model has positions.
+    """
+    longest = module.longest
+    if not ids or (longest is not None and len(ids) > longest):
+        raise DataError(f"text has {len(ids)} tokens; expected 1 to {longest}")
+    seen = _recorded(module, list(ids), grid=grid, top=top)
+    return view_of(seen, tokenizer.pieces(ids), title=shortened(printable(title[:LONGEST_TITLE]), LONGEST_TITLE))
+
+
+def _recorded(module: nn.Module, *sequences: list[int] | None, **settings: Any) -> Recording:
+    """What the attentions of a model do as it reads sequences of ids, in evaluation mode; see `record`."""
     device = next(module.parameters()).device
     module = in_evaluation(module)
-    with torch.no_grad(), record(module) as seen:
-        module(*(None if ids is None else torch.tensor([ids], device=device) for ids in sequences))
+    inputs = [None if ids is None else torch.tensor([ids], device=device) for ids in sequences]
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"), record(module, **settings) as seen:
+        module(*inputs)
+    if not seen:
+        raise ConfigError(f"{type(module).__name__} has no attention to look at")
     return seen

@@ -197,7 +197,7 @@ class Classifier(Runner):
         [chosen] = self.classify([text], top=1)
         ids = self.tokenizer.marked(self.tokenizer.encode(text), longest=self._longest)
         device = next(self.module.parameters()).device
-        with torch.no_grad(), record(self.module) as seen:
+        with torch.no_grad(), record(self.module, weights=True) as seen:
             self.module(torch.tensor([ids], device=device))
         words = self.tokenizer.words(ids)
         weights = merged(seen["pooling"].weights[0].float().cpu(), [range(1)], [pieces for _, pieces in words])

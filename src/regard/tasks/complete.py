@@ -7,7 +7,8 @@ from regard.checkpoints.generation import NEW_TOKENS, GenerationConfig, generati
 from regard.decode.search import Search
 from regard.errors import DataError
 from regard.lens.alignment import Alignment
-from regard.lens.see import look_within
+from regard.lens.see import look_within, view_within
+from regard.lens.view import View
 from regard.tasks.check import check_texts
 from regard.tasks.completion import Completion, complete, prompts_of
 from regard.tasks.runner import Runner
@@ -122,3 +123,21 @@ class TextGenerator(Runner):
         check_texts([text])
         [ids] = prompts_of(self.tokenizer, [text])
         return look_within(self.module, self.tokenizer, ids)
+
+    def view(self, text: str, *, grid: int = 64, top: int = 8) -> View:
+        """What each token of a text attends to, in bins: of texts as long as the model reads.
+
+        Args:
+            text: what the model reads.
+            grid: bins on each side of a map, at most.
+            top: largest weights that are kept of each token.
+
+        Returns:
+            The maps of all layers and heads, for `rg.lens` pages and pictures.
+
+        Raises:
+            DataError: a text that is longer than the model reads, or has no tokens.
+        """
+        check_texts([text])
+        [ids] = prompts_of(self.tokenizer, [text])
+        return view_within(self.module, self.tokenizer, ids, grid=grid, top=top, title=text)

@@ -11,7 +11,8 @@ from regard.checkpoints.hub import layout_of
 from regard.checkpoints.sentence_transformers import layout_files
 from regard.data.text_tokenizer import TextTokenizer
 from regard.lens.alignment import Alignment
-from regard.lens.see import look_within
+from regard.lens.see import look_within, view_within
+from regard.lens.view import View
 from regard.models.pooling import Embedding
 from regard.models.text_encoder import TextEncoder
 from regard.tasks.check import check_texts
@@ -151,6 +152,24 @@ class Encoder(Runner):
         """
         check_texts([text])
         return look_within(self.module, self.tokenizer, self.tokenizer.encode(text, marks=True))
+
+    def view(self, text: str, *, grid: int = 64, top: int = 8) -> View:
+        """What each token of a text attends to, in bins: of texts as long as the model reads.
+
+        Args:
+            text: what the model reads.
+            grid: bins on each side of a map, at most.
+            top: largest weights that are kept of each token.
+
+        Returns:
+            The maps of all layers and heads, for `rg.lens` pages and pictures.
+
+        Raises:
+            DataError: a text that is longer than the model reads, or has no tokens.
+        """
+        check_texts([text])
+        ids = self.tokenizer.encode(text, marks=True)
+        return view_within(self.module, self.tokenizer, ids, grid=grid, top=top, title=text)
 
     def extra_files(self) -> Mapping[str, bytes]:
         """The pooling and prompts, as the sentence-transformers package writes them."""
