@@ -68,7 +68,7 @@ def test_a_recording_counts_calls() -> None:
     with rg.record(layer) as seen:
         layer(torch.zeros(1, 3, 8))
         layer(torch.zeros(2, 3, 8))  # which cannot be joined, and can be printed
-    assert repr(seen) == "Recording(itself: 2 calls)"
+    assert repr(seen) == "Recording(AttentionRecord('', 1 x 2 heads, 3 x 3, 2 calls))"
 
 
 def grid(html: str) -> Tensor:

@@ -184,11 +184,11 @@ def test_a_recording_sees_its_own_thread() -> None:
 
     def other() -> None:
         results["plain"] = layer(x)
-        with rg.record(layer) as mine:
+        with rg.record(layer, weights=True) as mine:
             layer(x[:, :2])
         results["mine"] = mine[""].weights
 
-    with rg.record(layer) as seen:
+    with rg.record(layer, weights=True) as seen:
         worker = threading.Thread(target=other)
         worker.start()
         worker.join()

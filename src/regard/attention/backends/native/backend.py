@@ -221,7 +221,7 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, call: Call, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         result = _forward_result(call, keep_sparse=True)
         ctx.call = call._replace(query=None, key=None, value=None)  # type: ignore[arg-type]
-        ctx.parts, ctx.sparse = result.parts, result.sparse
+        ctx.parts, ctx.sparse_weights = result.parts, result.sparse
         ctx.mark_non_differentiable(result.row_stats)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs, result.output, result.row_stats)
@@ -246,7 +246,7 @@ class _Attention(torch.autograd.Function):
             d_output = torch.zeros_like(output)
         needed = ctx.needs_input_grad[1:]
         call = _with_inputs(ctx.call, inputs)
-        return (None, *_backward(call, ctx.parts, ctx.sparse, output, row_stats, d_output, d_offset, needed))
+        return (None, *_backward(call, ctx.parts, ctx.sparse_weights, output, row_stats, d_output, d_offset, needed))
 
 
 def _with_inputs(call: Call, inputs: Sequence[Tensor]) -> Call:
