@@ -1,4 +1,4 @@
-"""The greatest entries of long rows, for which `torch.topk` on the CPU takes several times as long as reading them."""
+"""Top-k of long rows on the CPU, faster than `torch.topk`."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,8 @@ from regard.attention.engine.tracing import is_traced
 from regard.layers.linear import fast, is_plain
 from regard.models.seq2seq import Vocabulary
 
-BLOCK = 16  # entries that are first known by their maximum alone
-SHORT = 128  # columns below which torch.topk is faster
+BLOCK = 16  # entries of a block, which is first represented by its maximum
+SHORT = 128  # with fewer blocks than this, torch.topk is faster
 FEW = 64  # tokens that the kernel looks for, or passes over, one by one
 
 
@@ -38,17 +38,17 @@ def likeliest(logits: Tensor, vocabulary: Vocabulary, count: int) -> tuple[Tenso
 
 
 def top(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The same as `x.topk(count, 1)`: the greatest entries of each row, and where they stand.
+    """The `count` largest entries of each row, as `x.topk(count, 1)`.
 
-    The `count` greatest entries are in the `count` blocks of greatest maxima: only those are looked into. A block is
-    a column of the row written in BLOCK lines, since maxima over lines are computed for many columns at once.
+    The `count` largest entries lie in the `count` blocks with the largest maxima, so only these are searched. A block
+    is a column of the row reshaped to (BLOCK, columns): its maximum is vectorized over columns.
 
     Args:
         x: (R, N).
-        count: entries to find, 1 <= count <= N.
+        count: entries of each row, 1 <= count <= N.
 
     Returns:
-        Values (R, count), greatest first, and their indices. Which of equal entries are found is not said.
+        Values (R, count), largest first, and their indices. Among equal entries any may be chosen.
     """
     rows, size = x.shape
     columns = size // BLOCK
@@ -59,5 +59,5 @@ def top(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     lines = torch.arange(0, whole, columns)
     rest = torch.arange(whole, size).expand(rows, -1)
     candidates = torch.cat(((chosen[:, :, None] + lines).flatten(1), rest), 1)
-    values, found = x.gather(1, candidates).topk(count, 1)
-    return values, candidates.gather(1, found)
+    values, indices = x.gather(1, candidates).topk(count, 1)
+    return values, candidates.gather(1, indices)
