@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from regard.checkpoints.generation import generation_config
 from regard.errors import CheckpointError, ConfigError, UnsupportedError
-from regard.models.published import never_of, published_vocabulary
+from regard.models.published import published_vocabulary, suppressed_tokens
 from regard.tasks.translate import Translator
 from tests.checkpoints.made import tokenizer, transformer
 
@@ -107,7 +107,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ),
     (
         "bad-words",
-        lambda: never_of("Marian", {"bad_words_ids": [["a"]]}),
+        lambda: suppressed_tokens("Marian", {"bad_words_ids": [["a"]]}),
         UnsupportedError,
         "Marian: bad_words_ids=[['a']] and suppress_tokens=[] are not supported; expected lists of lists of tokens",
     ),

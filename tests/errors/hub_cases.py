@@ -15,7 +15,7 @@ from regard.checkpoints.settings import family_of
 from regard.data.published_tokenizer import PublishedTokenizer
 from regard.data.vocabulary_files import read_word_piece
 from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedError
-from regard.models.published import Named, activation_of, check_only, read_named
+from regard.models.published import TensorName, activation_of, check_supported, load_tensors
 from tests.checkpoints.made import transformer
 from tests.checkpoints.published import ROLES, marian, shard, word_pieces, write_bert
 
@@ -99,20 +99,20 @@ def offline() -> object:
 CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     (
         "hub-field",
-        lambda: check_only("X", {"a": 3}, {"a": (1, 2)}),
+        lambda: check_supported("X", {"a": 3}, {"a": (1, 2)}),
         UnsupportedError,
         "X: a=3 is not supported; expected 1 or 2",
     ),
     ("hub-activation", lambda: activation_of("X", {"act": "gelo"}, "act"), UnsupportedError, "X: act='gelo' is not"),
     (
         "hub-sizes",
-        lambda: read_named("X", lambda: rg.MultiHeadAttention(8, 3), {}, []),
+        lambda: load_tensors("X", lambda: rg.MultiHeadAttention(8, 3), {}, []),
         CheckpointError,
         "X: the configuration describes no model that can be built: MultiHeadAttention: embed_dim=8 is not a multiple",
     ),
     (
         "hub-tensors",
-        lambda: read_named("X", lambda: None, {}, [Named("a", "b")]),
+        lambda: load_tensors("X", lambda: None, {}, [TensorName("a", "b")]),
         CheckpointError,
         "X: the tensors are not those of the configuration: missing: b",
     ),

@@ -5,7 +5,7 @@ import torch
 from regard.errors import ConfigError
 
 KINDS = ("cpu", "cuda", "mps")
-KNOWN = "auto, cpu, cuda, cuda:0 (a GPU by number) or mps"
+KNOWN_DEVICES = "auto, cpu, cuda, cuda:0 (a GPU by number) or mps"
 
 
 def device_of(name: str | torch.device) -> torch.device:
@@ -24,11 +24,11 @@ def device_of(name: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind = str(name).split(":")[0]
     if kind not in KINDS:
-        raise ConfigError(f"device={str(name)!r} is unknown; give {KNOWN}")
+        raise ConfigError(f"device={str(name)!r} is unknown; give {KNOWN_DEVICES}")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"device={str(name)!r} is no device; give {KNOWN}") from error
+        raise ConfigError(f"device={str(name)!r} is no device; give {KNOWN_DEVICES}") from error
     counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if not counts[kind]:
         raise ConfigError(f"device={str(name)!r}: PyTorch sees none here; give cpu")

@@ -14,7 +14,7 @@ from regard.models.llama import Llama
 from regard.models.llama_names import from_llama, to_llama
 from regard.models.marian import from_marian
 from regard.models.pegasus import from_pegasus, to_published
-from regard.models.published import Fields
+from regard.models.published import ConfigFields
 from regard.models.t5 import T5
 from regard.models.t5_names import from_t5, to_t5
 from regard.models.transformer import Transformer
@@ -40,7 +40,7 @@ class Family:
     module: type[nn.Module]
     job: str
     tokenizer: str
-    fields: Fields
+    fields: ConfigFields
     unread: tuple[str, ...] = ()
 
 
@@ -53,12 +53,12 @@ ENCODERS = {
     "xlm-roberta": "XLMRobertaTokenizer",
 }
 FAMILIES: dict[str, Family] = {
-    **{name: Family(**BERT, tokenizer=kind, fields=bert_names.FIELDS[name]) for name, kind in ENCODERS.items()},
+    **{name: Family(**BERT, tokenizer=kind, fields=bert_names.CONFIG_FIELDS[name]) for name, kind in ENCODERS.items()},
     "gpt2": Family(
-        read=from_gpt2, write=to_gpt2, module=GPT, job="complete", tokenizer="GPT2Tokenizer", fields=gpt.KNOWN
+        read=from_gpt2, write=to_gpt2, module=GPT, job="complete", tokenizer="GPT2Tokenizer", fields=gpt.CONFIG_FIELDS
     ),
     **{
-        name: Family(**LLAMA, tokenizer=kind, fields=llama_names.KNOWN[name])
+        name: Family(**LLAMA, tokenizer=kind, fields=llama_names.CONFIG_FIELDS[name])
         for name, kind in (("llama", "LlamaTokenizer"), ("mistral", "LlamaTokenizer"), ("qwen2", "Qwen2Tokenizer"))
     },
     "marian": Family(
@@ -67,7 +67,7 @@ FAMILIES: dict[str, Family] = {
         module=Transformer,
         job="translate",
         tokenizer="MarianTokenizer",
-        fields=marian.KNOWN,
+        fields=marian.CONFIG_FIELDS,
     ),
     "pegasus": Family(
         read=from_pegasus,
@@ -75,8 +75,10 @@ FAMILIES: dict[str, Family] = {
         module=Transformer,
         job="translate",
         tokenizer="T5Tokenizer",
-        fields=pegasus.KNOWN,
+        fields=pegasus.CONFIG_FIELDS,
         unread=("spiece.model",),
     ),
-    "t5": Family(read=from_t5, write=to_t5, module=T5, job="translate", tokenizer="T5Tokenizer", fields=t5_names.KNOWN),
+    "t5": Family(
+        read=from_t5, write=to_t5, module=T5, job="translate", tokenizer="T5Tokenizer", fields=t5_names.CONFIG_FIELDS
+    ),
 }

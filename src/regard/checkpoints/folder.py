@@ -29,7 +29,7 @@ from regard.data.text_tokenizer import TextTokenizer
 from regard.data.tokenizer import Tokenizer
 from regard.data.word_tokenizer import WordTokenizer
 from regard.errors import CheckpointError, ConfigError, nearest
-from regard.models.published import WRONG, misfits, some
+from regard.models.published import BUILD_ERRORS, describe_mismatches, summarize_names
 from regard.models.registry import build, config_from_plain, config_to_plain, name_of, vocabulary_size
 
 FORMAT = 1
@@ -181,7 +181,7 @@ def need(folder: Path, name: str) -> Path:
             f"convert one that you trust: safetensors.torch.save_file(torch.load({pickles[0]!r}, weights_only=True), "
             f"{WEIGHTS!r})"
         )
-    raise CheckpointError(f"{path} is missing; the folder has {some(found) or 'nothing'}")
+    raise CheckpointError(f"{path} is missing; the folder has {summarize_names(found) or 'nothing'}")
 
 
 def _tokenizer(folder: Path, config: Mapping[str, Any]) -> AnyTokenizer:
@@ -211,7 +211,7 @@ def _build(path: Path, config: Mapping[str, Any], tokenizer: AnyTokenizer) -> nn
     settings = dict(config["model"])
     try:
         made = config_from_plain(settings.pop("name"), settings)
-    except WRONG as error:
+    except BUILD_ERRORS as error:
         raise CheckpointError(f"{path} describes no model: {error}") from error
     size = vocabulary_size(made)
     if tokenizer is not None:
@@ -227,7 +227,7 @@ def _build(path: Path, config: Mapping[str, Any], tokenizer: AnyTokenizer) -> nn
             devices=[]
         ):  # its first weights are thrown away: the caller's draws stay as they were
             return build(made)
-    except WRONG as error:
+    except BUILD_ERRORS as error:
         raise CheckpointError(f"{path} describes a model that cannot be built: {error}") from error
 
 
@@ -246,7 +246,7 @@ def _fill(module: nn.Module, path: Path) -> None:
         "unexpected": [name for name in found if name not in expected],
         "of another shape": shapes,
     }
-    if said := misfits(wrong):
+    if said := describe_mismatches(wrong):
         raise CheckpointError(f"{path} holds the weights of another model than {CONFIG} says: {said}")
     with torch.no_grad():
         for name, x in expected.items():

@@ -24,7 +24,7 @@ from regard.checkpoints.settings import read_settings
 from regard.data.published_tokenizer import PublishedTokenizer
 from regard.data.tokenizer import Tokenizer
 from regard.errors import CheckpointError, UnsupportedError
-from regard.models.published import WRONG, misfits
+from regard.models.published import BUILD_ERRORS, describe_mismatches
 from regard.models.registry import vocabulary_size
 
 INDEX = "model.safetensors.index.json"
@@ -126,7 +126,7 @@ def load_hub(folder: str | Path) -> tuple[str, nn.Module, AnyTokenizer, dict[str
         raise
     except KeyError as error:
         raise CheckpointError(f"{path} lacks the field {error}") from error
-    except WRONG as error:
+    except BUILD_ERRORS as error:
         raise CheckpointError(f"{path} describes no model: {error}") from error
     if tokenizer is not None:
         tokenizer.rows = vocabulary_size(module.config)
@@ -201,6 +201,6 @@ def read_state(folder: Path) -> LazyState:
     held = {name: set(file.keys()) for name, file in shards.items()}
     lost = [f"{tensor} in {file}" for tensor, file in where.items() if tensor not in held[file]]
     extra = [f"{tensor} in {file}" for file, names in held.items() for tensor in names if where.get(tensor) != file]
-    if wrong := misfits({"missing": lost, "not in the index": sorted(extra)}):
+    if wrong := describe_mismatches({"missing": lost, "not in the index": sorted(extra)}):
         raise CheckpointError(f"{index} does not say what the files beside it hold: {wrong}")
     return LazyState({tensor: shards[file] for tensor, file in where.items()})

@@ -27,7 +27,7 @@ from regard.data.sentencepiece_tokenizer import EXTRA_ID, PAIRED, SentencePieceT
 from regard.data.text_tokenizer import ROLES, TextTokenizer
 from regard.data.vocabulary_files import WORD_PIECE_ROLES, read_byte_level, read_word_piece
 from regard.errors import CheckpointError, UnsupportedError
-from regard.models.published import some
+from regard.models.published import summarize_names
 
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 MOST_EXTRA_IDS = 100_000
@@ -112,7 +112,8 @@ def read_tokenizer(folder: Path, usual: str) -> AnyTokenizer:
     else:
         lacking = [name for name in kind.files if name not in files]
         raise CheckpointError(
-            f"{folder} has no {' and no '.join(lacking)}, and no {TOKENIZER}; of vocabularies it has {some(files)}"
+            f"{folder} has no {' and no '.join(lacking)}, and no {TOKENIZER}; its vocabulary files are "
+            f"{summarize_names(files)}"
         )
     for content, number in tokens.ids.items():
         if tokenizer.id_of(content) != number:

@@ -23,8 +23,8 @@ from torch.nn import functional
 from regard.attention.check import is_integer, show
 from regard.checkpoints.folder import CONFIG, WEIGHTS, need, open_weights, read_json
 from regard.errors import CheckpointError, UnsupportedError, nearest
-from regard.models.pooling import POOLINGS, TOGETHER, Embedding
-from regard.models.published import built
+from regard.models.pooling import POOLINGS, SEPARATOR, Embedding
+from regard.models.published import build_on_meta
 
 MODULES = "modules.json"
 MODEL = "config_sentence_transformers.json"
@@ -210,7 +210,7 @@ def layout_files(embedding: Embedding, size: int) -> dict[str, bytes]:
     """
     if embedding == Embedding():
         return {}
-    asked = embedding.pooling.split(TOGETHER)
+    asked = embedding.pooling.split(SEPARATOR)
     modules = [("", "Transformer", {}, None)]
     pooling: dict[str, Any] = {name: mode in asked for name, mode in OLD_POOLINGS.items()}
     pooling |= {"word_embedding_dimension": size, "include_prompt": embedding.include_prompt}
@@ -286,7 +286,7 @@ def _pooling(home: Path, said: Mapping[str, Any]) -> dict[str, Any]:
         raise UnsupportedError(
             f"{home}: the pooling {show(modes)} is not supported; expected some of {', '.join(POOLINGS)}"
         )
-    return {"pooling": TOGETHER.join(modes), "include_prompt": said.get("include_prompt") is not False}
+    return {"pooling": SEPARATOR.join(modes), "include_prompt": said.get("include_prompt") is not False}
 
 
 def _made(home: Path, kind: str, said: Mapping[str, Any], inside: Callable[[Path], Path]) -> nn.Module:
@@ -299,7 +299,7 @@ def _made(home: Path, kind: str, said: Mapping[str, Any], inside: Callable[[Path
         make = partial(Norm, said["dimension"]) if kind == "LayerNorm" else _dense(home, said)
     except KeyError as error:
         raise CheckpointError(f"{home / CONFIG} lacks the field {error}") from error
-    step = built(str(home / CONFIG), make)
+    step = build_on_meta(str(home / CONFIG), make)
     try:
         step.load_state_dict(tensors, assign=True)
     except RuntimeError as error:

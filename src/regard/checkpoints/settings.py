@@ -10,7 +10,7 @@ from regard.checkpoints.families import FAMILIES, Family
 from regard.checkpoints.folder import CONFIG, read_json
 from regard.checkpoints.generation import GENERATION_FIELDS, IRRELEVANT, MARKS, ONLY, ONLY_IN_SAMPLING, READ
 from regard.errors import CheckpointError, UnsupportedError, nearest
-from regard.models.published import Fields
+from regard.models.published import ConfigFields
 from regard.models.seq2seq import Seq2Seq
 from regard.models.text_encoder import TextEncoder
 
@@ -39,7 +39,7 @@ def config_uses(name: str) -> dict[str, Use]:
     aliased = {alias: Use("read", f"`{field}` by another name") for alias, field in fields.aliases.items()}
     return {
         **{field: Use("irrelevant", why) for field, why in fields.irrelevant.items()},
-        **{field: Use("refused", _unless(values)) for field, values in fields.only.items()},
+        **{field: Use("refused", _unless(values)) for field, values in fields.supported.items()},
         **{field: Use("read", "") for field in fields.read},
         **aliased,
     }
@@ -124,7 +124,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return {**kept, **said, **_ends(folder, config, said, reads=reads)}
 
 
-def _renamed(path: Path, config: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
+def _renamed(path: Path, config: Mapping[str, Any], fields: ConfigFields) -> dict[str, Any]:
     """The fields by their own names."""
     found = dict(config)
     for alias, name in fields.aliases.items():
@@ -139,9 +139,9 @@ def _renamed(path: Path, config: Mapping[str, Any], fields: Fields) -> dict[str,
     return found
 
 
-def _check_known(path: Path, config: Mapping[str, Any], fields: Fields | None, others: frozenset[str]) -> None:
+def _check_known(path: Path, config: Mapping[str, Any], fields: ConfigFields | None, others: frozenset[str]) -> None:
     """Raise UnsupportedError for a field with a value that nobody here knows; private ones start with "_"."""
-    known = others if fields is None else others | {*fields.read, *fields.only, *fields.irrelevant}
+    known = others if fields is None else others | {*fields.read, *fields.supported, *fields.irrelevant}
     for name, x in config.items():
         if name not in known and x is not None and not name.startswith("_"):
             title = "generation" if fields is None else fields.title
