@@ -91,7 +91,7 @@ def test_every_field_of_generation_is_classified_once() -> None:
     theirs = transformers.GenerationConfig()
     fields = {*vars(theirs), *theirs.to_dict(), *theirs._get_default_generation_params()}
     assert sorted(field for field in fields - {*generation_uses()} if not field.startswith("_")) == []
-    tables = [generation.READ, generation.ONLY, generation.ONLY_IN_SAMPLING, generation.IRRELEVANT]
+    tables = [generation.READ, generation.SUPPORTED, generation.SUPPORTED_IN_SAMPLING, generation.IRRELEVANT]
     assert len(generation_uses()) == sum(map(len, tables))
 
 

@@ -1,4 +1,4 @@
-"""The families of published checkpoints, by the `model_type` of their config.json."""
+"""Registry of published checkpoint families by `model_type`, the field of config.json."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,16 +23,16 @@ from regard.models.transformer import Transformer
 @final
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """How checkpoints of a family are read, written and used.
+    """A family of published checkpoints.
 
     Args:
-        read: makes the module of config.json's fields and the tensors.
-        write: gives the fields and tensors of a module.
-        module: the class of its modules.
-        job: the job that a checkpoint loads for, a key of `regard.tasks.registry.JOBS`.
-        tokenizer: of `hub_tokenizer.CLASSES`, the class of its tokenizers where the folder names none.
-        fields: what is made of each field of its config.json.
-        unread: files of a vocabulary that is not read, since the family counts its tokens in a way of its own.
+        read: builds the module, from the fields of config.json and the tensors.
+        write: converts a module to fields and tensors.
+        module: class of its modules.
+        job: the job of its checkpoints, a key of `regard.tasks.registry.JOBS`.
+        tokenizer: default tokenizer class, a key of `hub_tokenizer.CLASSES`.
+        fields: known fields of its config.json.
+        unread: vocabulary files that are not supported.
     """
 
     read: Callable[[Mapping[str, Any], Mapping[str, Tensor]], nn.Module]
