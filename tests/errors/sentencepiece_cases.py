@@ -106,7 +106,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
             tokenizer_config__json=b'{"separate_vocabs": true}',
         ),
         UnsupportedError,
-        "says separate_vocabs=True, which is not supported: Marian: one vocab.json counts sources and targets",
+        "tokenizer_config.json: separate_vocabs=True is not supported (Marian: sources and targets share one",
     ),
     (
         "spm-extra-ids",

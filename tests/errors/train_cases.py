@@ -192,7 +192,12 @@ CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
         ConfigError,
         "the gradient's norm is inf at step 1",
     ),
-    ("train-device", lambda: pick_device("cuda"), ConfigError, "device='cuda': PyTorch sees none here"),
+    (
+        "train-device",
+        lambda: pick_device("cuda"),
+        ConfigError,
+        "device='cuda' is not available: PyTorch finds no such device",
+    ),
     ("train-stdin-shared", two_processes, ConfigError, "several processes cannot share standard input"),
     (
         "train-diverged",
