@@ -92,7 +92,7 @@ HOSTILE: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "another shape",
         tensors(lambda found: found.update({NAME: torch.zeros(3, 5)})),
-        "(3, 5) for real numbers (12, 20)",
+        "(3, 5), expected floating-point (12, 20)",
     ),
     (
         "integers",
