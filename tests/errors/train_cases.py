@@ -183,7 +183,7 @@ CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
         ConfigError,
         "vocabulary=7 has an option of its own",
     ),
-    ("train-no-device", lambda: pick_device("cpu:abc"), ConfigError, "device='cpu:abc' is no device"),
+    ("train-no-device", lambda: pick_device("cpu:abc"), ConfigError, "device='cpu:abc' is not a device"),
     ("train-two", in_one_folder, ConfigError, "another process trains in"),
     ("train-other-pairs", other_pairs, ConfigError, "was begun with other records"),
     (
