@@ -24,7 +24,7 @@ def test_gpus_are_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert device_of("auto") == device_of("cuda") == torch.device("cuda")
     assert device_of("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(ConfigError, match="device='cuda:2': PyTorch sees 2 here, numbered from 0; give cuda:1"):
+    with pytest.raises(ConfigError, match="device='cuda:2' is not available: PyTorch finds 2, numbered from 0"):
         device_of("cuda:2")
 
 
@@ -32,7 +32,7 @@ def test_gpus_are_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_verb_that_runs_a_model_takes_a_device(verb: str, tmp_path: Path) -> None:
     (tmp_path / "pairs.tsv").write_text(f"{SENTENCES[0]}\t{SENTENCES[1]}\n")
     words = {"evaluate": (str(tmp_path / "pairs.tsv"),), "demo": ("--out", str(tmp_path / "demo"))}.get(verb, ("a",))
-    assert "device='gpu' is unknown; give auto, cpu, cuda" in error(verb, *words, "--device", "gpu", code=1)
+    assert "device='gpu' is unknown; expected auto, cpu, cuda" in error(verb, *words, "--device", "gpu", code=1)
     assert "--device" in regard(verb, "--help").stdout
 
 

@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from regard.checkpoints.folder import read, save, weigh
+from regard.checkpoints.folder import read, read_weights_info, save
 from regard.errors import CheckpointError
 from regard.models.registry import MODELS, build
 from regard.models.seq2seq import Vocabulary
@@ -56,7 +56,7 @@ def test_half_precision_on_disk(dtype: str, tmp_path: Path) -> None:
     for name, x in module.state_dict().items():
         assert again.state_dict()[name].dtype == torch.float32
         assert torch.equal(again.state_dict()[name], x.to(getattr(torch, dtype)).float())
-    half, full = weigh(tmp_path / "half"), weigh(tmp_path / "full")
+    half, full = read_weights_info(tmp_path / "half"), read_weights_info(tmp_path / "full")
     assert half.numbers == full.numbers == sum(x.numel() for x in module.parameters())
     assert half.size < 0.6 * full.size
     assert (half.dtypes, full.dtypes) == (["BF16" if dtype == "bfloat16" else "F16"], ["F32"])

@@ -67,7 +67,7 @@ def linked(folder: Path) -> None:
 
 NAME = "bert.encoder.layer.0.output.dense.weight"
 HOSTILE: list[tuple[str, Callable[[Path], object], str]] = [
-    ("empty", weights(lambda data: b""), "model.safetensors is damaged, or no safetensors file"),
+    ("empty", weights(lambda data: b""), "model.safetensors is damaged, or not a safetensors file"),
     ("short", weights(lambda data: data[:5]), "model.safetensors is damaged"),
     ("truncated head", weights(lambda data: data[:200]), "model.safetensors is damaged"),
     ("truncated data", weights(lambda data: data[:-9]), "model.safetensors is damaged"),
@@ -92,7 +92,7 @@ HOSTILE: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "another shape",
         tensors(lambda found: found.update({NAME: torch.zeros(3, 5)})),
-        "(3, 5) for real numbers (12, 20)",
+        "(3, 5), expected floating-point (12, 20)",
     ),
     (
         "integers",
@@ -106,7 +106,11 @@ HOSTILE: list[tuple[str, Callable[[Path], object], str]] = [
         "'../model-1.safetensors'; expected",
     ),
     ("a way from the root", index(lambda where: where.update({NAME: "/etc/passwd"})), "'/etc/passwd'; expected"),
-    ("a way of Windows", index(lambda where: where.update({NAME: "..\\\\x.safetensors"})), "expected names of"),
+    (
+        "a way of Windows",
+        index(lambda where: where.update({NAME: "..\\\\x.safetensors"})),
+        "expected safetensors files in the",
+    ),
     ("no such shard", index(lambda where: where.update({NAME: "m.safetensors"})), "m.safetensors is missing"),
     ("an index that forgets", index(lambda where: where.pop(NAME)), f"not in the index: {NAME}"),
     ("a link out", linked, "out.safetensors, outside of the folder"),

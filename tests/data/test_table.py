@@ -217,8 +217,8 @@ def test_bytes_that_are_not_utf8_are_told_by_row(tmp_path: Path) -> None:
             "has none of ',' ';' tab '|' that gives its first rows as many columns, at least 2",
         ),
         ("english,italian,note\na,b,c\n", {"fields": ("en", "it")}, "has no column 'en'; its first row is 'english', "),
-        ("id,en,it\n1,a,b\n", {}, "has no column 'source'; its first row is 'id', 'en', 'it'; give the fields"),
-        ("1,a,b\n2,c,d\n", {}, "expected 2, with ',' between: '1,a,b'; the columns that are wanted are said by"),
+        ("id,en,it\n1,a,b\n", {}, "has no column 'source'; its first row is 'id', 'en', 'it'; set the fields"),
+        ("1,a,b\n2,c,d\n", {}, "expected 2, with ',' between: '1,a,b'; select columns by their numbers"),
     ],
 )
 def test_what_is_unclear_is_asked(tmp_path: Path, content: str, options, message: str) -> None:

@@ -1,10 +1,10 @@
-"""Beam search against plain searches over models small enough for them."""
+"""Beam search against exhaustive search and a plain beam search, on a toy model."""
 
 import pytest
 import torch
 
 from regard.decode.beam import continuations
-from regard.decode.constraints import Constraints, Rules
+from regard.decode.constraints import Constraints, ConstraintState
 from regard.decode.generate import generate
 from regard.decode.search import Beam
 from regard.models.seq2seq import Vocabulary
@@ -68,10 +68,10 @@ def test_there_may_be_fewer_than_n_best() -> None:
 def test_finished_sentences_leave() -> None:
     model = Toy(6, 2)
     generate(model, SOURCES, search=Beam(3), max_length=lambda length: 2 + 2 * length)
-    kept = model.states[-1].kept
-    assert len(kept) > 2
-    assert kept == sorted(set(kept), reverse=True)
-    assert model.steps[-1][0] == kept[-1]
+    sizes = model.states[-1].sizes
+    assert len(sizes) > 2
+    assert sizes == sorted(set(sizes), reverse=True)
+    assert model.steps[-1][0] == sizes[-1]
     assert {hypotheses for _, hypotheses in model.steps[1:]} == {3}
 
 
@@ -82,15 +82,15 @@ def test_equal_parents_are_not_copied() -> None:
     assert model.states[-1].reordered == 0
 
 
-def free(size: int, sentences: int) -> Rules:
-    """No rules for targets of a vocabulary of this size."""
-    begun, limits = torch.ones(sentences, 1, dtype=torch.int64), torch.full((sentences,), 9)
-    return Rules(Constraints(), Vocabulary(size=size), begun, limits)
+def unconstrained(size: int, sentences: int) -> ConstraintState:
+    """The state of no constraints, for a vocabulary of this size."""
+    prompts, limits = torch.ones(sentences, 1, dtype=torch.int64), torch.full((sentences,), 9)
+    return ConstraintState(Constraints(), Vocabulary(size=size), prompts, limits)
 
 
 def test_continuations_of_a_small_vocabulary_are_filled_up() -> None:
     scores = torch.tensor([[0.0], [-1.0]])
-    totals, parents, tokens = continuations(torch.zeros(2, 1, 3), scores, 5, free(3, 2))
+    totals, parents, tokens = continuations(torch.zeros(2, 1, 3), scores, 5, unconstrained(3, 2))
     assert totals[:, :3].allclose(scores - torch.tensor(3.0).log())
     assert (totals[:, 3:] == -torch.inf).all()
     assert sorted(tokens[0, :3].tolist()) == [0, 1, 2]
@@ -100,7 +100,7 @@ def test_continuations_of_a_small_vocabulary_are_filled_up() -> None:
 def test_continuations_are_the_best_of_all_hypotheses() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, scores = torch.randn(3, 5, 4111, generator=generator), torch.randn(3, 5, generator=generator)
-    totals, parents, tokens = continuations(logits, scores, 10, free(4111, len(logits)))
+    totals, parents, tokens = continuations(logits, scores, 10, unconstrained(4111, len(logits)))
     every = logits.log_softmax(2) + scores[:, :, None]
     assert totals.allclose(every.flatten(1).topk(10).values, atol=1e-6)
     assert totals.allclose(torch.stack([x[p, t] for x, p, t in zip(every, parents, tokens, strict=True)]), atol=1e-6)

@@ -1,4 +1,4 @@
-"""Batches, order, modes and progress; and greedy search."""
+"""`generate`: batches, order, evaluation mode and progress; and greedy search."""
 
 import pytest
 import torch
@@ -67,11 +67,11 @@ def test_no_sources() -> None:
     assert generate(Toy(), []) == []
 
 
-def test_batches_are_of_like_length_and_progress_is_told() -> None:
-    model, told = Toy(11, 1), []
-    generate(model, SOURCES, search=Greedy(), batch_size=30, progress=lambda *counts: told.append(counts))
-    assert told == [(30, 64), (60, 64), (64, 64)]
-    assert [state.kept[0] for state in model.states] == [30, 30, 4]
+def test_batches_have_similar_lengths_and_progress_is_reported() -> None:
+    model, calls = Toy(11, 1), []
+    generate(model, SOURCES, search=Greedy(), batch_size=30, progress=lambda *counts: calls.append(counts))
+    assert calls == [(30, 64), (60, 64), (64, 64)]
+    assert [state.sizes[0] for state in model.states] == [30, 30, 4]
 
 
 def test_the_mode_comes_back() -> None:

@@ -1,4 +1,4 @@
-"""A model that has no positions beyond a length is not asked for any."""
+"""Decoding stops at the model's number of positions."""
 
 import pytest
 import torch
@@ -10,11 +10,13 @@ import regard as rg
 def test_targets_end_where_positions_do(search):
     torch.manual_seed(0)
     vocabulary = rg.Vocabulary(size=9)
-    sizes = {"embed_dim": 8, "hidden_dim": 8, "encoder_layers": 1, "decoder_layers": 1}
+    sizes = {"embed_dim": 8, "encoder_layers": 1, "decoder_layers": 1}
     models = [
-        rg.ConvS2S(rg.ConvS2SConfig(vocabulary=vocabulary, max_length=7, **sizes)),
+        rg.ConvS2S(rg.ConvS2SConfig(vocabulary=vocabulary, max_length=7, hidden_dim=8, **sizes)),
         rg.Transformer(
-            rg.TransformerConfig(vocabulary=vocabulary, max_length=7, num_heads=2, positions="learned", **sizes)
+            rg.TransformerConfig(
+                vocabulary=vocabulary, max_length=7, num_heads=2, ffn_dim=8, positions="learned", **sizes
+            )
         ),
     ]
     for model in models:

@@ -1,10 +1,10 @@
-"""What is drawn: the right share of each token, and the same for a sentence in any company."""
+"""Sampling: the frequency of each token, and independence of the batch."""
 
 import pytest
 import torch
 
 from regard.decode.generate import generate
-from regard.decode.sampling import NUCLEUS, draw, keys, passed
+from regard.decode.sampling import NUCLEUS, inverse_cdf, sample_tokens, source_keys
 from regard.decode.search import Greedy, Sample
 from tests.decode.toy import Toy, same, total
 
@@ -13,8 +13,8 @@ LOGITS = torch.tensor([0.5, -1.0, 2.0, 0.0, 1.0])
 
 
 def shares(search: Sample) -> torch.Tensor:
-    """How often each token is drawn when the random numbers are spread evenly."""
-    drawn = draw(LOGITS.expand(ROWS, -1), search, (torch.arange(ROWS) + 0.5) / ROWS)
+    """The frequency of each token for evenly spaced random numbers."""
+    drawn = sample_tokens(LOGITS.expand(ROWS, -1), search, (torch.arange(ROWS) + 0.5) / ROWS)
     return drawn.bincount(minlength=5) / ROWS
 
 
@@ -52,13 +52,13 @@ def test_top_p_of_a_large_vocabulary(top_p: float) -> None:
     logits = torch.linspace(0.0, 1.0, 8 * NUCLEUS)[None]
     sums = logits.flip(1).softmax(1).cumsum(1)
     left = int((sums < top_p).sum()) + 1
-    least = draw(logits, Sample(top_p=top_p), torch.tensor([1 - 2**-24]))
+    least = sample_tokens(logits, Sample(top_p=top_p), torch.tensor([1 - 2**-24]))
     assert abs(int(least) - (8 * NUCLEUS - left)) <= 1
 
 
 def test_what_has_no_probability_is_not_drawn() -> None:
     weights = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]])
-    assert [int(passed(weights, torch.tensor([x]))) for x in (0.0, 0.49, 0.5, 1 - 2**-24)] == [1, 1, 3, 3]
+    assert [int(inverse_cdf(weights, torch.tensor([x]))) for x in (0.0, 0.49, 0.5, 1 - 2**-24)] == [1, 1, 3, 3]
 
 
 SOURCES = [[3, 4], [5], [3, 4], [5, 5, 3, 4], [3, 4], [4]]
@@ -109,5 +109,5 @@ def test_top_k_1_is_greedy() -> None:
 
 
 def test_keys_tell_sources_apart() -> None:
-    assert keys([[1, 2], [12], [1, 2]]).unique(dim=0).shape == (3, 2)
-    assert keys([[5], [1, 2]])[1].equal(keys([[1, 2]])[0])
+    assert source_keys([[1, 2], [12], [1, 2]]).unique(dim=0).shape == (3, 2)
+    assert source_keys([[5], [1, 2]])[1].equal(source_keys([[1, 2]])[0])

@@ -1,4 +1,4 @@
-"""A model small enough to try every target, and the searches in their plainest form."""
+"""A toy model with few enough targets for exhaustive search, and plain implementations of the searches."""
 
 import itertools
 import math
@@ -13,11 +13,11 @@ from regard.models.seq2seq import Memory, Seq2Seq, State, Vocabulary
 
 
 class ToyState(State):
-    """What each hypothesis remembers of its tokens, (B, K, D)."""
+    """A recurrent state for each hypothesis, (B, K, D)."""
 
     def __init__(self, states: Tensor) -> None:
         self.states = states[:, None]
-        self.reordered, self.kept = 0, [states.shape[0]]
+        self.reordered, self.sizes = 0, [states.shape[0]]  # calls of reorder; batch sizes after each `keep`
 
     def reorder(self, parents: Tensor) -> None:
         self.states = torch.stack([state[row] for state, row in zip(self.states, parents, strict=True)])
@@ -25,7 +25,7 @@ class ToyState(State):
 
     def keep(self, sentences: Tensor) -> None:
         self.states = self.states[sentences]
-        self.kept.append(len(sentences))
+        self.sizes.append(len(sentences))
 
 
 class Toy(Seq2Seq):
@@ -47,9 +47,9 @@ class Toy(Seq2Seq):
 
     def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
         lengths = self.source_lengths(inputs, lengths)
-        there = (torch.arange(inputs.shape[1]) < lengths[:, None])[:, :, None]
-        places = torch.arange(1, inputs.shape[1] + 1)[:, None]
-        sums = (self.tokens[inputs] * there / places).sum(1, keepdim=True)
+        mask = (torch.arange(inputs.shape[1]) < lengths[:, None])[:, :, None]
+        positions = torch.arange(1, inputs.shape[1] + 1)[:, None]
+        sums = (self.tokens[inputs] * mask / positions).sum(1, keepdim=True)
         return Memory(sums, lengths)
 
     def decode(self, targets: Tensor, memory: Memory) -> Tensor:
@@ -77,27 +77,27 @@ class Toy(Seq2Seq):
         assert isinstance(state, ToyState)
         assert tokens.shape == state.states.shape[:2]
         self.steps.append(tuple(tokens.shape))
-        moved = state.states[..., :-1] @ self.turn + self.tokens[tokens]
-        state.states = torch.cat((moved, state.states[..., -1:] + 0.3), -1)
+        hidden = state.states[..., :-1] @ self.turn + self.tokens[tokens]
+        state.states = torch.cat((hidden, state.states[..., -1:] + 0.3), -1)
         return state.states
 
 
 def log_probabilities(model: Seq2Seq, source: Sequence[int], target: Sequence[int]) -> Tensor:
-    """Of the token after each prefix of one target, (T + 1, N)."""
-    words = model.vocabulary
+    """Log-probabilities of the token after each prefix of a target, (T + 1, N)."""
+    vocabulary = model.vocabulary
     with torch.inference_mode():
-        output = model(torch.tensor([[*source, words.eos]]), None, torch.tensor([[words.bos, *target]]))
+        output = model(torch.tensor([[*source, vocabulary.eos]]), None, torch.tensor([[vocabulary.bos, *target]]))
         return output.logits[0].float().log_softmax(1)
 
 
 def total(model: Seq2Seq, source: Sequence[int], tokens: Sequence[int]) -> float:
-    """The log-probability of these target tokens, `eos` among them if it is."""
+    """The log-probability of these target tokens."""
     rows = log_probabilities(model, source, tokens[:-1])
     return float(rows.gather(1, torch.tensor(tokens)[:, None]).sum())
 
 
 def greedy(model: Seq2Seq, source: Sequence[int], limit: int) -> list[int]:
-    """One token after another, each from the whole target so far."""
+    """Greedy search that runs the model on the whole target at each step."""
     target: list[int] = []
     while len(target) < limit:
         token = int(log_probabilities(model, source, target)[-1].argmax())
@@ -108,7 +108,7 @@ def greedy(model: Seq2Seq, source: Sequence[int], limit: int) -> list[int]:
 
 
 def every_target(model: Seq2Seq, limit: int) -> Iterator[list[int]]:
-    """All that end within a limit, with eos, and all that reach it."""
+    """All targets that end with eos within the limit, and all of that length without eos."""
     eos = model.vocabulary.eos
     others = [token for token in range(model.vocabulary.size) if token != eos]
     for length in range(limit):
@@ -119,7 +119,7 @@ def every_target(model: Seq2Seq, limit: int) -> Iterator[list[int]]:
 def exhaustive(model: Seq2Seq, source: Sequence[int], limit: int, penalty: float) -> list[Hypothesis]:
     """Every target, best first."""
     eos = model.vocabulary.eos
-    found = [
+    hypotheses = [
         Hypothesis(
             [token for token in tokens if token != eos],
             total(model, source, tokens) / len(tokens) ** penalty,
@@ -127,33 +127,33 @@ def exhaustive(model: Seq2Seq, source: Sequence[int], limit: int, penalty: float
         )
         for tokens in every_target(model, limit)
     ]
-    return sorted(found, key=lambda hypothesis: -hypothesis.score)
+    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)
 
 
 def plain_beam(model: Seq2Seq, source: Sequence[int], limit: int, search: Beam) -> list[Hypothesis]:
     """The rules in `Beam`'s docstring, one sentence and one hypothesis at a time."""
     eos, size = model.vocabulary.eos, search.size
-    going: list[tuple[float, list[int]]] = [(0.0, [])]
-    over: list[Hypothesis] = []
+    beams: list[tuple[float, list[int]]] = [(0.0, [])]
+    finished: list[Hypothesis] = []
     for length in range(1, limit + 1):
         score: Callable[[float], float] = lambda value, n=length: value / n**search.length_penalty  # noqa: E731
-        rows = [(value, tokens, log_probabilities(model, source, tokens)[-1]) for value, tokens in going]
-        ways = [(value + float(x), tokens, i) for value, tokens, row in rows for i, x in enumerate(row)]
-        ways = sorted(ways, key=lambda way: -way[0])[: 2 * size]
-        for value, tokens, token in ways[:size]:
+        rows = [(value, tokens, log_probabilities(model, source, tokens)[-1]) for value, tokens in beams]
+        candidates = [(value + float(x), tokens, i) for value, tokens, row in rows for i, x in enumerate(row)]
+        candidates = sorted(candidates, key=lambda candidate: -candidate[0])[: 2 * size]
+        for value, tokens, token in candidates[:size]:
             if token == eos:
-                over.append(Hypothesis(tokens, score(value), True))
+                finished.append(Hypothesis(tokens, score(value), True))
             elif length == limit:
-                over.append(Hypothesis([*tokens, token], score(value), False))
-        over = sorted(over, key=lambda hypothesis: -hypothesis.score)[:size]
-        going = [(value, [*tokens, token]) for value, tokens, token in ways if token != eos][:size]
-        if not going or (len(over) == size and score(going[0][0]) <= over[-1].score):
+                finished.append(Hypothesis([*tokens, token], score(value), False))
+        finished = sorted(finished, key=lambda hypothesis: -hypothesis.score)[:size]
+        beams = [(value, [*tokens, token]) for value, tokens, token in candidates if token != eos][:size]
+        if not beams or (len(finished) == size and score(beams[0][0]) <= finished[-1].score):
             break
-    return over[: search.n_best]
+    return finished[: search.n_best]
 
 
-def same(found: Sequence[Hypothesis], expected: Sequence[Hypothesis]) -> bool:
-    """Whether tokens and ends are equal, and scores but for rounding."""
-    return [(x.tokens, x.finished) for x in found] == [(x.tokens, x.finished) for x in expected] and all(
-        math.isclose(x.score, y.score, rel_tol=1e-4, abs_tol=1e-4) for x, y in zip(found, expected, strict=True)
+def same(actual: Sequence[Hypothesis], expected: Sequence[Hypothesis]) -> bool:
+    """Whether tokens and `finished` are equal, and scores equal up to rounding."""
+    return [(x.tokens, x.finished) for x in actual] == [(x.tokens, x.finished) for x in expected] and all(
+        math.isclose(x.score, y.score, rel_tol=1e-4, abs_tol=1e-4) for x, y in zip(actual, expected, strict=True)
     )

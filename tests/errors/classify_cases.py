@@ -65,7 +65,7 @@ CASES: list[Case] = [
         "classifier-penalty",
         lambda: config(penalty=-0.5),
         ConfigError,
-        "TextClassifierConfig: penalty=-0.5 must be at least 0 and finite",
+        "TextClassifierConfig: penalty=-0.5 must be finite and at least 0",
     ),
     (
         "classifier-labels",

@@ -149,8 +149,18 @@ FILES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         DataError,
         "trein.tsv'; did you mean 'train.tsv'?",
     ),
-    ("file-folder-missing", lambda: read_pairs("no/such.tsv"), DataError, "no file 'no/such.tsv', nor a folder 'no'"),
-    ("file-name-long", lambda: read_pairs("the text " * 500), DataError, "…' is no file that can be read: [Errno"),
+    (
+        "file-folder-missing",
+        lambda: read_pairs("no/such.tsv"),
+        DataError,
+        "there is no file 'no/such.tsv': its folder 'no' is missing",
+    ),
+    (
+        "file-name-long",
+        lambda: read_pairs("the text " * 500),
+        DataError,
+        "'the text the text the text the text the text the text the text the text the text…' cannot be read: [Errno",
+    ),
     (
         "file-directory",
         among({"x.tsv": PAIRS}, read_pairs),
@@ -206,7 +216,7 @@ ROWS: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "row-bad",
         reading({"x.tsv": b"one\tuno\ntwo due\n"}),
         DataError,
-        "x.tsv:2: wrong number of columns: 1, expected 2, with tabs between: 'two due'. Mend the row",
+        "x.tsv:2: wrong number of columns: 1, expected 2, with tabs between: 'two due'. Fix the row, or skip such",
     ),
     ("reader-no-files", lambda: read_pairs([]), ConfigError, 'no files to read; give paths, "-" for'),
     ("reader-format", lambda: read_pairs("-", format="parket"), ConfigError, "'parket'; did you mean 'parquet'?"),
@@ -298,9 +308,14 @@ PREPARED: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "prepare-other-folder",
         among({"x.tsv": PAIRS, "other/thesis.tex": b""}, into_another_folder),
         ConfigError,
-        "other is not empty, and holds no prepared.json: it is not replaced; name another folder",
+        "other is not empty and has no prepared.json, so it is not replaced; choose another folder",
     ),
-    ("store-none", among({}, lambda folder: RecordStore(folder / "x")), DataError, "x holds no finished records ("),
+    (
+        "store-none",
+        among({}, lambda folder: RecordStore(folder / "x")),
+        DataError,
+        "x is not a complete record store ([Errno 2] No such file or directory: '",
+    ),
     (
         "store-format",
         stored(lambda folder: (folder / "store.json").write_text('{"format": 9, "rows": 1, "ids": 3}')),
@@ -329,7 +344,7 @@ PREPARED: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "batch-tokens",
         oversized,
         ConfigError,
-        "a row has 10 tokens with its end mark, and a batch 9; raise batch_tokens",
+        "a row has 10 tokens with its end token, and a batch at most 9; raise batch_tokens, or lower max_tokens",
     ),
 ]
 

@@ -42,7 +42,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "bert-family-limit",
         lambda: to_bert(bert(family="distilbert")),
         UnsupportedError,
-        "DistilBert has no num_token_types=2; expected None",
+        "DistilBert checkpoints have no num_token_types=2; expected None",
     ),
     (
         "encoder-tokens",
@@ -54,19 +54,19 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "encoder-lengths",
         lambda: bert()(TOKENS, torch.tensor([3, 1])),
         ShapeError,
-        "expected integers of shape (1,), how many inputs",
+        "lengths is Tensor(torch.int64, (2,)); expected integers of shape (1,): the number of inputs in each row that",
     ),
     (
         "encoder-long",
         lambda: bert()(torch.zeros(1, 12, dtype=torch.int64)),
         ShapeError,
-        "tokens has 12 places, and the model 11 positions; shorten the texts",
+        "tokens has length 12, and the model has 11 positions; shorten the texts",
     ),
     (
         "encoder-types",
         lambda: bert()(TOKENS, token_types=TOKENS[:, :2]),
         ShapeError,
-        "token_types has shape (1, 2); expected that of tokens, (1, 4)",
+        "token_types has shape (1, 2); expected the shape of tokens, (1, 4)",
     ),
     (
         "bert-pooler",
@@ -78,7 +78,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "padding-mask",
         lambda: to_right(TOKENS[0]),
         ShapeError,
-        "mask is Tensor(torch.int64, (4,)); expected a tensor of shape (batch, length)",
+        "mask is Tensor(torch.int64, (4,)); expected an attention mask of shape (batch, length), 0 at padding",
     ),
     (
         "embed-pooling",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from regard.checkpoints.generation import generation_config
 from regard.errors import CheckpointError, ConfigError, UnsupportedError
-from regard.models.published import never_of, published_vocabulary
+from regard.models.published import published_vocabulary, suppressed_tokens
 from regard.tasks.translate import Translator
 from tests.checkpoints.made import tokenizer, transformer
 
@@ -19,7 +19,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "wish-penalty",
         lambda: generation_config({"encoder_repetition_penalty": 1.2}),
         UnsupportedError,
-        "the checkpoint asks for encoder_repetition_penalty=1.2, which is not supported; expected 1.0 or None. Say how",
+        "the checkpoint asks for encoder_repetition_penalty=1.2, which is not supported; expected 1.0 or None. Choose",
     ),
     (
         "wish-beam-sampling",
@@ -55,25 +55,25 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "wish-flag",
         lambda: generation_config({"do_sample": "yes"}),
         ConfigError,
-        "says do_sample='yes'; expected true or false",
+        "the checkpoint has do_sample='yes'; expected true or false",
     ),
     (
         "wish-list",
         lambda: generation_config({"suppress_tokens": 3}),
         ConfigError,
-        "says suppress_tokens=3; expected a list",
+        "the checkpoint has suppress_tokens=3; expected a list",
     ),
     (
         "wish-count",
         lambda: generation_config({"max_length": 0}),
         ConfigError,
-        "says max_length=0; expected a number of tokens above",
+        "the checkpoint has max_length=0; expected a number of tokens above 0",
     ),
     (
         "wish-stop",
         lambda: generation_config({"stop_strings": [""]}),
         ConfigError,
-        "says stop_strings=['']; expected a string or",
+        "the checkpoint has stop_strings=['']; expected a string or a list of strings",
     ),
     (
         "wish-ends",
@@ -91,13 +91,13 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "wish-task-field",
         lambda: generation_config({"task_specific_params": {"summarization": {"tempo": 3}}}, "summarization"),
         UnsupportedError,
-        "the checkpoint's task 'summarization' says tempo=3, which is not known",
+        "the checkpoint's task 'summarization' has the unknown field tempo=3",
     ),
     (
         "wish-no-tasks",
         lambda: generation_config({}, "translation"),
         ConfigError,
-        "has no task 'translation'; it names none",
+        "the checkpoint has no task 'translation'; it has no tasks",
     ),
     (
         "wish-stop-translator",
@@ -107,14 +107,14 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ),
     (
         "bad-words",
-        lambda: never_of("Marian", {"bad_words_ids": [["a"]]}),
+        lambda: suppressed_tokens("Marian", {"bad_words_ids": [["a"]]}),
         UnsupportedError,
-        "Marian: bad_words_ids=[['a']] and suppress_tokens=[] are not supported; expected lists of lists of tokens",
+        "Marian: bad_words_ids=[['a']] and suppress_tokens=[] are not supported; expected a list of lists of token",
     ),
     (
         "bad-words-beyond",
         lambda: published_vocabulary("Marian", {"vocab_size": 9, "eos_token_id": 0, "suppress_tokens": [9]}),
         CheckpointError,
-        "Marian: bad_words_ids and suppress_tokens name the token 9; expected ids below vocab_size=9",
+        "Marian: bad_words_ids and suppress_tokens have the token id 9; expected ids below vocab_size=9",
     ),
 ]

@@ -76,15 +76,20 @@ CASES: list[Case] = [
         "gpt-prompt-lengths",
         lambda: gpt().prefill(torch.ones(2, 3, dtype=torch.int64), torch.tensor([3, 2])),
         ShapeError,
-        "lengths has [2]; expected prompts of one length, 3, in a batch",
+        "lengths has [2]; expected prompts of equal length in a batch, 3 tokens",
     ),
     (
         "gpt-prompt",
         lambda: generate(gpt(), [[3], [3] * 6]),
         DataError,
-        "sources[1] has 6 tokens, and the model has 5 positions; shorten it",
+        "sources[1] has 6 tokens, and the model has 5 positions; shorten the source",
     ),
-    ("gpt-prompt-token", lambda: generate(gpt(), [[9]]), DataError, "the token 9; expected ids from 0 to 8"),
+    (
+        "gpt-prompt-token",
+        lambda: generate(gpt(), [[9]]),
+        DataError,
+        "sources[0] has the token id 9; expected ids from 0 to 8",
+    ),
     (
         "generate-on-token",
         lambda: generate(gpt(), [[3]], search=rg.Beam(2), on_token=lambda number, token: False),
@@ -100,13 +105,18 @@ CASES: list[Case] = [
     ("gpt2-activation", gpt2(activation_function="laplace"), UnsupportedError, "activation_function='laplace' is not"),
     ("gpt2-type", gpt2(n_embd="wide"), ConfigError, "GPTConfig: embed_dim='wide' must be an integer >= 1"),
     ("gpt2-heads", gpt2(n_head=3), CheckpointError, "embed_dim=4 is not a multiple of num_heads=3"),
-    ("gpt2-shape", gpt2(n_inner=5), CheckpointError, "transformer.h.0.mlp.c_fc.weight torch.float32 (4, 16) for"),
+    (
+        "gpt2-shape",
+        gpt2(n_inner=5),
+        CheckpointError,
+        "GPT-2: the tensors do not match the configuration: of another shape or dtype: transformer.h.0.mlp.c_fc.weight",
+    ),
     ("gpt2-layers", gpt2(n_layer=2), CheckpointError, "missing: transformer.h.1.attn.c_attn.weight"),
     (
         "gpt2-vocabulary",
         gpt2(eos_token_id=9),
         CheckpointError,
-        "GPT-2: vocab_size=9, eos_token_id=9, bos_token_id=1, pad_token_id=0; expected a number of tokens and ids",
+        "GPT-2: vocab_size=9, eos_token_id=9, bos_token_id=1, pad_token_id=0; expected a number of tokens and token",
     ),
     (
         "to-gpt2-band",
@@ -118,7 +128,7 @@ CASES: list[Case] = [
         "to-gpt2-heads",
         lambda: to_gpt2(gpt(head_dim=3)),
         UnsupportedError,
-        "embed_dim / num_heads = 2; this model's have",
+        "GPT-2 has heads of size embed_dim / num_heads = 2; this model has head_dim=3",
     ),
     (
         "to-gpt2-activation",
@@ -145,7 +155,7 @@ CASES: list[Case] = [
         "llama-layers",
         published(num_hidden_layers=10**15),
         CheckpointError,
-        "llama: num_hidden_layers=1000000000000000 in 12 tensors",
+        "llama: num_hidden_layers=1000000000000000, but there are only 12 tensors",
     ),
     (
         "mistral-biases",
@@ -163,13 +173,13 @@ CASES: list[Case] = [
         "qwen2-window",
         qwen2(layer_types=["sliding_attention"], sliding_window=None),
         UnsupportedError,
-        "layer_types has 'sliding_attention', and sliding_window=None; expected a number of keys",
+        "qwen2: sliding_window=None with 'sliding_attention' in layer_types; expected a number of keys",
     ),
     (
         "to-llama-biases",
         lambda: to_llama(llama(output_bias=True)),
         UnsupportedError,
-        "no published layout has biases (False, True, False) of projections",
+        "no published layout has projection_bias, output_bias, feed_forward_bias=(False, True, False) with windows=()",
     ),
     (
         "to-llama-activation",
@@ -236,12 +246,12 @@ CASES: list[Case] = [
         "vocabulary-more",
         lambda: config_from_plain("gpt", {"vocabulary": {"size": 9, "more_eos": 3}}),
         ConfigError,
-        "vocabulary: more_eos=3 must be a list of tokens",
+        "vocabulary: more_eos=3 must be a list of token ids",
     ),
     (
         "vocabulary-more-room",
         lambda: config_from_plain("gpt", {"vocabulary": {"size": 9, "more_eos": [9]}}),
         ConfigError,
-        "no room for pad=0, bos=1, eos=2, more_eos[0]=9",
+        "vocabulary: pad=0, bos=1, eos=2, more_eos[0]=9; expected token ids below size=9",
     ),
 ]

@@ -52,25 +52,25 @@ CASES: list[Case] = [
         "sentence-first",
         loading(step("Pooling")),
         UnsupportedError,
-        "modules.json: the steps Pooling are not supported; expected Transformer, Pooling, and then others",
+        "modules.json: the modules Pooling are not supported; expected Transformer, Pooling, and then others",
     ),
     (
         "sentence-step",
         loading(TRANSFORMER, step("WordWeights")),
         UnsupportedError,
-        "the step sentence_transformers.models.WordWeights is not supported; known: Transformer, Pooling, Dense",
+        "modules.json: the module sentence_transformers.models.WordWeights is not supported; expected one of",
     ),
     (
         "sentence-code",
         loading({"path": "", "type": "custom_code.Transformer"}),
         UnsupportedError,
-        "the step custom_code.Transformer is not supported",
+        "modules.json: the module custom_code.Transformer is not supported; expected one of Transformer, Pooling",
     ),
     (
         "sentence-path",
         loading({**TRANSFORMER, "path": "../other"}),
         CheckpointError,
-        """'type': 'sentence_transformers.models.Transformer'}; expected a "type", and as "path" a folder beside it""",
+        "modules.json has the module {'path': '../other', 'type': 'sentence_transformers.models.Transformer'}",
     ),
     (
         "sentence-elsewhere",
@@ -88,7 +88,7 @@ CASES: list[Case] = [
         "sentence-pooling-field",
         loading(TRANSFORMER, step("Pooling"), Pooling__config={"temperature": 3}),
         UnsupportedError,
-        "Pooling/config.json: temperature=3 is no field that regard knows, and may change what is computed",
+        "config.json: unknown field temperature=3, which may change what is computed; known: pooling_mode",
     ),
     (
         "sentence-task",
@@ -106,7 +106,7 @@ CASES: list[Case] = [
         "sentence-prompt",
         loading(TRANSFORMER, config_sentence_transformers={"prompts": {"query": "q"}, "default_prompt_name": "doc"}),
         CheckpointError,
-        "prompts={'query': 'q'} with default_prompt_name='doc'; expected texts by name, and one of the names or null",
+        "config_sentence_transformers.json: prompts={'query': 'q'} with default_prompt_name='doc'; expected texts by",
     ),
     (
         "sentence-similarity",
@@ -124,7 +124,7 @@ CASES: list[Case] = [
         "sentence-dense-size",
         with_dense(in_features="many"),
         CheckpointError,
-        "Dense/config.json: the configuration describes no model that can be built",
+        "config.json: no model can be built from the configuration: empty(): argument 'size' failed to unpack the",
     ),
     (
         "sentence-dense-field",
@@ -136,13 +136,13 @@ CASES: list[Case] = [
         "sentence-dense-tensors",
         with_dense(),
         CheckpointError,
-        "Dense/model.safetensors has other tensors than config.json beside it says: Error(s) in loading state_dict",
+        "model.safetensors does not match config.json beside it: Error(s) in loading state_dict for Dense: Missing",
     ),
     (
         "embed-prompts",
         lambda: encoder().embed(["a"], prompt="q", prompt_name="query"),
         ConfigError,
-        "embed: prompt='q' and prompt_name='query' exclude each other; give one",
+        "embed: got both prompt='q' and prompt_name='query'; pass only one",
     ),
     (
         "embed-prompt-name",
@@ -158,6 +158,6 @@ CASES: list[Case] = [
             ["a"], pooling="mean+max"
         ),
         ConfigError,
-        "embed: pooling='mean+max' gives 24 numbers, and the checkpoint's next step takes 12; leave pooling as the",
+        "embed: pooling='mean+max' gives vectors of size 24, and the checkpoint's next step expects 12; use the",
     ),
 ]

@@ -93,7 +93,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "spm-ids",
         lambda: SentencePieceTokenizer(GOOD, ids={"a": "b"}, roles={"unk": "<unk>", "eos": "a"}),  # type: ignore[dict-item]
         CheckpointError,
-        "1 without a number, such as ['a'], numbers of their own, and lacks tokens for ['unk']; expected an id",
+        "the vocabulary of 1 tokens has 1 without a valid id, such as ['a'], no duplicate ids, and lacks tokens for",
     ),
     (
         "spm-two-vocabularies",
@@ -106,7 +106,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
             tokenizer_config__json=b'{"separate_vocabs": true}',
         ),
         UnsupportedError,
-        "says separate_vocabs=True, which is not supported: Marian: one vocab.json counts sources and targets",
+        "tokenizer_config.json: separate_vocabs=True is not supported (Marian: sources and targets share one",
     ),
     (
         "spm-extra-ids",

@@ -183,7 +183,7 @@ CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
         ConfigError,
         "vocabulary=7 has an option of its own",
     ),
-    ("train-no-device", lambda: pick_device("cpu:abc"), ConfigError, "device='cpu:abc' is no device"),
+    ("train-no-device", lambda: pick_device("cpu:abc"), ConfigError, "device='cpu:abc' is not a device"),
     ("train-two", in_one_folder, ConfigError, "another process trains in"),
     ("train-other-pairs", other_pairs, ConfigError, "was begun with other records"),
     (
@@ -192,7 +192,12 @@ CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
         ConfigError,
         "the gradient's norm is inf at step 1",
     ),
-    ("train-device", lambda: pick_device("cuda"), ConfigError, "device='cuda': PyTorch sees none here"),
+    (
+        "train-device",
+        lambda: pick_device("cuda"),
+        ConfigError,
+        "device='cuda' is not available: PyTorch finds no such device",
+    ),
     ("train-stdin-shared", two_processes, ConfigError, "several processes cannot share standard input"),
     (
         "train-diverged",

@@ -58,7 +58,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "transformer-rows",
         lambda: Transformer(config())(IDS[:1], None, IDS),
         ShapeError,
-        "inputs has 1 rows and targets 2",
+        "inputs has 1 rows and targets has 2; expected the same number",
     ),
     # attention as plain data
     (
@@ -95,13 +95,13 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "marian-tensor",
         lambda: marian_without("model.encoder.layers.0.fc1.bias"),
         CheckpointError,
-        "Marian: the tensors are not those of the configuration: missing: model.encoder.layers.0.fc1.bias",
+        "Marian: the tensors do not match the configuration: missing: model.encoder.layers.0.fc1.bias",
     ),
     ("marian-norm", lambda: to_marian(Transformer(config(norm="pre"))), UnsupportedError, "Marian has no norm='pre'"),
     (
         "marian-attention",
         lambda: to_marian(Transformer(config(attention=AttentionConfig(normalizer=rg.Sparsemax())))),
         UnsupportedError,
-        "this model's is AttentionConfig(normalizer=Sparsemax()",
+        "default attention of a Transformer; this model has AttentionConfig(normalizer=Sparsemax())",
     ),
 ]

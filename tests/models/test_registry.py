@@ -54,3 +54,19 @@ def test_fields_left_out_have_their_defaults(name: str) -> None:
 def test_an_unknown_setting_names_the_nearest(name: str) -> None:
     with pytest.raises(ConfigError, match="'dropuot'; did you mean 'dropout'"):
         config_from_plain(name, {"vocabulary": {"size": 23}, "dropuot": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "former"),
+    [
+        ("transformer", {"ffn_dim": 48, "num_heads": 2}, {"hidden_dim": 48, "num_heads": 2}),
+        ("luong", {"num_layers": 3, "hidden_dim": 6}, {"layers": 3, "hidden_dim": 6}),
+    ],
+)
+def test_former_names_of_fields_are_read(name: str, fields: dict[str, int], former: dict[str, int]) -> None:
+    config = config_from_plain(name, {"vocabulary": VOCABULARY, **former})
+    assert config == MODELS[name][0](vocabulary=VOCABULARY, **fields)
+
+
+def test_a_field_by_its_present_name_is_not_renamed() -> None:
+    assert config_from_plain("rnn", {"vocabulary": VOCABULARY, "hidden_dim": 6}).hidden_dim == 6

@@ -169,7 +169,7 @@ def test_a_tied_decoder_must_be_the_embedding() -> None:
     theirs = theirs_of("Bert", "ForMaskedLM", {}, torch.float32)
     state = {**theirs.state_dict(), "cls.predictions.decoder.weight": torch.zeros(SIZE, 24)}
     with pytest.raises(
-        CheckpointError, match=r"not equal, though one: cls\.predictions\.decoder\.weight and embeddings"
+        CheckpointError, match=r"shared, but not equal: cls\.predictions\.decoder\.weight and embeddings"
     ):
         from_bert(theirs.config.to_dict(), state)
 

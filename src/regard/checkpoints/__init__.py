@@ -1,1 +1,1 @@
-"""Trained models as files, and as objects that do their job."""
+"""Checkpoints: saving and loading of models, and published checkpoints of the Hugging Face hub."""

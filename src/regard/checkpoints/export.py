@@ -1,4 +1,4 @@
-"""Models as the transformers package reads them: a folder in the layout of the Hugging Face hub."""
+"""Export of models in the layout of the Hugging Face hub, for the transformers package."""
 
 import json
 import tempfile
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from regard.checkpoints.families import FAMILIES
 from regard.checkpoints.folder import CONFIG, TOKENIZER, WEIGHTS, write_all
 from regard.checkpoints.generation import GENERATION_FIELDS, IRRELEVANT, NEW_TOKENS
-from regard.checkpoints.generation import MARKS as MARK_FIELDS
+from regard.checkpoints.generation import MARKS as TOKEN_FIELDS
 from regard.checkpoints.hub import OWN
 from regard.checkpoints.sentence_transformers import TOKENIZER_CONFIG, layout_files
 from regard.checkpoints.settings import GENERATION
@@ -28,19 +28,19 @@ from regard.models.text_encoder import TextEncoder
 
 
 def export_hf(model: Any, folder: str | Path) -> None:
-    """Write a model as a folder that the transformers package loads to the same outputs.
+    """Export a model to a folder from which the transformers package loads it, with the same outputs.
 
-    A translator of regard's own stands in the layout of Pegasus, or of Marian if its norms stand after each part; a GPT
-    in that of GPT-2. Its tokenizer and its search go with it, and `regard.load` reads the folder back.
+    A translation model trained by regard is written in Pegasus's layout, or in Marian's if it is post-norm; a GPT in
+    GPT-2's. Tokenizer and generation settings are included, and `regard.load` can load the folder too.
 
     Args:
-        model: what `regard.load` gives, or a module alone: BERT and its kin, GPT, Llama, T5, or a Transformer that
-            Marian's or Pegasus's layout can say.
-        folder: made if missing; other files of it stay.
+        model: the result of `regard.load`, or a module alone: a Bert, GPT, Llama or T5, or a Transformer that Marian's
+            or Pegasus's layout can represent.
+        folder: created if missing; other files in it are kept.
 
     Raises:
-        UnsupportedError: a model that no published layout can say.
-        OSError: a folder that cannot be written, a full disk.
+        UnsupportedError: a model that no published layout can represent.
+        OSError: the folder cannot be written, or the disk is full.
     """
     module = getattr(model, "module", model)
     family = next((family for family in FAMILIES.values() if isinstance(module, family.module)), None)
@@ -49,8 +49,8 @@ def export_hf(model: Any, folder: str | Path) -> None:
         raise UnsupportedError(f"export_hf: {type(module).__name__} has no published layout; expected one of {known}")
     runner = None if model is module else model
     fields, state = family.write(module)
-    stored = {name: x.detach().to("cpu").contiguous() for name, x in _once(state).items()}
-    fields["dtype"] = str(next(x.dtype for x in stored.values())).removeprefix("torch.")
+    tensors = {name: x.detach().to("cpu").contiguous() for name, x in _without_aliases(state).items()}
+    fields["dtype"] = str(next(x.dtype for x in tensors.values())).removeprefix("torch.")
     tokenizer, files = _tokenizer_of(runner), {}
     if not isinstance(module, TextEncoder):
         published = getattr(runner, "config", {}).get("published")
@@ -60,7 +60,7 @@ def export_hf(model: Any, folder: str | Path) -> None:
         files[GENERATION] = _json(generation)
         if isinstance(tokenizer, Tokenizer):
             fields[OWN] = _own_settings(runner, generation)
-        fields = {name: x for name, x in fields.items() if name in MARK_FIELDS or name not in GENERATION_FIELDS}
+        fields = {name: x for name, x in fields.items() if name in TOKEN_FIELDS or name not in GENERATION_FIELDS}
     longest = runner.longest if _translates(runner) else getattr(module, "longest", None)
     files |= {CONFIG: _json(fields), **_tokenizer_files(module, tokenizer, longest)}
     embedding = getattr(runner, "embedding", None)
@@ -69,27 +69,27 @@ def export_hf(model: Any, folder: str | Path) -> None:
     writers: dict[str, Callable[[Path], object]] = {
         name: partial(Path.write_bytes, data=content) for name, content in files.items()
     }
-    writers[WEIGHTS] = lambda path: safetensors.torch.save_file(stored, path, {"format": "pt"})
+    writers[WEIGHTS] = lambda path: safetensors.torch.save_file(tensors, path, {"format": "pt"})
     write_all(Path(folder), writers)
 
 
 def _generation(runner: Any, fields: Mapping[str, Any], published: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of generation_config.json: the marks, and how the checkpoint or the runner looks for texts."""
+    """The fields of generation_config.json: special tokens, and the generation settings of checkpoint or runner."""
     known = GENERATION_FIELDS - {*IRRELEVANT}
-    found = {name: x for name, x in fields.items() if name in known and x is not None}
+    generation = {name: x for name, x in fields.items() if name in known and x is not None}
     if published:
-        return {**found, **{name: x for name, x in published.items() if name in known - {*MARK_FIELDS}}}
+        return {**generation, **{name: x for name, x in published.items() if name in known - {*TOKEN_FIELDS}}}
     if _translates(runner):
-        longest = 2 * runner.longest + 16  # regard's bound is twice the source and 16 more, whatever the source
+        longest = 2 * runner.longest + 16  # the limit of `twice_as_long` for the longest source
         search = {"num_beams": Beam().size, "length_penalty": Beam().length_penalty, "early_stopping": False}
-        found |= {**search, "max_length": min(longest + 1, fields.get("max_position_embeddings", longest))}
+        generation |= {**search, "max_length": min(longest + 1, fields.get("max_position_embeddings", longest))}
     elif runner is not None:
-        found["max_new_tokens"] = NEW_TOKENS
-    return found
+        generation["max_new_tokens"] = NEW_TOKENS
+    return generation
 
 
 def _own_settings(runner: Any, generation: Mapping[str, Any]) -> dict[str, Any]:
-    """What others have no word for: that the tokenizer is regard's, and what of a translator's lengths is its own."""
+    """Settings that only regard has: that the tokenizer is its own, and a translation model's lengths."""
     if not _translates(runner):
         return {"tokenizer": True}
     lengths = {"max_tokens": runner.longest, "usual_tokens": runner.usual}
@@ -97,10 +97,10 @@ def _own_settings(runner: Any, generation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tokenizer_of(runner: Any) -> Any:
-    """The tokenizer of a runner, None if there is none."""
+    """The tokenizer of a runner; None if it has none."""
     try:
         return getattr(runner, "tokenizer", None)
-    except CheckpointError:  # of a folder without one
+    except CheckpointError:  # loaded from a folder without a tokenizer
         return None
 
 
@@ -109,30 +109,30 @@ def _translates(runner: Any) -> bool:
 
 
 def _tokenizer_files(module: nn.Module, tokenizer: Any, longest: int | None) -> dict[str, bytes]:
-    """The files of a tokenizer, none for none."""
+    """The files of a tokenizer by name; empty without one."""
     if tokenizer is None:
         return {}
     if not isinstance(tokenizer, Tokenizer):
         files: dict[str, bytes] = tokenizer.files(max_length=longest)
         return files
-    said = {f"{role}_token": token for role, token in zip(("pad", "bos", "eos"), MARKS, strict=True)}
-    said |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest}
-    said |= {"clean_up_tokenization_spaces": False, "split_special_tokens": True}
+    fields = {f"{role}_token": token for role, token in zip(("pad", "bos", "eos"), MARKS, strict=True)}
+    fields |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest}
+    fields |= {"clean_up_tokenization_spaces": False, "split_special_tokens": True}
     template = "$A </s>" if isinstance(module, Seq2Seq) else "<s> $A"
-    settings = {name: x for name, x in said.items() if x is not None}
-    return {TOKENIZER: _with_marks(tokenizer, template), TOKENIZER_CONFIG: _json(settings)}
+    fields = {name: x for name, x in fields.items() if x is not None}
+    return {TOKENIZER: _with_template(tokenizer, template), TOKENIZER_CONFIG: _json(fields)}
 
 
-def _with_marks(tokenizer: Tokenizer, template: str) -> bytes:
-    """The tokenizer.json of a tokenizer of regard's, which adds marks by itself as the package's readers expect it."""
-    subwords = tokenizers.Tokenizer.from_str(_saved(tokenizer).decode())
-    subwords.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in MARKS])
-    marks = [(mark, subwords.token_to_id(mark)) for mark in MARKS if mark in template]
-    subwords.post_processor = processors.TemplateProcessing(single=template, special_tokens=marks)
+def _with_template(tokenizer: Tokenizer, template: str) -> bytes:
+    """The tokenizer.json of regard's own tokenizer, with a post-processor that adds special tokens."""
+    subwords = tokenizers.Tokenizer.from_str(_tokenizer_json(tokenizer).decode())
+    subwords.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in MARKS])
+    special = [(token, subwords.token_to_id(token)) for token in MARKS if token in template]
+    subwords.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
     return subwords.to_str().encode()
 
 
-def _saved(tokenizer: Any) -> bytes:
+def _tokenizer_json(tokenizer: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, TOKENIZER)
         tokenizer.save(path)
@@ -143,13 +143,13 @@ def _json(plain: object) -> bytes:
     return (json.dumps(plain, indent=2) + "\n").encode()
 
 
-def _once(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without second names of the same one, which a reader ties again."""
+def _without_aliases(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, shared ones under their first name only; readers tie them again."""
     seen: set[tuple[int, Any]] = set()
-    kept = {}
+    tensors = {}
     for name, x in state.items():
-        place = (x.data_ptr(), x.shape)
-        if place not in seen or not x.numel():
-            kept[name] = x
-        seen.add(place)
-    return kept
+        storage = (x.data_ptr(), x.shape)
+        if storage not in seen or not x.numel():
+            tensors[name] = x
+        seen.add(storage)
+    return tensors

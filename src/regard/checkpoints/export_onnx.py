@@ -1,4 +1,4 @@
-"""Models as graphs that ONNX Runtime and its like run, without PyTorch."""
+"""Export of models to ONNX."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -16,25 +16,25 @@ from regard.models.t5 import T5
 from regard.models.text_encoder import TextEncoder
 from regard.models.transformer import Transformer
 
-BACKEND = "sdpa"  # whose operations ONNX has
-BATCH, LENGTH, TARGETS = 2, 5, 4  # sizes of the example that is traced; other sizes run as well
+BACKEND = "sdpa"  # the attention backend with ONNX operators
+BATCH, LENGTH, TARGETS = 2, 5, 4  # sizes of the traced example; all are dynamic in the graph
 
 
 def export_onnx(model: Any, path: str | Path) -> None:
-    """Write a model as one ONNX graph, for batches and lengths of any size.
+    """Export a model as one ONNX graph, with dynamic batch size and lengths.
 
-    Inputs are int64 token ids. An encoder-decoder has `inputs` (B, S), `lengths` (B,) of them and `targets` (B, T), and
-    the output `logits` (B, T, N); a language model `tokens` (B, L) and `logits` (B, L, N); an encoder `tokens` (B, L)
-    and `lengths` (B,), and the outputs `hidden` (B, L, D), and `logits` (B, L, N) and `pooled` (B, D) if it has them.
-    It needs the packages onnx and onnxscript: pip install 'regard[onnx]'.
+    Inputs are int64. An encoder-decoder takes `inputs` (B, S), `lengths` (B,) and `targets` (B, T) and returns `logits`
+    (B, T, N). A language model takes `tokens` (B, L) and returns `logits` (B, L, N). An encoder takes `tokens` (B, L)
+    and `lengths` (B,) and returns `hidden` (B, L, D), and `logits` (B, L, N) and `pooled` (B, D) if it has those heads.
+    Requires the packages onnx and onnxscript: pip install 'regard[onnx]'.
 
     Args:
-        model: what `regard.load` gives, or a module alone.
-        path: of the file, which ends in ".onnx"; made or overwritten, and beside it ".onnx.data" for large weights.
+        model: the result of `regard.load`, or a module alone.
+        path: of the file, ending in ".onnx"; overwritten if it exists. Large weights go to ".onnx.data" beside it.
 
     Raises:
-        UnsupportedError: packages that are not installed; a model of another kind, such as an RNN, whose steps a graph
-            cannot count; attention that the backend "sdpa" does not compute, such as other scores than dot products.
+        UnsupportedError: packages that are not installed; a model that cannot be exported, such as an RNN, whose number
+            of steps varies; attention that the backend "sdpa" does not support, such as other scores than dot products.
         OSError: a file that cannot be written.
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
@@ -42,7 +42,7 @@ def export_onnx(model: Any, path: str | Path) -> None:
         raise UnsupportedError(f"export_onnx needs {' and '.join(missing)}: pip install 'regard[onnx]'")
     module = getattr(model, "module", model)
     kinds: dict[type[nn.Module], type[_Graph]] = {
-        Transformer: _Translates, T5: _Translates, LanguageModel: _GoesOn, TextEncoder: _Reads,
+        Transformer: _Seq2SeqGraph, T5: _Seq2SeqGraph, LanguageModel: _LanguageModelGraph, TextEncoder: _EncoderGraph,
     }  # fmt: skip
     graph = next((kinds[kind](module) for kind in kinds if isinstance(module, kind)), None)
     if graph is None:
@@ -53,9 +53,9 @@ def export_onnx(model: Any, path: str | Path) -> None:
     more = {"targets": tokens[:, :TARGETS], "lengths": torch.full((BATCH,), LENGTH, device=device)}
     example = tuple(more.get(name, tokens) for name in graph.inputs)
     sizes = tuple(dict.fromkeys(range(x.dim()), torch.export.Dim.DYNAMIC) for x in example)
-    with _ready(module), torch.no_grad():
-        outputs = [name for name in graph.outputs if name in graph.named(*example)]  # which refuses other attention
-        found = torch.onnx.export(
+    with _exportable(module), torch.no_grad():
+        outputs = [name for name in graph.outputs if name in graph.named(*example)]  # raises for other attention
+        program = torch.onnx.export(
             graph,
             example,
             dynamo=True,
@@ -64,14 +64,14 @@ def export_onnx(model: Any, path: str | Path) -> None:
             output_names=outputs,
             verbose=False,
         )
-    found.save(path)
+    program.save(path)
 
 
 class _Graph(nn.Module):
-    """A model with one way to be run.
+    """A model with named tensors as inputs and outputs.
 
     Args:
-        model: which.
+        model: the model.
     """
 
     inputs: tuple[str, ...]
@@ -83,12 +83,12 @@ class _Graph(nn.Module):
 
     def named(self, *inputs: Tensor) -> dict[str, Tensor]:
         """The outputs that the model has, by name."""
-        found = self.model(*inputs)
-        return {name: x for name in self.outputs if (x := getattr(found, name)) is not None}
+        output = self.model(*inputs)
+        return {name: x for name in self.outputs if (x := getattr(output, name)) is not None}
 
 
 @final
-class _Translates(_Graph):
+class _Seq2SeqGraph(_Graph):
     inputs, outputs = ("inputs", "lengths", "targets"), ("logits",)
 
     def forward(self, inputs: Tensor, lengths: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
@@ -96,7 +96,7 @@ class _Translates(_Graph):
 
 
 @final
-class _GoesOn(_Graph):
+class _LanguageModelGraph(_Graph):
     inputs, outputs = ("tokens",), ("logits",)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
@@ -104,7 +104,7 @@ class _GoesOn(_Graph):
 
 
 @final
-class _Reads(_Graph):
+class _EncoderGraph(_Graph):
     inputs, outputs = ("tokens", "lengths"), ("hidden", "logits", "pooled")
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
@@ -112,8 +112,8 @@ class _Reads(_Graph):
 
 
 @contextmanager
-def _ready(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode, with attention that ONNX has operations for; all is as before afterwards."""
+def _exportable(module: nn.Module) -> Iterator[None]:
+    """Set evaluation mode and the backend with ONNX operators; restore both afterwards."""
     attentions = [(part, part.backend) for part in module.modules() if isinstance(part, MultiHeadAttention)]
     modes = [(part, part.training) for part in module.modules()]
     module.eval()

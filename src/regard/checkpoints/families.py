@@ -1,4 +1,4 @@
-"""The families of published checkpoints, by the `model_type` of their config.json."""
+"""Registry of published checkpoint families by `model_type`, the field of config.json."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from regard.models.llama import Llama
 from regard.models.llama_names import from_llama, to_llama
 from regard.models.marian import from_marian
 from regard.models.pegasus import from_pegasus, to_published
-from regard.models.published import Fields
+from regard.models.published import ConfigFields
 from regard.models.t5 import T5
 from regard.models.t5_names import from_t5, to_t5
 from regard.models.transformer import Transformer
@@ -23,16 +23,16 @@ from regard.models.transformer import Transformer
 @final
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """How checkpoints of a family are read, written and used.
+    """A family of published checkpoints.
 
     Args:
-        read: makes the module of config.json's fields and the tensors.
-        write: gives the fields and tensors of a module.
-        module: the class of its modules.
-        job: the job that a checkpoint loads for, a key of `regard.tasks.registry.JOBS`.
-        tokenizer: of `hub_tokenizer.CLASSES`, the class of its tokenizers where the folder names none.
-        fields: what is made of each field of its config.json.
-        unread: files of a vocabulary that is not read, since the family counts its tokens in a way of its own.
+        read: builds the module, from the fields of config.json and the tensors.
+        write: converts a module to fields and tensors.
+        module: class of its modules.
+        job: the job of its checkpoints, a key of `regard.tasks.registry.JOBS`.
+        tokenizer: default tokenizer class, a key of `hub_tokenizer.CLASSES`.
+        fields: known fields of its config.json.
+        unread: vocabulary files that are not supported.
     """
 
     read: Callable[[Mapping[str, Any], Mapping[str, Tensor]], nn.Module]
@@ -40,7 +40,7 @@ class Family:
     module: type[nn.Module]
     job: str
     tokenizer: str
-    fields: Fields
+    fields: ConfigFields
     unread: tuple[str, ...] = ()
 
 
@@ -53,12 +53,12 @@ ENCODERS = {
     "xlm-roberta": "XLMRobertaTokenizer",
 }
 FAMILIES: dict[str, Family] = {
-    **{name: Family(**BERT, tokenizer=kind, fields=bert_names.FIELDS[name]) for name, kind in ENCODERS.items()},
+    **{name: Family(**BERT, tokenizer=kind, fields=bert_names.CONFIG_FIELDS[name]) for name, kind in ENCODERS.items()},
     "gpt2": Family(
-        read=from_gpt2, write=to_gpt2, module=GPT, job="complete", tokenizer="GPT2Tokenizer", fields=gpt.KNOWN
+        read=from_gpt2, write=to_gpt2, module=GPT, job="complete", tokenizer="GPT2Tokenizer", fields=gpt.CONFIG_FIELDS
     ),
     **{
-        name: Family(**LLAMA, tokenizer=kind, fields=llama_names.KNOWN[name])
+        name: Family(**LLAMA, tokenizer=kind, fields=llama_names.CONFIG_FIELDS[name])
         for name, kind in (("llama", "LlamaTokenizer"), ("mistral", "LlamaTokenizer"), ("qwen2", "Qwen2Tokenizer"))
     },
     "marian": Family(
@@ -67,7 +67,7 @@ FAMILIES: dict[str, Family] = {
         module=Transformer,
         job="translate",
         tokenizer="MarianTokenizer",
-        fields=marian.KNOWN,
+        fields=marian.CONFIG_FIELDS,
     ),
     "pegasus": Family(
         read=from_pegasus,
@@ -75,8 +75,10 @@ FAMILIES: dict[str, Family] = {
         module=Transformer,
         job="translate",
         tokenizer="T5Tokenizer",
-        fields=pegasus.KNOWN,
+        fields=pegasus.CONFIG_FIELDS,
         unread=("spiece.model",),
     ),
-    "t5": Family(read=from_t5, write=to_t5, module=T5, job="translate", tokenizer="T5Tokenizer", fields=t5_names.KNOWN),
+    "t5": Family(
+        read=from_t5, write=to_t5, module=T5, job="translate", tokenizer="T5Tokenizer", fields=t5_names.CONFIG_FIELDS
+    ),
 }

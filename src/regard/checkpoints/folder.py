@@ -1,11 +1,11 @@
-"""A trained model as a folder: its configuration, its tokenizer and its weights.
+"""regard's checkpoint format: a folder with configuration, tokenizer and weights.
 
     config.json         {"format": 1, "task": "translate", "model": {"name": ..., its configuration}, "training": ...}
     tokenizer.json
-    model.safetensors   the tensors of `module.state_dict()`, each once
+    model.safetensors   the tensors of `module.state_dict()`, shared ones once
 
-Nothing is ever unpickled, since a pickle may run any code. Files are written beside the ones they replace, all of
-them before the first takes its place: a full disk loses nothing.
+Nothing is unpickled, since a pickle can run any code. All files are written under temporary names before the first one
+is renamed, so that an error or a full disk leaves the folder as it was.
 """
 
 import json
@@ -29,14 +29,14 @@ from regard.data.text_tokenizer import TextTokenizer
 from regard.data.tokenizer import Tokenizer
 from regard.data.word_tokenizer import WordTokenizer
 from regard.errors import CheckpointError, ConfigError, nearest
-from regard.models.published import WRONG, misfits, some
+from regard.models.published import BUILD_ERRORS, describe_mismatches, summarize_names
 from regard.models.registry import build, config_from_plain, config_to_plain, name_of, vocabulary_size
 
 FORMAT = 1
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 AnyTokenizer = TextTokenizer | WordTokenizer | None
-PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
 
 def save(
@@ -49,33 +49,33 @@ def save(
     dtype: str = "float32",
     more: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write a model that `read` reads; other files of the folder stay.
+    """Save a model to a folder, from which `read` loads it. Other files in the folder are kept.
 
     Args:
-        folder: made if missing.
+        folder: created if missing.
         module: the model.
-        tokenizer: what it was trained with; None for none.
-        config: what else `config.json` shall hold, such as "training"; format, task and model are filled in.
-        task: the job that it is for, by name.
+        tokenizer: its tokenizer; None for none.
+        config: further entries of `config.json`, such as "training"; format, task and model are added.
+        task: name of the model's job.
         dtype: of the weights on disk: float32, float16 or bfloat16.
-        more: other files, by their paths in the folder.
+        more: contents of further files, by their paths in the folder.
 
     Raises:
         ConfigError: an unknown dtype.
-        CheckpointError: weights that are not finite, or that a smaller dtype cannot hold.
-        OSError: a folder that cannot be written, a full disk.
+        CheckpointError: weights that are not finite, or overflow in a smaller dtype.
+        OSError: the folder cannot be written, or the disk is full.
     """
     if dtype not in DTYPES:
         raise ConfigError(f"unknown dtype {dtype!r}; {nearest(dtype, DTYPES)}")
-    named = {name: _stored(name, x, DTYPES[dtype]) for name, x in _without_aliases(module).items()}
+    tensors = {name: _to_dtype(name, x, DTYPES[dtype]) for name, x in _without_aliases(module).items()}
     plain = {"name": name_of(module.config), **config_to_plain(module.config)}
-    found = {**config, "format": FORMAT, "task": task, "model": plain}
+    saved = {**config, "format": FORMAT, "task": task, "model": plain}
     if tokenizer is None or tokenizer.kind != Tokenizer.kind:
-        found["tokenizer"] = None if tokenizer is None else tokenizer.settings()
-    text = json.dumps(found, indent=2)
+        saved["tokenizer"] = None if tokenizer is None else tokenizer.settings()
+    text = json.dumps(saved, indent=2)
     writers: dict[str, Callable[[Path], object]] = {
         **{name: partial(Path.write_bytes, data=content) for name, content in (more or {}).items()},
-        WEIGHTS: lambda path: path.write_bytes(safetensors.torch.save(named)),
+        WEIGHTS: lambda path: path.write_bytes(safetensors.torch.save(tensors)),
         **({} if tokenizer is None else {TOKENIZER: tokenizer.save}),
         CONFIG: lambda path: path.write_text(text + "\n", encoding="utf-8"),
     }
@@ -83,31 +83,31 @@ def save(
 
 
 def read(folder: str | Path) -> tuple[Any, Any, dict[str, Any]]:
-    """The model, the tokenizer and the configuration that `save` wrote.
+    """Load a model that `save` wrote.
 
     Args:
-        folder: what `save` was given.
+        folder: of the model.
 
     Returns:
-        The module in evaluation mode with float32 weights, its tokenizer, and `config.json`.
+        The module in evaluation mode with float32 weights, its tokenizer, and the contents of `config.json`.
 
     Raises:
-        CheckpointError: a file that is missing, damaged, of another format, or that does not fit the others.
+        CheckpointError: a file that is missing, damaged, of another format, or inconsistent with the others.
     """
     folder = Path(folder)
     config = read_config(folder)
-    tokenizer = _tokenizer(folder, config)
+    tokenizer = _load_tokenizer(folder, config)
     module = _build(folder / CONFIG, config, tokenizer)
-    _fill(module, need(folder, WEIGHTS))
+    _load_weights(module, require_file(folder, WEIGHTS))
     return module.eval(), tokenizer, config
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What `config.json` of a folder says, of a known format and task."""
+    """Read and check the `config.json` of a folder."""
     if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise CheckpointError(f"{folder} {what}; expected the folder of a trained model, with {CONFIG} in it")
-    path = need(folder, CONFIG)
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise CheckpointError(f"{folder} {problem}; expected the folder of a trained model, with {CONFIG} in it")
+    path = require_file(folder, CONFIG)
     config = read_json(path)
     if "format" not in config:
         raise CheckpointError(f'{path} is not the configuration of a regard model: it has no "format"')
@@ -119,15 +119,26 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     model = config.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("name"), str):
-        raise CheckpointError(f'{path} names no model; expected "model": {{"name": ...}}, got {model!r}')
+        raise CheckpointError(f'{path} has "model": {model!r}; expected {{"name": ..., its configuration}}')
     return config
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
-    """What a file of JSON holds: an object of fields, or a list."""
+    """Read a JSON file, whose value must be a dict, or of another type.
+
+    Args:
+        path: of the file.
+        kind: dict or list.
+
+    Returns:
+        The value.
+
+    Raises:
+        CheckpointError: not JSON, or a value of another type.
+    """
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested without end
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested too deeply
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(plain, kind):
         expected = "an object of fields" if kind is dict else "a list"
@@ -135,26 +146,31 @@ def read_json(path: Path, kind: type = dict) -> Any:
     return plain
 
 
-class Weights(NamedTuple):
-    """What a file of weights holds."""
+class WeightsInfo(NamedTuple):
+    """Statistics of a file of weights."""
 
-    tensors: int
-    numbers: int
+    tensors: int  # number of tensors
+    numbers: int  # number of parameters
     dtypes: list[str]
     size: int  # bytes of the file
 
 
-def weigh(folder: Path) -> Weights:
-    """What `model.safetensors` of a folder holds, from the file's head alone."""
-    path = need(folder, WEIGHTS)
+def read_weights_info(folder: Path) -> WeightsInfo:
+    """Statistics of a folder's `model.safetensors`, from the header of the file alone."""
+    path = require_file(folder, WEIGHTS)
     with open_weights(path) as file:
-        slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118 - no dictionary
+        slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118 - not a dictionary
         numbers = sum(math.prod(part.get_shape()) for part in slices)
-        return Weights(len(slices), numbers, sorted({part.get_dtype() for part in slices}), path.stat().st_size)
+        return WeightsInfo(len(slices), numbers, sorted({part.get_dtype() for part in slices}), path.stat().st_size)
 
 
 def write_all(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -> None:
-    """Write files under temporary names, then rename them all; after an error the folder is as it was."""
+    """Write files under temporary names, then rename all; after an error the folder is unchanged.
+
+    Args:
+        folder: created if missing.
+        writers: for each file, by its path in the folder, a function that writes it to a path.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as temporary:
         for name, write in writers.items():
@@ -162,120 +178,122 @@ def write_all(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -> 
             path.parent.mkdir(exist_ok=True)
             write(path)
             with path.open("rb+") as file:
-                os.fsync(file.fileno())  # else a power cut may leave an empty file under the final name
+                os.fsync(file.fileno())  # otherwise a power failure could leave an empty file under the final name
         for name in writers:
             (folder / name).parent.mkdir(exist_ok=True)
             Path(temporary, name).replace(folder / name)
 
 
-def need(folder: Path, name: str) -> Path:
-    """The path of a file of the folder, which must be there."""
+def require_file(folder: Path, name: str) -> Path:
+    """The path of a file in a folder, which must exist."""
     path = folder / name
     if path.is_file():
         return path
-    found = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
-    pickles = [file for file in found if Path(file).suffix in PICKLES]
+    names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+    pickles = [file for file in names if Path(file).suffix in PICKLE_SUFFIXES]
     if name == WEIGHTS and pickles:
         raise CheckpointError(
-            f"{folder} has {pickles[0]} and no {WEIGHTS}: regard reads no pickles, since loading one may run any code; "
+            f"{folder} has {pickles[0]} and no {WEIGHTS}: regard reads no pickles, since loading one can run any code; "
             f"convert one that you trust: safetensors.torch.save_file(torch.load({pickles[0]!r}, weights_only=True), "
             f"{WEIGHTS!r})"
         )
-    raise CheckpointError(f"{path} is missing; the folder has {some(found) or 'nothing'}")
+    raise CheckpointError(f"{path} is missing; the folder has {summarize_names(names) or 'nothing'}")
 
 
-def _tokenizer(folder: Path, config: Mapping[str, Any]) -> AnyTokenizer:
-    """The tokenizer: regard's own, unless config.json describes another, or says that there is none."""
+def _load_tokenizer(folder: Path, config: Mapping[str, Any]) -> AnyTokenizer:
+    """The tokenizer of a folder: regard's own, unless config.json has an entry "tokenizer"; None if that is null."""
     if "tokenizer" not in config:
-        return Tokenizer.load(need(folder, TOKENIZER))
-    described = config["tokenizer"]
-    if described is None:
+        return Tokenizer.load(require_file(folder, TOKENIZER))
+    settings = config["tokenizer"]
+    if settings is None:
         return None
-    roles = described.get("roles") if isinstance(described, dict) else None
+    roles = settings.get("roles") if isinstance(settings, dict) else None
     if not isinstance(roles, dict) or not all(isinstance(token, str) for token in roles.values()):
         raise CheckpointError(
-            f'{folder / CONFIG}: "tokenizer" is {show(described)}; expected {{"roles": {{role: token}}}}'
+            f'{folder / CONFIG}: "tokenizer" is {show(settings)}; expected {{"roles": {{role: token}}}}'
         )
-    if described.get("kind") == WordTokenizer.kind:
-        return WordTokenizer.load(need(folder, TOKENIZER))
+    if settings.get("kind") == WordTokenizer.kind:
+        return WordTokenizer.load(require_file(folder, TOKENIZER))
     tokenizer: TextTokenizer
-    if described.get("kind") == SentencePieceTokenizer.kind:
-        tokenizer = SentencePieceTokenizer.load(need(folder, TOKENIZER))
+    if settings.get("kind") == SentencePieceTokenizer.kind:
+        tokenizer = SentencePieceTokenizer.load(require_file(folder, TOKENIZER))
     else:
-        tokenizer = PublishedTokenizer.load(need(folder, TOKENIZER), roles)
-    tokenizer.use(described)
+        tokenizer = PublishedTokenizer.load(require_file(folder, TOKENIZER), roles)
+    tokenizer.use(settings)
     return tokenizer
 
 
 def _build(path: Path, config: Mapping[str, Any], tokenizer: AnyTokenizer) -> nn.Module:
-    settings = dict(config["model"])
+    """Build the module that config.json describes, and check the tokenizer against it."""
+    fields = dict(config["model"])
     try:
-        made = config_from_plain(settings.pop("name"), settings)
-    except WRONG as error:
-        raise CheckpointError(f"{path} describes no model: {error}") from error
-    size = vocabulary_size(made)
+        model_config = config_from_plain(fields.pop("name"), fields)
+    except BUILD_ERRORS as error:
+        raise CheckpointError(f"{path} does not describe a model: {error}") from error
+    size = vocabulary_size(model_config)
     if tokenizer is not None:
-        # Published models may have more embeddings than tokens, or tokens without embeddings, which are not used.
+        # Published models may have more embeddings than tokens, or tokens without embeddings, refused in `check_rows`.
         if tokenizer.kind == Tokenizer.kind and size != tokenizer.size:
             raise CheckpointError(
-                f"{path} says {size} pieces of vocabulary, and {TOKENIZER} beside it has {tokenizer.size}; "
-                "they are of different models"
+                f"{path} has a vocabulary of {size} tokens, and {TOKENIZER} beside it has {tokenizer.size}; expected "
+                "files of the same model"
             )
         tokenizer.rows = size
     try:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # its first weights are thrown away: the caller's draws stay as they were
-            return build(made)
-    except WRONG as error:
+        with torch.random.fork_rng(devices=[]):  # keeps the caller's generator: initial weights are overwritten
+            return build(model_config)
+    except BUILD_ERRORS as error:
         raise CheckpointError(f"{path} describes a model that cannot be built: {error}") from error
 
 
-def _fill(module: nn.Module, path: Path) -> None:
-    """Give the module the tensors of a file, which must be all of its tensors."""
+def _load_weights(module: nn.Module, path: Path) -> None:
+    """Copy the tensors of a file into the module; both must have the same tensors."""
     with open_weights(path) as file:
-        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
     expected = _without_aliases(module)
     shapes = [
-        f"{name} {tuple(found[name].shape)} for {tuple(x.shape)}"
+        f"{name} {tuple(tensors[name].shape)}, expected {tuple(x.shape)}"
         for name, x in expected.items()
-        if name in found and found[name].shape != x.shape
+        if name in tensors and tensors[name].shape != x.shape
     ]
     wrong = {
-        "missing": [name for name in expected if name not in found],
-        "unexpected": [name for name in found if name not in expected],
+        "missing": [name for name in expected if name not in tensors],
+        "unexpected": [name for name in tensors if name not in expected],
         "of another shape": shapes,
     }
-    if said := misfits(wrong):
-        raise CheckpointError(f"{path} holds the weights of another model than {CONFIG} says: {said}")
+    if mismatches := describe_mismatches(wrong):
+        raise CheckpointError(f"{path} does not match {CONFIG}: {mismatches}; expected files of the same model")
     with torch.no_grad():
         for name, x in expected.items():
-            x.copy_(found[name])
+            x.copy_(tensors[name])
 
 
 def open_weights(path: Path) -> Any:
-    """A file of safetensors, of which only the head is read."""
+    """Open a safetensors file and read its header; tensors are read on request."""
     try:
         return safetensors.safe_open(path, framework="pt")
     except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged, or no safetensors file: {error}") from error
+        raise CheckpointError(f"{path} is damaged, or not a safetensors file: {error}") from error
 
 
 def _without_aliases(module: nn.Module) -> dict[str, Tensor]:
-    """The state, without second names of the same tensor (shared embeddings)."""
+    """The state dictionary, with shared tensors under their first name only."""
     seen: set[tuple[int, torch.Size]] = set()
     state = {}
     for name, x in module.state_dict().items():
-        place = (x.data_ptr(), x.shape)
-        if place not in seen or not x.numel():
+        storage = (x.data_ptr(), x.shape)
+        if storage not in seen or not x.numel():
             state[name] = x
-        seen.add(place)
+        seen.add(storage)
     return state
 
 
-def _stored(name: str, x: Tensor, dtype: torch.dtype) -> Tensor:
-    stored = x.detach().to(device="cpu", dtype=dtype if x.is_floating_point() else x.dtype).contiguous()
-    if not bool(stored.isfinite().all()):
-        why = f"has numbers that {dtype} cannot hold" if bool(x.isfinite().all()) else "has numbers that are not finite"
-        raise CheckpointError(f"{name} {why}; nothing was written")
-    return stored
+def _to_dtype(name: str, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor on the CPU in this dtype, if it is floating-point; raises CheckpointError if it is not finite."""
+    converted = x.detach().to(device="cpu", dtype=dtype if x.is_floating_point() else x.dtype).contiguous()
+    if not bool(converted.isfinite().all()):
+        problem = (
+            f"has values that overflow in {dtype}" if bool(x.isfinite().all()) else "has values that are not finite"
+        )
+        raise CheckpointError(f"{name} {problem}; nothing was written")
+    return converted

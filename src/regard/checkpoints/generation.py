@@ -1,7 +1,7 @@
-"""How a published checkpoint wants its texts to be looked for: generation_config.json, or an old config.json, says it.
+"""Generation settings of published checkpoints, from generation_config.json or an old config.json.
 
-Every field of the transformers package's GenerationConfig is in one of the tables here: it is read, or refused unless
-its value changes nothing, or irrelevant. docs/checkpoints.md is made of them.
+Every field of the transformers package's GenerationConfig is in one of the tables here: it is read, refused unless its
+value changes nothing, or irrelevant. The tables of docs/checkpoints.md are generated from them.
 """
 
 from collections.abc import Mapping
@@ -13,21 +13,21 @@ from regard.decode.constraints import Constraints
 from regard.decode.search import Beam, Greedy, Sample, Search
 from regard.errors import ConfigError, UnsupportedError, nearest
 
-# Fields that are read, and what they are here.
+# Fields that are read, and what they become.
 MARKS = {
-    "bos_token_id": "the vocabulary's start mark",
-    "decoder_start_token_id": "the token that targets start with",
-    "eos_token_id": "the end mark, or a list of them",
-    "pad_token_id": "the vocabulary's padding",
+    "bos_token_id": "start token of the vocabulary",
+    "decoder_start_token_id": "start token of targets",
+    "eos_token_id": "end token, or a list of end tokens",
+    "pad_token_id": "padding token of the vocabulary",
 }
 LENGTHS = {
-    "max_length": "the greatest length, the prompt or start mark counted",
-    "max_new_tokens": "the greatest length without them; before `max_length`",
+    "max_length": "maximum length, prompt or start token included",
+    "max_new_tokens": "maximum length without them; takes precedence over `max_length`",
     "min_length": "`Constraints.min_length`",
     "min_new_tokens": "`Constraints.min_new_tokens`",
 }
 SEARCH = {
-    "do_sample": "`Sample`, in which `top_k` is 50 if it is not said; not with `num_beams`",
+    "do_sample": "`Sample`, with a default `top_k` of 50; not with `num_beams`",
     "temperature": "`Sample.temperature`",
     "top_k": "`Sample.top_k`",
     "top_p": "`Sample.top_p`",
@@ -47,10 +47,10 @@ RULES = {
     "forced_eos_token_id": "`Constraints.forced_eos`",
     "renormalize_logits": "`Constraints.renormalize`",
 }
-TEXTS = {"stop_strings": "`stop`, before which a language model's text ends; refused of an encoder-decoder"}
+TEXTS = {"stop_strings": "`stop`, of language models; refused in encoder-decoders"}
 READ = {**LENGTHS, **SEARCH, **RULES, **TEXTS, **MARKS}
-# Fields that change the tokens, and the values that are supported; None is as good as a field that is not there.
-ONLY: dict[str, tuple[Any, ...]] = {
+# Supported values of fields of which others are refused; None is the same as a missing field.
+SUPPORTED: dict[str, tuple[Any, ...]] = {
     "max_time": (),
     "encoder_no_repeat_ngram_size": (0,),
     "encoder_repetition_penalty": (1.0,),
@@ -68,17 +68,17 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "token_healing": (False,),
     "watermarking_config": (),
 }
-# The same of those that change the tokens in sampling alone.
-ONLY_IN_SAMPLING: dict[str, tuple[Any, ...]] = {
+# The same, for fields that only affect sampling.
+SUPPORTED_IN_SAMPLING: dict[str, tuple[Any, ...]] = {
     "typical_p": (1.0,),
     "top_h": (),
     "epsilon_cutoff": (0.0,),
     "eta_cutoff": (0.0,),
 }
-ASSISTED = "of guessing by a second model, which changes no token"
-SPEED = "of speed and memory"
-RETURNED = "of what the package's `generate` returns"
-NOTE = "a note"
+ASSISTED = "assisted generation, which changes no token"
+SPEED = "speed and memory only"
+RETURNED = "what the package's `generate` returns"
+NOTE = "metadata"
 IRRELEVANT = {
     **dict.fromkeys(
         (
@@ -102,24 +102,24 @@ IRRELEVANT = {
         RETURNED,
     ),
     "transformers_version": NOTE,
-    "remove_invalid_values": "numbers that are not finite are an error here",
+    "remove_invalid_values": "NaN is an error here",
 }  # fmt: skip
-NEW_TOKENS = 64  # of a language model at most, where neither the caller nor the checkpoint says it
-TOP_K = 50  # of the package's sampling, where no file says it
-GENERATION_FIELDS = frozenset({*READ, *ONLY, *ONLY_IN_SAMPLING, *IRRELEVANT})
+NEW_TOKENS = 64  # default maximum of a language model's generated tokens
+TOP_K = 50  # the package's default in sampling
+GENERATION_FIELDS = frozenset({*READ, *SUPPORTED, *SUPPORTED_IN_SAMPLING, *IRRELEVANT})
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """What a checkpoint wants.
+    """Generation settings of a checkpoint.
 
     Args:
-        search: how texts are looked for.
-        constraints: rules for their tokens.
-        max_length: tokens of a text at most, its prompt or start mark counted; None if it does not say.
-        max_new_tokens: the same without them; before `max_length`.
-        prefix: what stands before each text.
+        search: greedy search, sampling or beam search.
+        constraints: on the tokens.
+        max_length: maximum number of tokens, prompt or start token included; None if not specified.
+        max_new_tokens: maximum number of generated tokens; takes precedence over `max_length`.
+        prefix: text that is put before each source.
         stop: strings before which a text ends.
     """
 
@@ -131,7 +131,14 @@ class GenerationConfig:
     stop: tuple[str, ...] = ()
 
     def limit(self, before: int) -> int | None:
-        """Tokens that may be written after so many, 0 or less if there is no room; None if the checkpoint is silent."""
+        """The maximum number of generated tokens after a prompt.
+
+        Args:
+            before: tokens of the prompt, or of the target's start.
+
+        Returns:
+            Tokens, 0 or less if the prompt is too long; None if the checkpoint sets no maximum.
+        """
         if self.max_new_tokens is not None:
             return self.max_new_tokens
         return None if self.max_length is None else self.max_length - before
@@ -140,119 +147,124 @@ class GenerationConfig:
 def generation_config(
     fields: Mapping[str, Any], task: str | None = None, *, search: Search | None = None
 ) -> GenerationConfig:
-    """What the fields of a checkpoint say, for one of its tasks.
+    """The generation settings of a checkpoint, for one of its tasks.
 
     Args:
         fields: of config.json and generation_config.json.
-        task: a key of its "task_specific_params", whose fields go before the others; None for none.
-        search: one that goes before the checkpoint's; what the checkpoint says of its own search, and cannot be met,
-            is then no error.
+        task: a key of "task_specific_params", whose fields override the others; None for none.
+        search: a search that replaces the checkpoint's, whose fields are then not checked; None for the checkpoint's.
 
     Returns:
-        What it wants.
+        The settings.
 
     Raises:
-        ConfigError: a task that it does not name, or a value that is out of range.
-        UnsupportedError: a field that decides the tokens, and whose value is not supported.
+        ConfigError: an unknown task, or a value that is out of range.
+        UnsupportedError: a field that affects the tokens, with a value that is not supported.
     """
-    said = {name: x for name, x in {**fields, **_task(fields, task)}.items() if x is not None}
+    fields = {name: x for name, x in {**fields, **_task(fields, task)}.items() if x is not None}
     return GenerationConfig(
-        search=_search(said) if search is None else search,
-        constraints=_constraints(said),
-        max_length=_count(said, "max_length"),
-        max_new_tokens=_count(said, "max_new_tokens"),
-        prefix=said.get("prefix") or "",
-        stop=_stop(said),
+        search=_search(fields) if search is None else search,
+        constraints=_constraints(fields),
+        max_length=_count(fields, "max_length"),
+        max_new_tokens=_count(fields, "max_new_tokens"),
+        prefix=fields.get("prefix") or "",
+        stop=_stop(fields),
     )
 
 
-def _search(said: Mapping[str, Any]) -> Search:
-    """The search that the fields describe, if regard has it."""
-    sampling = _flag(said, "do_sample")
-    for name, supported in {**ONLY, **(ONLY_IN_SAMPLING if sampling else {})}.items():
-        if name in said and not any(said[name] == x and type(said[name]) in (type(x), int, float) for x in supported):
-            _refuse(name, said[name], " or ".join(map(repr, (*supported, None))))
-    size, several = said.get("num_beams", 1), said.get("num_return_sequences", 1)
+def _search(fields: Mapping[str, Any]) -> Search:
+    """The search that the fields describe; raises UnsupportedError if regard does not have it."""
+    sampling = _flag(fields, "do_sample")
+    for name, values in {**SUPPORTED, **(SUPPORTED_IN_SAMPLING if sampling else {})}.items():
+        if name in fields and not any(
+            fields[name] == x and type(fields[name]) in (type(x), int, float) for x in values
+        ):
+            _refuse(name, fields[name], " or ".join(map(repr, (*values, None))))
+    size, n_best = fields.get("num_beams", 1), fields.get("num_return_sequences", 1)
     if sampling and size != 1:
         _refuse("do_sample", True, f"False with num_beams={show(size)}")
-    if several != 1 and size == 1:
-        _refuse("num_return_sequences", several, "1 without num_beams")
+    if n_best != 1 and size == 1:
+        _refuse("num_return_sequences", n_best, "1 without num_beams")
     if sampling:
         names = ("temperature", "top_p", "min_p")
-        return Sample(top_k=said.get("top_k", TOP_K) or None, **{name: said[name] for name in names if name in said})
+        settings = {name: fields[name] for name in names if name in fields}
+        return Sample(top_k=fields.get("top_k", TOP_K) or None, **settings)
     if size == 1:
         return Greedy()
     names = ("length_penalty", "early_stopping")
-    return Beam(size=size, n_best=several, **{name: said[name] for name in names if name in said})
+    return Beam(size=size, n_best=n_best, **{name: fields[name] for name in names if name in fields})
 
 
 def _refuse(name: str, x: object, expected: str) -> None:
     raise UnsupportedError(
-        f"the checkpoint asks for {name}={show(x)}, which is not supported; expected {expected}. Say how texts are "
-        "looked for yourself: search=Beam(4), --beam 4, --greedy"
+        f"the checkpoint asks for {name}={show(x)}, which is not supported; expected {expected}. Choose a search "
+        "yourself: search=Beam(4), --beam 4, --greedy"
     )
 
 
-def _constraints(said: Mapping[str, Any]) -> Constraints:
+def _constraints(fields: Mapping[str, Any]) -> Constraints:
     names = ("min_length", "min_new_tokens", "repetition_penalty", "no_repeat_ngram_size")
-    words = (word if isinstance(word, list) else [word] for word in _list(said, "bad_words_ids"))
+    words = (word if isinstance(word, list) else [word] for word in _list(fields, "bad_words_ids"))
     return Constraints(
-        **{name: said[name] for name in names if name in said},
+        **{name: fields[name] for name in names if name in fields},
         bad_words=tuple(map(tuple, words)),
-        suppress_tokens=tuple(_list(said, "suppress_tokens")),
-        begin_suppress_tokens=tuple(_list(said, "begin_suppress_tokens")),
-        forced_bos=_token(said, "forced_bos_token_id"),
-        forced_eos=_token(said, "forced_eos_token_id"),
-        renormalize=_flag(said, "renormalize_logits"),
+        suppress_tokens=tuple(_list(fields, "suppress_tokens")),
+        begin_suppress_tokens=tuple(_list(fields, "begin_suppress_tokens")),
+        forced_bos=_token(fields, "forced_bos_token_id"),
+        forced_eos=_token(fields, "forced_eos_token_id"),
+        renormalize=_flag(fields, "renormalize_logits"),
     )
 
 
-def _flag(said: Mapping[str, Any], name: str) -> bool:
-    x = said.get(name, False)
+def _flag(fields: Mapping[str, Any], name: str) -> bool:
+    x = fields.get(name, False)
     if not isinstance(x, bool):
-        raise ConfigError(f"the checkpoint says {name}={show(x)}; expected true or false")
+        raise ConfigError(f"the checkpoint has {name}={show(x)}; expected true or false")
     return x
 
 
-def _list(said: Mapping[str, Any], name: str) -> list[Any]:
-    x = said.get(name, [])
+def _list(fields: Mapping[str, Any], name: str) -> list[Any]:
+    x = fields.get(name, [])
     if not isinstance(x, list):
-        raise ConfigError(f"the checkpoint says {name}={show(x)}; expected a list")
+        raise ConfigError(f"the checkpoint has {name}={show(x)}; expected a list")
     return x
 
 
-def _token(said: Mapping[str, Any], name: str) -> Any:
-    """The token of a field, which may be a list of one."""
-    x = said.get(name)
+def _token(fields: Mapping[str, Any], name: str) -> Any:
+    """The token id in a field, which may also be a list of one id."""
+    x = fields.get(name)
     if isinstance(x, list) and len(x) != 1:
         raise UnsupportedError(f"the checkpoint asks for {name}={show(x)}, which is not supported; expected one token")
     return x[0] if isinstance(x, list) else x
 
 
 def _task(fields: Mapping[str, Any], task: str | None) -> Mapping[str, Any]:
-    known = fields.get("task_specific_params")
-    known = known if isinstance(known, dict) else {}
+    """The fields of a task in "task_specific_params"; none if the task is None."""
+    tasks = fields.get("task_specific_params")
+    tasks = tasks if isinstance(tasks, dict) else {}
     if task is None:
         return {}
-    if not isinstance(known.get(task), dict):
-        raise ConfigError(f"the checkpoint has no task {task!r}; {nearest(task, known) if known else 'it names none'}")
-    found: dict[str, Any] = known[task]
-    for name, x in found.items():
+    if not isinstance(tasks.get(task), dict):
+        raise ConfigError(
+            f"the checkpoint has no task {task!r}; {nearest(task, tasks) if tasks else 'it has no tasks'}"
+        )
+    task_fields: dict[str, Any] = tasks[task]
+    for name, x in task_fields.items():
         if name != "prefix" and name not in GENERATION_FIELDS and x is not None:
-            raise UnsupportedError(f"the checkpoint's task {task!r} says {name}={show(x)}, which is not known")
-    return found
+            raise UnsupportedError(f"the checkpoint's task {task!r} has the unknown field {name}={show(x)}")
+    return task_fields
 
 
-def _count(said: Mapping[str, Any], name: str) -> int | None:
-    x = said.get(name)
+def _count(fields: Mapping[str, Any], name: str) -> int | None:
+    x = fields.get(name)
     if x is not None and not (is_integer(x) and x > 0):
-        raise ConfigError(f"the checkpoint says {name}={show(x)}; expected a number of tokens above 0")
+        raise ConfigError(f"the checkpoint has {name}={show(x)}; expected a number of tokens above 0")
     return x
 
 
-def _stop(said: Mapping[str, Any]) -> tuple[str, ...]:
-    x = said.get("stop_strings", [])
+def _stop(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    x = fields.get("stop_strings", [])
     strings = [x] if isinstance(x, str) else x
     if not isinstance(strings, list) or not all(isinstance(one, str) and one for one in strings):
-        raise ConfigError(f"the checkpoint says stop_strings={show(x)}; expected a string or a list of them")
+        raise ConfigError(f"the checkpoint has stop_strings={show(x)}; expected a string or a list of strings")
     return tuple(strings)

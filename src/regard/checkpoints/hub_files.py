@@ -1,4 +1,4 @@
-"""Files of a folder in the layout of the Hugging Face hub, which is not trusted: what is read lies within it."""
+"""Access to the files of a checkpoint folder, which must lie inside of it."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,8 @@ from regard.checkpoints.folder import read_json
 from regard.errors import CheckpointError
 
 
-def inside(folder: Path, path: Path) -> Path:
-    """The path of a file of the folder; a link out of it is followed only where the hub's own cache makes one.
+def check_inside(folder: Path, path: Path) -> Path:
+    """Raise unless a file lies inside of a folder, or is a symbolic link within the hub's cache.
 
     Args:
         folder: in the hub's layout.
@@ -18,17 +18,17 @@ def inside(folder: Path, path: Path) -> Path:
         The path.
 
     Raises:
-        CheckpointError: a link to another place.
+        CheckpointError: a symbolic link to somewhere else.
     """
-    real, home = path.resolve(), folder.resolve()
-    snapshot = next((x for x in (home, home.parent) if x.parent.name == "snapshots"), None)
-    blobs = home if snapshot is None else snapshot.parent.parent / "blobs"
-    if home not in real.parents and blobs != real.parent:
-        raise CheckpointError(f"{path} is a link to {real}, outside of the folder; put a copy of the file in its place")
+    target, root = path.resolve(), folder.resolve()
+    snapshot = next((x for x in (root, root.parent) if x.parent.name == "snapshots"), None)
+    blobs = root if snapshot is None else snapshot.parent.parent / "blobs"
+    if root not in target.parents and blobs != target.parent:
+        raise CheckpointError(f"{path} is a link to {target}, outside of the folder; replace it by a copy of the file")
     return path
 
 
-def settings(folder: Path, name: str) -> dict[str, Any]:
-    """The fields of a file of JSON in the folder; none if there is no such file."""
-    fields: dict[str, Any] = read_json(inside(folder, folder / name)) if (folder / name).is_file() else {}
+def read_fields(folder: Path, name: str) -> dict[str, Any]:
+    """The fields of a JSON file in the folder; empty if there is no such file."""
+    fields: dict[str, Any] = read_json(check_inside(folder, folder / name)) if (folder / name).is_file() else {}
     return fields

@@ -1,11 +1,11 @@
-"""Folders of the sentence-transformers package: how the vectors of a model's tokens become one of a text.
+"""Folders of the sentence-transformers package, which compute text embeddings.
 
-    modules.json                            the steps from a text to its vector, each with its class and its folder
-    config_sentence_transformers.json       prompts, and what vectors are compared by
-    sentence_bert_config.json               of the step Transformer: how much of a text is read, and in which case
-    1_Pooling/config.json                   and so on: the settings of a step, and its tensors if it has some
+    modules.json                            the modules from a text to its embedding, each with class and folder
+    config_sentence_transformers.json       prompts and similarity
+    sentence_bert_config.json               of the module Transformer: maximum length and lower case
+    1_Pooling/config.json                   and so on: settings of a module, and its tensors if it has some
 
-As versions 2 to 6 of the package write them. Every field is read, or refused by name unless it changes nothing.
+Versions 2 to 6 of the package are supported. Every field is read, or refused by name unless it changes nothing.
 
 Source: Reimers and Gurevych 2019, arXiv 1908.10084.
 """
@@ -21,18 +21,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from regard.attention.check import is_integer, show
-from regard.checkpoints.folder import CONFIG, WEIGHTS, need, open_weights, read_json
+from regard.checkpoints.folder import CONFIG, WEIGHTS, open_weights, read_json, require_file
 from regard.errors import CheckpointError, UnsupportedError, nearest
-from regard.models.pooling import POOLINGS, TOGETHER, Embedding
-from regard.models.published import built
+from regard.models.pooling import POOLINGS, SEPARATOR, Embedding
+from regard.models.published import build_on_meta
 
 MODULES = "modules.json"
 MODEL = "config_sentence_transformers.json"
 TRANSFORMER = "sentence_bert_config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-PACKAGE = "sentence_transformers."  # what the class of each step starts with
-VECTOR = "sentence_embedding"  # the name under which steps pass on the text's vector
-# The names of poolings in version 5.3 and before, in the order in which their vectors stand.
+PACKAGE = "sentence_transformers."  # prefix of the modules' classes
+VECTOR = "sentence_embedding"  # name of the text embedding between modules
+# Fields of poolings up to version 5.3, in the order in which their vectors are concatenated.
 OLD_POOLINGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -43,11 +43,11 @@ OLD_POOLINGS = {
 }
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 ACTIVATIONS: dict[str, type[nn.Module]] = {
-    made.__name__: made for made in (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid)
+    cls.__name__: cls for cls in (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid)
 }
 TEXT_ALONE = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
 OTHER_ARGUMENTS = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs")
-# Of each file, fields that are read, and those of which some values are supported.
+# By file or class: fields that are read, and supported values of fields of which others are refused.
 READ = {
     MODEL: ("prompts", "default_prompt_name", "similarity_fn_name"),
     TRANSFORMER: ("max_seq_length", "do_lower_case"),
@@ -61,7 +61,7 @@ THROUGH: dict[str, tuple[Any, ...]] = {
     "module_input_name": (VECTOR, None),
     "module_output_name": (VECTOR, None),
 }
-ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
+SUPPORTED: dict[str, dict[str, tuple[Any, ...]]] = {
     MODEL: {"model_type": ("SentenceTransformer", None)},
     TRANSFORMER: {
         "transformer_task": ("feature-extraction", None),
@@ -83,16 +83,16 @@ IRRELEVANT = {
     "Pooling": ("embedding_dimension", "word_embedding_dimension"),
     "Dropout": ("dropout",),
 }
-LONGEST = 10**9  # above which a length of tokens is a sign for none
+UNLIMITED = 10**9  # a maximum length from here on means that there is none
 
 
 class Layout(NamedTuple):
-    """What such a folder holds.
+    """Contents of a sentence-transformers folder.
 
     Args:
-        transformer: the folder of the model and its tokenizer.
-        embedding: what follows it.
-        lowercase: whether texts are read in lower case.
+        transformer: folder of the encoder and its tokenizer.
+        embedding: how token vectors become text embeddings.
+        lowercase: whether texts are converted to lower case.
     """
 
     transformer: Path
@@ -102,14 +102,14 @@ class Layout(NamedTuple):
 
 @final
 class Dense(nn.Module):
-    """A linear map and an activation, plus the vector itself or a linear map of it if asked.
+    """A linear layer with activation, and optionally a residual connection.
 
     Args:
-        in_features: numbers of the vector.
-        out_features: numbers of what comes of it.
-        bias: whether the map adds one.
-        activation: the name of a class of torch.nn.
-        residual: whether the vector is added.
+        in_features: size of input vectors.
+        out_features: size of output vectors.
+        bias: whether the linear layer has a bias.
+        activation: name of a class of torch.nn.
+        residual: whether the input, projected if sizes differ, is added to the output.
     """
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool, activation: str, residual: bool) -> None:
@@ -121,19 +121,19 @@ class Dense(nn.Module):
             self.residual = nn.Linear(in_features, out_features, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The vectors (B, out_features) of vectors (B, in_features)."""
-        found: Tensor = self.activation(self.linear(x))
+        """Map vectors (B, in_features) to (B, out_features)."""
+        output: Tensor = self.activation(self.linear(x))
         if not self.use_residual:
-            return found
-        return found + (self.residual(x) if hasattr(self, "residual") else x)
+            return output
+        return output + (self.residual(x) if hasattr(self, "residual") else x)
 
 
 @final
 class Norm(nn.Module):
-    """Layer normalization of the vector, under the name that its tensors have in such folders.
+    """Layer normalization, with the tensor names of the package.
 
     Args:
-        dimension: numbers of the vector.
+        dimension: size of the vectors.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -141,33 +141,33 @@ class Norm(nn.Module):
         self.norm = nn.LayerNorm(dimension)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The normalized vectors (B, D) of vectors (B, D)."""
-        found: Tensor = self.norm(x)
-        return found
+        """Normalize vectors (B, D)."""
+        output: Tensor = self.norm(x)
+        return output
 
 
 @final
 class Normalize(nn.Module):
-    """Makes vectors as long as 1."""
+    """Scaling of vectors to Euclidean norm 1."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The vectors (B, D) of length 1 in the directions of vectors (B, D)."""
+        """Scale vectors (B, D)."""
         return functional.normalize(x, dim=-1)
 
 
 def read_layout(folder: Path, inside: Callable[[Path], Path]) -> Layout | None:
-    """What a folder of the package holds.
+    """Read a sentence-transformers folder.
 
     Args:
         folder: the folder.
-        inside: gives a path back if it leads into the folder, and raises CheckpointError if not.
+        inside: returns a path if it is inside of the folder, else raises CheckpointError.
 
     Returns:
-        It, or None if there is no modules.json.
+        The layout, or None if there is no modules.json.
 
     Raises:
         CheckpointError: files that are missing or damaged.
-        UnsupportedError: a step, or a setting of one, that is not computed here.
+        UnsupportedError: a module, or a field with a value, that is not supported.
     """
     if not (folder / MODULES).is_file():
         return None
@@ -176,48 +176,48 @@ def read_layout(folder: Path, inside: Callable[[Path], Path]) -> Layout | None:
     kinds = [kind for kind, _ in steps]
     if kinds[:1] != ["Transformer"] or kinds[1:2] not in ([], ["Pooling"]) or {"Transformer", "Pooling"} & {*kinds[2:]}:
         raise UnsupportedError(
-            f"{path}: the steps {', '.join(kinds) or 'none'} are not supported; expected Transformer, Pooling, and "
+            f"{path}: the modules {', '.join(kinds) or 'none'} are not supported; expected Transformer, Pooling, and "
             "then others"
         )
     transformer = folder / steps[0][1]
-    of_model = _read(folder / MODEL, MODEL, inside)
-    of_text = _read(_file_of_text(transformer), TRANSFORMER, inside)
+    model_fields = _read(folder / MODEL, MODEL, inside)
+    text_fields = _read(_transformer_config(transformer), TRANSFORMER, inside)
     pooling: dict[str, Any] = {}
-    after: list[nn.Module] = []
-    for kind, place in steps[1:]:
-        said = _read(folder / place / CONFIG, kind, inside)
+    modules: list[nn.Module] = []  # after pooling
+    for kind, subfolder in steps[1:]:
+        fields = _read(folder / subfolder / CONFIG, kind, inside)
         if kind == "Pooling":
-            pooling = _pooling(folder / place, said)
+            pooling = _pooling(folder / subfolder, fields)
         elif kind != "Dropout":
-            after.append(_made(folder / place, kind, said, inside))
-    longest = of_text.get("max_seq_length") or _length_of_tokenizer(transformer, inside)
+            modules.append(_load_step(folder / subfolder, kind, fields, inside))
+    longest = text_fields.get("max_seq_length") or _tokenizer_max_length(transformer, inside)
     if longest is not None and not (is_integer(longest) and longest > 0):
         raise CheckpointError(f"{transformer}: max_seq_length={show(longest)}; expected a number of tokens above 0")
-    embedding = Embedding(**pooling, **_of_model(folder / MODEL, of_model), longest=longest, steps=tuple(after))
-    return Layout(transformer, embedding, of_text.get("do_lower_case") is True)
+    prompts = _prompts(folder / MODEL, model_fields)
+    embedding = Embedding(**pooling, **prompts, longest=longest, steps=tuple(modules))
+    return Layout(transformer, embedding, text_fields.get("do_lower_case") is True)
 
 
 def layout_files(embedding: Embedding, size: int) -> dict[str, bytes]:
-    """The files that say the same of a folder whose model stands in the folder itself.
+    """The files of a sentence-transformers folder whose encoder is in the folder itself.
 
     Args:
-        embedding: what they shall say.
-        size: numbers of a token's vector.
+        embedding: that the files describe.
+        size: of token vectors.
 
     Returns:
-        The contents by path, in the layout that all of the package's versions from 2 on read; none for an embedding
-        that is as it would be without them.
+        Contents by path, readable by versions 2 and later of the package; empty for the default embedding.
     """
     if embedding == Embedding():
         return {}
-    asked = embedding.pooling.split(TOGETHER)
+    poolings = embedding.pooling.split(SEPARATOR)
     modules = [("", "Transformer", {}, None)]
-    pooling: dict[str, Any] = {name: mode in asked for name, mode in OLD_POOLINGS.items()}
+    pooling: dict[str, Any] = {name: mode in poolings for name, mode in OLD_POOLINGS.items()}
     pooling |= {"word_embedding_dimension": size, "include_prompt": embedding.include_prompt}
     modules.append(("1_Pooling", "Pooling", pooling, None))
     for number, step in enumerate(embedding.steps, start=2):
         kind = {Norm: "LayerNorm"}.get(type(step), type(step).__name__)
-        modules.append((f"{number}_{kind}", kind, _settings_of(step), dict(step.state_dict())))
+        modules.append((f"{number}_{kind}", kind, _step_fields(step), dict(step.state_dict())))
     listed = [
         {"idx": i, "name": str(i), "path": path, "type": f"{PACKAGE}models.{kind}"}
         for i, (path, kind, *_) in enumerate(modules)
@@ -231,7 +231,7 @@ def layout_files(embedding: Embedding, size: int) -> dict[str, bytes]:
         MODULES: listed,
         MODEL: model,
         TRANSFORMER: {"max_seq_length": embedding.longest, "do_lower_case": False},
-        **{f"{path}/{CONFIG}": said for path, _, said, _ in modules if path},
+        **{f"{path}/{CONFIG}": fields for path, _, fields, _ in modules if path},
     }
     files = {name: (json.dumps(x, indent=2) + "\n").encode() for name, x in plain.items()}
     for path, _, _, tensors in modules:
@@ -241,88 +241,91 @@ def layout_files(embedding: Embedding, size: int) -> dict[str, bytes]:
 
 
 def _step(path: Path, step: object) -> tuple[str, str]:
-    """The kind of a step, and its folder."""
-    kind, place = (step.get("type"), step.get("path")) if isinstance(step, dict) else (None, None)
-    if not isinstance(kind, str) or not isinstance(place, str) or PurePosixPath(place).name != place or "\\" in place:
+    """The class of a module and its folder, from an item of modules.json."""
+    kind, subfolder = (step.get("type"), step.get("path")) if isinstance(step, dict) else (None, None)
+    is_name = isinstance(subfolder, str) and PurePosixPath(subfolder).name == subfolder and "\\" not in subfolder
+    if not isinstance(kind, str) or not is_name:
         raise CheckpointError(
-            f'{path} has the step {show(step):.80}; expected a "type", and as "path" a folder beside it'
+            f'{path} has the module {show(step):.80}; expected a "type", and as "path" a folder beside the file'
         )
     name = kind.rpartition(".")[2]
     known = ("Transformer", *(name for name in READ if name not in (MODEL, TRANSFORMER)))
     if not kind.startswith(PACKAGE) or name not in known:
-        raise UnsupportedError(f"{path}: the step {kind} is not supported; known: {', '.join(known)}")
-    return name, place
+        raise UnsupportedError(f"{path}: the module {kind} is not supported; expected one of {', '.join(known)}")
+    return name, subfolder
 
 
-def _file_of_text(transformer: Path) -> Path:
-    """The file of the step Transformer, which was once called after the model's family."""
-    found = sorted(transformer.glob("sentence_*_config.json"))
-    return transformer / TRANSFORMER if (transformer / TRANSFORMER).is_file() or not found else found[0]
+def _transformer_config(transformer: Path) -> Path:
+    """The configuration file of the module Transformer, whose name once contained the model's family."""
+    paths = sorted(transformer.glob("sentence_*_config.json"))
+    return transformer / TRANSFORMER if (transformer / TRANSFORMER).is_file() or not paths else paths[0]
 
 
 def _read(path: Path, kind: str, inside: Callable[[Path], Path]) -> dict[str, Any]:
-    """The fields of a file that are not null, all of which are known; none if there is no such file."""
+    """The fields of a file that are not null; empty without the file. Raises UnsupportedError for unknown fields."""
     if not path.is_file():
         return {}
-    said = {name: x for name, x in read_json(inside(path)).items() if x is not None}
-    only = ONLY.get(kind, {})
-    for name, x in said.items():
-        if name in only and x not in only[name]:
-            expected = " or ".join(map(repr, only[name]))
+    fields = {name: x for name, x in read_json(inside(path)).items() if x is not None}
+    supported = SUPPORTED.get(kind, {})
+    for name, x in fields.items():
+        if name in supported and x not in supported[name]:
+            expected = " or ".join(map(repr, supported[name]))
             raise UnsupportedError(f"{path}: {name}={show(x):.80} is not supported; expected {expected}")
-        if name not in (*READ[kind], *only, *IRRELEVANT.get(kind, ())):
+        if name not in (*READ[kind], *supported, *IRRELEVANT.get(kind, ())):
             raise UnsupportedError(
-                f"{path}: {name}={show(x):.60} is no field that regard knows, and may change what is computed; "
-                f"{nearest(name, [*READ[kind], *only])}. If it changes nothing, take it out of the file"
+                f"{path}: unknown field {name}={show(x):.60}, which may change what is computed; "
+                f"{nearest(name, [*READ[kind], *supported])}. If it changes nothing, remove it from the file"
             )
-    return said
+    return fields
 
 
-def _pooling(home: Path, said: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of pooling: by one field, or by one for each kind."""
-    modes = said.get("pooling_mode", [mode for name, mode in OLD_POOLINGS.items() if said.get(name) is True] or "mean")
+def _pooling(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The pooling's arguments of `Embedding`, from one field or from one for each kind of pooling."""
+    old_modes = [mode for name, mode in OLD_POOLINGS.items() if fields.get(name) is True]
+    modes = fields.get("pooling_mode", old_modes or "mean")
     modes = [modes] if isinstance(modes, str) else modes
     if not isinstance(modes, list) or not modes or not all(mode in POOLINGS for mode in modes):
         raise UnsupportedError(
-            f"{home}: the pooling {show(modes)} is not supported; expected some of {', '.join(POOLINGS)}"
+            f"{folder}: the pooling {show(modes)} is not supported; expected some of {', '.join(POOLINGS)}"
         )
-    return {"pooling": TOGETHER.join(modes), "include_prompt": said.get("include_prompt") is not False}
+    return {"pooling": SEPARATOR.join(modes), "include_prompt": fields.get("include_prompt") is not False}
 
 
-def _made(home: Path, kind: str, said: Mapping[str, Any], inside: Callable[[Path], Path]) -> nn.Module:
-    """A step with its tensors."""
+def _load_step(folder: Path, kind: str, fields: Mapping[str, Any], inside: Callable[[Path], Path]) -> nn.Module:
+    """A module after pooling, with its tensors."""
     if kind == "Normalize":
         return Normalize()
-    with open_weights(inside(need(home, WEIGHTS))) as file:
-        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no dictionary
+    with open_weights(inside(require_file(folder, WEIGHTS))) as file:
+        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a dictionary
     try:
-        make = partial(Norm, said["dimension"]) if kind == "LayerNorm" else _dense(home, said)
+        build = partial(Norm, fields["dimension"]) if kind == "LayerNorm" else _dense(folder, fields)
     except KeyError as error:
-        raise CheckpointError(f"{home / CONFIG} lacks the field {error}") from error
-    step = built(str(home / CONFIG), make)
+        raise CheckpointError(f"{folder / CONFIG} lacks the field {error}") from error
+    step = build_on_meta(str(folder / CONFIG), build)
     try:
         step.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         message = " ".join(str(error).split())
-        raise CheckpointError(f"{home / WEIGHTS} has other tensors than {CONFIG} beside it says: {message}") from error
+        raise CheckpointError(f"{folder / WEIGHTS} does not match {CONFIG} beside it: {message}") from error
     return step.eval()
 
 
-def _dense(home: Path, said: Mapping[str, Any]) -> Callable[[], Dense]:
-    """What makes a step Dense."""
-    activation = str(said.get("activation_function", "torch.nn.Tanh"))
+def _dense(folder: Path, fields: Mapping[str, Any]) -> Callable[[], Dense]:
+    """A function that builds the Dense module of these fields."""
+    activation = str(fields.get("activation_function", "torch.nn.Tanh"))
     name = activation.rpartition(".")[2]
     if not activation.startswith("torch.nn.") or name not in ACTIVATIONS:
         known = ", ".join(f"torch.nn.{name}" for name in ACTIVATIONS)
         raise UnsupportedError(
-            f"{home}: activation_function={activation!r:.80} is not supported; expected one of {known}"
+            f"{folder}: activation_function={activation!r:.80} is not supported; expected one of {known}"
         )
-    sizes = {size: said[size] for size in ("in_features", "out_features")}
-    settings = {"bias": said.get("bias", True), "residual": said.get("use_residual", False)}
-    return partial(Dense, **sizes, **settings, activation=name)
+    sizes = {size: fields[size] for size in ("in_features", "out_features")}
+    options = {"bias": fields.get("bias", True), "residual": fields.get("use_residual", False)}
+    return partial(Dense, **sizes, **options, activation=name)
 
 
-def _settings_of(step: nn.Module) -> dict[str, Any]:
+def _step_fields(step: nn.Module) -> dict[str, Any]:
+    """The fields of a module's config.json."""
     if isinstance(step, Dense):
         return {
             "in_features": step.in_features,
@@ -334,26 +337,26 @@ def _settings_of(step: nn.Module) -> dict[str, Any]:
     return {"dimension": step.norm.normalized_shape[0]} if isinstance(step, Norm) else {}
 
 
-def _of_model(path: Path, said: Mapping[str, Any]) -> dict[str, Any]:
-    """Prompts and what vectors are compared by."""
-    prompts, name = said.get("prompts", {}), said.get("default_prompt_name")
-    similarity = said.get("similarity_fn_name", SIMILARITIES[0])
-    texts = isinstance(prompts, dict) and all(isinstance(text, str) for text in prompts.values())
-    if not texts or (name is not None and name not in prompts):
+def _prompts(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `Embedding` for prompts and similarity."""
+    prompts, name = fields.get("prompts", {}), fields.get("default_prompt_name")
+    similarity = fields.get("similarity_fn_name", SIMILARITIES[0])
+    are_texts = isinstance(prompts, dict) and all(isinstance(text, str) for text in prompts.values())
+    if not are_texts or (name is not None and name not in prompts):
         raise CheckpointError(
             f"{path}: prompts={show(prompts):.80} with default_prompt_name={show(name)}; expected texts by name, and "
-            "one of the names or null"
+            "one of these names or null"
         )
     if similarity not in SIMILARITIES:
         raise UnsupportedError(f"{path}: similarity_fn_name={show(similarity)}; expected {', '.join(SIMILARITIES)}")
     return {"prompts": prompts, "default_prompt_name": name, "similarity": similarity}
 
 
-def _length_of_tokenizer(transformer: Path, inside: Callable[[Path], Path]) -> int | None:
-    """How much of a text is read where the tokenizer says it, as since version 5.4."""
+def _tokenizer_max_length(transformer: Path, inside: Callable[[Path], Path]) -> int | None:
+    """The maximum length in tokenizer_config.json, where versions 5.4 and later have it."""
     path = transformer / TOKENIZER_CONFIG
     longest = read_json(inside(path)).get("model_max_length") if path.is_file() else None
-    return longest if is_integer(longest) and 0 < longest < LONGEST else None
+    return longest if is_integer(longest) and 0 < longest < UNLIMITED else None
 
 
 def _module_of(activation: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""The model that the package ships."""
+"""The model that is shipped with the package."""
 
 from pathlib import Path
 
@@ -9,15 +9,15 @@ SHIPPED = Path(__file__).parents[1] / "shipped" / SHIPPED_NAME
 
 
 def model_folder(model: str | Path | None) -> Path:
-    """The folder of a model; None and "en-it" name the model that the package ships.
+    """The folder of a model; None and "en-it" stand for the shipped model.
 
-    A folder called en-it in the working directory goes before the shipped model.
+    A folder en-it in the working directory takes precedence over the shipped model.
 
     Raises:
-        CheckpointError: the shipped model is asked for, and this copy of regard has none.
+        CheckpointError: the shipped model is missing in this installation.
     """
     if model is not None and (str(model) != SHIPPED_NAME or Path(model).is_dir()):
         return Path(model)
     if not SHIPPED.is_dir():
-        raise CheckpointError(f"this copy of regard ships no model ({SHIPPED} is missing); name a folder of your own")
+        raise CheckpointError(f"this installation of regard has no shipped model: {SHIPPED} is missing; pass a folder")
     return SHIPPED

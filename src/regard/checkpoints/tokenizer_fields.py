@@ -1,7 +1,7 @@
-"""The fields of the files that say how a published tokenizer reads text, and what regard does with each.
+"""Fields of the files of published tokenizers: read, refused or irrelevant.
 
-A field is read; or irrelevant, since no value of it changes ids or text; or refused, unless its value is one that says
-nothing. A field that is not known here is refused too: what it does to texts is not known either.
+A field is irrelevant if no value of it changes ids or text, and refused unless it has an accepted value, by default an
+empty one. Unknown fields are refused too.
 """
 
 from collections.abc import Mapping
@@ -12,137 +12,143 @@ from regard.attention.check import show
 from regard.errors import UnsupportedError
 
 Treatment = Literal["read", "irrelevant", "refused"]
-NOTHING: tuple[Any, ...] = (None, False, "", [], {})  # values of a field that says nothing
+EMPTY: tuple[Any, ...] = (None, False, "", [], {})
 
 
-# Ends of names whose fields are irrelevant, or a further mark: ids and paths, which the folder itself has.
-OTHERS = ("_token", "_id", "_ids", "_file", "_files")
+# Suffixes of fields that are accepted without an entry here: further special tokens, their ids, and paths.
+ACCEPTED_SUFFIXES = ("_token", "_id", "_ids", "_file", "_files")
 
 
 class Field(NamedTuple):
-    """What is done with a field."""
+    """How a field is treated, and why."""
 
     treatment: Treatment
     why: str
-    accepted: tuple[Any, ...] = NOTHING  # values that are not refused
+    accepted: tuple[Any, ...] = EMPTY  # values that are not refused
 
 
-ROLE = "the token of a role, as text or with flags"
+ROLE = "special token of a role, as a string or with flags"
 TOKENIZER_CONFIG: dict[str, Field] = {
     **{f"{role}_token": Field("read", ROLE) for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")},
-    "additional_special_tokens": Field("read", "further marks, of T5 its <extra_id_0> and so on"),
+    "additional_special_tokens": Field("read", "further special tokens, such as T5's <extra_id_0>"),
     "extra_special_tokens": Field("read", "the same since transformers 5, a list or by name"),
     "model_specific_special_tokens": Field("read", "the same, by name"),
-    "added_tokens_decoder": Field("read", "tokens beside the vocabulary by id, with flags"),
-    "tokenizer_class": Field("read", "which files the vocabulary stands in, and the usual roles"),
-    "extra_ids": Field("read", "T5: how many marks <extra_id_0> and so on stand behind the pieces"),
-    "do_lower_case": Field("read", "BERT: whether text is read in lower case; no other class looks at it"),
-    "strip_accents": Field("read", "BERT: whether letters lose their accents"),
-    "tokenize_chinese_chars": Field("read", "BERT: whether Chinese characters stand alone"),
-    "add_prefix_space": Field("read", "byte-level BPE: whether a text is read with a space before it"),
-    "add_bos_token": Field("read", "whether a text starts with bos, where there is no tokenizer.json, which says it"),
-    "add_eos_token": Field("read", "whether a text ends with eos, where there is no tokenizer.json, which says it"),
-    "clean_up_tokenization_spaces": Field("read", "whether decoded text loses spaces before punctuation; not of BPE"),
-    "truncation_side": Field("read", "which end of a text that is too long is cut"),
-    "do_basic_tokenize": Field("refused", "BERT's text is always parted into words first", (True, None)),
-    "never_split": Field("refused", "words that BERT would not cut"),
-    "split_special_tokens": Field("refused", "marks in a text are marks"),
-    "separate_vocabs": Field("refused", "Marian: one vocab.json counts sources and targets"),
-    "target_vocab_file": Field("refused", "Marian: one vocab.json counts sources and targets"),
-    "sp_model_kwargs": Field("refused", "SentencePiece's sampling"),
+    "added_tokens_decoder": Field("read", "added tokens by id, with flags"),
+    "tokenizer_class": Field("read", "vocabulary files and default special tokens"),
+    "extra_ids": Field("read", "T5: number of sentinel tokens <extra_id_0>, ..."),
+    "do_lower_case": Field("read", "BERT: whether text is converted to lower case; ignored in other classes"),
+    "strip_accents": Field("read", "BERT: whether accents are removed"),
+    "tokenize_chinese_chars": Field("read", "BERT: whether Chinese characters are split"),
+    "add_prefix_space": Field("read", "byte-level BPE: whether a space is put before a text"),
+    "add_bos_token": Field("read", "whether a text starts with bos; without tokenizer.json, which has it"),
+    "add_eos_token": Field("read", "whether a text ends with eos; without tokenizer.json, which has it"),
+    "clean_up_tokenization_spaces": Field(
+        "read", "whether spaces before punctuation are removed in decoded text; not in BPE"
+    ),
+    "truncation_side": Field("read", "which end of a long text is cut"),
+    "do_basic_tokenize": Field("refused", "BERT's text is always split into words first", (True, None)),
+    "never_split": Field("refused", "words that are not split"),
+    "split_special_tokens": Field("refused", "special tokens in a text are not split"),
+    "separate_vocabs": Field("refused", "Marian: sources and targets share one vocab.json"),
+    "target_vocab_file": Field("refused", "Marian: sources and targets share one vocab.json"),
+    "sp_model_kwargs": Field("refused", "SentencePiece's subword sampling"),
     "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output": Field("refused", "as its name says"),
     "fix_mistral_regex": Field("refused", "tokenizer.json is read as it is"),
     "auto_map": Field("refused", "code of the folder is never run"),
     "normalization": Field("refused", "BERTweet: tweets are rewritten"),
     "do_word_tokenize": Field("refused", "BertJapanese: words are found by MeCab"),
     "do_subword_tokenize": Field("refused", "BertJapanese: words are found by MeCab", (True, None)),
-    "word_tokenizer_type": Field("refused", "BertJapanese: words are found by MeCab", ("basic", *NOTHING)),
-    "subword_tokenizer_type": Field("refused", "BertJapanese: words are found by MeCab", ("wordpiece", *NOTHING)),
+    "word_tokenizer_type": Field("refused", "BertJapanese: words are found by MeCab", ("basic", *EMPTY)),
+    "subword_tokenizer_type": Field("refused", "BertJapanese: words are found by MeCab", ("wordpiece", *EMPTY)),
     "keep_accents": Field("refused", "ALBERT and XLNet"),
     "remove_space": Field("refused", "ALBERT and XLNet", (True, None)),
-    "legacy": Field("read", "tokenizer.model: whether text behind a mark starts with a space of its own"),
-    "legacy_behaviour": Field("irrelevant", "where NLLB puts its language"),
-    "model_max_length": Field("irrelevant", "the model's own positions bound its texts"),
-    "max_len": Field("irrelevant", "the model's own positions bound its texts"),
-    "max_length": Field("irrelevant", "of truncation, which the caller says"),
-    "max_seq_length": Field("irrelevant", "of truncation, which the caller says"),
-    "stride": Field("irrelevant", "of truncation, which the caller says"),
-    "truncation": Field("irrelevant", "of truncation, which the caller says"),
-    "truncation_strategy": Field("irrelevant", "of pairs of texts, of which regard reads none"),
-    "padding": Field("irrelevant", "padding is never looked at"),
-    "padding_side": Field("irrelevant", "padding is never looked at"),
-    "pad_to_multiple_of": Field("irrelevant", "padding is never looked at"),
-    "pad_token_type_id": Field("irrelevant", "padding is never looked at"),
-    "token_type_ids_pattern": Field("irrelevant", "of pairs of texts, of which regard reads none"),
-    "token_type_ids_include_special_tokens": Field("irrelevant", "of pairs of texts, of which regard reads none"),
-    "special_tokens_pattern": Field("irrelevant", "the marks around a text are those of its class"),
+    "legacy": Field("read", "tokenizer.model: whether a space is put before text after a special token"),
+    "legacy_behaviour": Field("irrelevant", "NLLB: position of the language token"),
+    "model_max_length": Field("irrelevant", "the maximum length is the model's number of positions"),
+    "max_len": Field("irrelevant", "the maximum length is the model's number of positions"),
+    "max_length": Field("irrelevant", "truncation: set by the caller"),
+    "max_seq_length": Field("irrelevant", "truncation: set by the caller"),
+    "stride": Field("irrelevant", "truncation: set by the caller"),
+    "truncation": Field("irrelevant", "truncation: set by the caller"),
+    "truncation_strategy": Field("irrelevant", "pairs of texts, which regard does not read"),
+    "padding": Field("irrelevant", "padding never affects results"),
+    "padding_side": Field("irrelevant", "padding never affects results"),
+    "pad_to_multiple_of": Field("irrelevant", "padding never affects results"),
+    "pad_token_type_id": Field("irrelevant", "padding never affects results"),
+    "token_type_ids_pattern": Field("irrelevant", "pairs of texts, which regard does not read"),
+    "token_type_ids_include_special_tokens": Field("irrelevant", "pairs of texts, which regard does not read"),
+    "special_tokens_pattern": Field("irrelevant", "special tokens around a text are those of its class"),
     "source_lang": Field("irrelevant", "Marian: the model's languages, by name"),
     "target_lang": Field("irrelevant", "Marian: the model's languages, by name"),
     "src_lang": Field("irrelevant", "the model's languages, by name"),
     "tgt_lang": Field("irrelevant", "the model's languages, by name"),
-    "errors": Field("irrelevant", "bytes that are no UTF-8 become U+FFFD"),
-    "trim_offsets": Field("irrelevant", "offsets are not asked for"),
-    "spaces_between_special_tokens": Field("irrelevant", "marks are left out of decoded text"),
-    "handle_chinese_chars": Field("irrelevant", "tokenize_chinese_chars says it"),
+    "errors": Field("irrelevant", "invalid UTF-8 becomes U+FFFD"),
+    "trim_offsets": Field("irrelevant", "offsets are not used"),
+    "spaces_between_special_tokens": Field("irrelevant", "special tokens are removed from decoded text"),
+    "handle_chinese_chars": Field("irrelevant", "tokenize_chinese_chars is read"),
     "wordpieces_prefix": Field("irrelevant", "it is ## in every vocab.txt"),
-    "chat_template": Field("irrelevant", "texts are read as they are"),
-    "response_schema": Field("irrelevant", "texts are read as they are"),
-    "response_template": Field("irrelevant", "texts are read as they are"),
-    "chat_control_tokens": Field("irrelevant", "texts are read as they are"),
-    "use_default_system_prompt": Field("irrelevant", "texts are read as they are"),
-    "model_input_names": Field("irrelevant", "which tensors transformers makes"),
-    "processor_class": Field("irrelevant", "of models with pictures or sound"),
-    "feature_extractor_type": Field("irrelevant", "of models with pictures or sound"),
-    "vocab_size": Field("irrelevant", "the vocabulary has its own"),
-    "model_type": Field("irrelevant", "config.json says it"),
-    "tokenizer_type": Field("irrelevant", "tokenizer_class says it"),
-    "backend": Field("irrelevant", "how the folder was made or is to be got"),
-    "cache_dir": Field("irrelevant", "how the folder was made or is to be got"),
-    "device_map": Field("irrelevant", "how the folder was made or is to be got"),
-    "from_slow": Field("irrelevant", "how the folder was made or is to be got"),
+    "chat_template": Field("irrelevant", "no chat templates: texts are read as they are"),
+    "response_schema": Field("irrelevant", "no chat templates: texts are read as they are"),
+    "response_template": Field("irrelevant", "no chat templates: texts are read as they are"),
+    "chat_control_tokens": Field("irrelevant", "no chat templates: texts are read as they are"),
+    "use_default_system_prompt": Field("irrelevant", "no chat templates: texts are read as they are"),
+    "model_input_names": Field("irrelevant", "which tensors the transformers package returns"),
+    "processor_class": Field("irrelevant", "models of images or audio"),
+    "feature_extractor_type": Field("irrelevant", "models of images or audio"),
+    "vocab_size": Field("irrelevant", "that of the vocabulary is used"),
+    "model_type": Field("irrelevant", "config.json is read"),
+    "tokenizer_type": Field("irrelevant", "tokenizer_class is read"),
+    "backend": Field("irrelevant", "how the folder was made or is loaded"),
+    "cache_dir": Field("irrelevant", "how the folder was made or is loaded"),
+    "device_map": Field("irrelevant", "how the folder was made or is loaded"),
+    "from_slow": Field("irrelevant", "how the folder was made or is loaded"),
     "init_inputs": Field("refused", "arguments without names"),
-    "is_local": Field("irrelevant", "how the folder was made or is to be got"),
-    "local_files_only": Field("irrelevant", "how the folder was made or is to be got"),
-    "name_or_path": Field("irrelevant", "how the folder was made or is to be got"),
-    "revision": Field("irrelevant", "how the folder was made or is to be got"),
-    "torch_dtype": Field("irrelevant", "how the folder was made or is to be got"),
-    "transformers_version": Field("irrelevant", "how the folder was made or is to be got"),
-    "trust_remote_code": Field("irrelevant", "how the folder was made or is to be got"),
-    "use_auth_token": Field("irrelevant", "how the folder was made or is to be got"),
-    "use_fast": Field("irrelevant", "how the folder was made or is to be got"),
-    "dtype": Field("irrelevant", "how the folder was made or is to be got"),
-    "force_download": Field("irrelevant", "how the folder was made or is to be got"),
-    "max_target_length": Field("irrelevant", "of truncation, which the caller says"),
-    "subfolder": Field("irrelevant", "how the folder was made or is to be got"),
-    "token": Field("irrelevant", "how the folder was made or is to be got"),
-    "verbose": Field("irrelevant", "how the folder was made or is to be got"),
+    "is_local": Field("irrelevant", "how the folder was made or is loaded"),
+    "local_files_only": Field("irrelevant", "how the folder was made or is loaded"),
+    "name_or_path": Field("irrelevant", "how the folder was made or is loaded"),
+    "revision": Field("irrelevant", "how the folder was made or is loaded"),
+    "torch_dtype": Field("irrelevant", "how the folder was made or is loaded"),
+    "transformers_version": Field("irrelevant", "how the folder was made or is loaded"),
+    "trust_remote_code": Field("irrelevant", "how the folder was made or is loaded"),
+    "use_auth_token": Field("irrelevant", "how the folder was made or is loaded"),
+    "use_fast": Field("irrelevant", "how the folder was made or is loaded"),
+    "dtype": Field("irrelevant", "how the folder was made or is loaded"),
+    "force_download": Field("irrelevant", "how the folder was made or is loaded"),
+    "max_target_length": Field("irrelevant", "truncation: set by the caller"),
+    "subfolder": Field("irrelevant", "how the folder was made or is loaded"),
+    "token": Field("irrelevant", "how the folder was made or is loaded"),
+    "verbose": Field("irrelevant", "how the folder was made or is loaded"),
 }
 SPECIAL_TOKENS_MAP: dict[str, Field] = {
     **{f"{role}_token": Field("read", ROLE) for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")},
-    "additional_special_tokens": Field("read", "further marks"),
+    "additional_special_tokens": Field("read", "further special tokens"),
     "extra_special_tokens": Field("read", "the same since transformers 5, a list or by name"),
 }
-ADDED_TOKENS: dict[str, Field] = {"any token": Field("read", "its id; it is found in the normalized text, and no mark")}
+ADDED_TOKENS: dict[str, Field] = {
+    "any token": Field("read", "its id; it is matched in normalized text, and not special")
+}
 ADDED_TOKEN: dict[str, Field] = {  # a token with flags, in whichever file
     "content": Field("read", "the token"),
-    "lstrip": Field("read", "white space before it belongs to it"),
-    "rstrip": Field("read", "white space after it belongs to it"),
-    "single_word": Field("read", "it is found only where no letter or digit touches it"),
-    "normalized": Field("read", "it is found in the normalized text"),
-    "special": Field("read", "it is a mark, left out of decoded text"),
+    "lstrip": Field("read", "whether it includes white space before it"),
+    "rstrip": Field("read", "whether it includes white space after it"),
+    "single_word": Field("read", "whether it is matched only as a whole word"),
+    "normalized": Field("read", "whether it is matched in normalized text"),
+    "special": Field("read", "whether it is a special token, removed from decoded text"),
     "id": Field("read", "in tokenizer.json: its id"),
     "__type": Field("irrelevant", "always AddedToken"),
 }
-TOKENIZER: dict[str, Field] = {  # read by the tokenizers package, which refuses a kind that it does not know
+TOKENIZER: dict[str, Field] = {  # read by the tokenizers package, which refuses unknown types
     "version": Field("read", "1.0"),
-    "added_tokens": Field("read", "tokens beside the vocabulary, with flags"),
-    "normalizer": Field("read", "BERT's is changed by do_lower_case and its kin in tokenizer_config.json"),
+    "added_tokens": Field("read", "added tokens, with flags"),
+    "normalizer": Field(
+        "read", "BERT's is changed by do_lower_case, strip_accents and tokenize_chinese_chars in tokenizer_config.json"
+    ),
     "pre_tokenizer": Field("read", "a byte-level one is changed by add_prefix_space in tokenizer_config.json"),
-    "model": Field("read", "WordPiece, BPE, Unigram or WordLevel; BPE's dropout, which is for training, is left out"),
-    "post_processor": Field("read", "the marks around a text"),
-    "decoder": Field("read", "how ids become text"),
-    "truncation": Field("irrelevant", "the model's own positions bound its texts"),
-    "padding": Field("irrelevant", "padding is never looked at"),
+    "model": Field("read", "WordPiece, BPE, Unigram or WordLevel; BPE's dropout is disabled"),
+    "post_processor": Field("read", "special tokens around a text"),
+    "decoder": Field("read", "from ids to text"),
+    "truncation": Field("irrelevant", "the maximum length is the model's number of positions"),
+    "padding": Field("irrelevant", "padding never affects results"),
 }
 FILES: dict[str, dict[str, Field]] = {
     "tokenizer.json": TOKENIZER,
@@ -153,29 +159,34 @@ FILES: dict[str, dict[str, Field]] = {
 
 
 def check_fields(path: Path, fields: Mapping[str, Any], known: Mapping[str, Field]) -> None:
-    """Raise UnsupportedError for a field that is refused, or not known.
+    """Raise UnsupportedError for a field that is unknown or has a refused value.
 
     Args:
         path: of the file, for messages.
-        fields: what it says.
-        known: of `FILES`.
+        fields: of the file.
+        known: a value of `FILES`.
 
     Raises:
-        UnsupportedError: a field that may change what texts are read as.
+        UnsupportedError: a field that may change how texts are tokenized.
     """
     for name, x in fields.items():
         field = known.get(name)
-        if field is None and not name.endswith(OTHERS) and not name.startswith("_") and not _is_one(x, NOTHING):
+        if (
+            field is None
+            and not name.endswith(ACCEPTED_SUFFIXES)
+            and not name.startswith("_")
+            and not _is_accepted(x, EMPTY)
+        ):
             raise UnsupportedError(
-                f"{path} has the field {name}={show(x)}, which is not known, and may change how texts are read; "
-                "take it out of the file if it does not"
+                f"{path}: unknown field {name}={show(x)}, which may change how texts are tokenized. If it does not, "
+                "remove it from the file"
             )
-        if field is not None and field.treatment == "refused" and not _is_one(x, field.accepted):
+        if field is not None and field.treatment == "refused" and not _is_accepted(x, field.accepted):
             raise UnsupportedError(
-                f"{path} says {name}={show(x)}, which is not supported: {field.why}; expected "
+                f"{path}: {name}={show(x)} is not supported ({field.why}); expected "
                 f"{' or '.join(map(repr, field.accepted[:2]))}"
             )
 
 
-def _is_one(x: object, accepted: tuple[Any, ...]) -> bool:
+def _is_accepted(x: object, accepted: tuple[Any, ...]) -> bool:
     return any(type(x) is type(one) and x == one for one in accepted)

@@ -33,7 +33,7 @@ def describe(folder: Path) -> dict[str, Any]:
     config = folders.read_config(folder)
     found: dict[str, Any] = {"folder": str(folder), "task": config["task"], "model": config["model"]}
     if (folder / folders.WEIGHTS).is_file():
-        weights = folders.weigh(folder)
+        weights = folders.read_weights_info(folder)
         found["weights"] = {"parameters": weights.numbers, "bytes": weights.size, "dtype": ", ".join(weights.dtypes)}
     else:
         found["weights"] = "none yet; the same `regard train` command goes on"

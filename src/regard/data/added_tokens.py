@@ -1,8 +1,7 @@
-"""Tokens that stand beside the pieces of a vocabulary, and are found in a text before the rest of it is cut.
+"""Added tokens: tokens beside a vocabulary, which are matched in a text before the rest is split into subwords.
 
-The flags of a token say how it is found: `lstrip` and `rstrip` (white space before or after it belongs to it),
-`single_word` (not within a word), `normalized` (it is looked for in the normalized text); and `special`: it is a mark,
-which is left out of decoded text.
+A token's flags: `lstrip` and `rstrip` (it includes white space before or after it), `single_word` (it is matched only
+as a whole word), `normalized` (it is matched in normalized text) and `special` (it is removed from decoded text).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,34 +11,33 @@ import tokenizers
 from tokenizers import AddedToken, models
 
 FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
-REST = ""  # the one piece of the finder's vocabulary: whatever is no token
+REST = ""  # the only piece of the finder's vocabulary, for text that is not an added token
 
 
 class Part(NamedTuple):
-    """A part of a text: an added token, or what stands between two of them."""
+    """A part of a text: an added token, or the text between two of them."""
 
     text: str
     is_token: bool
 
 
 def plain(token: AddedToken) -> dict[str, Any]:
-    """A token as the files of the transformers package describe it."""
+    """A token as plain data, as in the files of the transformers package."""
     return {"content": token.content, **{flag: getattr(token, flag) for flag in FLAGS}}
 
 
 def mark(content: str) -> AddedToken:
-    """A token that is a mark, and found in a text as it stands."""
+    """A special token, which is matched in unnormalized text."""
     return AddedToken(content, special=True, normalized=False)
 
 
 @final
 class AddedTokens:
-    """Finds added tokens in texts, as the `tokenizers` package does before its own models.
+    """Splits texts at added tokens, as the `tokenizers` package does.
 
     Args:
-        tokens: with their flags.
-        normalize: how the vocabulary normalizes a text; None for a vocabulary that finds all tokens in the text as it
-            stands.
+        tokens: added tokens with their flags.
+        normalize: the vocabulary's normalization of a text; None if all tokens are matched in unnormalized text.
     """
 
     def __init__(self, tokens: Iterable[AddedToken], normalize: Callable[[str], str] | None = None) -> None:
@@ -57,7 +55,7 @@ class AddedTokens:
             texts: any texts.
 
         Returns:
-            Parts of each text. Text in which a normalized token was found is normalized, other text is as it was.
+            Parts of each text. A text in which a normalized token was matched is normalized, others are unchanged.
         """
         return [
             [inner for part in _parts(self._early, text) for inner in ([part] if part.is_token else self._again(part))]
@@ -65,21 +63,21 @@ class AddedTokens:
         ]
 
     def _again(self, part: Part) -> list[Part]:
-        """The parts of a text between tokens, in which tokens are looked for after it is normalized."""
+        """Split a part between added tokens at normalized tokens."""
         if self._late is None or self._normalize is None:
             return [part]
-        found = _parts(self._late, self._normalize(part.text))
-        if not any(inner.is_token for inner in found):
+        parts = _parts(self._late, self._normalize(part.text))
+        if not any(inner.is_token for inner in parts):
             return [part]
-        return [Part(self._names[inner.text], True) if inner.is_token else inner for inner in found]
+        return [Part(self._names[inner.text], True) if inner.is_token else inner for inner in parts]
 
 
 def _finder(tokens: Sequence[tuple[str, AddedToken]]) -> tokenizers.Tokenizer:
-    """A tokenizer that knows nothing but these tokens, each under the name given."""
+    """A tokenizer whose only tokens are these, given as pairs of text and flags."""
     finder = tokenizers.Tokenizer(models.WordLevel({REST: 0}, unk_token=REST))
-    how = ("lstrip", "rstrip", "single_word")
+    flags = ("lstrip", "rstrip", "single_word")
     finder.add_tokens(
-        [AddedToken(name, normalized=False, **{flag: getattr(x, flag) for flag in how}) for name, x in tokens]
+        [AddedToken(name, normalized=False, **{flag: getattr(x, flag) for flag in flags}) for name, x in tokens]
     )
     return finder
 

@@ -1,4 +1,4 @@
-"""Files as numbered lines: plain, gzip or zstd, whatever their names say, in memory that no line can exhaust."""
+"""Reading of files as numbered lines: plain, gzip or zstd, by their first bytes; long lines are truncated."""
 
 import difflib
 import gzip
@@ -19,7 +19,7 @@ STANDARD_INPUT = "-"
 LONGEST_LINE = 2**20  # bytes
 SHOWN = 80  # characters of a bad row in a message
 NAMES_SHOWN = 8
-GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # what such files start with
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # first bytes of such files
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -29,7 +29,7 @@ class Line(NamedTuple):
 
     number: int  # from 1
     content: bytes
-    complete: bool  # False: it was longer than LONGEST_LINE, and is cut off there
+    complete: bool  # False if it was truncated to LONGEST_LINE
 
 
 def read_lines(
@@ -39,9 +39,9 @@ def read_lines(
 
     Args:
         file: its path, which errors name.
-        at: where it was copied to, if it can be read only once; None: it is read itself.
-        longest: bytes of a line that are kept; the rest is read and dropped.
-        expected: what a line should be, for the error of an empty file.
+        at: path of its copy, if it can be read only once; None to read the file itself.
+        longest: maximum number of bytes of a line; longer lines are truncated.
+        expected: what a line should hold, for the message about an empty file.
 
     Yields:
         Lines, their numbers counting from 1. An end of line is LF or CR LF; a byte order mark of UTF-8 is dropped.
@@ -70,7 +70,7 @@ def read_lines(
 
 @contextmanager
 def open_unpacked(file: str, at: Path | None = None) -> Iterator[IO[bytes]]:
-    """What a file holds, unpacked; what it starts with says how it is packed."""
+    """Open a file for reading, decompressed; the compression is recognized by its first bytes."""
     with open_packed(file, at) as raw:
         start = raw.peek(4)[:4]
         if start.startswith(GZIP):
@@ -85,7 +85,7 @@ def open_unpacked(file: str, at: Path | None = None) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def open_packed(file: str, at: Path | None = None) -> Iterator[io.BufferedReader]:
-    """What a file holds, as it is."""
+    """Open a file for reading, without decompression."""
     if file == STANDARD_INPUT and at is None:
         if sys.stdin is None:
             raise DataError("standard input is closed; give a file, or a pipe")
@@ -104,7 +104,7 @@ def is_stream(file: str) -> bool:
 
 
 def check_file(file: str) -> None:
-    """Raise DataError unless there is such a file; name the nearest that there is."""
+    """Raise DataError unless the file exists; the message suggests a similar name."""
     if file == STANDARD_INPUT:
         return
     path = Path(file)
@@ -112,22 +112,22 @@ def check_file(file: str) -> None:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
         if not path.parent.is_dir():
-            raise DataError(f"there is no file {show(file)}, nor a folder {show(str(path.parent))}") from error
+            raise DataError(f"there is no file {show(file)}: its folder {show(str(path.parent))} is missing") from error
         raise DataError(f"there is no file {show(file)}; {_nearest_name(path)}") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{show(file)} is no file that can be read: {error}") from error
+        raise DataError(f"{show(file)} cannot be read: {error}") from error
     if stat.S_ISDIR(mode):
         raise DataError(f"{file} is a directory; expected a file. It holds {_listing(_names(path))}")
 
 
 def show(content: str | bytes) -> str:
-    """A row for a message: quoted, and shortened."""
+    """A row, quoted and shortened for a message."""
     text = content if isinstance(content, str) else content[: 4 * SHOWN].decode("utf-8", "backslashreplace")
     return repr(text if len(text) <= SHOWN else text[:SHOWN] + "…")
 
 
 def shown_name(file: str) -> str:
-    """How messages call a file."""
+    """The name of a file in messages."""
     return "standard input" if file == STANDARD_INPUT else file
 
 

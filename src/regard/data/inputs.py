@@ -1,4 +1,4 @@
-"""What was read: copies of what can be read only once, and what tells inputs from changed ones."""
+"""Identity of input files: copies of streams, content digests and time stamps."""
 
 import dataclasses
 import hashlib
@@ -14,8 +14,8 @@ from regard.data.reader import RecordReader
 OPTIONS = ("columns", "fields", "format", "delimiter", "skip_bad_rows")
 
 
-def copied(reader: RecordReader[Any], folder: Path) -> RecordReader[Any]:
-    """The reader, standard input and pipes copied into the folder as they are."""
+def copy_streams(reader: RecordReader[Any], folder: Path) -> RecordReader[Any]:
+    """Copy standard input and pipes into a folder, and return the reader of these copies."""
     copies = dict(reader.copies)
     for file in reader.files:
         if file not in copies and not file.startswith(DATASETS) and is_stream(file):
@@ -27,15 +27,15 @@ def copied(reader: RecordReader[Any], folder: Path) -> RecordReader[Any]:
 
 
 def identity(reader: RecordReader[Any]) -> dict[str, Any]:
-    """Plain data that is equal for the same rows, wherever their files are: options, and digests of the contents."""
+    """Options and content digests as plain data: equal for the same rows, wherever the files are."""
     files = [_digest(file, reader) for file in _files(reader)]
     options = {name: getattr(reader, name) for name in OPTIONS}
     plain: dict[str, Any] = json.loads(json.dumps({"files": files, "parallel": bool(reader.parallel), **options}))
-    return plain  # as it is read back: lists instead of tuples
+    return plain  # with lists instead of tuples, as read from JSON
 
 
-def stamps(reader: RecordReader[Any]) -> list[tuple[int, int]]:
-    """Size and time of each file that is read where it stands: other ones if it changes."""
+def file_stamps(reader: RecordReader[Any]) -> list[tuple[int, int]]:
+    """Size and modification time of each file that is not copied, to detect changes."""
     status = [Path(f).stat() for f in _files(reader) if f not in reader.copies and not f.startswith(DATASETS)]
     return [(one.st_size, one.st_mtime_ns) for one in status]
 

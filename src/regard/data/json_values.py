@@ -1,4 +1,4 @@
-"""The values of a JSON file, one after the other: the items of a list, in memory that a long list does not fill."""
+"""Streaming JSON reader: the items of a list one by one, in bounded memory."""
 
 import codecs
 import json
@@ -16,17 +16,17 @@ SPACES = " \t\r\n"
 
 
 def read_values(file: str, at: Path | None = None) -> Iterator[Any]:
-    """The items of the list that a file holds; of several values in a row, each.
+    """The items of a JSON list, or concatenated JSON values.
 
     Args:
         file: its path, which errors name.
-        at: where it was copied to, if it can be read only once; None: it is read itself.
+        at: path of its copy, if it can be read only once; None to read the file itself.
 
     Yields:
-        Values of JSON's types.
+        Values of JSON types.
 
     Raises:
-        DataError: what is not JSON, not UTF-8, or a file that cannot be read.
+        DataError: a file that is not JSON, not UTF-8, or cannot be read.
     """
     name, items = shown_name(file), 0
     try:
@@ -49,7 +49,7 @@ def read_values(file: str, at: Path | None = None) -> Iterator[Any]:
 
 @final
 class _Text:
-    """The text of a file, of which what was parsed is dropped.
+    """A buffered text of a file, which drops what has been parsed.
 
     Args:
         name: of the file, for messages.
@@ -66,7 +66,7 @@ class _Text:
         self._add(start.removeprefix(UTF8_MARK))
 
     def next_character(self, between: str = "") -> str:
-        """The first character that is no space, nor one that stands between values; empty at the end."""
+        """The next character, skipping spaces and separators in `between`; empty at the end."""
         while True:
             while self._position < len(self._buffer):
                 character = self._buffer[self._position]
@@ -81,7 +81,7 @@ class _Text:
         self._position += 1
 
     def value(self, number: int) -> Any:
-        """The value that begins here, after so many others."""
+        """Parse the value at the current position; `number` is the number of values before it."""
         while True:
             try:
                 value, end = self._json.raw_decode(self._buffer, self._position)
@@ -90,9 +90,9 @@ class _Text:
                 is_long = not isinstance(error, json.JSONDecodeError) or size > LONGEST_VALUE
                 if is_long or not self._more(max(CHUNK, size)):  # doubled: a long value is parsed few times
                     start = show(self._buffer[self._position : self._position + 100])
-                    said = error.msg if isinstance(error, json.JSONDecodeError) else error
+                    problem = error.msg if isinstance(error, json.JSONDecodeError) else error
                     raise DataError(
-                        f"{self._name} cannot be read as JSON beyond item {number}: {said}: {start}"
+                        f"{self._name} cannot be read as JSON beyond item {number}: {problem}: {start}"
                     ) from error
                 continue
             if end == len(self._buffer) and self._more(CHUNK):  # a number may go on
@@ -101,7 +101,7 @@ class _Text:
             return value
 
     def _more(self, size: int) -> bool:
-        """Read on; False at the end."""
+        """Read more of the file; False at its end."""
         if self._ended:
             return False
         self._buffer, self._position = self._buffer[self._position :], 0

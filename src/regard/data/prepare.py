@@ -1,7 +1,7 @@
-"""From a user's files to what training reads: a processor, and rows of numbers on disk.
+"""Data preparation: from a user's files to a processor and stores of encoded rows.
 
-The files are read twice: once to count the records, choose those held out and survey them (for a tokenizer, or the
-labels), then to write their rows. Memory holds the survey and the records held out, whatever the size of the files.
+Files are read twice: first to count the records, choose those held out and survey them (for a tokenizer or labels),
+then to write their rows. Memory holds the survey and the held-out records, whatever the size of the files.
 """
 
 import dataclasses
@@ -15,66 +15,66 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, final
 
 from regard.data.files import shown_name
-from regard.data.inputs import copied, identity, stamps
+from regard.data.inputs import copy_streams, file_stamps, identity
 from regard.data.reader import RecordReader
 from regard.data.sample import HeldOut, text_hash
-from regard.data.store import Column, RecordStore, chunks, replacing
+from regard.data.store import Column, RecordStore, chunks, replace_folder
 from regard.errors import CheckpointError, DataError
 
 FORMAT = 2
 SUMMARY, TRAIN, VALID, VALID_RECORDS = "prepared.json", "train", "valid", "valid.jsonl"
-MAX_VALID_RECORDS = 2000  # whose originals are kept, to show samples and compute metrics of texts
+MAX_VALID_RECORDS = 2000  # held-out records stored as text, for samples and metrics
 ROWS_AT_ONCE = 1000
-MIN_TRAIN_PER_VALID = 20  # at most one record in so many is held out
+MIN_TRAIN_PER_VALID = 20  # at most one record in 20 is held out
 
 Progress = Callable[[str, int], None]
 R = TypeVar("R", bound=tuple[Any, ...])  # a record: a named tuple of plain values
 
 
 class LeftOut(NamedTuple):
-    """A record that has no row, such as one that is too long."""
+    """A record that is left out, such as one that is too long."""
 
-    reason: str  # what it is counted under
+    reason: str  # category in the counts
 
 
 Row = Sequence[Any]  # an array or list of numbers for each column
 
 
 class Preparation(ABC, Generic[R]):
-    """How the records of a job become rows."""
+    """How records of a job are encoded as rows."""
 
     columns: Mapping[str, Column]
-    processor: Any  # what makes numbers of a record, such as a tokenizer; there once it is made or read
+    processor: Any  # encoder of records, such as a tokenizer; set by `finish_survey` or `load`
 
     @property
     def options(self) -> dict[str, Any]:
-        """Plain data that the rows depend on, besides the files; nothing by default."""
+        """Settings that the rows depend on, as plain data; none by default."""
         return {}
 
     @property
     def digest(self) -> str:
-        """Of the processor: equal for processors that do the same."""
+        """A hash of the processor, equal for equivalent ones."""
         return str(self.processor.fingerprint)
 
     @abstractmethod
     def key(self, record: R) -> str:
-        """Records with the same key stay on the same side of the held-out split."""
+        """The key of a record: records with equal keys are held out together or not at all."""
 
     @abstractmethod
     def survey(self, record: R) -> None:
-        """Take in a record of the first reading."""
+        """Process a record in the first pass."""
 
     @abstractmethod
     def finish_survey(self, folder: Path, progress: Progress) -> None:
-        """Make the processor of what was surveyed, and write it into the folder."""
+        """Build the processor from the surveyed records, and save it in the folder."""
 
     @abstractmethod
     def encode(self, records: Sequence[R]) -> list[Row | LeftOut]:
-        """The rows of some records."""
+        """Encode records as rows."""
 
     @abstractmethod
     def load(self, folder: Path) -> None:
-        """Read the processor that `finish_survey` wrote."""
+        """Load the processor that `finish_survey` saved."""
 
     @abstractmethod
     def record(self, plain: Sequence[Any]) -> R:
@@ -82,7 +82,7 @@ class Preparation(ABC, Generic[R]):
 
 
 class Prepared(NamedTuple, Generic[R]):
-    """What training reads."""
+    """Prepared data."""
 
     train: RecordStore
     valid: RecordStore
@@ -100,18 +100,18 @@ def prepare(
     held_out: int = 2000,
     progress: Progress | None = None,
 ) -> Prepared[R]:
-    """Write the rows of records once, into a folder that is used again while files and options stay the same.
+    """Encode records into a folder, or reuse the folder if files and options have not changed.
 
     Args:
         reader: of the records.
-        folder: where to; it appears, or is replaced, when all is done.
-        preparation: of the job; afterwards it has its processor.
-        valid: records to validate on; None: some of `reader` are held out, by a hash of their key.
-        held_out: how many; at most one in twenty.
-        progress: called now and then with what is being done, and how many records of it are done.
+        folder: created or replaced when everything is written.
+        preparation: of the job; its processor is set.
+        valid: records for validation; None to hold out some of `reader`, by a hash of their key.
+        held_out: maximum number of held-out records; at most one in twenty.
+        progress: called from time to time with the name of the step and the number of records done.
 
     Returns:
-        What training reads.
+        The prepared data.
 
     Raises:
         DataError: files that cannot be read, a bad row, too few rows, a folder that cannot be written.
@@ -122,28 +122,28 @@ def prepare(
     copies = folder.with_name(folder.name + ".input")
     try:
         shutil.rmtree(copies, ignore_errors=True)
-        readers = [copied(one, copies) for one in readers]
-        before = [stamps(one) for one in readers]
+        readers = [copy_streams(one, copies) for one in readers]
+        before = [file_stamps(one) for one in readers]
         inputs = [identity(one) for one in readers]
         plain = {"format": FORMAT, "inputs": inputs, "held_out": held_out, **preparation.options}
         options: dict[str, Any] = json.loads(json.dumps(plain))  # as it is read back
-        if (prepared := _finished(folder, options, preparation)) is not None:
+        if (prepared := _open_if_current(folder, options, preparation)) is not None:
             return prepared
-        with replacing(folder, SUMMARY) as partial:
+        with replace_folder(folder, SUMMARY) as partial:
             writer = _Writer(partial, readers, preparation, progress or _silent)
             counts = writer.run(held_out)
-            if [stamps(one) for one in readers] != before:
+            if [file_stamps(one) for one in readers] != before:
                 raise DataError(f"{_names(readers[0])}: changed while being read; start again when it is complete")
             (partial / SUMMARY).write_text(json.dumps({"options": options, "counts": counts}, indent=1))
     except OSError as error:
         raise DataError(f"{folder}: the prepared rows cannot be written: {error}; is there room?") from error
     finally:
         shutil.rmtree(copies, ignore_errors=True)
-    return _opened(folder, preparation)
+    return _open_prepared(folder, preparation)
 
 
 def is_prepared_from(folder: str | os.PathLike[str], readers: Sequence[RecordReader[Any]]) -> bool:
-    """Whether `prepare` has read files of this content into a folder; True too where that cannot be told any more."""
+    """Whether a folder was prepared from files with this content; True also if it has no readable summary."""
     try:
         inputs = json.loads((Path(folder) / SUMMARY).read_bytes())["options"]["inputs"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -153,7 +153,7 @@ def is_prepared_from(folder: str | os.PathLike[str], readers: Sequence[RecordRea
 
 @final
 class _Writer(Generic[R]):
-    """The two readings, into a folder."""
+    """The two passes over the records, which write a folder."""
 
     def __init__(
         self, folder: Path, readers: Sequence[RecordReader[R]], preparation: Preparation[R], progress: Progress
@@ -164,7 +164,7 @@ class _Writer(Generic[R]):
         self.left_out: Counter[str] = Counter()
 
     def run(self, held_out: int) -> dict[str, Any]:
-        """Write everything; the counts of `Prepared`."""
+        """Write everything, and return the counts of `Prepared`."""
         keys = self.survey(held_out)
         skipped = self.train.skipped.copy()
         self.preparation.finish_survey(self.folder, self.progress)
@@ -177,7 +177,7 @@ class _Writer(Generic[R]):
         return {**self.counts, **reasons, **({"read_as": notes} if notes else {})}
 
     def survey(self, held_out: int) -> frozenset[int]:
-        """Read for the first time; the hashes of the keys to hold out."""
+        """First pass: survey the records, and return the hashes of the keys to hold out."""
         keys, count = HeldOut(held_out), 0
         for count, record in enumerate(self.train, 1):
             self.preparation.survey(record)
@@ -197,12 +197,14 @@ class _Writer(Generic[R]):
         return chosen
 
     def write(self, keys: frozenset[int]) -> None:
-        """Read for the second time, and write rows."""
+        """Second pass: encode the records and write rows."""
         held: list[tuple[R, Row]] = []
         columns, records = self.preparation.columns, list[R]()
-        train = RecordStore.write(self.folder / TRAIN, columns, self.kept(self.encoded(self.train), keys, held))
+        train = RecordStore.write(
+            self.folder / TRAIN, columns, self.split_held_out(self.encoded(self.train), keys, held)
+        )
         valid_rows = iter(held) if self.valid is None else self.encoded(self.valid)
-        valid = RecordStore.write(self.folder / VALID, columns, self.noted(valid_rows, records))
+        valid = RecordStore.write(self.folder / VALID, columns, self.keep_records(valid_rows, records))
         for purpose, name, store in (("train", "train", train), ("validate", "valid", valid)):
             if not len(store):
                 raise DataError(
@@ -213,7 +215,7 @@ class _Writer(Generic[R]):
             file.writelines(json.dumps(record) + "\n" for record in records)
 
     def encoded(self, reader: RecordReader[R]) -> Iterator[tuple[R, Row]]:
-        """Records and their rows, but for those that are left out."""
+        """Records and their rows, without those that are left out."""
         count = 0
         for records in chunks(reader, ROWS_AT_ONCE):
             for record, row in zip(records, self.preparation.encode(records), strict=True):
@@ -224,8 +226,10 @@ class _Writer(Generic[R]):
             count += len(records)
             self.progress("writing rows", count)
 
-    def kept(self, rows: Iterator[tuple[R, Row]], keys: frozenset[int], held: list[tuple[R, Row]]) -> Iterator[Row]:
-        """The rows to train on; the others are put into `held`."""
+    def split_held_out(
+        self, rows: Iterator[tuple[R, Row]], keys: frozenset[int], held: list[tuple[R, Row]]
+    ) -> Iterator[Row]:
+        """Yield the rows to train on, and append the held-out ones to `held`."""
         for record, row in rows:
             if keys and text_hash(self.preparation.key(record)) in keys:
                 held.append((record, row))
@@ -233,8 +237,8 @@ class _Writer(Generic[R]):
                 yield row
 
     @staticmethod
-    def noted(rows: Iterator[tuple[R, Row]], records: list[R]) -> Iterator[Row]:
-        """The rows; the first of their records are put into `records`."""
+    def keep_records(rows: Iterator[tuple[R, Row]], records: list[R]) -> Iterator[Row]:
+        """Yield all rows, and append the first MAX_VALID_RECORDS records to `records`."""
         for record, row in rows:
             if len(records) < MAX_VALID_RECORDS:
                 records.append(record)
@@ -242,7 +246,7 @@ class _Writer(Generic[R]):
 
 
 def _silent(doing: str, rows: int) -> None:
-    """No progress is asked for."""
+    """The default of `progress`: nothing is reported."""
 
 
 def _names(reader: RecordReader[Any]) -> str:
@@ -250,16 +254,16 @@ def _names(reader: RecordReader[Any]) -> str:
     return ", ".join(files[:3]) + (", …" if len(files) > 3 else "")
 
 
-def _finished(folder: Path, options: dict[str, Any], preparation: Preparation[R]) -> Prepared[R] | None:
-    """What stands in the folder, if it is whole, and made from the same files with the same options."""
+def _open_if_current(folder: Path, options: dict[str, Any], preparation: Preparation[R]) -> Prepared[R] | None:
+    """The prepared data in the folder, if it is complete and of the same files and options; else None."""
     try:
         same = json.loads((folder / SUMMARY).read_bytes())["options"] == options
-        return _opened(folder, preparation) if same else None
+        return _open_prepared(folder, preparation) if same else None
     except (OSError, ValueError, KeyError, TypeError, CheckpointError):  # DataError is a ValueError
         return None
 
 
-def _opened(folder: Path, preparation: Preparation[R]) -> Prepared[R]:
+def _open_prepared(folder: Path, preparation: Preparation[R]) -> Prepared[R]:
     counts = json.loads((folder / SUMMARY).read_bytes())["counts"]
     with (folder / VALID_RECORDS).open(encoding="utf-8") as file:
         records = [preparation.record(json.loads(line)) for line in file]

@@ -1,7 +1,7 @@
-"""The vocabularies that published checkpoints come with, as one kind of tokenizer.
+"""Tokenizers of published checkpoints, based on the `tokenizers` package.
 
-They stand in a `tokenizer.json`, in the `vocab.txt` of WordPiece, or in the `vocab.json` and `merges.txt` of byte-level
-byte-pair encoding. What a token is for (padding, start, end, class, separator, mask) is said beside them: its role.
+They are loaded from a `tokenizer.json`, from the `vocab.txt` of WordPiece, or from the `vocab.json` and `merges.txt` of
+byte-level BPE. Special tokens have roles: padding, start, end, unknown, class, separator or mask.
 """
 
 import hashlib
@@ -15,24 +15,24 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers
 
 from regard.data.added_tokens import mark
-from regard.data.text_tokenizer import ROLES, TextTokenizer, cleaned
-from regard.data.tokenizer import UNSPACED, grouped, is_text
+from regard.data.text_tokenizer import ROLES, TextTokenizer, clean_up_spaces
+from regard.data.tokenizer import UNSPACED, group_words, is_text
 from regard.errors import CheckpointError, ConfigError, DataError, nearest
 
-CONTINUES = "##"  # what a piece of WordPiece starts with that goes on with a word
-SPACES = ("\u2581", "\u0120")  # what a piece starts with that has a space before it: SentencePiece's sign, byte-level's
-PROBE = "a"  # a text, to see which marks are put around it
-# tokenizers raises this, and nothing narrower, for what it cannot read.
+CONTINUES = "##"  # prefix of a WordPiece token inside a word
+SPACES = ("\u2581", "\u0120")  # prefix of a piece after a space: in SentencePiece, in byte-level BPE
+PROBE = "a"  # encoded to find the special tokens around a text
+# The tokenizers package raises no narrower exception for unreadable files.
 UNREADABLE: type[Exception] = Exception
 
 
 @final
 class PublishedTokenizer(TextTokenizer):
-    """A tokenizer of a published checkpoint, and the roles of its tokens.
+    """A tokenizer of a published checkpoint, with the roles of its special tokens.
 
     Args:
-        subwords: what turns text into ids; its post-processor adds the marks.
-        roles: tokens by role, of `ROLES`, such as {"mask": "[MASK]"}.
+        subwords: tokenizer of the `tokenizers` package, whose post-processor adds special tokens.
+        roles: special tokens by role, a key of `ROLES`, such as {"mask": "[MASK]"}.
 
     Raises:
         ConfigError: an unknown role, or a token that the vocabulary lacks.
@@ -48,7 +48,7 @@ class PublishedTokenizer(TextTokenizer):
                 raise ConfigError(f"tokenizer: {token!r}, the token for {role}, is not in the vocabulary")
         subwords.no_truncation()
         subwords.no_padding()
-        add(subwords, [], [mark(token) for token in roles.values()])
+        add_tokens(subwords, [], [mark(token) for token in roles.values()])
         self._subwords, self.roles = subwords, dict(roles)
         self._added = set(subwords.get_added_tokens_decoder())
         self._marks = {i for i, token in subwords.get_added_tokens_decoder().items() if token.special}
@@ -58,7 +58,7 @@ class PublishedTokenizer(TextTokenizer):
         self._before, self._after = _marks_around(subwords)
         self._byte_level = isinstance(subwords.decoder, decoders.ByteLevel)
         self._word_piece = isinstance(subwords.model, models.WordPiece)
-        self._bpe = isinstance(subwords.model, models.BPE)  # whose text the transformers package never cleans up
+        self._bpe = isinstance(subwords.model, models.BPE)  # the transformers package does not clean up BPE's text
 
     @property
     def size(self) -> int:
@@ -67,51 +67,51 @@ class PublishedTokenizer(TextTokenizer):
 
     @property
     def fingerprint(self) -> str:
-        """A hash that is the same for tokenizers that do the same."""
+        """A hash, equal for equivalent tokenizers."""
         return hashlib.sha256((self._subwords.to_str() + json.dumps(self.roles, sort_keys=True)).encode()).hexdigest()
 
     @property
     def before(self) -> list[int]:
-        """The marks that the model was trained to read before a text."""
+        """Ids of the special tokens before a text."""
         return self._before
 
     @property
     def after(self) -> list[int]:
-        """The marks that the model was trained to read after a text."""
+        """Ids of the special tokens after a text."""
         return self._after
 
     def id_of(self, token: str) -> int | None:
         """The id of a token, None if there is no such token."""
-        found: int | None = self._subwords.token_to_id(token)
-        return found
+        number: int | None = self._subwords.token_to_id(token)
+        return number
 
     def token_of(self, number: int) -> str:
         """The token of an id as the vocabulary has it, empty if there is none."""
         return self._pieces.get(number, "")
 
     def encode_batch(self, texts: Sequence[str], *, marks: bool = False, target: bool = False) -> list[list[int]]:
-        """The ids of each text; see `TextTokenizer`. Targets are cut as sources are."""
+        """The ids of each text; see `TextTokenizer`. Targets are encoded as sources are."""
         try:
-            found = self._subwords.encode_batch_fast(list(texts), add_special_tokens=False)
+            encodings = self._subwords.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError as error:
             wrong = next((text for text in texts if not is_text(text)), texts)
             raise DataError(f"{wrong!r:.100} is not text that can be encoded in UTF-8; expected a string") from error
-        ids = [self.marked(encoding.ids) if marks else encoding.ids for encoding in found]
+        ids = [self.marked(encoding.ids) if marks else encoding.ids for encoding in encodings]
         self.check_rows(ids)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; marks are left out."""
+        """The text of ids, without special tokens."""
         text: str = self._subwords.decode([i for i in ids if i not in self._marks], skip_special_tokens=False)
-        return cleaned(text) if self.clean_up and not self._bpe else text
+        return clean_up_spaces(text) if self.clean_up and not self._bpe else text
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Each id as text to look at, without the sign of a space before it."""
+        """The text of each id, without the prefix that stands for a space."""
         return [self._piece(i) for i in ids]
 
     def words(self, ids: Sequence[int]) -> list[tuple[str, range]]:
-        """Subwords put together: each word, and which of the ids it is made of; marks stand alone."""
-        return grouped(ids, self._starts_word, self._word)
+        """Group ids into words: the text of each word, and its range of ids; a special token is a word."""
+        return group_words(ids, self._starts_word, self._word)
 
     def _piece(self, i: int) -> str:
         piece = self._pieces.get(i, "")
@@ -135,13 +135,13 @@ class PublishedTokenizer(TextTokenizer):
         return self._pieces[ids[0]] if ids[0] in self._marks else self.decode(ids).strip() or " "
 
     def lowercase(self) -> None:
-        """Read texts in lower case from now on, before all else that is done with them."""
+        """Convert texts to lower case from now on, before any other normalization."""
         before = self._subwords.normalizer
         parts = [normalizers.Lowercase(), *([] if before is None else [before])]
         self._subwords.normalizer = normalizers.Sequence(parts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `tokenizer.json`, without the roles; the file appears when it is complete."""
+        """Write `tokenizer.json`, without the roles, atomically."""
         partial = Path(path).with_name(Path(path).name + ".partial")
         partial.write_text(self._subwords.to_str(), encoding="utf-8")
         partial.replace(path)
@@ -164,10 +164,10 @@ class PublishedTokenizer(TextTokenizer):
 
         Args:
             path: of the file.
-            roles: tokens by role; those that the vocabulary lacks are left out.
-            described: tokens whose flags go before those of the file.
-            named: tokens that are added where the file has none of the same name.
-            changes: what is changed in it first.
+            roles: special tokens by role; those that the vocabulary lacks are left out.
+            described: added tokens, whose flags override those of the file.
+            named: tokens that are added if the file lacks them.
+            changes: functions that modify the tokenizer first.
 
         Returns:
             The tokenizer.
@@ -182,16 +182,16 @@ class PublishedTokenizer(TextTokenizer):
                 change(subwords)
             return subwords
 
-        return built(path, build, roles, described, named)
+        return build_tokenizer(path, build, roles, described, named)
 
 
-def add(subwords: tokenizers.Tokenizer, described: Sequence[AddedToken], named: Sequence[AddedToken]) -> None:
-    """Give a tokenizer tokens that stand beside its pieces.
+def add_tokens(subwords: tokenizers.Tokenizer, described: Sequence[AddedToken], named: Sequence[AddedToken]) -> None:
+    """Add tokens to a tokenizer.
 
     Args:
         subwords: the tokenizer.
-        described: tokens whose flags go before those that it has for them.
-        named: tokens that are added only where it has none of the same name.
+        described: tokens, whose flags override existing ones.
+        named: tokens that are added only if the tokenizer lacks them.
     """
     subwords.add_tokens(list(described))
     known = {token.content for token in subwords.get_added_tokens_decoder().values()}
@@ -199,7 +199,7 @@ def add(subwords: tokenizers.Tokenizer, described: Sequence[AddedToken], named: 
 
 
 def _marks_around(subwords: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
-    """The marks before a text, and those after it."""
+    """The ids of the special tokens before a text, and after it."""
     marks: list[int] = subwords.encode("").ids
     content: list[int] = subwords.encode(PROBE, add_special_tokens=False).ids
     whole: list[int] = subwords.encode(PROBE).ids
@@ -207,35 +207,35 @@ def _marks_around(subwords: tokenizers.Tokenizer) -> tuple[list[int], list[int]]
     return whole[:before], whole[before + len(content) :]
 
 
-def built(
+def build_tokenizer(
     path: str | os.PathLike[str],
     build: Callable[[], tokenizers.Tokenizer],
     roles: Mapping[str, str],
     described: Sequence[AddedToken] = (),
     named: Sequence[AddedToken] = (),
 ) -> PublishedTokenizer:
-    """A tokenizer with those roles that its vocabulary has tokens for.
+    """Build a tokenizer, with the roles whose tokens are in its vocabulary.
 
     Args:
-        path: of the file that it comes from, for messages.
-        build: makes the tokenizer of the `tokenizers` package.
-        roles: tokens by role.
-        described: as for `add`.
-        named: as for `add`.
+        path: of the file, for messages.
+        build: builds the tokenizer of the `tokenizers` package.
+        roles: special tokens by role.
+        described: as for `add_tokens`.
+        named: as for `add_tokens`.
 
     Returns:
         The tokenizer.
 
     Raises:
-        CheckpointError: whatever goes wrong.
+        CheckpointError: a file that is missing, damaged, or of another type.
     """
     try:
         subwords = build()
         if isinstance(subwords.model, models.BPE):
-            subwords.model.dropout = None  # which is for training
-        add(subwords, described, named)
-        kept = {role: token for role, token in roles.items() if subwords.token_to_id(token) is not None}
-        return PublishedTokenizer(subwords, kept)
+            subwords.model.dropout = None  # a regularization for training
+        add_tokens(subwords, described, named)
+        known = {role: token for role, token in roles.items() if subwords.token_to_id(token) is not None}
+        return PublishedTokenizer(subwords, known)
     except OSError as error:
         raise CheckpointError(f"{path}: no tokenizer can be read ({error.strerror})") from error
     except UNREADABLE as error:

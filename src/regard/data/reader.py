@@ -1,8 +1,8 @@
-"""Rows of files as records: named values, and where they stand; what is no record says why.
+"""`RecordReader`: the rows of files of any supported format as records.
 
     RecordReader -> Record(values={"source": "one", "target": "uno"}, place="pairs.tsv:12")
 
-A job says which fields its rows have, and what it makes of a record: `rows.py` makes pairs.
+A job defines the fields of its records, and converts them: `rows.py` to pairs of texts.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import Generic, TypeVar, final
 from regard.data import formats
 from regard.data.files import check_file, is_stream
 from regard.data.formats import DATASETS, FORMATS, TEXT, is_plain_text, read_parallel
-from regard.data.record import BadRow, Record, Row, Wanted
+from regard.data.record import BadRow, FieldSelection, Record, Row
 from regard.errors import ConfigError, DataError, nearest
 
 PACKINGS = (".gz", ".zst")
@@ -32,21 +32,21 @@ T = TypeVar("T")
 @final
 @dataclass(frozen=True, kw_only=True)
 class RecordReader(Generic[T]):
-    """Rows of files, read anew by every loop over it.
+    """An iterable over the rows of files; each iteration reads the files again.
 
     Args:
-        fields: by role, the field's name in the files; "translation.en" reaches inside an object.
-        convert: makes of a record what a loop yields, or says why it cannot be used.
+        fields: name of the field for each role; "translation.en" is a field of a nested object.
+        convert: converts a record to the value that is yielded, or to a bad row.
         files: paths, "-" for standard input, or "datasets:NAME[:CONFIGURATION][:SPLIT]".
-        parallel: a file for each role, the n-th lines of which are a row; None for none.
-        columns: of TSV and CSV, the column of each role, from 1; None: those that the header names, or as many columns
-            as there are roles.
-        format: of `FORMATS`; None: as a file's name ends.
-        delimiter: of CSV, the character between columns; None: as the rows agree.
-        skip_bad_rows: count them and go on, instead of stopping at the first.
-        copies: by file, where it was copied to because it can be read only once.
-        skipped: by reason, the rows that the last loop left out.
-        notes: by file, how its rows were read, where its name does not say all of it.
+        parallel: a file for each role; row n has their n-th lines. None for none.
+        columns: column of each role in TSV and CSV, from 1; None to use the header, or a table of as many columns as
+            roles.
+        format: a value of `FORMATS`; None to use the file's extension.
+        delimiter: character between columns of CSV; None to detect it.
+        skip_bad_rows: whether bad rows are counted and skipped, instead of raising an error.
+        copies: paths of copies of files that can be read only once.
+        skipped: number of rows that the last iteration skipped, by reason.
+        notes: how a file was read, if its name does not determine it, by file.
 
     Raises:
         ConfigError: no files or the same twice, an unknown format, files that look parallel, columns or fields that
@@ -92,7 +92,7 @@ class RecordReader(Generic[T]):
                 raise ConfigError(f"delimiter={self.delimiter!r} is of CSV, and {file} is {kind}; leave it out")
 
     def for_files(self, files: Sequence[str]) -> "RecordReader[T]":
-        """A reader of further files, whose fields are called as in these."""
+        """A reader of other files with the same fields."""
         endings = [ending_format(file) for file in files]
         format = self.format if None in endings else None
         delimiter = self.delimiter if all(ending in (None, *OF_COLUMNS) for ending in endings) else None
@@ -124,16 +124,16 @@ class RecordReader(Generic[T]):
             else:
                 place, reason, detail = converted
                 raise DataError(
-                    f"{place}: {reason}: {detail}. Mend the row, or skip such rows: --skip-bad-rows, skip_bad_rows=True"
+                    f"{place}: {reason}: {detail}. Fix the row, or skip such rows: --skip-bad-rows, skip_bad_rows=True"
                 )
 
     def _rows(self, file: str) -> Iterator[Row]:
-        wanted = Wanted(self.fields, self.columns, self.delimiter)
+        selection = FieldSelection(self.fields, self.columns, self.delimiter)
         copy = self.copies.get(file)
         kind = self._format(file)
         if kind == "datasets":
-            return formats.read_datasets(file, wanted)
-        return formats.READERS[kind](file, wanted, copy, self.notes)
+            return formats.read_datasets(file, selection)
+        return formats.READERS[kind](file, selection, copy, self.notes)
 
     def _format(self, file: str) -> str:
         if file.startswith(DATASETS):
@@ -151,13 +151,13 @@ class RecordReader(Generic[T]):
         )
 
     def _check_parallel(self) -> None:
-        """Raise if two files are plain texts, a sentence a line, rather than rows of several fields."""
+        """Raise ConfigError if there are two files of plain text, which are probably parallel."""
         if len(self.files) != 2 or self.format or len(self.fields) != 2:
             return
         if any(file.startswith(DATASETS) or is_stream(file) for file in self.files):
             return
-        wanted = Wanted(self.fields, self.columns, self.delimiter)
-        if all(ending_format(f) in (None, TEXT) and is_plain_text(f, wanted) for f in self.files):
+        selection = FieldSelection(self.fields, self.columns, self.delimiter)
+        if all(ending_format(f) in (None, TEXT) and is_plain_text(f, selection) for f in self.files):
             source, target = self.files
             raise ConfigError(
                 f"{source} and {target} look parallel: one text a line in each; say --parallel {source} {target}, or "
@@ -166,17 +166,17 @@ class RecordReader(Generic[T]):
 
 
 def ending_of(file: str) -> str:
-    """The ending of a file's name, packing aside, in lower case and without its dot; empty if there is none."""
+    """The extension of a file's name in lower case, without dot and without that of a compression; may be empty."""
     suffixes = [suffix.lower() for suffix in Path(file).suffixes]
     return next((suffix[1:] for suffix in reversed(suffixes) if suffix not in PACKINGS), "")
 
 
 def ending_format(file: str) -> str | None:
-    """The format that a file's name says, or None."""
+    """The format of a file by its extension, or None."""
     return ENDINGS.get(ending_of(file))
 
 
 def as_files(files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
-    """Paths as a caller may give them, one or several, as texts."""
+    """One path or several as a tuple of strings."""
     several = [files] if isinstance(files, str | os.PathLike) else files
     return tuple(os.fspath(file) for file in several)

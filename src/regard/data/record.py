@@ -1,4 +1,4 @@
-"""A row of a file: its values by role, and where it stands; or why it cannot be used."""
+"""Rows of files: records and bad rows."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ LONGEST_TEXT = 50_000  # characters
 
 
 class Record(NamedTuple):
-    """The values of a row by role, and where the row stands."""
+    """The values of a row by role, and its place in the file."""
 
     values: dict[str, Any]  # texts from TSV, CSV and parallel files; any type of JSON from the others
     place: str  # such as "pairs.tsv:12"
@@ -20,20 +20,20 @@ class BadRow(NamedTuple):
     """A row that cannot be used."""
 
     place: str
-    reason: str  # what it is counted under
-    detail: str  # what this one holds
+    reason: str  # category in the counts
+    detail: str  # about this row
 
 
-class Wanted(NamedTuple):
-    """What is wanted of a file's rows."""
+class FieldSelection(NamedTuple):
+    """Which fields of a file's rows are read."""
 
-    fields: Mapping[str, str]  # by role, the name of a field; "translation.en" reaches inside
-    columns: tuple[int, ...] | None  # of a table, in the order of the roles, from 1; None: by name, or all there are
-    delimiter: str | None = None  # of CSV; None: as the rows agree
+    fields: Mapping[str, str]  # name of the field for each role; "translation.en" is a field of a nested object
+    columns: tuple[int, ...] | None  # of a table, in the order of roles, from 1; None: by name, or all columns
+    delimiter: str | None = None  # of CSV; None to detect it
 
     @property
     def is_named(self) -> bool:
-        """Whether a field has another name than its role, which a table's header must then have."""
+        """Whether a field's name differs from its role, so that a table needs a header."""
         return self.columns is None and any(role != name for role, name in self.fields.items())
 
 
@@ -41,15 +41,15 @@ Row = Record | BadRow
 
 
 def text_of(record: Record, role: str, longest: int = LONGEST_TEXT) -> str | BadRow:
-    """A value of a record as a text that can be used, without spaces around it.
+    """The text of a role in a record, stripped of spaces.
 
     Args:
         record: the row.
-        role: which of its values.
-        longest: characters that it may have.
+        role: key of the value.
+        longest: maximum number of characters.
 
     Returns:
-        The text; or why it cannot be used: it is no text, empty, too long, or has characters that are none.
+        The text; or a bad row if it is not a string, empty, too long, or has invalid characters.
     """
     value, place = record.values[role], record.place
     if not isinstance(value, str):
@@ -64,7 +64,7 @@ def text_of(record: Record, role: str, longest: int = LONGEST_TEXT) -> str | Bad
         return BadRow(place, "too long", detail)
     if "\0" in text:
         return BadRow(place, "NUL character", f"in the {role} {show(text)}")
-    # JSON can write one half of a pair of surrogates, which is no character.
+    # JSON can hold a lone surrogate, which is not a character.
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         return BadRow(place, "half a character", f"in the {role} {show(text)}")
     return text

@@ -1,4 +1,4 @@
-"""Pairs of texts from files: records whose fields are a source and a target."""
+"""Pairs of source and target texts from files."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ Fields = tuple[str, ...]  # two names
 
 
 class Pair(NamedTuple):
-    """A source, its target, and where they stand."""
+    """A source, its target, and their place in a file."""
 
     source: str
     target: str
@@ -35,19 +35,19 @@ def read_pairs(
     delimiter: str | None = None,
     skip_bad_rows: bool = False,
 ) -> PairReader:
-    """Pairs from a file or several.
+    """Read pairs of texts from files.
 
     Args:
         files: paths, "-" for standard input, or "datasets:NAME[:CONFIGURATION][:SPLIT]".
         parallel: a file of sources and a file of their targets, line by line; None for none.
-        columns: of TSV and CSV, source and target, from 1; None: those that the header names, or the only two.
-        fields: the names of source and target, in a header or in objects; "translation.en" reaches inside.
-        format: "tsv", "csv", "jsonl", "json" or "parquet"; None: as a file's name ends.
-        delimiter: of CSV, the character between columns; None: as the rows agree.
-        skip_bad_rows: count them and go on, instead of stopping at the first.
+        columns: columns of source and target in TSV and CSV, from 1; None to use the header, or a table of two columns.
+        fields: names of source and target in a header or in objects; "translation.en" is a field of a nested object.
+        format: "tsv", "csv", "jsonl", "json" or "parquet"; None to use the file's extension.
+        delimiter: character between columns of CSV; None to detect it.
+        skip_bad_rows: whether bad rows are counted and skipped, instead of raising an error.
 
     Returns:
-        A `RecordReader`: loop over it for the pairs; its `notes` say how files were read, `skipped` what was left out.
+        An iterable of pairs, a `RecordReader`; its `notes` tell how files were read, `skipped` counts skipped rows.
 
     Raises:
         ConfigError, DataError: see `RecordReader`.
@@ -67,7 +67,7 @@ def read_pairs(
 
 
 def columns_of(fields: Fields) -> Columns | None:
-    """The columns that fields name, if all of them are numbers."""
+    """The fields as column numbers, if all of them are numbers; else None."""
     numbers = tuple(int(name) for name in fields if name.isdecimal())
     return numbers if len(numbers) == len(fields) else None
 

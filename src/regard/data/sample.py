@@ -1,4 +1,4 @@
-"""Some of many rows, chosen while they pass by: the same ones every time, in memory that does not grow."""
+"""Sampling of rows from a stream: reservoir sampling, and held-out rows by hash; deterministic, in bounded memory."""
 
 import hashlib
 import heapq
@@ -7,21 +7,21 @@ from typing import final
 
 from regard.data.spaces import normalized
 
-LONGEST_TEXT = 1000  # characters of a sampled text; more would let few rows fill the memory
+LONGEST_TEXT = 1000  # characters of a sampled text, which bounds the memory
 
 
 def text_hash(text: str) -> int:
-    """64 bits that are equal for texts that differ in case, spaces and invisible characters alone."""
+    """A 64-bit hash of a text, which ignores case, spaces and invisible characters."""
     plain = normalized(text.casefold())
     return int.from_bytes(hashlib.blake2b(plain.encode(), digest_size=8).digest(), "big")
 
 
 @final
 class Sample:
-    """Up to `size` pairs of texts, each of those that pass by with the same chance (reservoir sampling).
+    """A uniform random sample of pairs of texts from a stream (reservoir sampling).
 
     Args:
-        size: pairs that are kept.
+        size: maximum number of pairs.
 
     Source: Vitter 1985, Random sampling with a reservoir, algorithm R.
     """
@@ -32,7 +32,7 @@ class Sample:
         self._pairs: list[tuple[str, str]] = []
 
     def add(self, source: str, target: str) -> None:
-        """Let one more pair pass by."""
+        """Add a pair of the stream."""
         self._seen += 1
         pair = source[:LONGEST_TEXT], target[:LONGEST_TEXT]
         if len(self._pairs) < self._size:
@@ -42,41 +42,41 @@ class Sample:
 
     @property
     def texts(self) -> list[str]:
-        """Sources and targets of the pairs kept."""
+        """Sources and targets of the sampled pairs."""
         return [text for pair in self._pairs for text in pair]
 
 
 @final
 class HeldOut:
-    """The sources with the smallest hashes: rows that are added later change few of them.
+    """Held-out sources: those with the smallest hashes, so that adding rows changes few of them.
 
     Args:
-        most: sources that are kept in mind.
+        max_sources: maximum number of sources to remember.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._rows: dict[int, int] = {}  # rows by hash, of the smallest hashes so far
-        self._largest_first: list[int] = []  # the same hashes, negative, as a heap
+    def __init__(self, max_sources: int) -> None:
+        self._max_sources = max_sources
+        self._rows: dict[int, int] = {}  # number of rows by hash, of the smallest hashes so far
+        self._largest_first: list[int] = []  # the same hashes, negated, as a heap
         self._other_sources = False
 
     def add(self, key: int) -> None:
-        """Count one more row, by the hash of its source."""
+        """Count a row, by the hash of its source."""
         if key in self._rows:
             self._rows[key] += 1
             return
-        if len(self._rows) == self._most:
+        if len(self._rows) == self._max_sources:
             self._other_sources = True
             if key > -self._largest_first[0]:
                 return
-            # Never to come back: from now on there are `most` smaller ones.
+            # It can be dropped for good: from now on there are `max_sources` smaller ones.
             del self._rows[-heapq.heapreplace(self._largest_first, -key)]
         else:
             heapq.heappush(self._largest_first, -key)
         self._rows[key] = 1
 
     def choose(self, rows: int) -> frozenset[int]:
-        """Hashes of sources that have at most so many rows together; at least one, unless there is only one source."""
+        """The hashes of the held-out sources, with at most this number of rows; at least one if there are several."""
         chosen, total = set(), 0
         for key in sorted(self._rows):
             if total + self._rows[key] <= rows:

@@ -1,9 +1,8 @@
-"""Batch sampler: which rows go together, and in which order.
+"""Batch sampler: batches of rows of similar size in random order.
 
-Rows of like size stand together, so that little of a batch is padding; batches come in random order. Both follow from
-the seed and the epoch alone: not from the number of processes, so that a run resumed on another number goes on with the
-same batches. Rows are shuffled by blocks that lie together on disk, and sorted within pools of blocks: neither time nor
-memory grows with more than the number of blocks.
+Batches depend on the seed and the epoch alone, not on the number of processes, so that a run can be resumed on another
+number of processes with the same batches. Blocks of adjacent rows are shuffled, and rows are sorted by size within
+pools of blocks, so that time and memory grow with the number of blocks only.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,8 +13,8 @@ import numpy as np
 
 from regard.errors import ConfigError
 
-BLOCK = 256  # rows that stay together when an epoch is shuffled
-POOL = 256  # blocks whose rows are sorted by size together
+BLOCK = 256  # adjacent rows that are shuffled as one block
+POOL = 256  # blocks whose rows are sorted together
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 Sizes = Callable[[Rows], np.ndarray[Any, Any]]  # of rows by number: (n,) numbers, or (n, k), sorted by the first column
@@ -24,7 +23,7 @@ Sizes = Callable[[Rows], np.ndarray[Any, Any]]  # of rows by number: (n,) number
 @final
 @dataclass
 class Position:
-    """The next batch of a run: what a checkpoint keeps of the sampler."""
+    """The position of the next batch, which checkpoints store."""
 
     epoch: int = 0
     pool: int = 0
@@ -33,13 +32,14 @@ class Position:
 
 @final
 class BatchSampler:
-    """Batches of rows whose sizes, padding included, stay within a budget.
+    """A sampler of batches whose size, padding included, is at most a budget.
 
     Args:
-        count: rows.
-        sizes: sizes (n,) of rows, or (n, k), whose first column is the size; later ones order rows of equal size.
-        budget: largest number of rows times the largest size among them.
-        seed: settles every epoch's order.
+        count: number of rows.
+        sizes: function from row numbers to sizes (n,), or (n, k) with the size in the first column; further columns
+            order rows of equal size.
+        budget: maximum of the number of rows of a batch times the largest size among them.
+        seed: of the random order.
 
     Raises:
         ConfigError: no rows.
@@ -72,11 +72,11 @@ class BatchSampler:
         largest = int(keys[:, 0].max())
         if largest > self.budget:
             raise ConfigError(
-                f"a row has {largest} tokens with its end mark, and a batch {self.budget}; raise batch_tokens, or "
-                "lower max_tokens"
+                f"a row has {largest} tokens with its end token, and a batch at most {self.budget}; raise "
+                "batch_tokens, or lower max_tokens"
             )
         random = np.random.default_rng([self.seed, epoch, number])
-        # Rows of equal size stand in random order, so that a row meets others in every epoch.
+        # Rows of equal size are shuffled, so that the rows of a batch change between epochs.
         order = np.lexsort((random.random(len(rows)), *keys.T[::-1]))
         batches = np.split(rows[order], _cuts(keys[order, 0], self.budget))
         shuffled = [batches[i] for i in random.permutation(len(batches))]
@@ -89,7 +89,7 @@ class BatchSampler:
             yield from self.pool(number, pool)
 
     def take(self, position: Position, count: int) -> list[Rows]:
-        """The next batches, and `position` moved past them: `count`, or fewer at the end of a pool."""
+        """The next `count` batches, or fewer at the end of a pool; advances `position`."""
         batches = self.pool(position.epoch, position.pool)[position.batch : position.batch + count]
         position.batch += len(batches)
         if position.batch >= len(self.pool(position.epoch, position.pool)):
@@ -100,7 +100,7 @@ class BatchSampler:
 
 
 def _cuts(sizes: np.ndarray[Any, Any], budget: int) -> list[int]:
-    """Where to cut rows of ascending size so that rows x largest stays within the budget."""
+    """Indices at which rows of ascending size are split into batches within the budget."""
     cuts, start = [], 0
     for i, size in enumerate(sizes.tolist()):
         if (i + 1 - start) * size > budget:

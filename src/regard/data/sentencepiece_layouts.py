@@ -1,4 +1,4 @@
-"""How the families of published models count the pieces of their SentencePiece vocabularies."""
+"""SentencePiece tokenizers of T5, Marian and XLM-RoBERTa, which differ in the ids of pieces."""
 
 from collections.abc import Iterable, Mapping
 
@@ -21,9 +21,9 @@ def t5_tokenizer(
 
     Args:
         model: the bytes of `spiece.model`.
-        extra_ids: how many marks <extra_id_0>, <extra_id_1>, ... stand behind its pieces, the last one first.
-        added: further tokens, and flags of those.
-        roles: tokens by role.
+        extra_ids: number of sentinel tokens <extra_id_0>, <extra_id_1>, ..., which follow the pieces in reverse order.
+        added: further added tokens, or flags of the sentinels.
+        roles: special tokens by role.
 
     Returns:
         The tokenizer.
@@ -52,9 +52,9 @@ def marian_tokenizer(
     Args:
         source: the bytes of `source.spm`.
         target: of `target.spm`.
-        ids: what `vocab.json` says.
-        added: tokens that are found in texts as they stand.
-        roles: tokens by role.
+        ids: id of each token, from `vocab.json`.
+        added: added tokens.
+        roles: special tokens by role.
 
     Returns:
         The tokenizer.
@@ -68,12 +68,12 @@ def marian_tokenizer(
 def xlm_roberta_tokenizer(
     model: bytes, *, added: Iterable[AddedToken] = (), roles: Mapping[str, str]
 ) -> SentencePieceTokenizer:
-    """XLM-RoBERTa's tokenizer, which counts as fairseq does: four marks, then the pieces, then the mask.
+    """XLM-RoBERTa's tokenizer, with fairseq's ids: four special tokens, then the pieces, then the mask token.
 
     Args:
-        model: the bytes of `sentencepiece.bpe.model`, whose first three pieces are marks.
-        added: tokens that are found in texts as they stand.
-        roles: tokens by role.
+        model: the bytes of `sentencepiece.bpe.model`, whose first three pieces are special tokens.
+        added: added tokens.
+        roles: special tokens by role.
 
     Returns:
         The tokenizer.

@@ -1,9 +1,8 @@
-"""The SentencePiece vocabularies of published models as tokenizers: T5's, Marian's pair of them, and others.
+"""Tokenizers of published SentencePiece models, based on the `sentencepiece` package.
 
-Texts are cut by the `sentencepiece` package. T5 counts its pieces as its one model file does, and puts the marks
-<extra_id_0>, <extra_id_1>, ... behind them in reverse order. Marian cuts sources by one model file and targets by
-another, and counts the pieces of both in a `vocab.json`; a source may start with the language that is wanted, such as
-">>fr<<", which is one token.
+T5 uses the ids of its model file, followed by the sentinels <extra_id_0>, <extra_id_1>, ... in reverse order. Marian
+has one model file for sources and one for targets, with joint ids in a `vocab.json`; a source may start with the target
+language, such as ">>fr<<", which is one token.
 
 Source: unigram: Kudo 2018, arXiv 1804.10959, section 3.2; BPE: Sennrich et al. 2016, arXiv 1508.07909; the whole: Kudo
 and Richardson 2018, arXiv 1808.06226.
@@ -22,12 +21,12 @@ from typing import Any, final
 from tokenizers import AddedToken
 
 from regard.data.added_tokens import FLAGS, AddedTokens, mark, plain
-from regard.data.text_tokenizer import TextTokenizer, cleaned
-from regard.data.tokenizer import UNSPACED, grouped, is_text
+from regard.data.text_tokenizer import TextTokenizer, clean_up_spaces
+from regard.data.tokenizer import UNSPACED, group_words, is_text
 from regard.errors import CheckpointError, DataError
 
 SPACE = "\u2581"
-# The class of the transformers package and its files: the model of sources, of targets, and the ids.
+# Class of the transformers package, and its files: model of sources, model of targets, ids.
 LAYOUTS = {
     "t5": ("T5Tokenizer", ("spiece.model",)),
     "marian": ("MarianTokenizer", ("source.spm", "target.spm", "vocab.json")),
@@ -35,33 +34,31 @@ LAYOUTS = {
     "llama": ("LlamaTokenizer", ("tokenizer.model",)),
 }
 PAIRED = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"}  # the usual roles of encoder-decoders
-EXTRA_ID = re.compile(r"<extra_id_\d+>")  # T5's sentinels, which stand for spans: marks that are shown
-NO_PREFIX = bytes([3 << 3 | 2, 2, 3 << 3, 0])  # protobuf, behind a model: normalizer_spec.add_dummy_prefix = false
+EXTRA_ID = re.compile(r"<extra_id_\d+>")  # T5's sentinels, which stay in decoded text
+NO_PREFIX = bytes([3 << 3 | 2, 2, 3 << 3, 0])  # protobuf to append: normalizer_spec.add_dummy_prefix = false
 BLOBS = ("source", "target")  # files within a saved tokenizer
 LANGUAGE = re.compile(r">>.*?<<", re.DOTALL)
 
 
 @final
 class SentencePieceTokenizer(TextTokenizer):
-    """Texts as ids of a published SentencePiece vocabulary.
+    """A tokenizer of a published SentencePiece model.
 
     Args:
-        source: the bytes of the model file that cuts sources.
-        target: of the one that cuts targets; None for the same.
-        ids: the id of each token, where they are counted apart from the model file; None for its own.
-        added: tokens that are found in texts as they stand, such as T5's <extra_id_0>. Those without an id get the next
-            ones, in order.
-        roles: tokens by role, "unk" among them; all of them are marks, and found in texts as they stand. Those that the
-            vocabulary lacks are left out.
-        before: the roles of the marks before a text.
-        after: the roles of the marks after a text.
-        layout: of `LAYOUTS`, which files the transformers package has for it. In Marian's a text may start with a
-            language, such as ">>fr<<"; what Llama's decodes keeps its spaces.
-        prefix_each: whether the space that the model file puts before a text stands before each part between added
-            tokens, or before the first alone.
+        source: the bytes of the model file for sources.
+        target: the bytes of the model file for targets; None for the same.
+        ids: id of each token; None for those of the model file.
+        added: added tokens, such as T5's <extra_id_0>. Those without an id get the next ones, in order.
+        roles: special tokens by role, "unk" included; those that the vocabulary lacks are left out.
+        before: roles of the special tokens before a text.
+        after: roles of the special tokens after a text.
+        layout: a key of `LAYOUTS`: the files of the transformers package. In Marian's, a text may start with a
+            language, such as ">>fr<<"; in Llama's, decoded text keeps its spaces.
+        prefix_each: whether the model's space before a text is put before each part between added tokens, instead of
+            the first only.
 
     Raises:
-        CheckpointError: model files that are damaged, ids that are no numbers, or no token for unk or around a text.
+        CheckpointError: damaged model files, invalid ids, or a missing token for unk or around a text.
     """
 
     kind = "sentencepiece"
@@ -93,7 +90,7 @@ class SentencePieceTokenizer(TextTokenizer):
         self._pieces = {i: token for token, i in self._all.items()}
         described = {x.content for x in self._added}
         marks = [mark(token) for token in dict.fromkeys(self.roles.values()) if token not in described]
-        # MarianTokenizer is none of the `tokenizers` package, and finds every token in the text as it stands.
+        # MarianTokenizer, which is not based on the `tokenizers` package, matches all tokens in unnormalized text.
         self._layout, self._languages = layout, layout == "marian"
         late = not self._languages and any(x.normalized for x in self._added)
         self._finder = AddedTokens([*self._added, *marks], _normalizer(source) if late else None)
@@ -102,7 +99,7 @@ class SentencePieceTokenizer(TextTokenizer):
         names = {*self.roles.values(), *unseen, *special}
         self._marks = {self._all[token] for token in names if token in self._all}
         self._sentinels = {self._all[token] for token in described if EXTRA_ID.fullmatch(token)} - self._marks
-        self._alone = self._marks | {self._all[token] for token in described}  # which are words of their own
+        self._alone = self._marks | {self._all[token] for token in described}  # each a word of its own
         self._bare = None if prefix_each else open_model(source + NO_PREFIX, "source")[0]
         self._unknown = self._all[self.roles["unk"]]
         self._around = tuple(before), tuple(after)
@@ -114,17 +111,17 @@ class SentencePieceTokenizer(TextTokenizer):
 
     @property
     def fingerprint(self) -> str:
-        """A hash that is the same for tokenizers that do the same."""
+        """A hash, equal for equivalent tokenizers."""
         return hashlib.sha256(json.dumps(self._plain(), sort_keys=True).encode()).hexdigest()
 
     @property
     def before(self) -> list[int]:
-        """The marks that the model was trained to read before a text."""
+        """Ids of the special tokens before a text."""
         return [self._all[self.roles[name]] for name in self._around[0]]
 
     @property
     def after(self) -> list[int]:
-        """The marks that the model was trained to read after a text."""
+        """Ids of the special tokens after a text."""
         return [self._all[self.roles[name]] for name in self._around[1]]
 
     def id_of(self, token: str) -> int | None:
@@ -140,7 +137,7 @@ class SentencePieceTokenizer(TextTokenizer):
         for text in texts:
             if not is_text(text):
                 raise DataError(f"{text!r:.100} is not text that can be encoded in UTF-8; expected a string")
-        ids: list[list[int | str]] = [[] for _ in texts]  # ids of tokens, and text that is still to be cut
+        ids: list[list[int | str]] = [[] for _ in texts]  # ids of added tokens, and text between them
         for some, parts in zip(ids, self._finder.split(texts), strict=True):
             for text, is_token in parts:
                 language = LANGUAGE.match(text) if self._languages and not is_token else None
@@ -156,26 +153,26 @@ class SentencePieceTokenizer(TextTokenizer):
         return cut
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; the marks of padding, start, end and of what is unknown are left out."""
+        """The text of ids, without special tokens."""
         parts: list[str] = []
         tokens = [i for i in ids if i not in self._marks and i in self._pieces]
         for alone, some in itertools.groupby(tokens, self._sentinels.__contains__):
             pieces = [self._pieces[i] for i in some]
-            parts += pieces if alone else [_asked(self._target.decode, pieces, str).replace(SPACE, " ")]
+            parts += pieces if alone else [_call(self._target.decode, pieces, str).replace(SPACE, " ")]
         exact = self._layout == "llama"
         text = "".join(parts) if exact else " ".join(part.strip() for part in parts if part.strip())
-        return cleaned(text) if self.clean_up else text
+        return clean_up_spaces(text) if self.clean_up else text
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Each id as text to look at, without the sign of a space before it."""
+        """The text of each id, without the prefix that stands for a space."""
         return [self.token_of(i).removeprefix(SPACE) or " " for i in ids]
 
     def words(self, ids: Sequence[int]) -> list[tuple[str, range]]:
-        """Pieces put together: each word, and which of the ids it is made of; marks stand alone."""
-        return grouped(ids, self._starts_word, self._word)
+        """Group ids into words: the text of each word, and its range of ids; a special token is a word."""
+        return group_words(ids, self._starts_word, self._word)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a file that `load` reads; it appears when it is complete."""
+        """Write a file that `load` reads, atomically."""
         partial = Path(path).with_name(Path(path).name + ".partial")
         partial.write_text(json.dumps(self._plain(), ensure_ascii=False), encoding="utf-8")
         partial.replace(path)
@@ -199,7 +196,7 @@ class SentencePieceTokenizer(TextTokenizer):
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> "SentencePieceTokenizer":
-        """The tokenizer that was saved in a file.
+        """Load a tokenizer that `save` wrote.
 
         Args:
             path: of the file.
@@ -216,10 +213,12 @@ class SentencePieceTokenizer(TextTokenizer):
             if saved["kind"] != SentencePieceTokenizer.kind or saved.get("layout", "t5") not in LAYOUTS:
                 problem = f"kind={saved['kind']!r}, layout={saved.get('layout')!r}"
             else:
-                how = {name: saved[name] for name in ("before", "after", "layout", "prefix_each") if name in saved}
-                how.setdefault("layout", "t5" if saved["ids"] is None else "marian")  # of older files
+                options = {name: saved[name] for name in ("before", "after", "layout", "prefix_each") if name in saved}
+                options.setdefault("layout", "t5" if saved["ids"] is None else "marian")  # in older files
                 roles, ids = dict(saved["roles"]), None if saved["ids"] is None else dict(saved["ids"])
-                return SentencePieceTokenizer(source or b"", target, ids=ids, added=_saved(saved), roles=roles, **how)
+                return SentencePieceTokenizer(
+                    source or b"", target, ids=ids, added=_added(saved), roles=roles, **options
+                )
         except OSError as error:
             raise CheckpointError(f"{path}: no tokenizer can be read ({error.strerror})") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -241,7 +240,7 @@ class SentencePieceTokenizer(TextTokenizer):
         }
 
     def _cut_all(self, texts: list[list[int | str]], target: bool) -> list[list[int]]:
-        """The ids of texts whose parts are text, or ids already; all text is cut at once."""
+        """The ids of texts, given as parts that are text or ids; all text is encoded in one call."""
         processor = self._target if target else self._source
         parts = [(number, x) for some in texts for number, x in enumerate(some) if isinstance(x, str)]
         if self._bare is None:
@@ -254,8 +253,8 @@ class SentencePieceTokenizer(TextTokenizer):
 
     def _cut(self, processor: Any, texts: list[str]) -> list[list[int]]:
         if self._own_ids:
-            return _asked(processor.encode, texts, int)
-        cut = _asked(processor.encode, texts, str)
+            return _call(processor.encode, texts, int)
+        cut = _call(processor.encode, texts, str)
         return [[self._all.get(piece, self._unknown) for piece in pieces] for pieces in cut]
 
     def _starts_word(self, ids: Sequence[int], i: int) -> bool:
@@ -268,25 +267,25 @@ class SentencePieceTokenizer(TextTokenizer):
         return self.token_of(ids[0]) if ids[0] in self._marks else self.decode(ids) or " "
 
 
-def _saved(saved: Mapping[str, Any]) -> list[AddedToken]:
-    """The added tokens of a saved file, which once had no flags but ids under "extra"."""
+def _added(saved: Mapping[str, Any]) -> list[AddedToken]:
+    """The added tokens of a saved file; older files have only their ids, under "extra"."""
     if "added" not in saved:
         return [mark(content) for content in sorted(saved["extra"], key=saved["extra"].__getitem__)]
     return [AddedToken(x["content"], **{flag: x[flag] for flag in FLAGS}) for x in saved["added"]]
 
 
 def open_model(model: bytes, what: str) -> tuple[Any, list[str]]:
-    """A model file at work.
+    """Open a SentencePiece model file.
 
     Args:
         model: the bytes of a `.model` or `.spm` file.
-        what: it is, for messages.
+        what: name of the file in messages.
 
     Returns:
         The processor of the `sentencepiece` package, and the pieces in the order of their ids.
 
     Raises:
-        CheckpointError: bytes that are damaged, or no SentencePiece model.
+        CheckpointError: a damaged file, or not a SentencePiece model.
     """
     import sentencepiece
 
@@ -296,12 +295,12 @@ def open_model(model: bytes, what: str) -> tuple[Any, list[str]]:
         pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
         processor.encode("a", out_type=str)
     except (RuntimeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{what} is damaged, or no SentencePiece model: {_said(error)}") from error
+        raise CheckpointError(f"{what} is damaged, or no SentencePiece model: {_message(error)}") from error
     return processor, pieces
 
 
 def _normalizer(model: bytes) -> Callable[[str], str]:
-    """How a model file replaces characters, without what it does with spaces."""
+    """The normalization of a model file, without its handling of spaces."""
     import sentencepiece
 
     same = {"add_dummy_prefix": False, "escape_whitespaces": False, "remove_extra_whitespaces": False}
@@ -309,27 +308,27 @@ def _normalizer(model: bytes) -> Callable[[str], str]:
     return normalize
 
 
-def _asked(method: Callable[..., Any], what: Any, kind: type) -> Any:
-    """What a method of the `sentencepiece` package gives; files that were read may still say what is no text."""
+def _call(method: Callable[..., Any], what: Any, kind: type) -> Any:
+    """Call a method of the `sentencepiece` package; raises CheckpointError if the model turns out to be damaged."""
     try:
         return method(what, out_type=kind)
     except (RuntimeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"the SentencePiece model is damaged: {_said(error)}") from error
+        raise CheckpointError(f"the SentencePiece model is damaged: {_message(error)}") from error
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
 def _check_ids(ids: Mapping[str, int], roles: Mapping[str, str], around: Iterable[str]) -> None:
-    """Raise CheckpointError unless each token has a number of its own, and each role that is needed a token."""
+    """Raise CheckpointError unless all tokens have unique ids, and "unk" and the roles around a text have tokens."""
     numbers: Iterable[object] = ids.values()
     wrong = [token for token, i in ids.items() if type(i) is not int or not 0 <= i < 2**31]
     needed = {"unk", *around}
     lacking = sorted(needed - set(roles))
     if wrong or lacking or len(set(numbers)) != len(ids):
         raise CheckpointError(
-            f"the vocabulary of {len(ids)} tokens has {len(wrong)} without a number, such as {wrong[:1]}, numbers "
-            f"{'twice' if not wrong and len(set(numbers)) != len(ids) else 'of their own'}, and lacks tokens for "
-            f"{lacking}; expected an id for each token, and tokens for {' and '.join(sorted(needed))}"
+            f"the vocabulary of {len(ids)} tokens has {len(wrong)} without a valid id, such as {wrong[:1]}, "
+            f"{'duplicate' if not wrong and len(set(numbers)) != len(ids) else 'no duplicate'} ids, and lacks tokens "
+            f"for {lacking}; expected a unique id for each token, and tokens for {' and '.join(sorted(needed))}"
         )

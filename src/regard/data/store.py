@@ -1,8 +1,8 @@
-"""Record store: rows of numbers on disk, read through memory maps: as many as fit the disk, whatever the memory.
+"""Record store: rows of arrays on disk, read through memory maps.
 
 A row has one array for each named column, of any length along its first axis: token ids of a source and a target, the
-frames of a recording, a label. A folder has two files a column, its items one row after the other and where each row
-starts, and `store.json`, written last, with what the files hold and the digest of all of it.
+frames of a recording, a label. A folder has two files for each column, the concatenated items of all rows and the start
+of each row, and `store.json`, written last, with the types of columns and a digest of the contents.
 """
 
 import contextlib
@@ -32,11 +32,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 @final
 @dataclass(frozen=True)
 class Column:
-    """The type of a column's items.
+    """The type of a column.
 
     Args:
-        dtype: of their numbers, little-endian, as NumPy spells it.
-        shape: of one item; a row's array is (length, *shape).
+        dtype: little-endian NumPy dtype.
+        shape: shape of an item; a row's array is (length, *shape).
     """
 
     dtype: str = "<i4"
@@ -45,13 +45,13 @@ class Column:
 
 @final
 class RecordStore:
-    """Rows of arrays by number.
+    """A store of rows of arrays, read by row number.
 
     Args:
-        folder: where `write` wrote them.
+        folder: that `write` wrote.
 
     Raises:
-        DataError: files that are missing, or shorter than what was written.
+        DataError: files that are missing or of another size.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -62,7 +62,9 @@ class RecordStore:
             described, self.digest = summary.get("columns", {}), str(summary.get("digest"))
             columns = {n: (c["dtype"], tuple(c["shape"]), int(c["items"])) for n, c in described.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{self.folder} holds no finished records ({error}); prepare the data again") from error
+            raise DataError(
+                f"{self.folder} is not a complete record store ({error}); prepare the data again"
+            ) from error
         if version != FORMAT:
             raise DataError(
                 f"{self.folder} is of format {version}; this version reads {FORMAT}; prepare the data again"
@@ -74,20 +76,20 @@ class RecordStore:
     def write(
         folder: str | os.PathLike[str], columns: Mapping[str, Column], rows: Iterable[Sequence[Any]]
     ) -> "RecordStore":
-        """Write rows as they come; the folder appears, or is replaced, when all are written.
+        """Write rows to a folder, which is created or replaced when all are written.
 
         Args:
-            folder: where to; it is replaced if it holds records already.
-            columns: by name.
-            rows: an array or list for each column, in their order.
+            folder: of the store.
+            columns: types of columns by name.
+            rows: an array or list for each column, in order.
 
         Returns:
-            The records, opened.
+            The store.
 
         Raises:
-            ConfigError: the folder holds something else.
+            ConfigError: the folder holds other files.
         """
-        with replacing(Path(folder), SUMMARY) as partial:
+        with replace_folder(Path(folder), SUMMARY) as partial:
             count, items = 0, dict.fromkeys(columns, 0)
             digests = {name: hashlib.blake2b(digest_size=16) for name in columns}
             with contextlib.ExitStack() as stack:
@@ -120,11 +122,11 @@ class RecordStore:
 
     @property
     def columns(self) -> list[str]:
-        """Their names, in order."""
+        """The names of the columns, in order."""
         return list(self._items)
 
     def lengths(self, column: str, rows: Array | slice = slice(None)) -> Array:
-        """Items of a column in some of the rows: (rows,), int64."""
+        """The number of items of a column in each of some rows: (rows,), int64."""
         starts = self._starts[column]
         if isinstance(rows, slice):
             first, last, stride = rows.indices(self._rows)
@@ -139,14 +141,21 @@ class RecordStore:
 
 
 @contextlib.contextmanager
-def replacing(folder: Path, mark: str) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `folder` once it is filled; it must hold the file `mark` by then.
+def replace_folder(folder: Path, mark: str) -> Iterator[Path]:
+    """A context with a temporary folder, which replaces `folder` at the end.
+
+    Args:
+        folder: to be replaced.
+        mark: name of a file that an existing folder must have to be replaced, and that the new one must have.
+
+    Yields:
+        The temporary folder.
 
     Raises:
-        ConfigError: there is something in the place that was not made so.
+        ConfigError: an existing folder that is not empty and lacks the file.
     """
     if folder.exists() and not (folder / mark).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ConfigError(f"{folder} is not empty, and holds no {mark}: it is not replaced; name another folder")
+        raise ConfigError(f"{folder} is not empty and has no {mark}, so it is not replaced; choose another folder")
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -159,7 +168,7 @@ def replacing(folder: Path, mark: str) -> Iterator[Path]:
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of up to so many."""
+    """Split items into lists of `size`; the last may be shorter."""
     iterator = iter(items)
     while chunk := list(itertools.islice(iterator, size)):
         yield chunk

@@ -1,7 +1,7 @@
-"""The interface of every tokenizer: texts as ids of subwords and back, and what single tokens are for.
+"""Interface of subword tokenizers.
 
-There are three: regard's own (`data.tokenizer`), that of a published `tokenizer.json` and its kin
-(`data.published_tokenizer`), and that of a SentencePiece model (`data.sentencepiece_tokenizer`).
+There are three: regard's own (`data.tokenizer`), those of a published `tokenizer.json` or vocabulary files
+(`data.published_tokenizer`), and those of a SentencePiece model (`data.sentencepiece_tokenizer`).
 """
 
 import json
@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from regard.errors import DataError
 
-# What a token may be for, in the order in which the transformers package adds those that a vocabulary lacks.
+# Roles of special tokens, in the order in which the transformers package adds those that a vocabulary lacks.
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-# What the transformers package replaces in decoded text where `clean_up_tokenization_spaces` says so.
+# Replacements of the transformers package in decoded text with `clean_up_tokenization_spaces`.
 CLEANED = (
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"),
     (" 've", "'ve"), (" 're", "'re"),
@@ -20,14 +20,14 @@ CLEANED = (
 
 
 class TextTokenizer(Protocol):
-    """A vocabulary of subwords, and how texts become ids of it.
+    """A subword tokenizer.
 
     Attributes:
-        kind: "own", "published" or "sentencepiece": which class reads the file that `save` writes.
-        roles: tokens by role, of `ROLES`, such as {"mask": "[MASK]"}.
-        rows: how many tokens the model has embeddings for, where that is known: a text with a token beyond is refused.
-        truncation_side: "right" or "left": which end of a text that is too long is cut.
-        clean_up: whether decoded text loses the spaces before its punctuation.
+        kind: "own", "published" or "sentencepiece": the class that reads the file that `save` writes.
+        roles: special tokens by role, a value of `ROLES`, such as {"mask": "[MASK]"}.
+        rows: number of the model's embeddings, if known; texts with ids beyond it are refused.
+        truncation_side: "right" or "left": which end of a long text is cut.
+        clean_up: whether spaces before punctuation are removed from decoded text.
     """
 
     kind: str
@@ -43,17 +43,17 @@ class TextTokenizer(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """A hash that is the same for tokenizers that do the same."""
+        """A hash, equal for equivalent tokenizers."""
         ...
 
     @property
     def before(self) -> Sequence[int]:
-        """The marks that the model was trained to read before a text."""
+        """Ids of the special tokens before a text."""
         ...
 
     @property
     def after(self) -> Sequence[int]:
-        """The marks that the model was trained to read after a text."""
+        """Ids of the special tokens after a text."""
         ...
 
     def id_of(self, token: str) -> int | None:
@@ -65,60 +65,60 @@ class TextTokenizer(Protocol):
         ...
 
     def encode_batch(self, texts: Sequence[str], *, marks: bool = False, target: bool = False) -> list[list[int]]:
-        """The ids of each text; faster than one by one.
+        """Encode texts.
 
         Args:
             texts: any texts.
-            marks: whether `before` and `after` are put around each.
-            target: whether the texts are targets, where those are cut by another vocabulary than sources.
+            marks: whether the special tokens `before` and `after` are put around each text.
+            target: whether the texts are targets, for tokenizers that encode targets and sources differently.
 
         Returns:
-            Ids for each text.
+            Token ids of each text.
 
         Raises:
-            DataError: something that is no text, has half a pair of surrogates, or has a token beyond `rows`.
+            DataError: not a string, a lone surrogate, or a token id beyond `rows`.
         """
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; marks are left out."""
+        """The text of ids, without special tokens."""
         ...
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Each id as text to look at, without the sign of a space before it."""
+        """The text of each id, without the prefix that stands for a space."""
         ...
 
     def words(self, ids: Sequence[int]) -> list[tuple[str, range]]:
-        """Subwords put together: each word, and which of the ids it is made of; marks stand alone."""
+        """Group ids into words: the text of each word, and its range of ids; a special token is a word."""
         ...
 
     def save(self, path: Any) -> None:
-        """Write one file that the class's `load` reads; it appears when it is complete."""
+        """Write a file that the class's `load` reads, atomically."""
         ...
 
     def files(self, *, max_length: int | None = None) -> dict[str, bytes]:
-        """The files that the transformers package reads such a tokenizer from, by name; none for regard's own.
+        """The tokenizer's files in the layout of the transformers package; none for regard's own.
 
         Args:
-            max_length: tokens that the model reads at most, marks counted; None for no bound.
+            max_length: maximum number of tokens, special tokens included; None if unlimited.
 
         Returns:
-            The content of each file.
+            Contents by file name.
         """
         ...
 
-    # What follows from these:
+    # Methods that are derived from the above:
 
     def encode(self, text: str, *, marks: bool = False, target: bool = False) -> list[int]:
         """The ids of one text; see `encode_batch`."""
         return self.encode_batch([text], marks=marks, target=target)[0]
 
     def marked(self, ids: Sequence[int], *, longest: int | None = None) -> list[int]:
-        """The ids of a text with the marks around it.
+        """Put special tokens around the ids of a text.
 
         Args:
-            ids: without marks.
-            longest: how many there may be, marks counted; a longer text is cut at its `truncation_side`.
+            ids: without special tokens.
+            longest: maximum number of ids with special tokens; a longer text is cut at its `truncation_side`.
 
         Returns:
             The ids.
@@ -128,19 +128,19 @@ class TextTokenizer(Protocol):
         return [*self.before, *ids[start : start + room], *self.after]
 
     def settings(self) -> dict[str, Any]:
-        """What is to be said of it beside the file that `save` writes, as plain data; see `use`."""
+        """Settings that are not in the file that `save` writes, as plain data; see `use`."""
         plain: dict[str, Any] = {"kind": self.kind, "roles": self.roles}
         plain |= {} if self.truncation_side == "right" else {"truncation_side": self.truncation_side}
         return plain | ({"clean_up": True} if self.clean_up else {})
 
     def described(self, **fields: Any) -> dict[str, bytes]:
-        """The tokenizer_config.json of the transformers package, with the fields that every tokenizer has."""
+        """The tokenizer_config.json of the transformers package, with the common fields and `fields`."""
         config = {f"{role}_token": self.roles.get(role) for role in ROLES}
         config |= {"clean_up_tokenization_spaces": self.clean_up, "truncation_side": self.truncation_side, **fields}
         return {"tokenizer_config.json": (json.dumps(config, indent=2) + "\n").encode()}
 
     def use(self, settings: Mapping[str, Any]) -> None:
-        """Take over what `settings` gave; what is no such setting is left alone."""
+        """Apply what `settings` returned; other entries are ignored."""
         self.truncation_side = "left" if settings.get("truncation_side") == "left" else "right"
         self.clean_up = settings.get("clean_up") is True
 
@@ -149,39 +149,39 @@ class TextTokenizer(Protocol):
         return [self.decode(each) for each in ids]
 
     def role(self, name: str) -> int | None:
-        """The id of the token of a role, None if no token has it."""
+        """The id of the special token of a role, None if there is none."""
         token = self.roles.get(name)
         return None if token is None else self.id_of(token)
 
     @property
     def pad(self) -> int | None:
-        """What fills the places after the end; None where the model has no embedding for it."""
+        """The id of the padding token; None if there is none, or if the model has no embedding for it."""
         number = self.role("pad")
         return None if number is None or (self.rows is not None and number >= self.rows) else number
 
     @property
     def bos(self) -> int | None:
-        """What texts start with."""
+        """The id of the start token."""
         return self.role("bos")
 
     @property
     def eos(self) -> int | None:
-        """What texts end with."""
+        """The id of the end token."""
         return self.role("eos")
 
     @property
     def mask(self) -> int | None:
-        """What stands for a word to be predicted."""
+        """The id of the mask token."""
         return self.role("mask")
 
     @property
     def cls(self) -> int | None:
-        """What stands for a whole text."""
+        """The id of the classification token."""
         return self.role("cls")
 
     @property
     def sep(self) -> int | None:
-        """What stands between texts, and after the last."""
+        """The id of the separator token."""
         return self.role("sep")
 
     def check_rows(self, ids: Sequence[Sequence[int]]) -> None:
@@ -198,8 +198,8 @@ class TextTokenizer(Protocol):
                 )
 
 
-def cleaned(text: str) -> str:
-    """A text without the spaces before its punctuation, as `clean_up_tokenization_spaces` means it."""
+def clean_up_spaces(text: str) -> str:
+    """Remove spaces before punctuation, as `clean_up_tokenization_spaces` of the transformers package."""
     for spaced, close in CLEANED:
         text = text.replace(spaced, close)
     return text

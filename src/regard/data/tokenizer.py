@@ -1,11 +1,10 @@
-"""Text as numbers of subwords and back.
+"""regard's own subword tokenizer: byte-pair encoding with byte fallback.
 
-Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909) over source and target together. A word carries the space
-before it as the sign U+2581; a character that the vocabulary lacks becomes its UTF-8 bytes. So every text survives in
-the form that `regard.data.spaces` gives it: single spaces, nothing that cannot be seen, NFC. Digits stand alone, and
-letters apart from other signs.
+Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909) with a joint vocabulary of source and target. The space
+before a word is part of it, as U+2581; an unknown character is encoded as its UTF-8 bytes. Encoding is lossless up to
+the normalization of `regard.data.spaces`. Each digit is a piece, and letters are not merged with other characters.
 
-Ids: 0 padding, 1 start, 2 end, 3 to 258 the bytes, then characters, then merges in the order they were learned.
+Ids: 0 padding, 1 start, 2 end, 3 to 258 bytes, then characters, then merges in the order in which they were learned.
 """
 
 import hashlib
@@ -29,24 +28,24 @@ SPACE = "\u2581"
 MARKS = ("<pad>", "<s>", "</s>")
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 RESERVED = (*MARKS, *BYTES)
-LONGEST_PIECE = 16  # characters: longer ones are rules and ornaments
-RAREST = 1e-6  # share of the text: a rarer character is written as bytes
-# Letters with their accents; a digit; other signs; each with the space before it. The bound of 64 keeps the time for
-# text without spaces in proportion to its length.
+LONGEST_PIECE = 16  # characters; longer pieces are mostly rulers and ornaments
+RAREST = 1e-6  # share of the text, below which a character is encoded as bytes
+# Letters with combining marks; a digit; other characters; each with the space before it. The bound of 64 keeps the time
+# linear in the length of text without spaces.
 PIECE_OF_WORD = (
     rf"{SPACE}?\p{{L}}[\p{{L}}\p{{M}}]{{0,63}}|{SPACE}?\p{{N}}|{SPACE}?[^\p{{L}}\p{{N}}{SPACE}]{{1,64}}|{SPACE}"
 )
-# Scripts that put no spaces between words: each piece is a word.
+# Scripts without spaces between words: each piece counts as a word.
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
 
 
 @final
 class Tokenizer(TextTokenizer):
-    """Subwords, trained on the texts that a model is trained on.
+    """A byte-pair encoding tokenizer, trained on the model's texts.
 
     Args:
-        vocabulary: the id of every piece.
-        merges: which two pieces become one, first learned first.
+        vocabulary: id of each piece.
+        merges: pairs of pieces that are merged, in the order in which they were learned.
     """
 
     kind = "own"
@@ -56,30 +55,31 @@ class Tokenizer(TextTokenizer):
         self._subwords = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True))
         self._pieces = sorted(vocabulary, key=vocabulary.__getitem__)
         self.roles = dict(zip(("pad", "bos", "eos"), MARKS, strict=True))
-        _surround(self._subwords)
+        _set_pipeline(self._subwords)
 
     @staticmethod
     def train(texts: Iterable[str], *, vocab_size: int = 8000) -> "Tokenizer":
-        """Learn subwords.
+        """Train a tokenizer.
 
         Args:
             texts: sources and targets.
-            vocab_size: pieces, at most; fewer where the texts have no more to give.
+            vocab_size: maximum number of pieces; there are fewer if the texts are too small.
 
         Returns:
             The tokenizer.
 
         Raises:
-            ConfigError: a vocabulary without room beyond the bytes.
+            ConfigError: a vocab_size that is too small for special tokens and bytes.
         """
         if vocab_size <= len(RESERVED):
             raise ConfigError(
-                f"vocab_size={vocab_size} must be above {len(RESERVED)}, the number of marks and bytes; 8000 is usual"
+                f"vocab_size={vocab_size} must be above {len(RESERVED)}, the number of special tokens and bytes; 8000 "
+                "is usual"
             )
         texts = list(texts)
         alphabet = _alphabet(texts, (vocab_size - len(RESERVED) + 1) // 2)
         learner = tokenizers.Tokenizer(models.BPE(byte_fallback=True))
-        _surround(learner)
+        _set_pipeline(learner)
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
             min_frequency=2,
@@ -91,7 +91,7 @@ class Tokenizer(TextTokenizer):
         )
         learner.train_from_iterator(texts, trainer)
         learned = json.loads(learner.to_str())["model"]
-        # A text full of "<s>" teaches a merge whose result is the name of a mark: it must not become one.
+        # Merges that would form a special token, learned from texts with many "<s>", are left out.
         known = {piece: None for piece in learned["vocab"] if len(piece) == 1}
         merges = []
         for left, right in map(tuple, learned["merges"]):
@@ -102,57 +102,57 @@ class Tokenizer(TextTokenizer):
 
     @property
     def size(self) -> int:
-        """How many pieces there are, marks and bytes included."""
+        """The number of pieces, special tokens and bytes included."""
         return len(self._pieces)
 
     @property
     def fingerprint(self) -> str:
-        """What tells this tokenizer from others."""
+        """A hash, equal for equivalent tokenizers."""
         return hashlib.sha256(self._subwords.to_str().encode()).hexdigest()
 
     @property
     def before(self) -> tuple[int, ...]:
-        """The mark before a text."""
+        """Ids of the special tokens before a text."""
         return (self.bos,)
 
     @property
     def after(self) -> tuple[int, ...]:
-        """The mark after a text."""
+        """Ids of the special tokens after a text."""
         return (self.eos,)
 
     def id_of(self, token: str) -> int | None:
         """The id of a token, None if there is no such token."""
-        found: int | None = self._subwords.token_to_id(token)
-        return found
+        number: int | None = self._subwords.token_to_id(token)
+        return number
 
     def token_of(self, number: int) -> str:
         """The token of an id as the vocabulary has it, empty if there is none."""
         return self._pieces[number] if 0 <= number < self.size else ""
 
     def encode_batch(self, texts: Sequence[str], *, marks: bool = False, target: bool = False) -> list[list[int]]:
-        """The ids of each text; see `TextTokenizer`. Targets are cut as sources are, and a mark in a text is text."""
+        """The ids of each text; see `TextTokenizer`. Special tokens in a text are encoded as plain text."""
         try:
-            found = self._subwords.encode_batch_fast(list(texts), add_special_tokens=False)
+            encodings = self._subwords.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError as error:
             wrong = next((text for text in texts if not is_text(text)), texts)
             raise DataError(f"{wrong!r:.100} is not text that can be encoded in UTF-8; expected a string") from error
-        return [self.marked(encoding.ids) if marks else encoding.ids for encoding in found]
+        return [self.marked(encoding.ids) if marks else encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; marks are left out, and bytes that are no UTF-8 become U+FFFD."""
+        """The text of ids, without special tokens; invalid UTF-8 becomes U+FFFD."""
         text: str = self._subwords.decode([i for i in ids if i >= len(MARKS)], skip_special_tokens=False)
         return text
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Each id as text to look at, without the sign of a space before it."""
+        """The text of each id, without the prefix that stands for a space."""
         return [self._pieces[i].removeprefix(SPACE) or " " for i in ids]
 
     def words(self, ids: Sequence[int]) -> list[tuple[str, range]]:
-        """Subwords put together: each word, and which of the ids it is made of.
+        """Group ids into words: the text of each word, and its range of ids.
 
-        A word starts after a space; marks stand alone, and so do pieces of scripts that have no spaces.
+        A word starts after a space; a special token is a word, as is each piece of a script without spaces.
         """
-        return grouped(ids, self._starts_word, self._word)
+        return group_words(ids, self._starts_word, self._word)
 
     def _starts_word(self, ids: Sequence[int], i: int) -> bool:
         piece = self._pieces[ids[i]]
@@ -164,7 +164,7 @@ class Tokenizer(TextTokenizer):
         return MARKS[ids[0]] if ids[0] < len(MARKS) else self.decode(ids).strip() or " "
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the tokenizer as Hugging Face's `tokenizer.json`; the file appears when it is complete."""
+        """Write the tokenizer as a `tokenizer.json` of the `tokenizers` package, atomically."""
         partial = Path(path).with_name(Path(path).name + ".partial")
         partial.write_text(self._subwords.to_str(), encoding="utf-8")
         partial.replace(path)
@@ -175,7 +175,7 @@ class Tokenizer(TextTokenizer):
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> "Tokenizer":
-        """The tokenizer that was saved in a file.
+        """Load a tokenizer that `save` wrote.
 
         Args:
             path: of the file.
@@ -200,7 +200,7 @@ class Tokenizer(TextTokenizer):
 
 
 def _alphabet(texts: list[str], most: int) -> list[str]:
-    """The characters that become pieces, the most frequent first; equally frequent ones in order of their codes."""
+    """The characters that become pieces, by descending frequency, then by code point."""
     counts = Counter({SPACE: sum(map(len, texts))})
     for text in texts:
         counts.update(normalized(text))
@@ -209,37 +209,37 @@ def _alphabet(texts: list[str], most: int) -> list[str]:
     return sorted(frequent, key=lambda character: (-counts[character], character))[:most]
 
 
-def grouped(
+def group_words(
     ids: Sequence[int], starts_word: Callable[[Sequence[int], int], bool], word: Callable[[list[int]], str]
 ) -> list[tuple[str, range]]:
-    """Subwords put together: each word, and which of the ids it is made of."""
+    """Group ids into words: the text of each word, and its range of ids."""
     starts = [i for i in range(len(ids)) if starts_word(ids, i)]
     spans = [range(start, end) for start, end in itertools.pairwise([*starts, len(ids)])]
     return [(word([ids[i] for i in span]), span) for span in spans]
 
 
 def is_text(text: object) -> bool:
-    """Whether it is a string that UTF-8 can hold."""
+    """Whether it is a string that can be encoded in UTF-8."""
     return isinstance(text, str) and not re.search("[\ud800-\udfff]", text)
 
 
 def _problem(vocabulary: dict[str, int], merges: list[tuple[str, ...]]) -> str | None:
-    """What is wrong with pieces and merges, or None: every piece must be a mark, a byte, a character or a merge."""
+    """A problem of pieces and merges, or None: a piece must be a special token, a byte, a character or a merge."""
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
         return "ids are not 0, 1, 2 and so on"
     if tuple(pieces[: len(RESERVED)]) != RESERVED:
         return f"the first pieces are {pieces[:4]}; expected {list(RESERVED[:4])} and the other bytes"
-    made = [left + right for left, right in merges]
-    expected = {*RESERVED, *made, *(piece for piece in pieces if len(piece) == 1)}
+    merged = [left + right for left, right in merges]
+    expected = {*RESERVED, *merged, *(piece for piece in pieces if len(piece) == 1)}
     if expected != set(pieces):
         return f"pieces and merges differ in {sorted(expected ^ set(pieces))[:4]}"
     lost = [part for merge in merges for part in merge if part not in vocabulary]
     return f"merges of unknown pieces {lost[:4]}" if lost else None
 
 
-def _surround(subwords: tokenizers.Tokenizer) -> None:
-    """What happens to a text before and after its words are encoded."""
+def _set_pipeline(subwords: tokenizers.Tokenizer) -> None:
+    """Set the normalizer, pre-tokenizer and decoder."""
     subwords.normalizer = normalizers.Sequence([normalizer(), normalizers.Prepend(" ")])
     subwords.pre_tokenizer = pre_tokenizers.Sequence(
         [

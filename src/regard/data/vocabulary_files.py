@@ -1,4 +1,4 @@
-"""Vocabularies in files of their own: `vocab.txt` of WordPiece, `vocab.json` and `merges.txt` of byte-level BPE."""
+"""Tokenizers from vocabulary files: `vocab.txt` of WordPiece, `vocab.json` and `merges.txt` of byte-level BPE."""
 
 import json
 import os
@@ -9,10 +9,10 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from regard.data.added_tokens import mark
-from regard.data.published_tokenizer import PublishedTokenizer, add, built
+from regard.data.published_tokenizer import PublishedTokenizer, add_tokens, build_tokenizer
 
 WORD_PIECE_ROLES = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}  # BERT's
-# What a word is to Qwen2: contractions, letters with one sign before them, single digits, signs, ends of lines, spaces.
+# Qwen2's words: contractions, letters with one character before them, single digits, others, newlines, spaces.
 QWEN2_WORD = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -28,16 +28,16 @@ def read_word_piece(
     strip_accents: bool | None = None,
     chinese: bool = True,
 ) -> PublishedTokenizer:
-    """The tokenizer of a `vocab.txt`, a piece a line, as BERT's.
+    """Load BERT's WordPiece tokenizer from a `vocab.txt`, which has a piece on each line.
 
     Args:
         path: of the file.
-        roles: tokens by role; "unk", "cls" and "sep" must be among them.
-        described: tokens that the file lacks, and flags of those that it has.
-        named: tokens that are added where the file has none of the same name.
-        lowercase: whether text is read in lower case.
-        strip_accents: whether letters lose their accents; None for "if lowercase".
-        chinese: whether Chinese characters stand alone.
+        roles: special tokens by role; "unk", "cls" and "sep" are required.
+        described: added tokens, whose flags override those of the file.
+        named: tokens that are added if the file lacks them.
+        lowercase: whether text is converted to lower case.
+        strip_accents: whether accents are removed; None for the value of `lowercase`.
+        chinese: whether Chinese characters are split.
 
     Returns:
         The tokenizer.
@@ -58,7 +58,7 @@ def read_word_piece(
         )
         subwords.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         subwords.decoder = decoders.WordPiece()
-        add(subwords, described, [*_marks_of(roles, ids), *named])
+        add_tokens(subwords, described, [*_marks_of(roles, ids), *named])
         cls, sep = roles["cls"], roles["sep"]
         subwords.post_processor = processors.TemplateProcessing(
             single=f"{cls}:0 $A:0 {sep}:0",
@@ -67,7 +67,7 @@ def read_word_piece(
         )
         return subwords
 
-    return built(path, build, roles)
+    return build_tokenizer(path, build, roles)
 
 
 def read_byte_level(
@@ -82,18 +82,18 @@ def read_byte_level(
     before: Sequence[str] = (),
     after: Sequence[str] = (),
 ) -> PublishedTokenizer:
-    """The tokenizer of a `vocab.json` and a `merges.txt`, as GPT-2's, RoBERTa's and Qwen2's.
+    """Load a byte-level BPE tokenizer from `vocab.json` and `merges.txt`, such as GPT-2's, RoBERTa's or Qwen2's.
 
     Args:
-        vocabulary: the file of the ids of pieces.
-        merges: the file of merges, one a line.
-        roles: tokens by role.
-        described: tokens that the file lacks, and flags of those that it has.
-        named: tokens that are added where the file has none of the same name.
-        prefix_space: whether a text is read with a space before it.
-        qwen2: whether texts are normalized (NFC) and parted into words as Qwen2's are: digits stand alone.
-        before: the roles of the marks before a text.
-        after: the roles of the marks after a text.
+        vocabulary: path of the file with the ids of pieces.
+        merges: path of the file with merges, one on each line.
+        roles: special tokens by role.
+        described: added tokens, whose flags override those of the file.
+        named: tokens that are added if the file lacks them.
+        prefix_space: whether a space is put before a text.
+        qwen2: whether texts are normalized (NFC) and split into words as in Qwen2: digits are split.
+        before: roles of the special tokens before a text.
+        after: roles of the special tokens after a text.
 
     Returns:
         The tokenizer.
@@ -116,7 +116,7 @@ def read_byte_level(
             split = pre_tokenizers.Split(Regex(QWEN2_WORD), behavior="isolated")
             subwords.pre_tokenizer = pre_tokenizers.Sequence([split, words])
         subwords.decoder = decoders.ByteLevel()
-        add(subwords, described, [*_marks_of(roles, ids), *named])
+        add_tokens(subwords, described, [*_marks_of(roles, ids), *named])
         first, last = ([roles[role] for role in some] for some in (before, after))
         if first or last:
             subwords.post_processor = processors.TemplateProcessing(
@@ -126,9 +126,9 @@ def read_byte_level(
             )
         return subwords
 
-    return built(vocabulary, build, roles)
+    return build_tokenizer(vocabulary, build, roles)
 
 
 def _marks_of(roles: Mapping[str, str], ids: Mapping[str, int]) -> list[AddedToken]:
-    """The tokens of the roles as marks, those that the vocabulary has."""
+    """The special tokens of the roles that are in the vocabulary."""
     return [mark(token) for token in roles.values() if token in ids]

@@ -1,4 +1,4 @@
-"""Word tokenizer: whole words and signs, with numbers beyond the vocabulary for the words of a source that it lacks."""
+"""Word tokenizer: whole words and punctuation, with ids for a source's out-of-vocabulary words."""
 
 import hashlib
 import json
@@ -18,10 +18,10 @@ NO_SPACE_BEFORE, NO_SPACE_AFTER = set(".,;:!?%)]}»”’…"), set("([{«“‘
 
 @final
 class WordTokenizer:
-    """Words by number.
+    """A tokenizer of whole words.
 
     Args:
-        words: those that the vocabulary has, the most frequent first.
+        words: of the vocabulary, by descending frequency.
     """
 
     kind = "words"
@@ -33,14 +33,14 @@ class WordTokenizer:
 
     @staticmethod
     def train(texts: Iterable[str], *, vocab_size: int = 20_000) -> "WordTokenizer":
-        """The most frequent words of some texts, `vocab_size` of them with the marks; of equals the first in order."""
+        """Train a tokenizer: the most frequent words of texts, up to `vocab_size` with special tokens."""
         counts = Counter(word for text in texts for word in split_words(text))
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
         return WordTokenizer(ranked[: vocab_size - len(MARKS)])
 
     @staticmethod
     def load(path: str | Path) -> "WordTokenizer":
-        """What `save` wrote.
+        """Load a tokenizer that `save` wrote.
 
         Raises:
             CheckpointError: a file that is damaged, or of another kind.
@@ -63,28 +63,28 @@ class WordTokenizer:
 
     @property
     def size(self) -> int:
-        """Words of the vocabulary, marks included."""
+        """The number of words in the vocabulary, special tokens included."""
         return len(self._words)
 
     @property
     def fingerprint(self) -> str:
-        """A hash that is the same for equal vocabularies."""
+        """A hash, equal for equal vocabularies."""
         return hashlib.sha256("\n".join(self._words).encode()).hexdigest()
 
     @property
     def roles(self) -> dict[str, str]:
-        """Marks by role."""
+        """Special tokens by role."""
         return dict(zip(("pad", "bos", "eos", "unk"), MARKS, strict=True))
 
     def settings(self) -> dict[str, Any]:
-        """What is to be said of it beside the file that `save` writes, as plain data."""
+        """Settings that are not in the file that `save` writes, as plain data."""
         return {"kind": self.kind, "roles": self.roles}
 
     def use(self, settings: Mapping[str, Any]) -> None:
-        """Take over what `settings` gave: nothing."""
+        """Apply what `settings` returned; there is nothing to apply."""
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text's words, `unk` for those that the vocabulary lacks."""
+        """The ids of a text's words, `unk` for out-of-vocabulary words."""
         return [self._ids.get(word, self.unk) for word in split_words(text)]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -92,14 +92,14 @@ class WordTokenizer:
         return [self.encode(text) for text in texts]
 
     def encode_source(self, text: str, longest: int | None = None) -> tuple[list[int], list[str]]:
-        """The ids of a source's words, and the words that the vocabulary lacks.
+        """Encode a source, with ids for its out-of-vocabulary words.
 
         Args:
             text: the source.
-            longest: words that are read, at most.
+            longest: maximum number of words; None for all.
 
         Returns:
-            Ids, N and above for words outside the vocabulary of N words; and these words, in the order of their ids.
+            Ids, from N on for words outside of the vocabulary of N words; and these words, in the order of their ids.
         """
         others: dict[str, int] = {}
         ids = []
@@ -109,19 +109,19 @@ class WordTokenizer:
         return ids, list(others)
 
     def encode_target(self, text: str, others: Sequence[str]) -> list[int]:
-        """The ids of a target's words, those that its source has outside the vocabulary included."""
+        """Encode a target, with the ids of its source's out-of-vocabulary words, `others`."""
         beyond = {word: self.size + i for i, word in enumerate(others)}
         return [self._ids.get(word, beyond.get(word, self.unk)) for word in split_words(text)]
 
     def pieces(self, ids: Sequence[int], others: Sequence[str] = ()) -> list[str]:
-        """Each id as a word."""
+        """The word of each id."""
         names = [*self._words, *others]
         if wrong := [i for i in ids if not 0 <= i < len(names)]:
             raise DataError(f"ids {wrong[:8]} are beyond the {self.size:,} words and {len(others)} of the source")
         return [names[i] for i in ids]
 
     def decode(self, ids: Sequence[int], others: Sequence[str] = ()) -> str:
-        """The text of ids, spaced as text usually is; marks but `unk` are left out."""
+        """The text of ids with usual spacing, without special tokens except `unk`."""
         text = ""
         for word in self.pieces([i for i in ids if i not in (self.pad, self.bos, self.eos)], others):
             joined = not text or word in NO_SPACE_BEFORE or text[-1] in NO_SPACE_AFTER
@@ -129,10 +129,10 @@ class WordTokenizer:
         return text
 
     def words(self, ids: Sequence[int]) -> list[tuple[str, range]]:
-        """Each word with its place."""
+        """Each word with its range of ids."""
         return [(word, range(i, i + 1)) for i, word in enumerate(self.pieces(ids))]
 
 
 def split_words(text: str) -> list[str]:
-    """The words and signs of a text, spaces and invisible characters in their usual form."""
+    """The words and punctuation of a text, after normalization."""
     return WORD.findall(normalized(text))

@@ -1,1 +1,1 @@
-"""Targets token by token, from any model that can step: greedy, sampling and beam search."""
+"""Decoding: greedy search, sampling and beam search over any model with `prefill` and `step`."""

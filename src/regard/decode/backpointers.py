@@ -1,4 +1,4 @@
-"""The tokens of many targets that grow by one token a step, and share their beginnings."""
+"""Backpointers: the tokens of growing hypotheses, each with the index of the token before it."""
 
 from collections.abc import Sequence
 from typing import final
@@ -6,37 +6,46 @@ from typing import final
 import torch
 from torch import Tensor
 
-START = -1  # the link before the first token
+START = -1  # the backpointer of a first token
 
 
 @final
 class Backpointers:
-    """Chains of tokens: a hypothesis is known by its last link, and each link knows the one before.
+    """The tokens of all hypotheses of a search, as linked lists that share their beginnings.
 
-    So a step writes one token a hypothesis, whatever goes on from whatever; whole targets are read at the end.
+    A step stores one token and one backpointer for each hypothesis, whatever its parent; whole sequences are read at
+    the end.
     """
 
     def __init__(self) -> None:
-        self._tokens: list[Tensor] = []  # of a step each, flat
-        self._before: list[Tensor] = []
+        self._tokens: list[Tensor] = []  # of each step, flat
+        self._previous: list[Tensor] = []  # the index of the token before each
         self._count = 0
 
-    def add(self, tokens: Tensor, before: Tensor) -> Tensor:
-        """One more token of each hypothesis, behind the link before it; the new backpointers, of the same shape."""
+    def add(self, tokens: Tensor, previous: Tensor) -> Tensor:
+        """Append a token to each hypothesis.
+
+        Args:
+            tokens: token ids, of any shape.
+            previous: the index of the token before each, of that shape; START for a first token.
+
+        Returns:
+            The indices of the new tokens, of that shape.
+        """
         self._tokens.append(tokens.flatten())
-        self._before.append(before.flatten())
+        self._previous.append(previous.flatten())
         first, self._count = self._count, self._count + tokens.numel()
         return torch.arange(first, self._count, device=tokens.device).view(tokens.shape)
 
-    def read(self, lasts: Sequence[int]) -> list[list[int]]:
-        """The tokens of the chains that end with these backpointers, each from its beginning."""
+    def read(self, last: Sequence[int]) -> list[list[int]]:
+        """The token ids of the sequences that end with the tokens at these indices, first token first."""
         tokens = torch.cat(self._tokens).tolist()
-        before = torch.cat(self._before).tolist()
-        found = []
-        for last in lasts:
-            chain = []
-            while last != START:
-                chain.append(tokens[last])
-                last = before[last]
-            found.append(chain[::-1])
-        return found
+        previous = torch.cat(self._previous).tolist()
+        sequences = []
+        for index in last:
+            sequence = []
+            while index != START:
+                sequence.append(tokens[index])
+                index = previous[index]
+            sequences.append(sequence[::-1])
+        return sequences

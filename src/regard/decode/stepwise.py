@@ -1,4 +1,4 @@
-"""One hypothesis a sentence, which goes on with the token that is chosen at each step."""
+"""Decoding with one hypothesis for each sentence: greedy search and sampling."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from regard.decode.backpointers import START, Backpointers
 from regard.decode.check import check_scores
-from regard.decode.constraints import NOTHING, Rules
+from regard.decode.constraints import NO_TOKEN, ConstraintState
 from regard.decode.search import Hypothesis
 from regard.decode.top import topk_log_probs
 from regard.models.language_model import LanguageModel
@@ -15,85 +15,89 @@ from regard.models.seq2seq import Seq2Seq, State, Vocabulary
 
 # (logits (B', N), vocabulary, step, sentences (B',)) -> tokens (B',) and their log-probabilities (B',)
 Choose = Callable[[Tensor, Vocabulary, int, Tensor], tuple[Tensor, Tensor]]
-# (sentences (B',), tokens (B',)) -> which of them end here, (B',)
-Watch = Callable[[Tensor, Tensor], Tensor]
-OVER = -1  # what a watch is told of a sentence that has ended by itself
+# (sentences (B',), tokens (B',)) -> whether each sentence stops here, (B',)
+ShouldStop = Callable[[Tensor, Tensor], Tensor]
+ENDED = -1  # passed to ShouldStop instead of an end token
 
 
-def most_probable(logits: Tensor, vocabulary: Vocabulary, step: int, sentences: Tensor) -> tuple[Tensor, Tensor]:
-    """The greedy choice."""
+def choose_greedy(logits: Tensor, vocabulary: Vocabulary, step: int, sentences: Tensor) -> tuple[Tensor, Tensor]:
+    """The most probable token of each sentence; arguments and result as for `Choose`."""
     values, tokens = topk_log_probs(logits, vocabulary, 1)
     return tokens[:, 0], values[:, 0]
 
 
-def follow(
+def decode_stepwise(
     model: Seq2Seq | LanguageModel,
     state: State,
     tokens: Tensor,
     limits: Tensor,
     choose: Choose,
-    rules: Rules,
-    watch: Watch | None = None,
+    constraints: ConstraintState,
+    should_stop: ShouldStop | None = None,
 ) -> list[list[Hypothesis]]:
-    """A target for each sentence.
+    """A target for each sentence, one token at a time.
 
     Args:
         model: in evaluation mode.
-        state: of B sentences with one hypothesis each.
-        tokens: (B,) what each goes on from.
-        limits: (B,) tokens that a target may have at most, `eos` among them.
-        choose: the next tokens and their log-probabilities, from logits (B', N), the vocabulary, the number of the
-            step, and which sentences (B',) are left.
-        rules: which tokens may come.
-        watch: is told each step's tokens, OVER where a sentence ended with `eos`, and says which are the last.
+        state: after prefill, of B sentences with one hypothesis each.
+        tokens: (B,), the token that each sentence starts from.
+        limits: (B,), the maximum length of each target, `eos` included.
+        choose: picks the next tokens and their log-probabilities, from logits (B', N), the vocabulary, the number of
+            the step, and the indices (B',) of the unfinished sentences.
+        constraints: which tokens are allowed.
+        should_stop: called with the indices and tokens of each step, ENDED instead of an end token; returns which
+            sentences stop here.
 
     Returns:
-        One hypothesis for each sentence.
+        A list of one hypothesis for each sentence.
 
     Raises:
-        CheckpointError: the model gives NaN.
+        CheckpointError: the model's logits are NaN.
     """
     sentences = torch.arange(len(limits), device=limits.device)
     last = torch.full_like(sentences, START)
     scores = torch.zeros_like(sentences, dtype=torch.float32)
     backpointers, shortest = Backpointers(), int(limits.min())
-    ended: list[tuple[Tensor, ...]] = []
+    finished: list[tuple[Tensor, ...]] = []
     for step in range(int(limits.max())):
         logits = model.step(tokens[:, None], state)[:, 0].float()
-        tokens, likelihoods = _chosen(logits, choose, rules, step, sentences)
-        scores = scores + likelihoods
+        tokens, log_probs = _next_tokens(logits, choose, constraints, step, sentences)
+        scores = scores + log_probs
         check_scores(scores, step)
-        finished = model.vocabulary.ends(tokens)
-        done = finished if step + 1 < shortest else finished | (limits <= step + 1)
-        if watch is not None:
-            done = done | watch(sentences, tokens.masked_fill(finished, OVER))
-        before, last = last, backpointers.add(tokens, last)
-        rules.advance(tokens[:, None])
+        is_end = model.vocabulary.ends(tokens)
+        done = is_end if step + 1 < shortest else is_end | (limits <= step + 1)
+        if should_stop is not None:
+            done = done | should_stop(sentences, tokens.masked_fill(is_end, ENDED))
+        previous, last = last, backpointers.add(tokens, last)
+        constraints.advance(tokens[:, None])
         if not bool(done.any()):
             continue
-        ends = torch.where(finished, before, last)
-        ended.append(tuple(x[done] for x in (sentences, scores / (step + 1), ends, finished)))
-        going = (~done).nonzero()[:, 0]
-        if not len(going):
+        last_tokens = torch.where(is_end, previous, last)  # without eos
+        finished.append(tuple(x[done] for x in (sentences, scores / (step + 1), last_tokens, is_end)))
+        rows = (~done).nonzero()[:, 0]
+        if not len(rows):
             break
-        state.keep(going)
-        rules.keep(going)
-        sentences, tokens, last, scores, limits = (x[going] for x in (sentences, tokens, last, scores, limits))
-    order, values, lasts, whole = (torch.cat(x).tolist() for x in zip(*ended, strict=True))
-    found = dict(zip(order, map(Hypothesis, backpointers.read(lasts), values, whole), strict=True))
-    return [[found[sentence]] for sentence in range(len(found))]
+        state.keep(rows)
+        constraints.keep(rows)
+        sentences, tokens, last, scores, limits = (x[rows] for x in (sentences, tokens, last, scores, limits))
+    order, final_scores, final_tokens, ended = (torch.cat(x).tolist() for x in zip(*finished, strict=True))
+    hypotheses = map(Hypothesis, backpointers.read(final_tokens), final_scores, ended)
+    by_sentence = dict(zip(order, hypotheses, strict=True))
+    return [[by_sentence[sentence]] for sentence in range(len(by_sentence))]
 
 
-def _chosen(logits: Tensor, choose: Choose, rules: Rules, step: int, sentences: Tensor) -> tuple[Tensor, Tensor]:
-    """The next tokens (B',) and their log-probabilities, from logits (B', N)."""
-    vocabulary, renormalize = rules.vocabulary, rules.constraints.renormalize
-    changed = logits if rules.history is None else rules(logits[:, None])[:, 0]
+def _next_tokens(
+    logits: Tensor, choose: Choose, constraints: ConstraintState, step: int, sentences: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The next tokens (B',) under the constraints and their log-probabilities, from logits (B', N)."""
+    vocabulary, renormalize = constraints.vocabulary, constraints.constraints.renormalize
+    constrained = logits if constraints.history is None else constraints(logits[:, None])[:, 0]
     if renormalize:
-        changed = vocabulary.allowed(changed)
-    tokens, likelihoods = choose(changed, vocabulary, step, sentences)
-    if changed is not logits and not renormalize:  # the model's own probabilities
-        likelihoods = logits.log_softmax(1).gather(1, tokens[:, None])[:, 0]
-    if (forced := rules.forced()) is None:
-        return tokens, likelihoods
-    certain = forced != NOTHING
-    return torch.where(certain, forced, tokens), likelihoods.masked_fill(certain, 0.0)
+        constrained = vocabulary.allowed(constrained)
+    tokens, log_probs = choose(constrained, vocabulary, step, sentences)
+    if constrained is not logits and not renormalize:  # scores are the model's own log-probabilities
+        log_probs = logits.log_softmax(1).gather(1, tokens[:, None])[:, 0]
+    if (forced := constraints.forced()) is None:
+        return tokens, log_probs
+    is_forced = forced != NO_TOKEN
+    return torch.where(is_forced, forced, tokens), log_probs.masked_fill(is_forced, 0.0)

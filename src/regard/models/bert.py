@@ -1,4 +1,4 @@
-"""BERT and its near kin: an encoder that learned to find masked words, and to say what whole texts mean.
+"""BERT, RoBERTa, DistilBERT and MiniLM: Transformer encoders with a masked language model head and a pooler.
 
 Source: Devlin et al. 2018, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", arXiv
 1810.04805. RoBERTa: Liu et al. 2019, arXiv 1907.11692. DistilBERT: Sanh et al. 2019, arXiv 1910.01108. MiniLM: Wang et
@@ -21,7 +21,7 @@ from regard.layers.transformer_layer import ACTIVATIONS, EncoderLayer
 from regard.models.check import TokenId, check_fields
 from regard.models.text_encoder import TextEncoder
 
-# Turc et al. 2019, arXiv 1908.08962, table 1, has the small ones. RoBERTa's and DistilBERT's are of their papers.
+# Small sizes: Turc et al. 2019, arXiv 1908.08962, table 1. RoBERTa and DistilBERT: their papers.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"num_layers": 2, "embed_dim": 128, "num_heads": 2, "ffn_dim": 512},
     "mini": {"num_layers": 4, "embed_dim": 256, "num_heads": 4, "ffn_dim": 1024},
@@ -42,36 +42,36 @@ SIZES: dict[str, dict[str, Any]] = {
         "num_layers": 24, "embed_dim": 1024, "num_heads": 16, "ffn_dim": 4096,
     },
 }  # fmt: skip
-INITIAL = 0.02  # the deviation of first weights (the source, appendix A.2, by its code)
+INIT_STD = 0.02  # standard deviation of initial weights (the source, appendix A.2, and its code)
 
 
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class BertConfig:
-    """The sizes and choices of a BERT; those of BERT-base by default.
+    """Configuration of a `Bert`; BERT-base by default.
 
     Args:
-        family: whose names its checkpoints have. In "roberta" and "xlm-roberta" the positions of a text start after
-            `pad`, and padding has none; "distilbert" has no token types and no pooler.
-        vocab_size: N.
-        embed_dim: D, the size of a token's state.
-        num_layers: encoder layers.
-        num_heads: H, of each attention.
-        ffn_dim: of the feed-forward networks.
-        activation: of the feed-forward networks.
-        head_activation: of the masked-word head.
-        dropout: of each part's output and of the embedded tokens.
-        attention_dropout: of the attention's weights.
-        max_positions: vectors of positions.
-        num_token_types: vectors of token types; None for none.
-        norm_eps: of all norms.
-        pad: the token that fills the places after the end; None for any.
-        masked_words: whether there is a head that finds masked words.
-        tied: whether that head's vectors of words are those of the embedding.
-        pooler: whether there is a layer for whole texts.
+        family: checkpoint family. In "roberta" and "xlm-roberta" positions count from `pad` + 1 and skip padding;
+            "distilbert" has no token types and no pooler.
+        vocab_size: N, number of tokens.
+        embed_dim: D, size of hidden states.
+        num_layers: number of encoder layers.
+        num_heads: H, number of attention heads.
+        ffn_dim: hidden size of the feed-forward networks.
+        activation: activation of the feed-forward networks.
+        head_activation: activation of the masked language model head.
+        dropout: dropout of sublayer outputs and of embeddings.
+        attention_dropout: dropout of attention weights.
+        max_positions: number of position embeddings.
+        num_token_types: number of token type embeddings; None for none.
+        norm_eps: epsilon of layer norms.
+        pad: id of the padding token; None if there is none.
+        masked_words: whether there is a masked language model head.
+        tied: whether that head shares the token embeddings.
+        pooler: whether there is a pooler, a layer on the first token's state.
 
     Raises:
-        ConfigError: a choice that is unknown or out of range.
+        ConfigError: an unknown value, or one that is out of range.
     """
 
     family: Literal["bert", "distilbert", "roberta", "xlm-roberta"] = "bert"
@@ -104,16 +104,16 @@ class BertConfig:
 
     @property
     def pads_have_no_position(self) -> bool:
-        """Whether positions are counted as RoBERTa does: from pad + 1, over the tokens that are not padding."""
+        """Whether positions are counted as in RoBERTa: from pad + 1, over the tokens that are not padding."""
         return self.family in ("roberta", "xlm-roberta")
 
     @staticmethod
     def of_size(size: str, **changes: Any) -> "BertConfig":
-        """A published size by name.
+        """The configuration of a published size.
 
         Args:
-            size: of `SIZES`, such as "base", "minilm-l6" or "roberta-large".
-            changes: other fields.
+            size: a key of `SIZES`, such as "base", "minilm-l6" or "roberta-large".
+            changes: fields that differ from it.
 
         Returns:
             The configuration.
@@ -128,12 +128,12 @@ class BertConfig:
 
 @final
 class MaskedWordHead(nn.Module):
-    """The logits of the words that stand at places: norm(activation(W x + b)) times their vectors, plus a bias.
+    """Masked language model head: logits = E norm(activation(W x + b)) + c, with E the token embeddings.
 
     Args:
         config: of the model.
 
-    Source: Devlin et al. 2018, arXiv 1810.04805, section 3.1, task 1; the layer before the logits is of its code.
+    Source: Devlin et al. 2018, arXiv 1810.04805, section 3.1, task 1; the layer before the logits is from its code.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -144,17 +144,17 @@ class MaskedWordHead(nn.Module):
         self.weight = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, config.embed_dim))
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         if self.weight is not None:
-            nn.init.normal_(self.weight, std=INITIAL)
+            nn.init.normal_(self.weight, std=INIT_STD)
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
-        """The logits.
+        """The logits of each token.
 
         Args:
             hidden: (..., D).
-            embedding: the vectors of the vocabulary (N, D), used if the head has none of its own.
+            embedding: token embeddings (N, D), used if the head has no weight of its own.
 
         Returns:
-            (..., N).
+            Logits (..., N).
         """
         x = self.norm(ACTIVATIONS[self.activation](self.dense(hidden)))
         return linear(x, embedding if self.weight is None else self.weight, self.bias)
@@ -162,13 +162,13 @@ class MaskedWordHead(nn.Module):
 
 @final
 class Bert(TextEncoder):
-    """BERT, DistilBERT, RoBERTa and MiniLM.
+    """A Transformer encoder of the BERT family: BERT, DistilBERT, RoBERTa, XLM-RoBERTa or MiniLM.
 
     Args:
-        config: its sizes and choices.
+        config: sizes and options.
 
     Raises:
-        ConfigError: sizes that don't go together.
+        ConfigError: inconsistent sizes.
 
     Source: Devlin et al. 2018, arXiv 1810.04805, section 3.
 
@@ -203,7 +203,7 @@ class Bert(TextEncoder):
         self.pooler = Linear(size, size) if config.pooler else None
         for embedding in (self.embedding, self.position_embedding, self.type_embedding):
             if embedding is not None:
-                nn.init.normal_(embedding.weight, std=INITIAL)
+                nn.init.normal_(embedding.weight, std=INIT_STD)
 
     @property
     def longest(self) -> int:
@@ -227,14 +227,14 @@ class Bert(TextEncoder):
             return None
         if not hidden.shape[1]:
             raise ShapeError(
-                f"Bert: tokens has shape {tuple(hidden.shape[:2])}; expected at least one token in each text: "
-                "the pooler reads the first"
+                f"Bert: tokens has shape {tuple(hidden.shape[:2])}; expected at least one token in each text, which "
+                "the pooler reads"
             )
         return torch.tanh(self.pooler(hidden[:, 0]))
 
     def _positions(self, tokens: Tensor) -> Tensor:
-        """Which of the vectors of positions each token gets: (1 or B, L)."""
+        """The position of each token, (1, L) or (B, L)."""
         if not self.config.pads_have_no_position:
             return torch.arange(tokens.shape[1], device=tokens.device)[None]
-        real = tokens != self.config.pad
-        return real.cumsum(1) * real + self.config.pad
+        mask = tokens != self.config.pad
+        return mask.cumsum(1) * mask + self.config.pad

@@ -1,4 +1,4 @@
-"""BERT's, DistilBERT's and RoBERTa's checkpoints: config.json's fields and the names of tensors, and back."""
+"""Conversion between Bert models and BERT, DistilBERT and RoBERTa checkpoints: fields and tensor names."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -11,20 +11,20 @@ from regard.models.published import (
     COMMON_IRRELEVANT,
     COMMON_ONLY,
     HEADS,
-    MARKS,
+    TOKENS,
     TRAINING,
-    Fields,
-    Named,
-    Renamed,
+    ConfigFields,
+    RenamedTensors,
+    TensorName,
     activation_of,
-    check_only,
+    check_supported,
+    export_tensors,
+    load_tensors,
     published_activation,
-    read_named,
-    write_named,
 )
 
-# Fields that change the mathematics, and their supported values.
-ONLY: dict[str, tuple[Any, ...]] = {
+# Supported values of fields of which others are refused.
+SUPPORTED: dict[str, tuple[Any, ...]] = {
     **COMMON_ONLY,
     "is_decoder": (False, None),
     "add_cross_attention": (False, None),
@@ -33,7 +33,7 @@ ONLY: dict[str, tuple[Any, ...]] = {
 }
 IRRELEVANT = {
     **COMMON_IRRELEVANT,
-    **dict.fromkeys(("bos_token_id", "eos_token_id", "mask_token_id", "cls_token_id", "unk_token_id"), MARKS),
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "mask_token_id", "cls_token_id", "unk_token_id"), TOKENS),
     **dict.fromkeys(
         (
             "classifier_dropout", "directionality", "pooler_fc_size", "pooler_num_attention_heads",
@@ -43,13 +43,13 @@ IRRELEVANT = {
         HEADS,
     ),
     **dict.fromkeys(("cell", "emb_size", "pre_trained", "structure", "training"), TRAINING),  # TinyBERT's
-    "cross_attention_hidden_size": "of decoders",
-    "task_specific_params": "of generation",
+    "cross_attention_hidden_size": "decoders only",
+    "task_specific_params": "generation only",
 }  # fmt: skip
 DISTILBERT_IRRELEVANT = {
     **IRRELEVANT,
     **dict.fromkeys(("qa_dropout", "seq_classif_dropout"), HEADS),
-    "sinusoidal_pos_embds": "of positions, which have their tensor",
+    "sinusoidal_pos_embds": "positions: read from their tensor",
     "tie_weights_": TRAINING,
 }
 BERT_FIELDS = {
@@ -103,18 +103,18 @@ DISTILBERT_LAYER = {
 }
 
 
-class Kind(NamedTuple):
-    """How a family names things."""
+class FamilyNames(NamedTuple):
+    """Names of a family's configuration fields and tensors."""
 
-    title: str  # in messages, and as the classes of the transformers package start
-    prefix: str  # of the encoder's tensors, where there is a head
-    fields: dict[str, str]  # theirs, ours
-    layers: str
-    layer: dict[str, str]  # ours, theirs
-    head: dict[str, str]  # ours, theirs
-    decoder: str  # the head's map to the logits
-    bias: str  # its bias under its first name
-    heads: tuple[str, ...]  # what names of the head's tensors start with
+    title: str  # in messages, and in the names of the transformers package's classes
+    prefix: str  # of the encoder's tensors, in checkpoints with a head
+    fields: dict[str, str]  # config.json: BertConfig
+    layers: str  # prefix of layers
+    layer: dict[str, str]  # tensors of a layer, regard's name: checkpoint's name
+    head: dict[str, str]  # tensors of the head, likewise
+    decoder: str  # the head's linear map to logits
+    bias: str  # the bias of logits, in older checkpoints
+    heads: tuple[str, ...]  # prefixes of the head's tensors
 
 
 BERT_HEAD = {"head.dense": "cls.predictions.transform.dense", "head.norm": "cls.predictions.transform.LayerNorm"}
@@ -122,94 +122,95 @@ ROBERTA_HEAD = {"head.dense": "lm_head.dense", "head.norm": "lm_head.layer_norm"
 DISTILBERT_HEAD = {"head.dense": "vocab_transform", "head.norm": "vocab_layer_norm"}
 BERT_PARTS = ("encoder.layer", BERT_LAYER)
 ROBERTA_REST = ("roberta.", BERT_FIELDS, *BERT_PARTS, ROBERTA_HEAD, "lm_head.decoder", "lm_head.bias", ("lm_head.",))
-KINDS = {
-    "bert": Kind(
+FAMILIES = {
+    "bert": FamilyNames(
         "Bert", "bert.", BERT_FIELDS, *BERT_PARTS, BERT_HEAD, "cls.predictions.decoder", "cls.predictions.bias",
         ("cls.",),
     ),
-    "roberta": Kind("Roberta", *ROBERTA_REST),
-    "xlm-roberta": Kind("XLMRoberta", *ROBERTA_REST),
-    "distilbert": Kind(
+    "roberta": FamilyNames("Roberta", *ROBERTA_REST),
+    "xlm-roberta": FamilyNames("XLMRoberta", *ROBERTA_REST),
+    "distilbert": FamilyNames(
         "DistilBert", "distilbert.", DISTILBERT_FIELDS, "transformer.layer", DISTILBERT_LAYER, DISTILBERT_HEAD,
         "vocab_projector", "vocab_projector.bias", ("vocab_",),
     ),
 }  # fmt: skip
-FIELDS = {
+CONFIG_FIELDS = {
     **{
-        family: Fields(KINDS[family].title, (*BERT_FIELDS, "model_type"), ONLY, IRRELEVANT)
+        family: ConfigFields(FAMILIES[family].title, (*BERT_FIELDS, "model_type"), SUPPORTED, IRRELEVANT)
         for family in ("bert", "roberta", "xlm-roberta")
     },
-    "distilbert": Fields(
-        KINDS["distilbert"].title,
+    "distilbert": ConfigFields(
+        FAMILIES["distilbert"].title,
         (*DISTILBERT_FIELDS, "model_type"),
-        ONLY,
+        SUPPORTED,
         DISTILBERT_IRRELEVANT,
         {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
     ),
 }
-# What a family's configuration says where it differs from BertConfig's defaults.
+# Defaults of a family that differ from those of BertConfig.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "bert": {},
     "roberta": {"vocab_size": 50265, "pad": 1},
     "xlm-roberta": {"pad": 1},
     "distilbert": {"num_layers": 6, "num_token_types": None},
 }
-# What a family's checkpoints have no field for: ours, and what it must be.
+# Fields of BertConfig that a family's config.json lacks, with the values that it implies.
 LIMITS: dict[str, dict[str, tuple[Any, ...]]] = {
     "distilbert": {"num_token_types": (None,), "norm_eps": (1e-12,), "pooler": (False,)},
 }
-GELU_HEADS = ("roberta", "xlm-roberta")  # whose head has this activation, whatever the layers have
-# Numbers of places, and the head that says whether a text follows another, which no job here asks for.
+GELU_HEADS = ("roberta", "xlm-roberta")  # their head uses GELU, whatever the layers use
+# Buffers of position and type ids, and the next sentence prediction head.
 IGNORED = ("embeddings.position_ids", "embeddings.token_type_ids", "cls.seq_relationship.*")
 EMBEDDING = "embeddings.word_embeddings.weight"
 
 
 def from_bert(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Bert:
-    """The model of a published configuration and its tensors.
+    """Build a Bert from a published checkpoint.
 
-    A masked-word head and a pooler are there if their tensors are.
+    The model has a masked language model head and a pooler if the checkpoint has their tensors.
 
     Args:
-        config: the fields of config.json; `model_type` says the family, BERT by default.
-        state: the tensors by name.
+        config: fields of config.json; `model_type` is the family, BERT by default.
+        state: tensors by name.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        UnsupportedError: a field that says something this model does not compute.
-        CheckpointError: tensors that are missing, unknown, or of other shapes.
+        UnsupportedError: a field with an unsupported value.
+        CheckpointError: tensors that are missing, unexpected, or of other shapes.
     """
     family = config.get("model_type", "bert")
-    kind = KINDS[family]
-    check_only(kind.title, config, ONLY)
-    state = Renamed(state, lambda name: _renamed(name, kind))
-    given = {ours: config[theirs] for theirs, ours in kind.fields.items() if theirs in config}
-    if "activation" in given:
-        field = next(theirs for theirs in ACTIVATION_FIELDS if theirs in kind.fields)
-        given["activation"] = activation_of(kind.title, config, field)
-    made = BertConfig(
+    names = FAMILIES[family]
+    check_supported(names.title, config, SUPPORTED)
+    state = RenamedTensors(state, lambda name: _canonical_name(name, names))
+    fields = {ours: config[theirs] for theirs, ours in names.fields.items() if theirs in config}
+    if "activation" in fields:
+        field = next(theirs for theirs in ACTIVATION_FIELDS if theirs in names.fields)
+        fields["activation"] = activation_of(names.title, config, field)
+    bert_config = BertConfig(
         **{
             **DEFAULTS[family],
-            **given,
+            **fields,
             "family": family,
-            "head_activation": "gelu" if family in GELU_HEADS else given.get("activation", "gelu"),
-            "masked_words": f"{kind.head['head.dense']}.weight" in state,
+            "head_activation": "gelu" if family in GELU_HEADS else fields.get("activation", "gelu"),
+            "masked_words": f"{names.head['head.dense']}.weight" in state,
             "pooler": "pooler.dense.weight" in state,
         }
     )
-    # The bias of an untied head has a place of its own in new checkpoints, and the tied one's in old ones.
-    own_bias = not made.tied and f"{kind.decoder}.bias" in state
-    bias = f"{kind.decoder}.bias" if own_bias else kind.bias
-    same = {f"{kind.decoder}.weight": EMBEDDING} if made.tied else {}
-    if kind.bias != f"{kind.decoder}.bias" and not own_bias:
-        same[f"{kind.decoder}.bias"] = kind.bias
-    ignored = (*IGNORED, kind.bias) if own_bias else IGNORED
-    return read_named(kind.title, lambda: Bert(made), state, _names(made, bias), same=same, ignored=ignored)
+    # The bias of an untied head has its own name in new checkpoints, and that of a tied head in old ones.
+    own_bias = not bert_config.tied and f"{names.decoder}.bias" in state
+    bias = f"{names.decoder}.bias" if own_bias else names.bias
+    same = {f"{names.decoder}.weight": EMBEDDING} if bert_config.tied else {}
+    if names.bias != f"{names.decoder}.bias" and not own_bias:
+        same[f"{names.decoder}.bias"] = names.bias
+    ignored = (*IGNORED, names.bias) if own_bias else IGNORED
+    table = _names(bert_config, bias)
+    return load_tensors(names.title, lambda: Bert(bert_config), state, table, same=same, ignored=ignored)
 
 
 def to_bert(model: Bert) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A model's configuration and tensors as its family publishes them.
+    """Convert a Bert to a checkpoint of its family.
 
     Args:
         model: the model.
@@ -218,56 +219,58 @@ def to_bert(model: Bert) -> tuple[dict[str, Any], dict[str, Tensor]]:
         Fields of config.json, and tensors by name.
 
     Raises:
-        UnsupportedError: what the family's checkpoints cannot say.
+        UnsupportedError: a configuration that the family's checkpoints cannot represent.
     """
     config = model.config
-    kind = KINDS[config.family]
+    names = FAMILIES[config.family]
     limits = dict(LIMITS.get(config.family, {}))
     limits["head_activation"] = ("gelu" if config.family in GELU_HEADS else config.activation,)
-    for name, only in limits.items():
-        if config.masked_words and getattr(config, name) not in only:
-            raise UnsupportedError(f"{kind.title} has no {name}={getattr(config, name)!r}; expected {only[0]!r}")
-    fields = {theirs: getattr(config, ours) for theirs, ours in kind.fields.items()}
+    for name, supported in limits.items():
+        if config.masked_words and getattr(config, name) not in supported:
+            raise UnsupportedError(
+                f"{names.title} checkpoints have no {name}={getattr(config, name)!r}; expected {supported[0]!r}"
+            )
+    fields = {theirs: getattr(config, ours) for theirs, ours in names.fields.items()}
     fields |= {theirs: published_activation(fields[theirs]) for theirs in ACTIVATION_FIELDS if theirs in fields}
     fields |= {
         "model_type": config.family,
-        "architectures": [f"{kind.title}{'ForMaskedLM' if config.masked_words else 'Model'}"],
+        "architectures": [f"{names.title}{'ForMaskedLM' if config.masked_words else 'Model'}"],
     }
-    state = write_named(model, _names(config, kind.bias))
+    state = export_tensors(model, _names(config, names.bias))
     if config.masked_words:
-        state[f"{kind.decoder}.weight"] = state.get(f"{kind.decoder}.weight", state[EMBEDDING])
-        state[f"{kind.decoder}.bias"] = state[kind.bias] if config.tied else state[kind.bias].clone()
-        state = {name if name.startswith(kind.heads) else kind.prefix + name: x for name, x in state.items()}
+        state[f"{names.decoder}.weight"] = state.get(f"{names.decoder}.weight", state[EMBEDDING])
+        state[f"{names.decoder}.bias"] = state[names.bias] if config.tied else state[names.bias].clone()
+        state = {name if name.startswith(names.heads) else names.prefix + name: x for name, x in state.items()}
     return fields, state
 
 
-def _names(config: BertConfig, bias: str) -> Iterator[Named]:
-    """Our name and theirs of every tensor; `bias` is where the head's stands."""
-    kind = KINDS[config.family]
-    yield Named("embedding.weight", EMBEDDING)
-    yield Named("position_embedding.weight", "embeddings.position_embeddings.weight")
+def _names(config: BertConfig, bias: str) -> Iterator[TensorName]:
+    """The names of all tensors; `bias` is the checkpoint's name of the head's bias."""
+    names = FAMILIES[config.family]
+    yield TensorName("embedding.weight", EMBEDDING)
+    yield TensorName("position_embedding.weight", "embeddings.position_embeddings.weight")
     if config.num_token_types is not None:
-        yield Named("type_embedding.weight", "embeddings.token_type_embeddings.weight")
-    yield from _both("norm", "embeddings.LayerNorm")
+        yield TensorName("type_embedding.weight", "embeddings.token_type_embeddings.weight")
+    yield from _weight_and_bias("norm", "embeddings.LayerNorm")
     for i in range(config.num_layers):
-        for ours, theirs in kind.layer.items():
-            yield from _both(f"encoder.{i}.{ours}", f"{kind.layers}.{i}.{theirs}")
+        for ours, theirs in names.layer.items():
+            yield from _weight_and_bias(f"encoder.{i}.{ours}", f"{names.layers}.{i}.{theirs}")
     if config.masked_words:
-        for ours, theirs in kind.head.items():
-            yield from _both(ours, theirs)
+        for ours, theirs in names.head.items():
+            yield from _weight_and_bias(ours, theirs)
         if not config.tied:
-            yield Named("head.weight", f"{kind.decoder}.weight")
-        yield Named("head.bias", bias)
+            yield TensorName("head.weight", f"{names.decoder}.weight")
+        yield TensorName("head.bias", bias)
     if config.pooler:
-        yield from _both("pooler", "pooler.dense")
+        yield from _weight_and_bias("pooler", "pooler.dense")
 
 
-def _both(ours: str, theirs: str) -> Iterator[Named]:
-    yield Named(f"{ours}.weight", f"{theirs}.weight")
-    yield Named(f"{ours}.bias", f"{theirs}.bias")
+def _weight_and_bias(ours: str, theirs: str) -> Iterator[TensorName]:
+    yield TensorName(f"{ours}.weight", f"{theirs}.weight")
+    yield TensorName(f"{ours}.bias", f"{theirs}.bias")
 
 
-def _renamed(name: str, kind: Kind) -> str:
-    """A tensor's name without the prefix, and with what the first checkpoints called gamma and beta."""
-    name = name.removeprefix(kind.prefix)
+def _canonical_name(name: str, names: FamilyNames) -> str:
+    """A tensor's name without the prefix, and with weight and bias for gamma and beta of old checkpoints."""
+    name = name.removeprefix(names.prefix)
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")

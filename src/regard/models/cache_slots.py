@@ -1,4 +1,4 @@
-"""Where hypotheses stand in caches of keys and values, which have an order of their own, so that little is copied."""
+"""Slots of hypotheses in KV caches: reordering hypotheses copies only the caches that change."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, final
@@ -10,7 +10,7 @@ from regard.attention.cache import KeyValueCache
 
 
 class Moves(NamedTuple):
-    """Sentences that were written over others when those were done: (N,) each, by place."""
+    """Sentences that were copied over finished ones: their old and new slots, (N,) each."""
 
     sources: Tensor
     targets: Tensor
@@ -18,10 +18,11 @@ class Moves(NamedTuple):
 
 @final
 class CacheSlots:
-    """The places of K hypotheses of each of B sentences in caches of B K sequences, one hypothesis each at first.
+    """The cache slots of K hypotheses of each of B sentences, one hypothesis each at first.
 
-    The first child of a parent stays in its place, others are written over hypotheses that have no child; the last
-    sentences move to the places of those that are done. The hypotheses of a sentence stand together.
+    Caches hold B K sequences. The first child of a hypothesis keeps its slot, further children are copied over
+    hypotheses without a child; when sentences finish, the last ones are moved to their slots. The hypotheses of a
+    sentence are adjacent.
 
     Args:
         batch: B.
@@ -29,56 +30,56 @@ class CacheSlots:
     """
 
     def __init__(self, batch: int, device: torch.device) -> None:
-        self._rows = torch.arange(batch, device=device)[:, None]  # (B, K): the place of each hypothesis
-        self._held: Tensor | None = None  # (B K,): the hypothesis in each place; None where all are in order
+        self._slots = torch.arange(batch, device=device)[:, None]  # (B, K): the slot of each hypothesis
+        self._order: Tensor | None = None  # (B K,): the hypothesis in each slot; None if they are in order
 
     def reorder(self, parents: Tensor, past: Sequence[KeyValueCache]) -> None:
-        """Go on from other hypotheses, as `State.reorder`."""
-        taken, count = self._rows.gather(1, parents), parents.shape[1]
-        if count != self._rows.shape[1]:
-            sentences = self._rows[:, 0] // self._rows.shape[1]  # by their places
+        """Replace hypotheses by their parents' continuations, as `State.reorder`."""
+        parent_slots, count = self._slots.gather(1, parents), parents.shape[1]
+        if count != self._slots.shape[1]:
+            sentences = self._slots[:, 0] // self._slots.shape[1]  # the index of each in the caches
             for cache in past:
-                cache.select(taken[sentences.argsort()].flatten())
-            self._stand(sentences[:, None] * count + torch.arange(count, device=parents.device))
+                cache.select(parent_slots[sentences.argsort()].flatten())
+            self._set_slots(sentences[:, None] * count + torch.arange(count, device=parents.device))
             return
-        # (B, K): those whose parent has an earlier child, and the parents that have none; of each as many.
+        # (B, K): further children of a parent, and hypotheses without a child; equally many.
         later = (parents[:, :, None] == parents[:, None]).tril(-1).any(2)
         childless = torch.ones_like(later).scatter_(1, parents, False)
-        free = self._rows[childless]
+        free = self._slots[childless]
         for cache in past:
-            cache.overwrite(free, taken[later])
-        self._stand(taken.masked_scatter(later, free))
+            cache.overwrite(free, parent_slots[later])
+        self._set_slots(parent_slots.masked_scatter(later, free))
 
     def keep(self, sentences: Tensor, past: Sequence[KeyValueCache], memory: Sequence[KeyValueCache] = ()) -> Moves:
-        """Go on with some of the sentences, as `State.keep`: in `past`, and in `memory`, B sequences each.
+        """Keep some of the sentences, as `State.keep`, in `past` and in `memory`, caches of B sequences.
 
         Returns:
-            What else is kept by the places of the sentences has to be moved so, and cut to as many.
+            The moves, which the caller applies to whatever else is stored in this order, before cutting it.
         """
-        rows, batch, count = self._rows[sentences], len(sentences), self._rows.shape[1]
-        places = rows[:, 0] // count
-        stray = places >= batch
-        targets = torch.ones_like(stray).index_fill_(0, places[~stray], False).nonzero()[:, 0]
-        sources = places[stray]
+        slots, batch, count = self._slots[sentences], len(sentences), self._slots.shape[1]
+        indices = slots[:, 0] // count
+        beyond = indices >= batch
+        targets = torch.ones_like(beyond).index_fill_(0, indices[~beyond], False).nonzero()[:, 0]
+        sources = indices[beyond]
         for cache in memory:
             cache.overwrite(targets, sources, first=batch)
-        within = torch.arange(count, device=rows.device)
-        written, read = ((x[:, None] * count + within).flatten() for x in (targets, sources))
+        offsets = torch.arange(count, device=slots.device)
+        target_slots, source_slots = ((x[:, None] * count + offsets).flatten() for x in (targets, sources))
         for cache in past:
-            cache.overwrite(written, read, first=batch * count)
-        rows[stray] += ((targets - sources) * count)[:, None]
-        self._stand(rows)
+            cache.overwrite(target_slots, source_slots, first=batch * count)
+        slots[beyond] += ((targets - sources) * count)[:, None]
+        self._set_slots(slots)
         return Moves(sources, targets)
 
-    def inward(self, tokens: Tensor) -> Tensor:
-        """What belongs to hypotheses (B, K, ...), in the order of the caches."""
-        return tokens if self._held is None else tokens.flatten(0, 1)[self._held].view(tokens.shape)
+    def to_cache_order(self, x: Tensor) -> Tensor:
+        """A tensor (B, K, ...) in the order of hypotheses, reordered by cache slots."""
+        return x if self._order is None else x.flatten(0, 1)[self._order].view(x.shape)
 
-    def outward(self, features: Tensor) -> Tensor:
-        """What stands in the order of the caches (B, K, ...), by hypotheses again."""
-        return features if self._held is None else features.flatten(0, 1)[self._rows.flatten()].view(features.shape)
+    def from_cache_order(self, x: Tensor) -> Tensor:
+        """A tensor (B, K, ...) in the order of cache slots, reordered by hypotheses."""
+        return x if self._order is None else x.flatten(0, 1)[self._slots.flatten()].view(x.shape)
 
-    def _stand(self, rows: Tensor) -> None:
-        self._rows, flat = rows, rows.flatten()
-        ordered = torch.arange(len(flat), device=flat.device)
-        self._held = None if torch.equal(flat, ordered) else ordered.scatter(0, flat, ordered)
+    def _set_slots(self, slots: Tensor) -> None:
+        self._slots, flat = slots, slots.flatten()
+        in_order = torch.arange(len(flat), device=flat.device)
+        self._order = None if torch.equal(flat, in_order) else in_order.scatter(0, flat, in_order)

@@ -1,4 +1,4 @@
-"""What every configuration checks of its fields, by their annotations."""
+"""Checks of the fields of configurations, by their annotations."""
 
 import dataclasses
 from types import NoneType, UnionType
@@ -7,14 +7,14 @@ from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_
 from regard.attention.check import check_integer, is_number, show
 from regard.errors import ConfigError, nearest
 
-TokenId = NewType("TokenId", int)  # of a token, which may be 0
+TokenId = NewType("TokenId", int)  # unlike a size, it may be 0
 
 
 def check_fields(config: Any) -> None:
-    """Raise ConfigError unless each field is what its annotation says.
+    """Raise ConfigError unless each field has the type of its annotation.
 
-    An int is a size, at least 1; a TokenId is at least 0; a Literal is one of its names; other classes are themselves;
-    None is what may be.
+    An int is a size, at least 1; a TokenId is at least 0; a Literal is one of its values; other annotations are
+    checked with isinstance. None is valid if the annotation has it.
     """
     owner = type(config).__name__
     hints = get_type_hints(type(config))
@@ -23,7 +23,7 @@ def check_fields(config: Any) -> None:
         if get_origin(kind) in (UnionType, Union):
             if x is None and NoneType in get_args(kind):
                 continue
-            [kind] = (one for one in get_args(kind) if one is not NoneType)
+            [kind] = (arg for arg in get_args(kind) if arg is not NoneType)
         if get_origin(kind) is Literal:
             if x not in get_args(kind):
                 raise ConfigError(f"{owner}: unknown {field.name} {x!r}; {nearest(x, get_args(kind))}")

@@ -1,4 +1,4 @@
-"""The convolutional translator: windows of positions instead of recurrences, and attention in every decoder layer.
+"""ConvS2S: a convolutional encoder-decoder with attention in every decoder layer.
 
 Source: Gehring et al. 2017, "Convolutional Sequence to Sequence Learning", arXiv 1705.03122.
 """
@@ -22,27 +22,27 @@ from regard.layers.embeddings import Embeddings
 from regard.layers.output_projection import OutputProjection
 from regard.layers.positions import LearnedPositions
 from regard.models.check import check_fields
-from regard.models.hypotheses import Hypotheses
+from regard.models.hypothesis_state import HypothesisState
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
 
 
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ConvS2SConfig:
-    """The sizes and choices of the convolutional model.
+    """Configuration of a `ConvS2S`.
 
     Args:
-        vocabulary: of source and target together.
-        embed_dim: of the tokens' vectors, which attention works in; 512 in the source.
-        hidden_dim: D, of the convolutions' inputs and outputs; 512 in the source.
-        encoder_layers: of the encoder; 20 in the source's largest model.
-        decoder_layers: of the decoder, each with an attention.
-        kernel: positions in a window; odd, so that the encoder's has a middle.
-        max_length: positions that have a vector: the longest source or target. A longer one is a ShapeError.
-        dropout: of the embedded tokens, of each convolution's input and of the output.
-        share_embeddings: whether source and target tokens have the same vectors.
-        tie_output: whether the output's vectors are those of the target tokens.
-        attention: other values for its attention.
+        vocabulary: joint vocabulary of source and target.
+        embed_dim: size of token embeddings, queries and keys; 512 in the paper.
+        hidden_dim: D, channels of the convolutions; 512 in the paper.
+        encoder_layers: number of encoder layers; 20 in the paper's largest model.
+        decoder_layers: number of decoder layers, each with attention.
+        kernel: width of the convolutions; odd, since the encoder's are centered.
+        max_length: number of position embeddings: the maximum length of a source or target.
+        dropout: dropout of embeddings, of convolution inputs and of the output.
+        share_embeddings: whether source and target share token embeddings.
+        tie_output: whether the output projection shares the target embeddings.
+        attention: score, normalizer and other values that replace the default attention's.
 
     Raises:
         ConfigError: a field that is out of range, or an even kernel.
@@ -65,19 +65,19 @@ class ConvS2SConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.kernel % 2 == 0:
-            raise ConfigError(f"ConvS2SConfig: kernel={self.kernel} must be odd, so that a window has a middle")
+            raise ConfigError(f"ConvS2SConfig: kernel={self.kernel} must be odd, since convolutions are centered")
 
 
 @final
 class DecoderLayer(nn.Module):
-    """A gated convolution over the positions up to each one, then attention.
+    """A causal gated convolution, then attention to the source.
 
-    With h the convolution's result, x its input, g the target's embedding, z the encoder's output and e the source's
-    embedding, per target position i and source position j of S:
+    With h the convolution's output, x its input, g the target embedding, z the encoder's output and e the source
+    embedding, for target position i and source position j of S:
         d_i = W h_i + b + g_i,  weights = softmax_j(d_i . z_j)
         c_i = S sqrt(1 / S) sum_j weights_ij (z_j + e_j)
         output_i = (h_i + W' c_i) + x_i
-    where every sum of two terms, but for bias and mixture, is times sqrt(0.5).
+    where each sum of two terms, except those with b and in c_i, is multiplied by sqrt(0.5).
 
     Args:
         config: of the model.
@@ -93,46 +93,46 @@ class DecoderLayer(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(
-        self, before: Tensor, embedded: Tensor, key: Tensor, memory: Memory, pattern: Pattern, start: int
+        self, padded: Tensor, embedded: Tensor, key: Tensor, memory: Memory, pattern: Pattern, start: int
     ) -> Tensor:
-        """The layer's outputs.
+        """Apply the layer.
 
         Args:
-            before: the inputs after kernel - 1 earlier ones, (B, K, kernel - 1 + L, hidden_dim).
+            padded: inputs with the kernel - 1 inputs before them, (B, K, kernel - 1 + L, hidden_dim).
             embedded: g, (B, K, L, embed_dim).
-            key: the encoder's outputs, projected for this layer, (B, S, E).
-            memory: of the sources: states z + e.
-            pattern: which source positions are not padding.
+            key: the encoder's outputs z, projected to keys of this layer, (B, S, E).
+            memory: of the sources, with states z + e.
+            pattern: hides the padding of sources.
             start: position of the first input.
 
         Returns:
             (B, K, L, hidden_dim).
         """
-        x = before[:, :, self.convolution.kernel - 1 :]
-        h = self.convolution(self.dropout(before))
+        x = padded[:, :, self.convolution.kernel - 1 :]
+        h = self.convolution(self.dropout(padded))
         query = (self.query_proj(h) + embedded) * HALF
         context = self.cross_attention(query, key, memory.states, pattern=pattern, query_start=start)
-        many = memory.lengths.clamp(min=1)[:, None, None, None].to(context.dtype).sqrt()  # S sqrt(1 / S)
-        h = (h + self.context_proj(context * many)) * HALF
+        scale = memory.lengths.clamp(min=1)[:, None, None, None].to(context.dtype).sqrt()  # S sqrt(1 / S)
+        h = (h + self.context_proj(context * scale)) * HALF
         output: Tensor = (h + x) * HALF
         return output
 
 
 @final
 class ConvS2S(Seq2Seq):
-    """Gated convolutions over embedded tokens with learned positions; see `DecoderLayer` for what is read where.
+    """A convolutional encoder-decoder: gated convolutions over token and position embeddings; see `DecoderLayer`.
 
-    The source's normalization strategy is followed but for one point: the encoder's gradients are not divided by the
-    number of attentions, which an optimizer of Adam's kind would undo.
+    Normalization follows the paper, except that the encoder's gradients are not divided by the number of attention
+    layers, which optimizers like Adam would undo.
 
     Args:
-        config: its sizes and choices.
+        config: sizes and options.
 
     Raises:
-        ConfigError: an attention that is made of values of the wrong kind.
+        ConfigError: an `attention` with values of the wrong type.
 
-    Source: Gehring et al. 2017, arXiv 1705.03122, section 3; factors at sums as in the authors' code, fairseq's
-    `fconv.py`, where the text leaves them open.
+    Source: Gehring et al. 2017, arXiv 1705.03122, section 3; scale factors that the paper leaves open are those of the
+    authors' code, `fconv.py` of fairseq.
 
     >>> model = ConvS2S(ConvS2SConfig(vocabulary=Vocabulary(size=100), embed_dim=16, hidden_dim=16))
     >>> model(torch.tensor([[5, 6, 2]]), None, torch.tensor([[1, 7, 8, 9]])).logits.shape
@@ -166,12 +166,12 @@ class ConvS2S(Seq2Seq):
 
     def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
         lengths = self.source_lengths(inputs, lengths)
-        present = (torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None])[..., None]
+        mask = (torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None])[..., None]
         embedded = self.dropout(self.source_positions(self.embeddings.source(inputs)))
-        x, aside = self.encoder_in(embedded), self.config.kernel // 2
+        x, padding = self.encoder_in(embedded), self.config.kernel // 2
         for convolution in self.encoder:
-            seen = functional.pad(torch.where(present, x, 0), (0, 0, aside, aside))
-            x = (convolution(self.dropout(seen)) + x) * HALF
+            padded = functional.pad(torch.where(mask, x, 0), (0, 0, padding, padding))
+            x = (convolution(self.dropout(padded)) + x) * HALF
         z = self.encoder_out(x)
         keys = tuple(layer.cross_attention.project_key(z) for layer in self.decoder)
         return Memory((z + embedded) * HALF, lengths, keys)
@@ -180,34 +180,35 @@ class ConvS2S(Seq2Seq):
         embedded = self._embed(targets[:, None], 0)
         x, pattern = self.decoder_in(embedded), memory.pattern
         for layer, key in zip(self.decoder, memory.extra, strict=True):
-            before = functional.pad(x, (0, 0, self.config.kernel - 1, 0))
-            x = layer(before, embedded, key, memory, pattern, 0)
-        return self._features(x)[:, 0]
+            padded = functional.pad(x, (0, 0, self.config.kernel - 1, 0))
+            x = layer(padded, embedded, key, memory, pattern, 0)
+        return self._hidden(x)[:, 0]
 
     @property
     def projection(self) -> OutputProjection:
         return self.embeddings.projection
 
-    def start(self, memory: Memory) -> Hypotheses:
-        nothing = memory.states.new_zeros(len(memory.lengths), self.config.kernel - 1, self.config.hidden_dim)
-        return Hypotheses(memory, *[nothing] * self.config.decoder_layers)
+    def start(self, memory: Memory) -> HypothesisState:
+        zeros = memory.states.new_zeros(len(memory.lengths), self.config.kernel - 1, self.config.hidden_dim)
+        return HypothesisState(memory, *[zeros] * self.config.decoder_layers)
 
-    def advance(self, tokens: Tensor, state: Hypotheses) -> Tensor:
+    def advance(self, tokens: Tensor, state: HypothesisState) -> Tensor:
         embedded = self._embed(tokens[:, :, None], state.position)
-        x, memory, pattern, kept = self.decoder_in(embedded), state.memory, state.memory.pattern, []
-        for layer, key, earlier in zip(self.decoder, memory.extra, state.tensors, strict=True):
-            before = torch.cat([earlier, x], 2)
-            kept.append(before[:, :, 1:])
-            x = layer(before, embedded, key, memory, pattern, state.position)
-        state.moved(*kept)
-        return self._features(x)[:, :, 0]
+        x, memory, pattern = self.decoder_in(embedded), state.memory, state.memory.pattern
+        inputs = []  # of each layer, the last kernel - 1
+        for layer, key, previous in zip(self.decoder, memory.extra, state.tensors, strict=True):
+            padded = torch.cat([previous, x], 2)
+            inputs.append(padded[:, :, 1:])
+            x = layer(padded, embedded, key, memory, pattern, state.position)
+        state.advance(*inputs)
+        return self._hidden(x)[:, :, 0]
 
     def _embed(self, tokens: Tensor, start: int) -> Tensor:
-        """Target tokens (B, K, L) with their positions: (B, K, L, D)."""
-        placed = self.target_positions(self.embeddings.target(tokens).flatten(0, 1), start)
-        embedded: Tensor = self.dropout(placed).unflatten(0, tokens.shape[:2])
+        """Token and position embeddings (B, K, L, D) of target tokens (B, K, L), the first at position `start`."""
+        summed = self.target_positions(self.embeddings.target(tokens).flatten(0, 1), start)
+        embedded: Tensor = self.dropout(summed).unflatten(0, tokens.shape[:2])
         return embedded
 
-    def _features(self, x: Tensor) -> Tensor:
-        features: Tensor = self.dropout(self.decoder_out(x))
-        return features
+    def _hidden(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.dropout(self.decoder_out(x))
+        return hidden

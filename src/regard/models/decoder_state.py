@@ -1,4 +1,4 @@
-"""What decoders of layers keep between steps: the Transformer's and T5's."""
+"""Decoding state of Transformer decoders: KV caches of self- and cross-attention."""
 
 from typing import final
 
@@ -14,10 +14,10 @@ from regard.models.seq2seq import Memory, State
 
 @final
 class DecoderState(State):
-    """Keys and values of the tokens so far, a cache a layer, and those of the source; both in the order of `places`.
+    """KV caches of each layer, of the target tokens so far and of the source; both in the order of `slots`.
 
     Args:
-        decoder: its layers, each a `DecoderLayer`.
+        decoder: `DecoderLayer` modules.
         memory: of the sources.
     """
 
@@ -27,16 +27,16 @@ class DecoderState(State):
         packing = memory.packing(decoder)
         states, taken = (memory.states, None) if packing is None else (packing.pack(memory.states), packing.taken)
         self.memory: list[KeyValueCache] = [layer.remember(states, taken) for layer in decoder]
-        self.pattern = memory.pattern  # which source positions are not padding
-        self.places = CacheSlots(len(memory.states), memory.states.device)
+        self.pattern = memory.pattern  # hides the padding of sources
+        self.slots = CacheSlots(len(memory.states), memory.states.device)
         self.length = 0
-        self.positions = torch.empty(0)  # what a model adds to the tokens of some steps, if it does
+        self.positions = torch.empty(0)  # position embeddings of the next steps, if the model adds some
 
     def reorder(self, parents: Tensor) -> None:
-        self.places.reorder(parents, self.past)
+        self.slots.reorder(parents, self.past)
 
     def keep(self, sentences: Tensor) -> None:
-        moves = self.places.keep(sentences, self.past, self.memory)
+        moves = self.slots.keep(sentences, self.past, self.memory)
         if isinstance(self.pattern, KeyLengths):
             lengths = self.pattern.lengths
             self.pattern = KeyLengths(lengths.index_copy(0, moves.targets, lengths[moves.sources])[: len(sentences)])

@@ -1,4 +1,4 @@
-"""GPT: a Transformer that goes on from a text; GPT-2 as published, and GPT-3's alternation of dense and banded layers.
+"""GPT: a decoder-only Transformer language model; GPT-2, and GPT-3's alternating dense and banded layers.
 
 Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3; Brown et al. 2020,
 arXiv 2005.14165, section 2.1.
@@ -29,27 +29,27 @@ from regard.models.published import (
     COMMON_ONLY,
     HEADS,
     TRAINING,
-    Fields,
-    Named,
+    ConfigFields,
+    TensorName,
     activation_of,
-    check_only,
-    published_marks,
+    check_supported,
+    export_tensors,
+    load_tensors,
     published_vocabulary,
-    read_named,
-    write_named,
+    special_token_fields,
 )
 from regard.models.seq2seq import Vocabulary
 
 BAND = 128  # keys; Brown et al. don't say theirs, this is the stride of Child et al. 2019, section 7.2
-SPREAD = 0.02  # standard deviation of the weights that training starts from
+INIT_STD = 0.02  # standard deviation of initial weights
 
 
-def _gpt2(layers: int, embed_dim: int, num_heads: int) -> dict[str, Any]:
-    return {"num_layers": layers, "embed_dim": embed_dim, "num_heads": num_heads}
+def _gpt2(num_layers: int, embed_dim: int, num_heads: int) -> dict[str, Any]:
+    return {"num_layers": num_layers, "embed_dim": embed_dim, "num_heads": num_heads}
 
 
-def _gpt3(layers: int, embed_dim: int, num_heads: int, head_dim: int) -> dict[str, Any]:
-    return {**_gpt2(layers, embed_dim, num_heads), "head_dim": head_dim, "max_length": 2048, "band": BAND}
+def _gpt3(num_layers: int, embed_dim: int, num_heads: int, head_dim: int) -> dict[str, Any]:
+    return {**_gpt2(num_layers, embed_dim, num_heads), "head_dim": head_dim, "max_length": 2048, "band": BAND}
 
 
 # gpt2: table 2 of Radford et al. 2019, with heads of 64; gpt3: table 2.1 of Brown et al. 2020.
@@ -72,26 +72,26 @@ SIZES: dict[str, dict[str, Any]] = {
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class GPTConfig:
-    """The sizes and choices of a GPT.
+    """Configuration of a `GPT`; GPT-2 small by default.
 
     Args:
-        vocabulary: of the texts.
-        embed_dim: D, the size of a token's state.
-        num_heads: H, of every attention.
-        head_dim: E, the size of a head; embed_dim / num_heads by default.
-        ffn_dim: of the feed-forward networks; 4 embed_dim by default.
-        num_layers: how many.
-        max_length: positions that have a vector: the longest text.
-        band: None for dense layers, as in GPT-2. With a number, the second layer and every other one after it are
-            banded, as in GPT-3: a query sees so many keys, its own among them.
-        activation: of the feed-forward networks.
-        dropout: of each part's output.
-        embedding_dropout: of the embedded tokens.
-        attention_dropout: of the attention's weights.
-        norm_eps: what norms add to the variance.
-        scale_by_size: whether scores are divided by the root of head_dim.
-        scale_by_layer: whether they are divided by the layer's number, counted from 1.
-        tie_output: whether the output's vectors are those of the tokens.
+        vocabulary: number of tokens and special tokens.
+        embed_dim: D, size of hidden states.
+        num_heads: H, number of attention heads.
+        head_dim: E, size of a head; embed_dim / num_heads by default.
+        ffn_dim: hidden size of the feed-forward networks; 4 embed_dim by default.
+        num_layers: number of layers.
+        max_length: number of position embeddings: the maximum length of a text.
+        band: window of the banded layers, in keys, the query's own included; then every second layer is banded, as in
+            GPT-3, starting with the second. None for dense layers only, as in GPT-2.
+        activation: activation of the feed-forward networks.
+        dropout: dropout of sublayer outputs.
+        embedding_dropout: dropout of embeddings.
+        attention_dropout: dropout of attention weights.
+        norm_eps: epsilon of layer norms.
+        scale_by_size: whether scores are divided by sqrt(head_dim).
+        scale_by_layer: whether scores are divided by the layer's number, counted from 1.
+        tie_output: whether the output projection shares the token embeddings.
 
     Raises:
         ConfigError: a field that is out of range.
@@ -124,13 +124,13 @@ class GPTConfig:
 
     @staticmethod
     def of_size(size: str, vocabulary: Vocabulary, **changes: Any) -> "GPTConfig":
-        """A published size by name.
+        """The configuration of a published size.
 
         Args:
             size: "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "gpt3-small" to "gpt3-xl", "gpt3-2.7b", "gpt3-6.7b",
                 "gpt3-13b" or "gpt3-175b".
-            vocabulary: of the texts.
-            changes: other fields.
+            vocabulary: number of tokens and special tokens.
+            changes: fields that differ from it.
 
         Returns:
             The configuration.
@@ -143,13 +143,13 @@ class GPTConfig:
         return GPTConfig(vocabulary=vocabulary, **{**SIZES[size], **changes})
 
     def pattern(self, layer: int) -> Pattern:
-        """Which keys a query of a layer may attend to; layers count from 0."""
+        """The attention pattern of a layer, counted from 0."""
         if self.band is None or layer % 2 == 0:
             return Causal()
         return Causal() & SlidingWindow(left=self.band - 1)
 
     def score(self, layer: int) -> Dot:
-        """How well a key answers a query in a layer."""
+        """The attention score of a layer, counted from 0."""
         size = self.embed_dim // self.num_heads if self.head_dim is None else self.head_dim
         if self.scale_by_size and not self.scale_by_layer:
             return Dot()
@@ -158,16 +158,16 @@ class GPTConfig:
 
 @final
 class GPT(LanguageModel):
-    """A stack of causal layers over embedded tokens with learned positions, normalized before each part and at the end.
+    """A GPT language model: pre-norm causal layers over token and learned position embeddings, and a final norm.
 
     Args:
-        config: its sizes and choices.
+        config: sizes and options.
 
     Raises:
-        ConfigError: sizes that don't go together.
+        ConfigError: inconsistent sizes.
 
-    Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3; what training
-    starts from, too.
+    Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3, for initialization
+    too.
 
     >>> import regard as rg
     >>> sizes = {"embed_dim": 16, "num_heads": 2, "num_layers": 2, "max_length": 32}
@@ -188,11 +188,13 @@ class GPT(LanguageModel):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start again: small random weights, smaller ones where a layer adds to what it was given, biases 0."""
+        """Initialize weights: normal, with a smaller deviation for projections into the residual stream."""
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
-                adds = name.endswith(("output_proj.weight", "contract.weight"))
-                nn.init.normal_(parameter, std=SPREAD / math.sqrt(2 * self.config.num_layers) if adds else SPREAD)
+                residual = name.endswith(("output_proj.weight", "contract.weight"))
+                nn.init.normal_(
+                    parameter, std=INIT_STD / math.sqrt(2 * self.config.num_layers) if residual else INIT_STD
+                )
 
     @property
     def longest(self) -> int:
@@ -216,8 +218,8 @@ class GPT(LanguageModel):
             score=config.score(i),
             pattern=config.pattern(i),
         )
-        hidden = 4 * config.embed_dim if config.ffn_dim is None else config.ffn_dim
-        feed_forward = FeedForward(config.embed_dim, hidden, config.activation)
+        ffn_dim = 4 * config.embed_dim if config.ffn_dim is None else config.ffn_dim
+        feed_forward = FeedForward(config.embed_dim, ffn_dim, config.activation)
         return CausalLayer(
             attention,
             feed_forward,
@@ -226,7 +228,7 @@ class GPT(LanguageModel):
         )
 
 
-# Field of GPT2Config, field of GPTConfig.
+# Field of GPT2Config: field of GPTConfig.
 FIELDS = {
     "n_embd": "embed_dim",
     "n_head": "num_heads",
@@ -241,18 +243,18 @@ FIELDS = {
     "scale_attn_by_inverse_layer_idx": "scale_by_layer",
     "tie_word_embeddings": "tie_output",
 }
-ONLY = {
+SUPPORTED = {
     **COMMON_ONLY,
     "add_cross_attention": (False, None),
     "is_encoder_decoder": (False, None),
 }
-KNOWN = Fields(
+CONFIG_FIELDS = ConfigFields(
     "GPT-2",
     (
         *FIELDS, "activation_function", "vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "model_type",
         "task_specific_params",
     ),
-    ONLY,
+    SUPPORTED,
     {
         **COMMON_IRRELEVANT,
         **dict.fromkeys(
@@ -262,20 +264,20 @@ KNOWN = Fields(
             ),
             HEADS,
         ),
-        "cross_attention_hidden_size": "of decoders that read an encoder",
-        "is_decoder": "the model is one",
-        "n_ctx": "`n_positions` once more",
+        "cross_attention_hidden_size": "encoder-decoders only",
+        "is_decoder": "a GPT always is",
+        "n_ctx": "same as `n_positions`",
         **dict.fromkeys(("n_special", "predict_special_tokens"), TRAINING),
-        "reorder_and_upcast_attn": "of the precision of scores, which is float32 at least",
+        "reorder_and_upcast_attn": "precision of scores: always at least float32",
     },
     {
         "hidden_size": "n_embd", "max_position_embeddings": "n_positions", "num_attention_heads": "n_head",
         "num_hidden_layers": "n_layer",
     },
 )  # fmt: skip
-ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu-tanh": "gelu_new", "swish": "silu"}  # ours, theirs
-IGNORED = ("*.attn.bias", "*.attn.masked_bias")  # causal masks, which old files hold
-MODEL = "transformer."  # before the names of what a GPT2Model holds, in files of one that has an output
+ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu-tanh": "gelu_new", "swish": "silu"}  # regard: GPT-2
+IGNORED = ("*.attn.bias", "*.attn.masked_bias")  # buffers of causal masks in old checkpoints
+PREFIX = "transformer."  # of tensors in a GPT2LMHeadModel, except the output projection's
 PARTS = {
     "attention_norm": "ln_1",
     "self_attention.output_proj": "attn.c_proj",
@@ -286,80 +288,82 @@ PARTS = {
 
 
 def from_gpt2(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> GPT:
-    """The GPT of GPT-2's configuration and weights.
+    """Build a GPT from a GPT-2 checkpoint.
 
     Args:
-        config: fields of a GPT2Config, as its config.json has them; what is missing has its published value.
-        state: the tensors of a GPT2LMHeadModel by name, or of a GPT2Model, whose names lack "transformer." before them.
+        config: fields of config.json, a GPT2Config; missing fields have its defaults.
+        state: tensors by name, of a GPT2LMHeadModel, or of a GPT2Model, whose names lack the prefix "transformer.".
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        UnsupportedError: a field that says something this model does not compute.
-        CheckpointError: tensors that are missing, unknown or of other shapes.
+        UnsupportedError: a field with an unsupported value.
+        CheckpointError: tensors that are missing, unexpected or of other shapes.
         ConfigError: a field that is out of range.
     """
-    check_only(KNOWN.title, config, ONLY)
+    check_supported(CONFIG_FIELDS.title, config, SUPPORTED)
     fields = {ours: config[theirs] for theirs, ours in FIELDS.items() if theirs in config}
     fields["activation"] = activation_of("GPT-2", {"activation_function": "gelu_new", **config}, "activation_function")
     vocabulary = published_vocabulary(
         "GPT-2", {"vocab_size": 50257, "bos_token_id": 50256, "eos_token_id": 50256, **config}
     )
-    made = GPTConfig(vocabulary=vocabulary, **fields)
-    prefix = MODEL if f"{MODEL}wte.weight" in state else ""
-    same = {"lm_head.weight": f"{prefix}wte.weight"} if made.tie_output else {}
-    return read_named("GPT-2", lambda: GPT(made), state, _names(made, prefix), same=same, ignored=IGNORED)
+    gpt_config = GPTConfig(vocabulary=vocabulary, **fields)
+    prefix = PREFIX if f"{PREFIX}wte.weight" in state else ""
+    same = {"lm_head.weight": f"{prefix}wte.weight"} if gpt_config.tie_output else {}
+    names = _names(gpt_config, prefix)
+    return load_tensors("GPT-2", lambda: GPT(gpt_config), state, names, same=same, ignored=IGNORED)
 
 
 def to_gpt2(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A GPT's configuration and weights in GPT-2's layout.
+    """Convert a GPT to a GPT-2 checkpoint.
 
     Args:
-        model: with dense layers, and heads that divide its size.
+        model: with dense layers, and heads of size embed_dim / num_heads.
 
     Returns:
-        Fields of a GPT2Config, and tensors by the names of a GPT2LMHeadModel.
+        Fields of config.json, a GPT2Config, and tensors by the names of a GPT2LMHeadModel.
 
     Raises:
-        UnsupportedError: a model that GPT-2 cannot be told of.
+        UnsupportedError: a model that GPT-2's layout cannot represent.
     """
     config = model.config
     if config.band is not None:
         raise UnsupportedError(f"GPT-2 has no banded layers; this model has band={config.band}")
     if config.head_dim not in (None, config.embed_dim // config.num_heads):
         raise UnsupportedError(
-            f"GPT-2's heads have the size embed_dim / num_heads = {config.embed_dim // config.num_heads}; this model's "
-            f"have head_dim={config.head_dim}"
+            f"GPT-2 has heads of size embed_dim / num_heads = {config.embed_dim // config.num_heads}; this model has "
+            f"head_dim={config.head_dim}"
         )
     if config.activation not in ACTIVATIONS:
         raise UnsupportedError(f"GPT-2 has no activation={config.activation!r}; known: {', '.join(ACTIVATIONS)}")
-    words = config.vocabulary
     fields = {theirs: getattr(config, ours) for theirs, ours in FIELDS.items()}
     fields |= {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
         "activation_function": ACTIVATIONS[config.activation],
         "n_ctx": config.max_length,
-        **published_marks(words),
+        **special_token_fields(config.vocabulary),
     }
-    return fields, write_named(model, _names(config, MODEL))
+    return fields, export_tensors(model, _names(config, PREFIX))
 
 
-def _names(config: GPTConfig, prefix: str) -> Iterator[Named]:
-    """Where each tensor stands in a GPT-2; its maps are stored the other way around."""
-    yield Named("embedding.weight", f"{prefix}wte.weight")
-    yield Named("positions.weight", f"{prefix}wpe.weight")
+def _names(config: GPTConfig, prefix: str) -> Iterator[TensorName]:
+    """The names of all tensors; GPT-2 stores weights transposed."""
+    yield TensorName("embedding.weight", f"{prefix}wte.weight")
+    yield TensorName("positions.weight", f"{prefix}wpe.weight")
     for i in range(config.num_layers):
         ours, theirs = f"layers.{i}.", f"{prefix}h.{i}."
         for kind in ("weight", "bias"):
             for part, name in enumerate(("query_proj", "key_proj", "value_proj")):
-                yield Named(
+                yield TensorName(
                     f"{ours}self_attention.{name}.{kind}", f"{theirs}attn.c_attn.{kind}", kind == "weight", part, 3
                 )
             for a, b in PARTS.items():
-                yield Named(f"{ours}{a}.{kind}", f"{theirs}{b}.{kind}", kind == "weight" and not a.endswith("norm"))
+                yield TensorName(
+                    f"{ours}{a}.{kind}", f"{theirs}{b}.{kind}", kind == "weight" and not a.endswith("norm")
+                )
     for kind in ("weight", "bias"):
-        yield Named(f"norm.{kind}", f"{prefix}ln_f.{kind}")
+        yield TensorName(f"norm.{kind}", f"{prefix}ln_f.{kind}")
     if not config.tie_output:
-        yield Named("output.weight", "lm_head.weight")
+        yield TensorName("output.weight", "lm_head.weight")

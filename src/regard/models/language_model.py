@@ -1,9 +1,9 @@
-"""Language models: trained on whole texts, decoded a token at a time.
+"""Interface of causal language models.
 
-Training calls the module itself, on whole texts; decoding calls `prefill`, which reads a prompt at once, then `step`
-after `step`. Both give the same logits for the same tokens. Padding stands at the right, where `lengths` ends.
+Training calls the module itself on whole texts; decoding calls `prefill` on prompts, then `step` for each token. Both
+give the same logits. Padding is on the right.
 
-Layout: B texts, L tokens, K hypotheses of each text, D features, N the vocabulary.
+Shapes: B texts, L tokens, K hypotheses of each text, D features, N tokens in the vocabulary.
 """
 
 from abc import ABC, abstractmethod
@@ -24,76 +24,75 @@ from regard.models.seq2seq import State, Vocabulary
 
 
 class LanguageModelOutput(NamedTuple):
-    """Outputs of a language model on whole texts."""
+    """Output of a language model on whole texts."""
 
-    hidden: Tensor  # (B, L, D): the last layer's states
-    projection: OutputProjection  # of these to logits
+    hidden: Tensor  # (B, L, D): last hidden states
+    projection: OutputProjection  # from hidden states to logits
 
     @property
     def logits(self) -> Tensor:
-        """(B, L, N): of the token after each token. Computed when it is read."""
+        """Logits (B, L, N) of the token after each token; computed at each access."""
         return self.projection.logits(self.hidden)
 
     def cross_entropy(self, labels: Tensor, *, label_smoothing: float = 0.0) -> CrossEntropy:
-        """Cross entropy of labels (B, L), see `OutputProjection.cross_entropy`."""
+        """Cross entropy of labels (B, L); see `OutputProjection.cross_entropy`."""
         return self.projection.cross_entropy(self.hidden, labels, label_smoothing=label_smoothing)
 
 
 @final
 class PromptState(State):
-    """Keys and values of the tokens so far, a cache a layer: of K hypotheses of each of B texts, all of one length."""
+    """Decoding state of a language model: the KV caches of K hypotheses of each of B texts, all of one length."""
 
     def __init__(self, layers: nn.ModuleList, prompts: Tensor) -> None:
         self.steps: list[CausalStep] = [causal_step(layer) for layer in layers]
         self.past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in layers]
-        self.places = CacheSlots(len(prompts), prompts.device)
+        self.slots = CacheSlots(len(prompts), prompts.device)
         self.length = 0
 
     def reorder(self, parents: Tensor) -> None:
-        self.places.reorder(parents, self.past)
+        self.slots.reorder(parents, self.past)
 
     def keep(self, sentences: Tensor) -> None:
-        self.places.keep(sentences, self.past)
+        self.slots.keep(sentences, self.past)
 
 
 class LanguageModel(nn.Module, ABC):
-    """A model of the next token after each token: causal layers, a norm, and the logits."""
+    """A causal language model: token embeddings, causal layers, a final norm and an output projection."""
 
     config: Any  # the frozen dataclass that it was built from
     vocabulary: Vocabulary
     layers: nn.ModuleList  # of `CausalLayer`
     norm: nn.Module  # of the last layer's output
-    continues_input = True  # what it writes goes on from what it reads
+    continues_input = True  # the target continues the source
     copies = False
 
     @property
     def longest(self) -> int | None:
-        """Tokens that a text may have at most; None for no bound."""
+        """Maximum number of tokens of a text; None if unlimited."""
         return None
 
     @abstractmethod
     def embed(self, tokens: Tensor, start: int) -> Tensor:
-        """The first layer's input (B, L, D) of tokens (B, L), the first of which stands at position `start`."""
+        """The first layer's input (B, L, D), from tokens (B, L) whose first is at position `start`."""
 
     @property
     @abstractmethod
     def projection(self) -> OutputProjection:
-        """The map from what the norm gives to logits."""
+        """The projection from normalized hidden states to logits."""
 
     def forward(self, tokens: Tensor, lengths: Tensor | None = None) -> LanguageModelOutput:
-        """The logits of the token after each token.
+        """Run the model on whole texts.
 
         Args:
-            tokens: token ids (B, L).
-            lengths: (B,), how many tokens of each text are not padding; None for all. Padding stands at the right, no
-                token sees it, and what comes out at its places means nothing.
+            tokens: token ids (B, L), padded on the right.
+            lengths: (B,), the number of tokens of each text without padding; None for no padding. Outputs at padding
+                are undefined.
 
         Returns:
-            A `LanguageModelOutput`: logits (B, L, N) and hidden (B, L, D).
+            A `LanguageModelOutput`: logits (B, L, N) of the token after each token, and hidden (B, L, D).
 
         Raises:
-            ShapeError: something else than token ids (B, L) and lengths (B,), or more tokens than the model has
-                positions for.
+            ShapeError: not token ids (B, L) and lengths (B,), or more tokens than the model has positions.
         """
         check_texts(tokens, lengths)
         x = self.embed(tokens, 0)
@@ -104,28 +103,28 @@ class LanguageModel(nn.Module, ABC):
         return LanguageModelOutput(hidden, self.projection.as_called())
 
     def start(self, prompts: Tensor) -> PromptState:
-        """The state after prompts of one length.
+        """The decoding state after prompts of equal length.
 
         Args:
-            prompts: token ids (B, L), read at once; L may be 0.
+            prompts: token ids (B, L), L >= 0, processed in one pass.
 
         Returns:
-            The state, one hypothesis a prompt.
+            The state, with one hypothesis for each prompt.
         """
         state = PromptState(self.layers, prompts)
         if prompts.shape[1]:
-            self._go_on(prompts, state)
+            self._run(prompts, state)
         return state
 
     def prefill(self, inputs: Tensor, lengths: Tensor | None = None) -> tuple[PromptState, Tensor]:
-        """The state after prompts but for their last token, and that token of each (B,).
+        """Process prompts except for their last token.
 
         Args:
             inputs: token ids (B, L), L >= 1.
-            lengths: None, or L for each prompt: those of other lengths run in batches of their own.
+            lengths: None, or L for each prompt: prompts of different lengths need batches of their own.
 
         Returns:
-            The state, one hypothesis a prompt; and the token that each goes on from.
+            The state, with one hypothesis for each prompt; and the last token of each, (B,), for the first `step`.
 
         Raises:
             ShapeError: prompts of different lengths.
@@ -133,27 +132,29 @@ class LanguageModel(nn.Module, ABC):
         check_texts(inputs, lengths)
         if lengths is not None and bool((lengths != inputs.shape[1]).any()):
             others = lengths[lengths != inputs.shape[1]].tolist()
-            raise ShapeError(f"lengths has {others[:8]}; expected prompts of one length, {inputs.shape[1]}, in a batch")
+            raise ShapeError(
+                f"lengths has {others[:8]}; expected prompts of equal length in a batch, {inputs.shape[1]} tokens"
+            )
         return self.start(inputs[:, :-1]), inputs[:, -1]
 
     def step(self, tokens: Tensor, state: PromptState) -> Tensor:
-        """The logits (B, K, N) after one more token of each hypothesis (B, K); `state` moves on."""
+        """Append a token to each hypothesis (B, K), updating `state`, and return the logits of the next (B, K, N)."""
         return self.projection.logits(self.advance(tokens, state))
 
     def collate(self, sources: Sequence[Sequence[int]]) -> tuple[Tensor, None]:
-        """Prompts of one length as `inputs` (B, L); an empty one is `bos`."""
+        """Prompts of equal length as `inputs` (B, L); an empty prompt becomes `bos`."""
         return torch.tensor([list(source) or [self.vocabulary.bos] for source in sources]), None
 
     def advance(self, tokens: Tensor, state: PromptState) -> Tensor:
-        """The hidden vectors (B, K, D) after one more token of each hypothesis (B, K); the state moves on."""
-        found = self._go_on(state.places.inward(tokens).flatten()[:, None], state)
-        return state.places.outward(found.view(*tokens.shape, found.shape[-1]))
+        """Append a token to each hypothesis (B, K), updating `state`, and return the hidden states (B, K, D)."""
+        hidden = self._run(state.slots.to_cache_order(tokens).flatten()[:, None], state)
+        return state.slots.from_cache_order(hidden.view(*tokens.shape, hidden.shape[-1]))
 
-    def _go_on(self, tokens: Tensor, state: PromptState) -> Tensor:
-        """The hidden vectors (rows, L, D) after more tokens of each row (rows, L)."""
+    def _run(self, tokens: Tensor, state: PromptState) -> Tensor:
+        """The hidden states (rows, L, D) of further tokens (rows, L) in cache order; updates `state`."""
         x = self.embed(tokens, state.length)
-        for step, past in zip(state.steps, state.past, strict=True):
-            x = step(x, past)
+        for step, cache in zip(state.steps, state.past, strict=True):
+            x = step(x, cache)
         state.length += tokens.shape[1]
         hidden: Tensor = self.norm(x)
         return hidden

@@ -1,4 +1,4 @@
-"""Llama and its near kin: rotary positions, grouped queries, norms by the root mean square, gated networks.
+"""Llama, Mistral and Qwen2: language models with rotary positions, grouped queries, RMSNorm and gated feed-forward.
 
 Source: Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models", arXiv 2302.13971, section 2.2;
 grouped queries: Touvron et al. 2023, arXiv 2307.09288, section 2.2; windows: Jiang et al. 2023, "Mistral 7B",
@@ -25,14 +25,14 @@ from regard.models.check import check_fields
 from regard.models.language_model import LanguageModel
 from regard.models.seq2seq import Vocabulary
 
-SPREAD = 0.02  # standard deviation of the weights that training starts from
+INIT_STD = 0.02  # standard deviation of initial weights
 
 
-def _size(layers: int, embed_dim: int, num_heads: int, ffn_dim: int, **more: Any) -> dict[str, Any]:
-    return {"num_layers": layers, "embed_dim": embed_dim, "num_heads": num_heads, "ffn_dim": ffn_dim, **more}
+def _size(num_layers: int, embed_dim: int, num_heads: int, ffn_dim: int, **more: Any) -> dict[str, Any]:
+    return {"num_layers": num_layers, "embed_dim": embed_dim, "num_heads": num_heads, "ffn_dim": ffn_dim, **more}
 
 
-# llama: table 2 of arXiv 2302.13971, its networks' sizes from section 2.2 (8/3 of embed_dim, to a multiple of 256);
+# llama: table 2 of arXiv 2302.13971, ffn_dim from its section 2.2 (8/3 of embed_dim, to a multiple of 256);
 # mistral: table 1 of arXiv 2310.06825; llama3: table 3 of arXiv 2407.21783.
 SIZES: dict[str, dict[str, Any]] = {
     "llama-7b": _size(32, 4096, 32, 11008),
@@ -49,31 +49,31 @@ SIZES: dict[str, dict[str, Any]] = {
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LlamaConfig:
-    """The sizes and choices of a Llama, a Mistral or a Qwen2.
+    """Configuration of a `Llama`: a Llama, a Mistral or a Qwen2; Llama 7B by default.
 
     Args:
-        vocabulary: of the texts.
-        embed_dim: D, the size of a token's state.
-        num_heads: H, query heads.
-        num_kv_heads: G, key and value heads, which divide H; H by default.
-        head_dim: E, the size of a head; embed_dim / num_heads by default.
-        ffn_dim: of the feed-forward networks.
-        num_layers: how many.
-        max_length: the longest text that it is for. Positions turn queries and keys, so that no table bounds them.
-        windows: of each layer, how many keys a query sees, its own among them; None in it for all. Empty for all in
-            every layer.
-        activation: of the feed-forward networks' gates.
-        rotary_base: of the positions' wavelengths.
-        rotary_scaling: other angles, for texts longer than those of the first training.
-        projection_bias: whether the projections of queries, keys and values add a bias.
-        output_bias: whether the projection after attention does.
-        feed_forward_bias: whether the feed-forward networks' maps do.
-        attention_dropout: of the attention's weights.
-        norm_eps: what norms add to the mean square.
-        tie_output: whether the output's vectors are those of the tokens.
+        vocabulary: number of tokens and special tokens.
+        embed_dim: D, size of hidden states.
+        num_heads: H, number of query heads.
+        num_kv_heads: G, number of key and value heads, a divisor of H; H by default.
+        head_dim: E, size of a head; embed_dim / num_heads by default.
+        ffn_dim: hidden size of the feed-forward networks.
+        num_layers: number of layers.
+        max_length: maximum length of a text. Rotary positions need no table, so that longer ones can be computed too.
+        windows: sliding window of each layer, in keys, the query's own included; None for a layer without. Empty for
+            no windows at all.
+        activation: activation of the gates in feed-forward networks.
+        rotary_base: base of the rotary wavelengths.
+        rotary_scaling: scaling of rotary angles, for texts longer than those of pre-training.
+        projection_bias: whether query, key and value projections have a bias.
+        output_bias: whether the attention's output projection has a bias.
+        feed_forward_bias: whether the feed-forward networks have biases.
+        attention_dropout: dropout of attention weights.
+        norm_eps: epsilon of RMS norms.
+        tie_output: whether the output projection shares the token embeddings.
 
     Raises:
-        ConfigError: a field that is out of range, or windows of another number of layers.
+        ConfigError: a field that is out of range, or windows for another number of layers.
     """
 
     vocabulary: Vocabulary
@@ -99,8 +99,8 @@ class LlamaConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        sizes = all(x is None or (is_integer(x) and x >= 1) for x in self.windows)
-        if not sizes or len(self.windows) not in (0, self.num_layers):
+        valid = all(x is None or (is_integer(x) and x >= 1) for x in self.windows)
+        if not valid or len(self.windows) not in (0, self.num_layers):
             raise ConfigError(
                 f"LlamaConfig: windows={self.windows!r:.60} must be a number of keys >= 1, or None, for each of the "
                 f"{self.num_layers} layers, or empty"
@@ -108,13 +108,13 @@ class LlamaConfig:
 
     @staticmethod
     def of_size(size: str, vocabulary: Vocabulary, **changes: Any) -> "LlamaConfig":
-        """A published size by name.
+        """The configuration of a published size.
 
         Args:
             size: "llama-7b", "llama-13b", "llama-33b", "llama-65b", "llama2-70b", "llama3-8b", "llama3-70b" or
                 "mistral-7b".
-            vocabulary: of the texts.
-            changes: other fields.
+            vocabulary: number of tokens and special tokens.
+            changes: fields that differ from it.
 
         Returns:
             The configuration.
@@ -127,20 +127,20 @@ class LlamaConfig:
         return LlamaConfig(vocabulary=vocabulary, **{**SIZES[size], **changes})
 
     def pattern(self, layer: int) -> Pattern:
-        """Which keys a query of a layer may attend to; layers count from 0."""
+        """The attention pattern of a layer, counted from 0."""
         window = self.windows[layer] if self.windows else None
         return Causal() if window is None else Causal() & SlidingWindow(left=window - 1)
 
 
 @final
 class Llama(LanguageModel):
-    """A stack of causal layers over embedded tokens, normalized before each part and at the end.
+    """A Llama language model: pre-norm causal layers with rotary positions over token embeddings, and a final norm.
 
     Args:
-        config: its sizes and choices.
+        config: sizes and options.
 
     Raises:
-        ConfigError: sizes that don't go together.
+        ConfigError: inconsistent sizes.
 
     Source: Touvron et al. 2023, arXiv 2302.13971, section 2.2.
 
@@ -161,10 +161,10 @@ class Llama(LanguageModel):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start again: small random weights, biases 0, gains 1."""
+        """Initialize weights from a normal distribution."""
         for parameter in self.parameters():
             if parameter.dim() == 2:
-                nn.init.normal_(parameter, std=SPREAD)
+                nn.init.normal_(parameter, std=INIT_STD)
 
     @property
     def longest(self) -> int:

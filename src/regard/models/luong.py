@@ -1,4 +1,4 @@
-"""The recurrent translator that attends after each of its steps: to the whole source, or to a window of it.
+"""Luong et al.'s recurrent encoder-decoder with global or local attention.
 
 Source: Luong et al. 2015, "Effective Approaches to Attention-based Neural Machine Translation", arXiv 1508.04025.
 """
@@ -25,34 +25,34 @@ from regard.layers.linear import Linear
 from regard.layers.output_projection import OutputProjection
 from regard.layers.recurrent import LSTM, check_positions, last
 from regard.models.check import check_fields
-from regard.models.hypotheses import Hypotheses
+from regard.models.hypothesis_state import HypothesisState
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
 
 
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LuongConfig:
-    """The sizes and choices of Luong's model.
+    """Configuration of a `Luong` model.
 
     Args:
-        vocabulary: of source and target together.
-        embed_dim: of the tokens' vectors and of the attentional state; 1000 in the source.
-        hidden_dim: n, of the states of encoder and decoder; 1000 in the source.
-        num_layers: of each of them; 4 in the source.
-        score: "dot", "general", "concat" or "location", the source's section 3.1.
-        window: "global"; or around a position p, which is the target word's own with "local-m" and predicted with
-            "local-p", the source's section 3.2.
-        window_size: D: keys from p - D to p + D.
-        input_feeding: whether each step is told the attentional state before it, the source's section 3.3. Without,
-            training is faster.
-        max_length: the longest source that score="location" has weights for.
-        dropout: of what goes into each layer and into the output.
-        share_embeddings: whether source and target tokens have the same vectors.
-        tie_output: whether the output's vectors are those of the target tokens.
-        attention: other values for its attention; a score there takes the place of `score`.
+        vocabulary: joint vocabulary of source and target.
+        embed_dim: size of token embeddings and of the attentional state; 1000 in the paper.
+        hidden_dim: n, size of the LSTM states; 1000 in the paper.
+        num_layers: number of LSTM layers in encoder and decoder each; 4 in the paper.
+        score: "dot", "general", "concat" or "location" (section 3.1).
+        window: "global" attention; or local attention around a position p, the target position ("local-m") or a
+            predicted one ("local-p") (section 3.2).
+        window_size: D, half width of the local window: keys from p - D to p + D.
+        input_feeding: whether the attentional state is fed to the next step (section 3.3). Without it, training is
+            faster.
+        max_length: maximum length of a source with score="location".
+        dropout: dropout of the inputs of each layer and of the output projection.
+        share_embeddings: whether source and target share token embeddings.
+        tie_output: whether the output projection shares the target embeddings.
+        attention: score, normalizer and other values that replace the default attention's; its score replaces `score`.
 
     Raises:
-        ConfigError: a field that is out of range or unknown, or a normalizer beside "local-p", which is softmax.
+        ConfigError: an unknown value or one that is out of range, or a normalizer with "local-p", which needs softmax.
     """
 
     vocabulary: Vocabulary
@@ -75,29 +75,30 @@ class LuongConfig:
         check_fields(self)
         if self.window == "local-p" and self.attention.normalizer is not None:
             raise ConfigError(
-                f"LuongConfig: window='local-p' multiplies softmax by a Gaussian; got normalizer="
-                f"{self.attention.normalizer}; leave it out, or take window='local-m'"
+                f"LuongConfig: window='local-p' needs softmax, times a Gaussian; got normalizer="
+                f"{self.attention.normalizer}; leave it out, or use window='local-m'"
             )
 
 
 @final
 class Luong(Seq2Seq):
-    """A stacked LSTM that attends with its newest state and predicts from what it then knows.
+    """A stacked LSTM encoder-decoder whose decoder attends after each step.
 
-    With h_t the decoder's top state, y the target words, E their vectors and H the encoder's top states, S of them:
-        h_t = LSTM([E y_{t-1}, a_{t-1}]),  from the encoder's last states, a_0 = 0     a only with input feeding
+    With h_t the decoder's top state, y the target words, E their embeddings and H the encoder's S top states:
+        h_t = LSTM([E y_{t-1}, a_{t-1}]), from the encoder's last states and a_0 = 0; a only with input feeding
         c_t = attention of h_t to H
         a_t = tanh(W_c [c_t, h_t]),  logits = W_s a_t
-    local-m: the keys from t - D to t + D. local-p: those around p_t = S sigmoid(v_p tanh(W_p h_t)), and weights times
-    exp(-(s - p_t)^2 / (2 (D / 2)^2)) at key s. Positions count from 0; a window beyond the source reads 0.
+    local-m attends to the keys from t - D to t + D; local-p to those around p_t = S sigmoid(v_p tanh(W_p h_t)), with
+    weights times exp(-(s - p_t)^2 / (2 (D / 2)^2)) at key s. Positions count from 0; the context of a window outside of
+    the source is 0.
 
     Args:
-        config: its sizes and choices.
+        config: sizes and options.
 
     Raises:
-        ConfigError: an attention that is made of values of the wrong kind.
+        ConfigError: an `attention` with values of the wrong type.
 
-    Source: Luong et al. 2015, arXiv 1508.04025, section 3; the numbers of its equations stand in the code.
+    Source: Luong et al. 2015, arXiv 1508.04025, section 3; comments in the code name its equations.
 
     >>> model = Luong(LuongConfig(vocabulary=Vocabulary(size=100), embed_dim=16, hidden_dim=16, window="local-p"))
     >>> model(torch.tensor([[5, 6, 2]]), None, torch.tensor([[1, 7, 8, 9]])).logits.shape
@@ -113,8 +114,8 @@ class Luong(Seq2Seq):
         )
         self.dropout = Dropout(config.dropout)
         self.encoder = LSTM(embed, hidden, config.num_layers, dropout=self.dropout)
-        fed = embed if config.input_feeding else 0
-        self.decoder = LSTM(embed + fed, hidden, config.num_layers, dropout=self.dropout)
+        feeding = embed if config.input_feeding else 0
+        self.decoder = LSTM(embed + feeding, hidden, config.num_layers, dropout=self.dropout)
         scores: dict[str, Score | Learned] = {
             "dot": Dot(scale=1.0),
             "general": LearnedBilinear(),
@@ -139,50 +140,58 @@ class Luong(Seq2Seq):
         if not self.config.input_feeding:
             top, _ = self._run(embedded, state)
             return self._attend(top, memory, pattern, 0)[:, 0]
-        found, fed = [], torch.zeros_like(embedded[:, :, :1])
+        states, attentional = [], torch.zeros_like(embedded[:, :, :1])
         for i, x in enumerate(embedded.split(1, 2)):
-            top, state = self._run(torch.cat([x, fed], -1), state)
-            fed = self._attend(top, memory, pattern, i)
-            found.append(fed)
-        return torch.cat(found, 2)[:, 0]
+            top, state = self._run(torch.cat([x, attentional], -1), state)
+            attentional = self._attend(top, memory, pattern, i)
+            states.append(attentional)
+        return torch.cat(states, 2)[:, 0]
 
     @property
     def projection(self) -> OutputProjection:
         return self.embeddings.projection
 
-    def start(self, memory: Memory) -> Hypotheses:
+    def start(self, memory: Memory) -> HypothesisState:
         first = memory.extra[1]
-        return Hypotheses(memory, first, first.new_zeros(len(first), 1, self.config.embed_dim))
+        return HypothesisState(memory, first, first.new_zeros(len(first), 1, self.config.embed_dim))
 
-    def advance(self, tokens: Tensor, state: Hypotheses) -> Tensor:
-        before, fed = state.tensors
+    def advance(self, tokens: Tensor, state: HypothesisState) -> Tensor:
+        lstm_state, attentional = state.tensors
         x = self.embeddings.target(tokens)[:, :, None]
-        top, after = self._run(torch.cat([x, fed], -1) if self.config.input_feeding else x, before)
-        found = self._attend(top, state.memory, state.memory.pattern, state.position)
-        state.moved(after, found)
-        return found[:, :, 0]
+        top, lstm_state = self._run(torch.cat([x, attentional], -1) if self.config.input_feeding else x, lstm_state)
+        attentional = self._attend(top, state.memory, state.memory.pattern, state.position)
+        state.advance(lstm_state, attentional)
+        return attentional[:, :, 0]
 
     def _run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """The decoder over (B, K, L, D) from states (B, K, 2 layers, n): top outputs (B, K, L, n), states after."""
+        """Run the decoder's LSTM.
+
+        Args:
+            x: inputs (B, K, L, F).
+            state: hidden and cell states of all layers, (B, K, 2 layers, n).
+
+        Returns:
+            The top layer's outputs (B, K, L, n), and the states after the last input.
+        """
         parts = state.flatten(0, 1).unbind(1)
         top, history = self.decoder(self.dropout(x).flatten(0, 1), list(zip(parts[::2], parts[1::2], strict=True)))
-        after = torch.stack([y[:, -1] for layer in history for y in layer], 1)
-        return top.unflatten(0, x.shape[:2]), after.unflatten(0, x.shape[:2])
+        last_state = torch.stack([y[:, -1] for layer in history for y in layer], 1)
+        return top.unflatten(0, x.shape[:2]), last_state.unflatten(0, x.shape[:2])
 
     def _attend(self, top: Tensor, memory: Memory, pattern: Pattern, start: int) -> Tensor:
-        """The attentional states (B, K, L, D) of top states (B, K, L, n), the first of which stands at `start`."""
+        """The attentional states (B, K, L, D) of top states (B, K, L, n), the first at target position `start`."""
         normalizer: Normalizer | None = None
-        reach = self.config.window_size
+        window = self.config.window_size
         if self.config.window == "local-m":
             center = torch.arange(start, start + top.shape[2], device=top.device)
-            pattern = pattern & Around(center, left=reach, right=reach)
+            pattern = pattern & Around(center, left=window, right=window)
         elif self.center_proj is not None and self.center_vector is not None:
-            share = torch.sigmoid(self.center_vector(torch.tanh(self.center_proj(top)))[..., 0].to(top.dtype))
-            center = memory.lengths[:, None, None] * share  # equation 9
-            pattern = pattern & Around(center, left=reach, right=reach)
-            normalizer = Softmax(prior=Gaussian(center, sigma=reach / 2))  # equation 10
+            fraction = torch.sigmoid(self.center_vector(torch.tanh(self.center_proj(top)))[..., 0].to(top.dtype))
+            center = memory.lengths[:, None, None] * fraction  # equation 9
+            pattern = pattern & Around(center, left=window, right=window)
+            normalizer = Softmax(prior=Gaussian(center, sigma=window / 2))  # equation 10
         context = self.cross_attention(
             top, memory.extra[0], memory.states, pattern=pattern, normalizer=normalizer, query_start=start
         )
-        found: Tensor = self.dropout(torch.tanh(self.attentional(torch.cat([context, top], -1))))  # equation 5
-        return found
+        attentional: Tensor = self.dropout(torch.tanh(self.attentional(torch.cat([context, top], -1))))  # equation 5
+        return attentional

@@ -1,9 +1,9 @@
-"""Pointer-generator: a summarizer that generates words, or copies them from the source by its attention.
+"""Pointer-generator network: a recurrent summarizer that generates words or copies them from the source.
 
 Source: See et al. 2017, "Get To The Point: Summarization with Pointer-Generator Networks", arXiv 1704.04368.
 
-Layout: B sources of S words, K hypotheses of each, T target words, N words of the vocabulary. Words of a source
-that the vocabulary lacks have the ids N, N + 1, ... in the order in which the source names them first.
+Shapes: B sources of S words, K hypotheses of each, T target words, N words in the vocabulary. Out-of-vocabulary words
+of a source have the ids N, N + 1, ... in the order of their first occurrence.
 """
 
 from dataclasses import dataclass, replace
@@ -25,27 +25,27 @@ from regard.layers.linear import Linear
 from regard.layers.output_projection import CHUNK, IGNORED, CrossEntropy, OutputProjection
 from regard.layers.recurrent import BidirectionalLSTM
 from regard.models.check import TokenId, check_fields
-from regard.models.hypotheses import Hypotheses
+from regard.models.hypothesis_state import HypothesisState
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
 
 WEIGHTS = Summary(weights=True)
-TINY = 1e-12  # least probability of a label: its logarithm stays finite
+MIN_PROBABILITY = 1e-12  # of a label, so that its logarithm is finite
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class PointerGeneratorConfig:
-    """The sizes and choices of a pointer-generator.
+    """Configuration of a `PointerGenerator`.
 
     Args:
-        vocabulary: of source and target together.
-        unk: the word that stands for words outside the vocabulary.
-        embed_dim: of the words' vectors; 128 in the source.
-        hidden_dim: u, of the states of the encoder's directions and of the decoder; 256 in the source.
-        copy: whether words are copied; without, it is the source's baseline with attention (section 2.1).
-        coverage: whether attention is told where it has been (section 2.3).
-        coverage_loss: coefficient of the coverage loss, the source's lambda.
-        dropout: of embedded words and of what words are generated from; 0 in the source.
+        vocabulary: joint vocabulary of source and target.
+        unk: id of the token for out-of-vocabulary words.
+        embed_dim: size of word embeddings; 128 in the paper.
+        hidden_dim: u, size of the LSTM states of the decoder and of each direction of the encoder; 256 in the paper.
+        copy: whether words are copied; without it, the paper's attention baseline (section 2.1).
+        coverage: whether attention uses the sum of its previous weights (section 2.3).
+        coverage_loss: coefficient of the coverage loss, lambda in the paper.
+        dropout: dropout of embeddings and of hidden states before the output; 0 in the paper.
 
     Raises:
         ConfigError: a field that is out of range.
@@ -65,74 +65,72 @@ class PointerGeneratorConfig:
 
 
 class PointerOutput(NamedTuple):
-    """Outputs of a pointer-generator on whole targets."""
+    """Output of a pointer-generator on whole targets."""
 
-    hidden: Tensor  # (B, T, F): what words are generated from
-    projection: OutputProjection
+    hidden: Tensor  # (B, T, F): last hidden states
+    projection: OutputProjection  # from hidden states to logits of generated words
     weights: Tensor  # (B, T, S): attention to the source
-    gate: Tensor  # (B, T): probability to generate, p_gen
-    coverage: Tensor  # (B, T): attention to what was attended to before, the coverage loss of each step
-    sources: Tensor  # (B, S): the source's words
+    gate: Tensor  # (B, T): p_gen, the probability of generating a word
+    coverage: Tensor  # (B, T): coverage loss of each step
+    sources: Tensor  # (B, S): word ids of the source
     coefficient: float  # of the coverage loss
 
     @property
     def logits(self) -> Tensor:
-        """(B, T, N + words of the sources outside the vocabulary): log-probabilities. Computed when it is read."""
+        """Log-probabilities (B, T, N + out-of-vocabulary words of the sources); computed at each access."""
         return mixture(self.projection.logits(self.hidden), self.weights, self.gate, self.sources)
 
     def cross_entropy(self, labels: Tensor, *, label_smoothing: float = 0.0) -> CrossEntropy:
         """Negative log-likelihood of labels (B, T), and the coverage loss.
 
         Args:
-            labels: words, those of the source outside the vocabulary included; `IGNORED` where a place does not count.
-            label_smoothing: is not applied: a label's probability has two parts, of which one is copied.
+            labels: word ids, those of out-of-vocabulary words included; `IGNORED` at padding.
+            label_smoothing: not applied, since copied words have no logits.
 
         Returns:
-            Sums: "smoothed" has the coverage loss, "plain" has not.
+            Sums over the labels: "smoothed" with the coverage loss, "plain" without.
 
         Source: See et al. 2017, sections 2.2 and 2.3, equations 9, 12 and 13.
         """
-        counted = labels != IGNORED
-        wanted, gate = labels[counted], self.gate[counted].float()
+        mask = labels != IGNORED
+        targets, gate = labels[mask], self.gate[mask].float()
         size = len(self.projection.weight)
-        generated = self._label_logs(self.hidden[counted], wanted.clamp(max=size - 1)).exp() * (wanted < size)
-        hits = (self.sources[:, None] == labels[..., None]) * self.weights
-        copied = hits.sum(-1)[counted].float()
-        loss = -torch.log((gate * generated + (1 - gate) * copied).clamp(min=TINY)).sum()
-        total = loss + self.coefficient * self.coverage[counted].float().sum()
-        return CrossEntropy(total, loss.detach(), len(wanted))
+        log_probs = self._label_log_probs(self.hidden[mask], targets.clamp(max=size - 1))
+        generated = log_probs.exp() * (targets < size)
+        copied = ((self.sources[:, None] == labels[..., None]) * self.weights).sum(-1)[mask].float()
+        loss = -torch.log((gate * generated + (1 - gate) * copied).clamp(min=MIN_PROBABILITY)).sum()
+        total = loss + self.coefficient * self.coverage[mask].float().sum()
+        return CrossEntropy(total, loss.detach(), len(targets))
 
-    def _label_logs(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Log-probabilities (n,) of generated labels, in chunks whose logits are computed again for gradients."""
+    def _label_log_probs(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Log-probabilities (n,) of generated labels, in chunks whose logits are recomputed in the backward pass."""
         rows = max(1, CHUNK // len(self.projection.weight))
         parts = [
-            checkpoint(_label_logs, h, self.projection.weight, self.projection.bias, y, use_reentrant=False)
+            checkpoint(_label_log_probs, h, self.projection.weight, self.projection.bias, y, use_reentrant=False)
             for h, y in zip(hidden.split(rows), labels.split(rows), strict=True)
         ]
         return torch.cat(parts) if parts else hidden.new_zeros(0)
 
 
 class Steps(NamedTuple):
-    """Outputs of the decoder's cell and attention, for K hypotheses or K steps of each source."""
+    """Outputs of the decoder's LSTM cell and attention, for K hypotheses or K steps of each source."""
 
-    input: Tensor  # (B, K, F), x
-    hidden: Tensor  # (B, K, u)
-    cell: Tensor  # (B, K, u)
-    context: Tensor  # (B, K, 2 u), h*
-    weights: Tensor  # (B, K, S)
+    input: Tensor  # (B, K, F): x, the cell's input
+    hidden: Tensor  # (B, K, u): the cell's hidden state
+    cell: Tensor  # (B, K, u): its cell state
+    context: Tensor  # (B, K, 2 u): h*
+    weights: Tensor  # (B, K, S): of attention
     coverage_loss: Tensor  # (B, K)
 
 
 @final
 class CoverageAttention(AttentionModule):
-    """Additive attention that is told how much each source word has been attended to.
-
-    e_i = v tanh(W_h h_i + W_s s + w_c c_i), where c sums the weights of the steps before.
+    """Additive attention with coverage: e_i = v tanh(W_h h_i + W_s s + w_c c_i), c the sum of previous weights.
 
     Args:
-        query_dim: of s.
-        key_dim: of h.
-        coverage: whether c counts.
+        query_dim: size of s.
+        key_dim: size of h.
+        coverage: whether the term w_c c_i is there.
 
     Source: See et al. 2017, arXiv 1704.04368, equations 1, 2 and 11.
     """
@@ -153,18 +151,18 @@ class CoverageAttention(AttentionModule):
         pattern: Pattern,
         summary: Summary | None = None,
     ) -> Tensor | tuple[Tensor, Seen]:
-        """The context and, beside it, its weights, which the model itself needs.
+        """Attend to the source.
 
         Args:
-            query: s, (R, Q) of R rows.
+            query: s, (R, Q).
             keys: W_h h, (R, S, E).
             values: h, (R, S, E).
             covered: c, (R, S).
-            pattern: which source words are not padding.
-            summary: what else to say of the weights (R, 1, 1, S).
+            pattern: hides the padding of sources.
+            summary: further statistics of the weights (R, 1, 1, S); None for none.
 
         Returns:
-            (R, E + S); with a summary, that and a `Seen`.
+            Context and weights, concatenated, (R, E + S); with a summary, that and a `Seen`.
         """
         if self.coverage is not None:
             keys = keys + covered[..., None].to(keys.dtype) * self.coverage
@@ -182,14 +180,14 @@ class CoverageAttention(AttentionModule):
 
 @final
 class PointerGenerator(Seq2Seq):
-    """A bidirectional LSTM reads; an LSTM attends, and generates the next word or copies it.
+    """A bidirectional LSTM encoder, and an LSTM decoder that generates the next word or copies it from the source.
 
-    With s_t the decoder's state, h*_t the context of its attention a_t, x_t the vector of the word before:
+    With s_t the decoder's state, h*_t the context of its attention a_t, and x_t the embedding of the previous word:
         p_gen = sigmoid(w [h*_t, s_t, x_t]),  P_vocab = softmax(V (V' [s_t, h*_t] + b') + b)
         P(w) = p_gen P_vocab(w) + (1 - p_gen) sum over i with w_i = w of a_ti
 
     Args:
-        config: its sizes and choices.
+        config: sizes and options.
 
     Source: See et al. 2017, arXiv 1704.04368, section 2; equations 3 to 13. The context is fed to the next step, as in
     the authors' code.
@@ -199,7 +197,7 @@ class PointerGenerator(Seq2Seq):
     torch.Size([1, 3, 52])
     """
 
-    copies = True  # targets may hold words of their source beyond the vocabulary
+    copies = True  # targets may hold out-of-vocabulary words of their source
 
     def __init__(self, config: PointerGeneratorConfig) -> None:
         super().__init__()
@@ -209,7 +207,7 @@ class PointerGenerator(Seq2Seq):
         nn.init.normal_(self.embedding.weight, std=embed**-0.5)
         self.encoder = BidirectionalLSTM(embed, hidden, 1, dropout=nn.Identity())
         self.first_hidden, self.first_cell = Linear(2 * hidden, hidden), Linear(2 * hidden, hidden)
-        self.input_proj = Linear(embed + 2 * hidden, embed)  # the word before, and the context before
+        self.input_proj = Linear(embed + 2 * hidden, embed)  # of the previous word and context
         self.cell = nn.LSTMCell(embed, hidden)
         self.cross_attention = CoverageAttention(2 * hidden, 2 * hidden, coverage=config.coverage)
         self.gate = Linear(4 * hidden + embed, 1) if config.copy else None
@@ -226,7 +224,7 @@ class PointerGenerator(Seq2Seq):
         states, last_hidden, last_cell = self.encoder(self._embed(inputs), lengths)
         states = states.to(self.embedding.weight.dtype)
         first = [torch.relu(self.first_hidden(last_hidden)), torch.relu(self.first_cell(last_cell))]
-        keys = self.cross_attention.key_proj(states).to(states.dtype)  # once, and not in each step
+        keys = self.cross_attention.key_proj(states).to(states.dtype)  # once for all steps
         return Memory(states, lengths, (keys, inputs, torch.stack(first, 1)))
 
     def decode(self, targets: Tensor, memory: Memory) -> Tensor:
@@ -236,17 +234,17 @@ class PointerGenerator(Seq2Seq):
         self.check_inputs(inputs, lengths)
         return self._run(targets, self.encode(inputs, lengths))
 
-    def start(self, memory: Memory) -> Hypotheses:
+    def start(self, memory: Memory) -> HypothesisState:
         batch, length, size = memory.states.shape
         empty = memory.states.new_zeros(batch, length), memory.states.new_zeros(batch, size)
-        return Hypotheses(memory, memory.extra[2].to(memory.states.dtype), *empty)
+        return HypothesisState(memory, memory.extra[2].to(memory.states.dtype), *empty)
 
-    def advance(self, tokens: Tensor, state: Hypotheses) -> Tensor:
-        return self._features(self._step(self._embed(tokens), state))
+    def advance(self, tokens: Tensor, state: HypothesisState) -> Tensor:
+        return self._hidden(self._step(self._embed(tokens), state))
 
-    def step(self, tokens: Tensor, state: Hypotheses) -> Tensor:
+    def step(self, tokens: Tensor, state: HypothesisState) -> Tensor:
         steps = self._step(self._embed(tokens), state)
-        logits = self.projection.logits(self._features(steps))
+        logits = self.projection.logits(self._hidden(steps))
         return mixture(logits, steps.weights, self._generation_probability(steps), state.memory.extra[1])
 
     def _run(self, targets: Tensor, memory: Memory) -> PointerOutput:
@@ -254,7 +252,7 @@ class PointerGenerator(Seq2Seq):
         parts = [self._step(x, state) for x in self._embed(targets).split(1, 1)]
         steps = Steps(*(torch.cat(x, 1) for x in zip(*parts, strict=True)))
         return PointerOutput(
-            self._features(steps),
+            self._hidden(steps),
             self.projection.as_called(),
             steps.weights,
             self._generation_probability(steps),
@@ -263,8 +261,8 @@ class PointerGenerator(Seq2Seq):
             self.config.coverage_loss if self.config.coverage else 0.0,
         )
 
-    def _step(self, embedded: Tensor, state: Hypotheses) -> Steps:
-        """One more word, from the vectors (B, K, F) of the word before."""
+    def _step(self, embedded: Tensor, state: HypothesisState) -> Steps:
+        """Run the decoder on the embeddings (B, K, F) of the previous words, updating `state`."""
         batch, count, _ = embedded.shape
         memory = state.memory
         pair, covered, context = (x.flatten(0, 1) for x in state.tensors)
@@ -279,12 +277,12 @@ class PointerGenerator(Seq2Seq):
         context, weights = attended.split([values.shape[-1], values.shape[1]], -1)
         weights = weights.to(covered.dtype)
         coverage_loss = torch.minimum(weights, covered).sum(-1)
-        after = torch.stack([hidden, cell], 1), covered + weights, context.to(pair.dtype)
-        state.moved(*(y.unflatten(0, (batch, count)) for y in after))
+        new_state = torch.stack([hidden, cell], 1), covered + weights, context.to(pair.dtype)
+        state.advance(*(y.unflatten(0, (batch, count)) for y in new_state))
         return Steps(*(y.unflatten(0, (batch, count)) for y in (x, hidden, cell, context, weights, coverage_loss)))
 
-    def _features(self, steps: Steps) -> Tensor:
-        """Hidden states from which words are generated."""
+    def _hidden(self, steps: Steps) -> Tensor:
+        """The last hidden states (B, K, F)."""
         return self.dropout(self.readout(torch.cat([steps.hidden, steps.context.to(steps.hidden.dtype)], -1)))
 
     def _generation_probability(self, steps: Steps) -> Tensor:
@@ -295,23 +293,23 @@ class PointerGenerator(Seq2Seq):
         return torch.sigmoid(self.gate(torch.cat([part.to(steps.input.dtype) for part in parts], -1)))[..., 0]
 
     def _embed(self, tokens: Tensor) -> Tensor:
-        """Vectors of words; those outside the vocabulary have that of `unk`."""
+        """Word embeddings; that of `unk` for out-of-vocabulary words."""
         known = tokens < self.vocabulary.size
-        vectors: Tensor = self.dropout(self.embedding(torch.where(known, tokens, self.config.unk)))
-        return vectors
+        embedded: Tensor = self.dropout(self.embedding(torch.where(known, tokens, self.config.unk)))
+        return embedded
 
 
 def mixture(logits: Tensor, weights: Tensor, gate: Tensor, sources: Tensor) -> Tensor:
-    """Log-probabilities of words that are generated or copied.
+    """Log-probabilities of the mixture of generating and copying.
 
     Args:
         logits: (B, T, N), of generated words.
         weights: (B, T, S), attention to the source.
-        gate: (B, T), probability to generate.
-        sources: (B, S), the source's words.
+        gate: (B, T), probability of generating.
+        sources: (B, S), word ids of the source.
 
     Returns:
-        (B, T, N + W), where W is the largest number of words outside the vocabulary in a source; float32 at least.
+        (B, T, N + W), with W the largest number of out-of-vocabulary words in a source; at least float32.
 
     Source: See et al. 2017, arXiv 1704.04368, equation 9.
     """
@@ -324,8 +322,8 @@ def mixture(logits: Tensor, weights: Tensor, gate: Tensor, sources: Tensor) -> T
     return total.scatter_add(-1, sources[:, None].expand_as(weights), copied).log()
 
 
-def _label_logs(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
-    """Log-probabilities of labels (n,), from hidden vectors (n, F)."""
+def _label_log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+    """Log-probabilities of labels (n,), from hidden states (n, F)."""
     logits = functional.linear(hidden, weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype))
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return wide.gather(1, labels[:, None])[:, 0] - torch.logsumexp(wide, -1)

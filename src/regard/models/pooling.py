@@ -1,4 +1,4 @@
-"""How the vectors of a text's tokens become one of the text."""
+"""Pooling of token vectors into one vector for each text."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,53 +10,53 @@ from torch import Tensor, nn
 from regard.attention.check import show
 from regard.errors import ConfigError, nearest
 
-SMALLEST = 1e-9  # sum of weights that a mean is divided by
+MIN_WEIGHT_SUM = 1e-9  # avoids division by 0 in a mean over no tokens
 Pool = Callable[[Tensor, Tensor], Tensor]
 
 
 def _mean(hidden: Tensor, weights: Tensor) -> Tensor:
-    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=SMALLEST)
+    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=MIN_WEIGHT_SUM)
 
 
-def _by_position(hidden: Tensor, real: Tensor) -> Tensor:
-    positions = torch.arange(1, real.shape[1] + 1, device=real.device, dtype=hidden.dtype)
-    return _mean(hidden, real * positions[:, None])
+def _position_weighted_mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    positions = torch.arange(1, mask.shape[1] + 1, device=mask.device, dtype=hidden.dtype)
+    return _mean(hidden, mask * positions[:, None])
 
 
-def _first(hidden: Tensor, real: Tensor) -> Tensor:
-    return hidden[torch.arange(len(hidden), device=hidden.device), real[..., 0].int().argmax(1)]
+def _first(hidden: Tensor, mask: Tensor) -> Tensor:
+    return hidden[torch.arange(len(hidden), device=hidden.device), mask[..., 0].int().argmax(1)]
 
 
-def _last(hidden: Tensor, real: Tensor) -> Tensor:
-    places = torch.arange(1, real.shape[1] + 1, device=real.device)
-    return hidden[torch.arange(len(hidden), device=hidden.device), (real[..., 0] * places).argmax(1)]
+def _last(hidden: Tensor, mask: Tensor) -> Tensor:
+    positions = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    return hidden[torch.arange(len(hidden), device=hidden.device), (mask[..., 0] * positions).argmax(1)]
 
 
-# The vector (B, D) of each text from those of its tokens (B, L, D), of which (B, L, 1) count.
+# Functions from hidden (B, L, D) and a boolean mask (B, L, 1), True at the tokens that are pooled, to (B, D).
 POOLINGS: dict[str, Pool] = {
     "cls": _first,
-    "max": lambda hidden, real: hidden.masked_fill(~real, -torch.inf).amax(1),
-    "mean": lambda hidden, real: _mean(hidden, real.to(hidden.dtype)),
-    "mean_sqrt_len_tokens": lambda hidden, real: (hidden * real).sum(1) / real.sum(1).clamp(min=1).sqrt(),
-    "weightedmean": _by_position,
+    "max": lambda hidden, mask: hidden.masked_fill(~mask, -torch.inf).amax(1),
+    "mean": lambda hidden, mask: _mean(hidden, mask.to(hidden.dtype)),
+    "mean_sqrt_len_tokens": lambda hidden, mask: (hidden * mask).sum(1) / mask.sum(1).clamp(min=1).sqrt(),
+    "weightedmean": _position_weighted_mean,
     "lasttoken": _last,
 }
-TOGETHER = "+"  # between the names of poolings whose vectors stand one after the other
+SEPARATOR = "+"  # between the names of poolings whose vectors are concatenated
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
-    """How the vectors of tokens become one of a text, as a checkpoint says it.
+    """How a checkpoint computes text embeddings from token vectors.
 
     Args:
-        pooling: of `POOLINGS`, or several joined by "+", whose vectors are joined.
-        include_prompt: whether the tokens of a prompt count.
-        longest: tokens that are read of a text, marks counted; None for the model's longest.
-        prompts: what may stand before a text, by name.
-        default_prompt_name: the one that stands there unless another is asked for; None for none.
-        similarity: what vectors are compared by: "cosine", "dot", "euclidean" or "manhattan".
-        steps: what is done with the text's vector after pooling, one after the other.
+        pooling: a key of `POOLINGS`, or several joined by "+", whose vectors are concatenated.
+        include_prompt: whether the tokens of a prompt are pooled.
+        longest: maximum number of tokens of a text, special tokens included; None for the model's.
+        prompts: texts that may be put before a text, by name.
+        default_prompt_name: the prompt that is used by default; None for none.
+        similarity: measure for comparing embeddings: "cosine", "dot", "euclidean" or "manhattan".
+        steps: modules that are applied to the pooled vector, in order.
     """
 
     pooling: str = "mean"
@@ -68,57 +68,64 @@ class Embedding:
     steps: tuple[nn.Module, ...] = ()
 
     def prompt(self, text: str | None, name: str | None) -> str:
-        """What stands before each text.
+        """The prompt that is put before each text.
 
         Args:
-            text: itself; None if it is not said.
-            name: of one of the prompts; None for the default one.
+            text: the prompt itself; None to use a named one.
+            name: a key of `prompts`; None for the default prompt.
 
         Returns:
-            The text, empty for nothing.
+            The prompt, empty for none.
 
         Raises:
-            ConfigError: a name that there is not, or a name beside a text.
+            ConfigError: an unknown name, or both a text and a name.
         """
         if text is not None and name is not None:
-            raise ConfigError(f"embed: prompt={text!r:.60} and prompt_name={name!r} exclude each other; give one")
+            raise ConfigError(f"embed: got both prompt={text!r:.60} and prompt_name={name!r}; pass only one")
         if text is not None:
             return text
         name = self.default_prompt_name if name is None else name
         if name is None:
             return ""
         if name not in self.prompts:
-            known = nearest(name, self.prompts) if self.prompts else "it names none"
-            raise ConfigError(f"embed: the checkpoint has no prompt {name!r}; {known} (prompt= takes one of your own)")
+            known = nearest(name, self.prompts) if self.prompts else "it has no prompts"
+            raise ConfigError(f"embed: the checkpoint has no prompt {name!r}; {known} (prompt= takes any text)")
         return self.prompts[name]
 
 
 def size_of(embedding: Embedding, size: int) -> int:
-    """The numbers of a text's vector, of those of a token's."""
-    size *= len(embedding.pooling.split(TOGETHER))
+    """The size of a text embedding, from the size of token vectors."""
+    size *= len(embedding.pooling.split(SEPARATOR))
     for step in embedding.steps:
         size = getattr(step, "out_features", size)
     return size
 
 
 def pools_of(embedding: Embedding, size: int) -> list[Pool]:
-    """What makes each part of the vectors, of tokens' vectors of so many numbers.
+    """The pooling functions of an embedding, whose vectors are concatenated.
+
+    Args:
+        embedding: which poolings, and the steps after them.
+        size: of token vectors.
+
+    Returns:
+        Values of `POOLINGS`.
 
     Raises:
-        ConfigError: an unknown pooling, or one whose vectors the next step does not take.
+        ConfigError: an unknown pooling, or one whose output has another size than the next step's input.
     """
-    names = embedding.pooling.split(TOGETHER)
+    names = embedding.pooling.split(SEPARATOR)
     for name in names:
         if name not in POOLINGS:
             raise ConfigError(f"embed: unknown pooling {name!r}; {nearest(name, POOLINGS)}")
     pooled = size * len(names)
     for step in embedding.steps:
-        taken = getattr(step, "in_features", None)
-        if taken is not None:
-            if taken != pooled:
+        in_features = getattr(step, "in_features", None)
+        if in_features is not None:
+            if in_features != pooled:
                 raise ConfigError(
-                    f"embed: pooling={show(embedding.pooling)} gives {pooled} numbers, and the checkpoint's next step "
-                    f"takes {taken}; leave pooling as the checkpoint says it"
+                    f"embed: pooling={show(embedding.pooling)} gives vectors of size {pooled}, and the checkpoint's "
+                    f"next step expects {in_features}; use the checkpoint's own pooling"
                 )
             break
     return [POOLINGS[name] for name in names]

@@ -1,8 +1,8 @@
-"""What the families of published checkpoints share: fields that say how to compute, and tensors by other names.
+"""Conversion between regard's models and published checkpoints: configuration fields and tensor names.
 
-A family has one table of names, which says where each tensor of its model stands in the checkpoint; the table reads
-and writes. A model is built without memory first and then takes the checkpoint's tensors, so that a configuration can
-ask for no more than the file holds.
+Each family has one table of tensor names, used for reading and for writing. A model is first built on PyTorch's "meta"
+device, without memory, and then filled with the checkpoint's tensors, so that no configuration can allocate more than
+the file holds.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -17,11 +17,11 @@ from regard.attention.check import is_integer, show
 from regard.errors import CheckpointError, RegardError, UnsupportedError
 from regard.models.seq2seq import Vocabulary
 
-SHOWN = 5  # tensors that a message lists of each kind
-MOST_MISSING = 1000  # that are looked for
-# What sizes of a wrong type, or beyond all memory, end in.
-WRONG = (RegardError, ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError)
-# Names of activations in published configurations, and ours.
+MAX_SHOWN = 5  # tensors of a kind that a message lists
+MAX_MISSING = 1000  # missing tensors after which a table of names is not read further
+# Exceptions of building a model from sizes of a wrong type or beyond memory.
+BUILD_ERRORS = (RegardError, ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError)
+# Activations: names in published configurations, and in regard.
 ACTIVATIONS = {
     "relu": "relu",
     "relu2": "relu-squared",
@@ -38,11 +38,11 @@ ACTIVATIONS = {
     "tanh": "tanh",
 }
 Model = TypeVar("Model", bound=nn.Module)
-TRAINING = "of training"
-HEADS = "of heads, which their tensors tell"
-RETURNED = "of what the package's models return"
-MARKS = "of tokens, which the tokenizer's files tell"
-# Fields that the files of every family may have.
+TRAINING = "training only"
+HEADS = "heads: recognized by their tensors"
+RETURNED = "what the transformers package's models return"
+TOKENS = "tokens: read from the tokenizer's files"
+# Fields of all families.
 COMMON_ONLY: dict[str, tuple[Any, ...]] = {
     "auto_map": ({}, None),  # the folder's own code
     "per_layer_config": ({}, None),
@@ -60,9 +60,9 @@ COMMON_IRRELEVANT = {
         ),
         RETURNED,
     ),
-    **dict.fromkeys(("sep_token_id", "tokenizer_class"), MARKS),
-    **dict.fromkeys(("dtype", "torch_dtype", "use_bfloat16"), "of tensors, which have their own"),
-    **dict.fromkeys(("attn_implementation", "chunk_size_feed_forward", "use_cache"), "of speed and memory"),
+    **dict.fromkeys(("sep_token_id", "tokenizer_class"), TOKENS),
+    **dict.fromkeys(("dtype", "torch_dtype", "use_bfloat16"), "dtype: that of the tensors is used"),
+    **dict.fromkeys(("attn_implementation", "chunk_size_feed_forward", "use_cache"), "speed and memory only"),
     **dict.fromkeys(
         ("gradient_checkpointing", "initializer_range", "neftune_noise_alpha", "tf_legacy_loss"), TRAINING
     ),
@@ -71,21 +71,22 @@ COMMON_IRRELEVANT = {
             "custom_pipelines", "export_model_type", "max_sequence_length", "model_max_length", "name_or_path",
             "transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version",
         ),
-        "a note",
+        "metadata",
     ),
 }  # fmt: skip
 
 
-class Named(NamedTuple):
-    """Where a tensor of a model stands in a checkpoint.
+class TensorName(NamedTuple):
+    """The name of a model's tensor in a checkpoint.
 
     Args:
-        ours: its name in the model.
-        theirs: the name of the checkpoint's tensor that holds it.
-        transposed: whether a map is stored as (inputs, outputs), as GPT-2's are, and not as (outputs, inputs).
-        part: which of the tensors that stand together in one of theirs, one after the other along their outputs.
-        parts: how many these are, all of one size.
-        optional: whether it may be missing, and then is 0.
+        ours: name in regard's model.
+        theirs: name of the checkpoint's tensor that holds it.
+        transposed: whether a weight is stored as (in_features, out_features), as in GPT-2, instead of
+            (out_features, in_features).
+        part: its index, if the checkpoint's tensor concatenates several along the outputs.
+        parts: number of tensors so concatenated, all of one size.
+        optional: whether it may be missing; it is then filled with 0.
     """
 
     ours: str
@@ -96,33 +97,31 @@ class Named(NamedTuple):
     optional: bool = False
 
 
-class Fields(NamedTuple):
-    """What is made of the fields that the config.json of a family may have.
-
-    A field that is in none of these is refused, since nobody knows what it changes.
+class ConfigFields(NamedTuple):
+    """The known fields of a family's config.json. Unknown fields are refused.
 
     Args:
-        title: of the family, in messages.
-        read: those that decide what is computed.
-        only: those of which some values are supported, the others refused.
-        irrelevant: those that change nothing here, and why.
-        aliases: second names of fields, under which some files have them.
+        title: name of the family in messages.
+        read: fields that decide what is computed.
+        supported: the supported values of fields of which other values are refused.
+        irrelevant: fields that change nothing here, and why.
+        aliases: alternative names of fields.
     """
 
     title: str
     read: tuple[str, ...]
-    only: Mapping[str, tuple[Any, ...]]
+    supported: Mapping[str, tuple[Any, ...]]
     irrelevant: Mapping[str, str]
     aliases: Mapping[str, str] = {}
 
 
 @final
-class Renamed(Mapping[str, Tensor]):
-    """A checkpoint's tensors under other names.
+class RenamedTensors(Mapping[str, Tensor]):
+    """A view of a checkpoint's tensors under new names.
 
     Args:
-        state: the tensors by the names that they have.
-        rename: gives the new name of each; where two get the same one, the second keeps the name it has.
+        state: tensors by their old names.
+        rename: the new name of an old one; if two tensors get the same name, the second keeps its old one.
     """
 
     def __init__(self, state: Mapping[str, Tensor], rename: Callable[[str], str]) -> None:
@@ -145,62 +144,62 @@ class Renamed(Mapping[str, Tensor]):
         return len(self._old)
 
 
-def check_only(family: str, config: Mapping[str, Any], only: Mapping[str, tuple[Any, ...]]) -> None:
-    """Raise unless fields that change the mathematics say what is supported.
+def check_supported(family: str, config: Mapping[str, Any], supported: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raise unless the fields of a configuration have supported values.
 
     Args:
-        family: that a message names.
+        family: name in messages.
         config: fields by name.
-        only: the supported values of each field; one that is missing is not looked at.
+        supported: the supported values of each field; a missing field is not checked.
 
     Raises:
-        UnsupportedError: another value.
+        UnsupportedError: a field with another value.
     """
-    for name, supported in only.items():
-        if name in config and not any(config[name] == x for x in supported):
-            expected = " or ".join(map(repr, supported))
+    for name, values in supported.items():
+        if name in config and not any(config[name] == x for x in values):
+            expected = " or ".join(map(repr, values))
             raise UnsupportedError(f"{family}: {name}={show(config[name])} is not supported; expected {expected}")
 
 
 def activation_of(family: str, config: Mapping[str, Any], field: str) -> str:
-    """Our name of the activation that a field names.
+    """The name in regard of the activation in a configuration's field.
 
     Args:
-        family: that a message names.
-        config: fields by name; this one must be there.
-        field: such as "hidden_act".
+        family: name in messages.
+        config: fields by name.
+        field: name of the field, which must be there, such as "hidden_act".
 
     Returns:
         A name that `FeedForward` takes.
 
     Raises:
-        UnsupportedError: an activation that is not known here.
+        UnsupportedError: an unknown activation.
     """
-    given = config[field]
-    if not isinstance(given, str) or given not in ACTIVATIONS:
+    name = config[field]
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         expected = ", ".join(ACTIVATIONS)
-        raise UnsupportedError(f"{family}: {field}={show(given)} is not supported; expected one of {expected}")
-    return ACTIVATIONS[given]
+        raise UnsupportedError(f"{family}: {field}={show(name)} is not supported; expected one of {expected}")
+    return ACTIVATIONS[name]
 
 
 def published_activation(name: str) -> str:
-    """The name that published configurations have for one of our activations."""
+    """The name of one of regard's activations in published configurations."""
     return next(theirs for theirs, ours in ACTIVATIONS.items() if ours == name)
 
 
-def never_of(family: str, config: Mapping[str, Any], ends: Collection[int] = ()) -> tuple[int, ...]:
-    """The tokens that no target may have, as the fields bad_words_ids and suppress_tokens say.
+def suppressed_tokens(family: str, config: Mapping[str, Any], ends: Collection[int] = ()) -> tuple[int, ...]:
+    """The token ids that are never generated, from the fields bad_words_ids and suppress_tokens.
 
     Args:
-        family: that a message names.
+        family: name in messages.
         config: fields by name.
-        ends: end marks, which bad_words_ids says nothing about.
+        ends: ids of end tokens, which are ignored in bad_words_ids.
 
     Returns:
-        The tokens; sequences of several, of which bad_words_ids may have some, are not among them.
+        Token ids; sequences of several tokens in bad_words_ids are left out.
 
     Raises:
-        UnsupportedError: what is no list of tokens.
+        UnsupportedError: a field that is not a list of token ids.
     """
     words, tokens = config.get("bad_words_ids") or [], config.get("suppress_tokens") or []
     lists = isinstance(words, list) and isinstance(tokens, list)
@@ -209,185 +208,186 @@ def never_of(family: str, config: Mapping[str, Any], ends: Collection[int] = ())
     if not lists or not all(words) or not all(is_integer(token) and token >= 0 for token in flat):
         raise UnsupportedError(
             f"{family}: bad_words_ids={show(config.get('bad_words_ids'))} and suppress_tokens={show(tokens)} are not "
-            "supported; expected lists of lists of tokens, and of tokens"
+            "supported; expected a list of lists of token ids, and a list of token ids"
         )
-    alone = (word[0] for word in words if len(word) == 1 and word[0] not in ends)
-    return tuple(dict.fromkeys((*alone, *tokens)))
+    single = (word[0] for word in words if len(word) == 1 and word[0] not in ends)
+    return tuple(dict.fromkeys((*single, *tokens)))
 
 
 def published_vocabulary(family: str, config: Mapping[str, Any], start: str = "bos_token_id") -> Vocabulary:
     """The vocabulary of a published configuration.
 
     Args:
-        family: that a message names.
-        config: fields by name: vocab_size; eos_token_id, a token or a list of them; the field of the start mark and
-            pad_token_id, which may be missing or None; bad_words_ids and suppress_tokens.
+        family: name in messages.
+        config: fields by name: vocab_size; eos_token_id, an id or a list of ids; the field `start` and pad_token_id,
+            which may be missing or None; bad_words_ids and suppress_tokens.
         start: the field of the token that targets or texts start with.
 
     Returns:
-        The vocabulary; a missing mark is the first of those that end a text.
+        The vocabulary; a missing start or padding token is replaced by the first end token.
 
     Raises:
-        CheckpointError: a size or token that is none.
+        CheckpointError: a size that is not an integer, or token ids beyond it.
         KeyError: no vocab_size.
-        UnsupportedError: as for `never_of`.
+        UnsupportedError: as for `suppressed_tokens`.
     """
-    size, given = config["vocab_size"], config.get("eos_token_id")
-    ends = given if isinstance(given, list) else [given]
-    marks = {name: config.get(name) for name in (start, "pad_token_id")}
-    tokens = [*ends, *(x for x in marks.values() if x is not None)]
+    size, eos = config["vocab_size"], config.get("eos_token_id")
+    ends = eos if isinstance(eos, list) else [eos]
+    special = {name: config.get(name) for name in (start, "pad_token_id")}
+    tokens = [*ends, *(x for x in special.values() if x is not None)]
     if not (is_integer(size) and ends and all(is_integer(x) and 0 <= x < size for x in tokens)):
-        said = ", ".join(f"{name}={x!r:.50}" for name, x in marks.items())
+        listing = ", ".join(f"{name}={x!r:.50}" for name, x in special.items())
         raise CheckpointError(
-            f"{family}: vocab_size={size!r:.50}, eos_token_id={given!r:.50}, {said}; expected a number of tokens and "
-            "ids below it, of which the last two may be null"
+            f"{family}: vocab_size={size!r:.50}, eos_token_id={eos!r:.50}, {listing}; expected a number of tokens and "
+            "token ids below it; the last two may be null"
         )
-    never = never_of(family, config, ends)
+    never = suppressed_tokens(family, config, ends)
     if any(token >= size for token in never):
         raise CheckpointError(
-            f"{family}: bad_words_ids and suppress_tokens name the token {max(never)}; expected ids below "
+            f"{family}: bad_words_ids and suppress_tokens have the token id {max(never)}; expected ids below "
             f"vocab_size={size}"
         )
-    bos, pad = (ends[0] if x is None else x for x in marks.values())
+    bos, pad = (ends[0] if x is None else x for x in special.values())
     return Vocabulary(size=size, pad=pad, bos=bos, eos=ends[0], more_eos=tuple(ends[1:]), never=never)
 
 
-def published_marks(words: Vocabulary) -> dict[str, Any]:
-    """The fields of a published configuration that say what tokens are for.
+def special_token_fields(vocabulary: Vocabulary) -> dict[str, Any]:
+    """The fields of a published configuration for a vocabulary: its size and special tokens.
 
     Args:
-        words: a vocabulary.
+        vocabulary: of the model.
 
     Returns:
-        vocab_size, bos_token_id, eos_token_id, pad_token_id, and bad_words_ids if some tokens never come.
+        vocab_size, bos_token_id, eos_token_id, pad_token_id, and bad_words_ids if the vocabulary has `never`.
     """
+    eos = [vocabulary.eos, *vocabulary.more_eos] if vocabulary.more_eos else vocabulary.eos
     return {
-        "vocab_size": words.size,
-        "bos_token_id": words.bos,
-        "eos_token_id": [words.eos, *words.more_eos] if words.more_eos else words.eos,
-        "pad_token_id": words.pad,
-        **({"bad_words_ids": [[token] for token in words.never]} if words.never else {}),
+        "vocab_size": vocabulary.size,
+        "bos_token_id": vocabulary.bos,
+        "eos_token_id": eos,
+        "pad_token_id": vocabulary.pad,
+        **({"bad_words_ids": [[token] for token in vocabulary.never]} if vocabulary.never else {}),
     }
 
 
-def built(family: str, build: Callable[[], Model]) -> Model:
-    """A model whose tensors take no memory, to be filled.
+def build_on_meta(family: str, build: Callable[[], Model]) -> Model:
+    """Build a model on PyTorch's "meta" device, where tensors take no memory.
 
     Args:
-        family: that a message names.
-        build: makes it.
+        family: name in messages.
+        build: builds the model.
 
     Returns:
-        The model on PyTorch's "meta" device; no random number is drawn.
+        The model, whose tensors must be replaced; no random number is drawn.
 
     Raises:
-        CheckpointError: sizes that don't go together, or that no tensor can have.
+        CheckpointError: inconsistent or impossible sizes.
     """
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), _WithoutStart():
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), _SkipInit():
             return build()
-    except WRONG as error:
-        raise CheckpointError(f"{family}: the configuration describes no model that can be built: {error}") from error
+    except BUILD_ERRORS as error:
+        raise CheckpointError(f"{family}: no model can be built from the configuration: {error}") from error
 
 
-def read_named(
+def load_tensors(
     family: str,
     build: Callable[[], Model],
     state: Mapping[str, Tensor],
-    names: Iterable[Named],
+    names: Iterable[TensorName],
     *,
     same: Mapping[str, str] | None = None,
     ignored: Collection[str] = (),
 ) -> Model:
-    """A model with the tensors of a checkpoint.
+    """Build a model with the tensors of a checkpoint.
 
     Args:
-        family: that a message names.
-        build: makes the model.
-        state: the checkpoint's tensors by name; each is read when its turn comes.
-        names: the table, of all the model's tensors. It is read before the model is built, and no further than the
-            checkpoint goes: a configuration of a million layers costs nothing.
-        same: second names of tensors that the table has, by second name: where one is there, it must be equal.
-        ignored: patterns of names, such as "*.position_ids", whose tensors say nothing that the model needs.
+        family: name in messages.
+        build: builds the model.
+        state: the checkpoint's tensors by name, each read once.
+        names: table of the names of all the model's tensors. It is read before the model is built, up to MAX_MISSING
+            missing tensors, so that a configuration of a million layers costs nothing.
+        same: further names of tensors in the table, each with the first name: if present, they must be equal.
+        ignored: patterns of the names of tensors that the model does not need, such as "*.position_ids".
 
     Returns:
         The model in evaluation mode, with copies of the tensors: in float64 if the first is, else in float32.
 
     Raises:
-        CheckpointError: tensors that are missing, unknown, of another shape or not of real numbers.
+        CheckpointError: tensors that are missing, unexpected, of another shape or not floating-point.
     """
-    table: list[Named] = []
+    table: list[TensorName] = []
     missing: dict[str, None] = {}
     for named in names:
         if named.theirs in state or named.optional:
             table.append(named)
         else:
             missing[named.theirs] = None
-        if len(missing) > MOST_MISSING:
+        if len(missing) > MAX_MISSING:
             break
     same = same or {}
     known = {*(named.theirs for named in table), *same}
     unexpected = [name for name in state if name not in known and not any(fnmatchcase(name, p) for p in ignored)]
     differing = [f"{name} and {of}" for name, of in same.items() if name in state and not _equal(state, name, of)]
-    _refuse(family, {"missing": missing, "unexpected": unexpected, "not equal, though one": differing})
-    model = built(family, build)
-    tensors, places = model.state_dict(keep_vars=True), _places(model)
+    _check_tensors(family, {"missing": missing, "unexpected": unexpected, "shared, but not equal": differing})
+    model = build_on_meta(family, build)
+    tensors, owners = model.state_dict(keep_vars=True), _owners(model)
     wrong, dtype = [], None
-    for named in sorted(table, key=lambda named: named.theirs not in state):  # what is missing last
+    for named in sorted(table, key=lambda named: named.theirs not in state):  # optional missing ones last
         old = tensors[named.ours]
         if named.theirs in state:
             x, stored = state[named.theirs].detach(), _stored_shape(named, tuple(old.shape))
             if not x.is_floating_point() or tuple(x.shape) not in (stored, (1, *stored)):
-                wrong.append(f"{named.theirs} {x.dtype} {tuple(x.shape)} for real numbers {stored}")
+                wrong.append(f"{named.theirs} {x.dtype} {tuple(x.shape)}, expected floating-point {stored}")
                 continue
             dtype = dtype or torch.promote_types(x.dtype, torch.float32)
             new = _part(named, x).reshape(old.shape).to(dtype, copy=True).contiguous()
         else:
-            _refuse(family, {"of another kind": wrong})  # before a size that no tensor has confirmed takes memory
+            _check_tensors(family, {"of another shape or dtype": wrong})  # before a size from config.json takes memory
             new = torch.zeros(old.shape, dtype=dtype)
-        for part, leaf in places[id(old)]:
-            setattr(part, leaf, nn.Parameter(new) if isinstance(old, nn.Parameter) else new)
-    _refuse(family, {"of another kind": wrong})
+        for module, attribute in owners[id(old)]:
+            setattr(module, attribute, nn.Parameter(new) if isinstance(old, nn.Parameter) else new)
+    _check_tensors(family, {"of another shape or dtype": wrong})
     return model.eval()
 
 
-def write_named(model: nn.Module, names: Iterable[Named]) -> dict[str, Tensor]:
-    """The tensors of a model by a checkpoint's names.
+def export_tensors(model: nn.Module, names: Iterable[TensorName]) -> dict[str, Tensor]:
+    """A model's tensors under the names of a checkpoint.
 
     Args:
-        model: whose tensors are taken.
-        names: the table that reads them; names that the model lacks are left out.
+        model: whose tensors are written.
+        names: the table that `load_tensors` takes; names of tensors that the model lacks are left out.
 
     Returns:
-        The tensors, detached; those that are stored as they are share their memory with the model's.
+        Detached tensors by name; those that need no conversion share their memory with the model's.
     """
-    ours = model.state_dict()
+    state = model.state_dict()
     parts: dict[tuple[str, bool], list[Tensor]] = {}
     for named in names:
-        if named.ours in ours:
-            x = ours[named.ours].detach()
+        if named.ours in state:
+            x = state[named.ours].detach()
             parts.setdefault((named.theirs, named.transposed), []).append(x)
     whole = {name: xs[0] if len(xs) == 1 else torch.cat(xs) for name, xs in parts.items()}
     return {theirs: x.t().contiguous() if transposed else x for (theirs, transposed), x in whole.items()}
 
 
-def some(names: Iterable[str]) -> str:
-    """The first of the names, and how many more there are."""
+def summarize_names(names: Iterable[str]) -> str:
+    """The first MAX_SHOWN names, and the number of others."""
     listed = list(names)
-    more = [f"and {len(listed) - SHOWN} more"] if len(listed) > SHOWN else []
-    return ", ".join([*listed[:SHOWN], *more])
+    more = [f"and {len(listed) - MAX_SHOWN} more"] if len(listed) > MAX_SHOWN else []
+    return ", ".join([*listed[:MAX_SHOWN], *more])
 
 
-def misfits(wrong: Mapping[str, Collection[str]]) -> str:
-    """What does not fit, by kind; empty if all is well."""
-    return "; ".join(f"{kind}: {some(names)}" for kind, names in wrong.items() if names)
+def describe_mismatches(wrong: Mapping[str, Collection[str]]) -> str:
+    """Names by kind of mismatch, as text for a message; empty if there are none."""
+    return "; ".join(f"{kind}: {summarize_names(names)}" for kind, names in wrong.items() if names)
 
 
 @final
-class _WithoutStart(TorchFunctionMode):
-    """Leaves tensors as they are that a model would start with random numbers.
+class _SkipInit(TorchFunctionMode):
+    """Skips the random initialization of parameters.
 
-    They have no memory to be filled; and to draw for them PyTorch would first import its compiler, for seconds.
+    On the "meta" device there is nothing to fill, and PyTorch would first import its compiler, for seconds.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -397,31 +397,32 @@ class _WithoutStart(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _refuse(family: str, wrong: Mapping[str, Collection[str]]) -> None:
-    if said := misfits(wrong):
-        raise CheckpointError(f"{family}: the tensors are not those of the configuration: {said}")
+def _check_tensors(family: str, wrong: Mapping[str, Collection[str]]) -> None:
+    """Raise CheckpointError if there are mismatches of any kind."""
+    if mismatches := describe_mismatches(wrong):
+        raise CheckpointError(f"{family}: the tensors do not match the configuration: {mismatches}")
 
 
 def _equal(state: Mapping[str, Tensor], one: str, other: str) -> bool:
     return other in state and torch.equal(state[one], state[other])
 
 
-def _stored_shape(named: Named, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of the checkpoint's tensor that holds one of ours."""
+def _stored_shape(named: TensorName, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the checkpoint's tensor, from that of the model's tensor."""
     whole = (shape[0] * named.parts, *shape[1:]) if named.parts > 1 else shape
     return whole[::-1] if named.transposed else whole
 
 
-def _part(named: Named, x: Tensor) -> Tensor:
-    """What a tensor of the checkpoint holds of ours."""
-    turned = x.t() if named.transposed else x
-    return turned if named.parts == 1 else turned.tensor_split(named.parts)[named.part]
+def _part(named: TensorName, x: Tensor) -> Tensor:
+    """The model's tensor, from the checkpoint's: transposed, or one of several parts, if so stored."""
+    weight = x.t() if named.transposed else x
+    return weight if named.parts == 1 else weight.tensor_split(named.parts)[named.part]
 
 
-def _places(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
-    """Where each tensor stands, by its identity: in several places if it is shared."""
-    places: dict[int, list[tuple[nn.Module, str]]] = {}
-    for part in model.modules():
-        for leaf, x in (*part._parameters.items(), *part._buffers.items()):
-            places.setdefault(id(x), []).append((part, leaf))
-    return places
+def _owners(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
+    """The module and attribute of each parameter and buffer, by its id(); several if it is shared."""
+    owners: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        for attribute, x in (*module._parameters.items(), *module._buffers.items()):
+            owners.setdefault(id(x), []).append((module, attribute))
+    return owners

@@ -1,4 +1,4 @@
-"""The models by name, and their configurations as plain data."""
+"""Registry of models by name, and conversion of configurations to and from plain data."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -34,94 +34,94 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "pointer-generator": (PointerGeneratorConfig, PointerGenerator),
     "text-classifier": (TextClassifierConfig, TextClassifier),
 }
-FORMER = {"hidden_dim": "ffn_dim", "layers": "num_layers"}  # names of fields in folders saved before version 0.1
-NAME = "name"  # key of a model's name, in the plain data of one that a configuration holds
+FORMER = {"hidden_dim": "ffn_dim", "layers": "num_layers"}  # old names of fields, in folders saved before version 0.1
+NAME = "name"  # key of the model's name, in a configuration inside another
 
 
 def register_model(name: str, config: type, module: type[nn.Module]) -> None:
-    """Make a model known by name, so that folders of it can be saved and loaded.
+    """Register a model under a name, so that it can be saved and loaded.
 
     Args:
-        name: of the model; it must be free.
-        config: its configuration, a frozen dataclass with `vocabulary` or `vocab_size`.
-        module: its module, which is built from the configuration alone.
+        name: a name that no other model has.
+        config: configuration class, a frozen dataclass with `vocabulary` or `vocab_size`.
+        module: module class, whose only argument is the configuration.
 
     Raises:
-        ConfigError: a name that another model has.
+        ConfigError: the name of another model.
     """
     if MODELS.get(name, (config, module)) != (config, module):
-        raise ConfigError(f"the model {name!r} is there already; give yours another name")
+        raise ConfigError(f"a model named {name!r} is already registered; choose another name")
     MODELS[name] = (config, module)
 
 
 def config_from_plain(name: str, plain: Mapping[str, Any]) -> Any:
-    """The configuration of a model from plain data, as files and command lines give it.
+    """The configuration of a model, from plain data such as JSON or command-line options.
 
     Args:
         name: of the model.
-        plain: its fields; what is left out has its default. "vocabulary", "attention" and "rotary_scaling" may be
-            dictionaries, and so may another model's configuration, with its name under "name".
+        plain: its fields; missing ones have their defaults. "vocabulary", "attention" and "rotary_scaling" may be
+            dictionaries, as may the configuration of another model, with its name under "name".
 
     Returns:
-        The model's configuration.
+        The configuration.
 
     Raises:
-        ConfigError: an unknown model or field, named beside the nearest known one; a field that is missing, of the
-            wrong type or out of range.
+        ConfigError: an unknown model or field; a required field that is missing; a value of the wrong type or out of
+            range.
 
     >>> config_from_plain("rnn", {"vocabulary": {"size": 100}, "hidden_dim": 64}).hidden_dim
     64
     """
-    made = _entry(name)[0]
-    given = dict(_mapping(name, plain))
-    if "vocabulary" in given and not isinstance(given["vocabulary"], Vocabulary):
-        given["vocabulary"] = _vocabulary(_mapping("vocabulary", given["vocabulary"]))
-    if "attention" in given and not isinstance(given["attention"], AttentionConfig):
-        given["attention"] = AttentionConfig.from_plain(_mapping("attention", given["attention"]))
-    if given.get("rotary_scaling") is not None and not isinstance(given["rotary_scaling"], RotaryScaling):
-        given["rotary_scaling"] = RotaryScaling.from_plain(_mapping("rotary_scaling", given["rotary_scaling"]))
-    return _filled(name, made, {field: _value(x) for field, x in given.items()})
+    config_class = _entry(name)[0]
+    fields = dict(_mapping(name, plain))
+    if "vocabulary" in fields and not isinstance(fields["vocabulary"], Vocabulary):
+        fields["vocabulary"] = _vocabulary(_mapping("vocabulary", fields["vocabulary"]))
+    if "attention" in fields and not isinstance(fields["attention"], AttentionConfig):
+        fields["attention"] = AttentionConfig.from_plain(_mapping("attention", fields["attention"]))
+    if fields.get("rotary_scaling") is not None and not isinstance(fields["rotary_scaling"], RotaryScaling):
+        fields["rotary_scaling"] = RotaryScaling.from_plain(_mapping("rotary_scaling", fields["rotary_scaling"]))
+    return _instance(name, config_class, {field: _from_plain(x) for field, x in fields.items()})
 
 
 def config_to_plain(config: Any) -> dict[str, Any]:
-    """A configuration as plain data, from which `config_from_plain` makes an equal one.
+    """A configuration as plain data, the inverse of `config_from_plain`.
 
     Args:
         config: of a model.
 
     Returns:
-        A dictionary of JSON's types, without the model's name, which `name_of` gives.
+        A dictionary of JSON types, without the model's name; see `name_of`.
 
     Raises:
-        ConfigError: what is not the configuration of a model, or holds a value that plain data cannot name.
+        ConfigError: not the configuration of a model, or a value that has no form as plain data.
     """
     name_of(config)
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    return {field.name: _to_plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 def build(config: Any) -> Any:
-    """The model of a configuration, with weights to start training from.
+    """Build the model of a configuration, with initial weights.
 
     Args:
         config: of a model.
 
     Returns:
-        The model.
+        The module.
 
     Raises:
-        ConfigError: what is not the configuration of a model, or sizes that don't go together.
+        ConfigError: not the configuration of a model, or inconsistent sizes.
     """
     return MODELS[name_of(config)][1](config)
 
 
 def vocabulary_size(config: Any) -> int:
-    """How many tokens the model of a configuration knows.
+    """The vocabulary size of a configuration's model.
 
     Args:
         config: of a model.
 
     Returns:
-        N.
+        N, the number of tokens.
     """
     vocabulary: Vocabulary | None = getattr(config, "vocabulary", None)
     size: int = config.vocab_size if vocabulary is None else vocabulary.size
@@ -138,13 +138,13 @@ def name_of(config: Any) -> str:
         A key of `MODELS`.
 
     Raises:
-        ConfigError: what is not the configuration of a model.
+        ConfigError: not the configuration of a model.
     """
-    for name, (made, _) in MODELS.items():
-        if type(config) is made:
+    for name, (config_class, _) in MODELS.items():
+        if type(config) is config_class:
             return name
-    known = ", ".join(made.__name__ for made, _ in MODELS.values())
-    raise ConfigError(f"{show(config)} is not the configuration of a model; known: {known}")
+    known = ", ".join(config_class.__name__ for config_class, _ in MODELS.values())
+    raise ConfigError(f"{show(config)} is not the configuration of a model; expected one of {known}")
 
 
 def _entry(name: str) -> tuple[type, type[nn.Module]]:
@@ -153,16 +153,17 @@ def _entry(name: str) -> tuple[type, type[nn.Module]]:
     return MODELS[name]
 
 
-def _plain(x: Any) -> Any:
+def _to_plain(x: Any) -> Any:
+    """A field's value as plain data."""
     if isinstance(x, AttentionConfig | Vocabulary | RotaryScaling):
         return x.to_plain()
-    if dataclasses.is_dataclass(x):  # the configuration of another model
+    if dataclasses.is_dataclass(x):  # another model's configuration
         return {NAME: name_of(x), **config_to_plain(x)}
     return list(x) if isinstance(x, tuple) else x
 
 
-def _value(x: Any) -> Any:
-    """A field's value from plain data: a tuple of a list, the configuration of another model of a dictionary."""
+def _from_plain(x: Any) -> Any:
+    """A field's value from plain data: a tuple for a list, a configuration for a dictionary with a model's name."""
     if isinstance(x, Mapping) and isinstance(x.get(NAME), str):
         return config_from_plain(x[NAME], {field: y for field, y in x.items() if field != NAME})
     return tuple(x) if isinstance(x, list) else x
@@ -170,37 +171,39 @@ def _value(x: Any) -> Any:
 
 def _mapping(name: str, plain: object) -> Mapping[str, Any]:
     if not isinstance(plain, Mapping):
-        raise ConfigError(f"{name}={show(plain)} must be a dictionary of its settings")
+        raise ConfigError(f"{name}={show(plain)} must be a dictionary of fields")
     return plain
 
 
 def _vocabulary(plain: Mapping[str, Any]) -> Vocabulary:
-    several = {name: plain.get(name, ()) for name in ("more_eos", "never")}
-    for name, tokens in several.items():
+    lists = {name: plain.get(name, ()) for name in ("more_eos", "never")}
+    for name, tokens in lists.items():
         if not isinstance(tokens, list | tuple):
-            raise ConfigError(f"vocabulary: {name}={show(tokens)} must be a list of tokens")
-    made: Vocabulary = _filled("vocabulary", Vocabulary, {**plain, **{name: tuple(x) for name, x in several.items()}})
-    marks = {"pad": made.pad, "bos": made.bos, "eos": made.eos}
-    marks |= {f"{name}[{i}]": x for name, tokens in several.items() for i, x in enumerate(tokens)}
-    for name, x in {"size": made.size, **marks}.items():
+            raise ConfigError(f"vocabulary: {name}={show(tokens)} must be a list of token ids")
+    vocabulary: Vocabulary = _instance(
+        "vocabulary", Vocabulary, {**plain, **{name: tuple(x) for name, x in lists.items()}}
+    )
+    special = {"pad": vocabulary.pad, "bos": vocabulary.bos, "eos": vocabulary.eos}
+    special |= {f"{name}[{i}]": x for name, tokens in lists.items() for i, x in enumerate(tokens)}
+    for name, x in {"size": vocabulary.size, **special}.items():
         check_integer("vocabulary", name, x, 0)
-    if max(marks.values()) >= made.size:
-        said = ", ".join(f"{name}={x}" for name, x in marks.items())
-        raise ConfigError(f"vocabulary: size={made.size} tokens have no room for {said}")
-    return made
+    if max(special.values()) >= vocabulary.size:
+        listing = ", ".join(f"{name}={x}" for name, x in special.items())
+        raise ConfigError(f"vocabulary: {listing}; expected token ids below size={vocabulary.size}")
+    return vocabulary
 
 
-def _filled(name: str, made: type, given: Mapping[str, Any]) -> Any:
-    """An instance of a dataclass from its fields by name."""
-    fields = dataclasses.fields(made)
+def _instance(name: str, cls: type, values: Mapping[str, Any]) -> Any:
+    """An instance of a dataclass, from the values of its fields by their present or former names."""
+    fields = dataclasses.fields(cls)
     names = [field.name for field in fields]
-    given = {
-        FORMER.get(key, key) if key not in names and FORMER.get(key) in names else key: x for key, x in given.items()
+    values = {
+        FORMER.get(key, key) if key not in names and FORMER.get(key) in names else key: x for key, x in values.items()
     }
-    for key in given:
+    for key in values:
         if key not in names:
-            raise ConfigError(f"{name} has no setting {key!r}; {nearest(key, names)}")
-    missing = [field.name for field in fields if field.default is dataclasses.MISSING and field.name not in given]
+            raise ConfigError(f"{name} has no field {key!r}; {nearest(key, names)}")
+    missing = [field.name for field in fields if field.default is dataclasses.MISSING and field.name not in values]
     if missing:
-        raise ConfigError(f"{name} needs {', '.join(missing)}; got {', '.join(given) or 'nothing'}")
-    return made(**given)
+        raise ConfigError(f"{name} requires {', '.join(missing)}; got {', '.join(values) or 'nothing'}")
+    return cls(**values)

@@ -1,7 +1,7 @@
-"""The recurrent translator that looks back at its source, and the one before it that could not.
+"""RNNsearch: a GRU encoder-decoder with additive attention; and its baseline RNNenc, without attention.
 
 Source: Bahdanau et al. 2014, "Neural Machine Translation by Jointly Learning to Align and Translate",
-arXiv 1409.0473 (RNNsearch, and RNNenc for comparison, from Cho et al. 2014, arXiv 1406.1078).
+arXiv 1409.0473; RNNenc: Cho et al. 2014, arXiv 1406.1078.
 """
 
 from dataclasses import dataclass
@@ -22,28 +22,28 @@ from regard.layers.linear import Linear
 from regard.layers.output_projection import OutputProjection
 from regard.layers.recurrent import GRU, check_positions, last, reverse
 from regard.models.check import check_fields
-from regard.models.hypotheses import Hypotheses
+from regard.models.hypothesis_state import HypothesisState
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
 
 
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RNNConfig:
-    """The sizes and choices of the recurrent model.
+    """Configuration of an `RNN`.
 
     Args:
-        vocabulary: of source and target together.
-        embed_dim: of the tokens' vectors, and of the readout; 620 and 500 in the source.
-        hidden_dim: n, of the decoder's state and of each of the encoder's two; 1000 in the source.
-        align_dim: of the hidden layer of the score; 1000 in the source.
-        context: "attention", or "fixed": one vector for the whole source, the baseline RNNenc.
-        dropout: of the embedded tokens and of the readout; 0 in the source.
-        share_embeddings: whether source and target tokens have the same vectors.
-        tie_output: whether the output's vectors are those of the target tokens.
-        attention: other values for its attention.
+        vocabulary: joint vocabulary of source and target.
+        embed_dim: size of token embeddings and of the readout; 620 and 500 in the paper.
+        hidden_dim: n, size of the GRU states of the decoder and of each direction of the encoder; 1000 in the paper.
+        align_dim: hidden size of the score; 1000 in the paper.
+        context: "attention", or "fixed" for one vector of the whole source, the baseline RNNenc.
+        dropout: dropout of embeddings and of the readout; 0 in the paper.
+        share_embeddings: whether source and target share token embeddings.
+        tie_output: whether the output projection shares the target embeddings.
+        attention: score, normalizer and other values that replace the default attention's.
 
     Raises:
-        ConfigError: a field that is out of range or unknown, or values for an attention beside context="fixed".
+        ConfigError: an unknown value or one that is out of range, or `attention` with context="fixed".
     """
 
     vocabulary: Vocabulary
@@ -62,29 +62,29 @@ class RNNConfig:
         check_fields(self)
         if self.context == "fixed" and self.attention != AttentionConfig():
             raise ConfigError(
-                f"RNNConfig: context='fixed' has no attention; got {self.attention}; leave it out, or take "
+                f"RNNConfig: context='fixed' has no attention; got {self.attention}; leave it out, or use "
                 "context='attention'"
             )
 
 
 @final
 class RNN(Seq2Seq):
-    """A decoder that, before each word, attends to the states of a bidirectional encoder.
+    """A bidirectional GRU encoder, and a GRU decoder that attends to its states before each word.
 
-    With h_j the encoder's states at source word j, y the target words and E their vectors:
-        e_ij = v tanh(W s_{i-1} + U h_j),  c_i = sum_j softmax(e_i)_j h_j      the attention of the state before
+    With h_j the encoder's state at source word j, y the target words and E their embeddings:
+        e_ij = v tanh(W s_{i-1} + U h_j),  c_i = sum_j softmax(e_i)_j h_j
         s_i = GRU(E y_{i-1}, c_i, s_{i-1}),  s_0 = tanh(W_s h_1 of the backward encoder)
         t_i = maxout(U_o s_i + V_o E y_{i-1} + C_o c_i),  logits = W_o t_i
 
-    The readout takes s_i, as the source's equation 4 and RNNenc do; its appendix A.2.2 writes s_{i-1}.
+    The readout uses s_i, as the paper's equation 4 and RNNenc do; its appendix A.2.2 has s_{i-1}.
 
-    With context="fixed" the encoder reads in one direction and c_i = c = tanh(V h_S), s_0 = tanh(V' c).
+    With context="fixed" the encoder is unidirectional and c_i = c = tanh(V h_S), s_0 = tanh(V' c).
 
     Args:
-        config: its sizes and choices.
+        config: sizes and options.
 
     Raises:
-        ConfigError: an attention that is made of values of the wrong kind.
+        ConfigError: an `attention` with values of the wrong type.
 
     Source: Bahdanau et al. 2014, arXiv 1409.0473, sections 2 and 3, appendix A; the fixed context: Cho et al. 2014,
     arXiv 1406.1078, appendix A.
@@ -125,7 +125,7 @@ class RNN(Seq2Seq):
             return Memory(states, lengths, (torch.tanh(self.first_proj(context)), context))
         back = reverse(self.backward_encoder(reverse(embedded, lengths)), lengths)
         states = torch.cat([states, back], -1)
-        first = torch.tanh(self.first_proj(back[:, 0]))  # which has read all of the source
+        first = torch.tanh(self.first_proj(back[:, 0]))  # the backward encoder's last state
         return Memory(states, lengths, (first, self.cross_attention.project_key(states)))
 
     def decode(self, targets: Tensor, memory: Memory) -> Tensor:
@@ -138,35 +138,35 @@ class RNN(Seq2Seq):
             state = self.cell.step(projected, state, context)
             states.append(state)
             contexts.append(context)
-        return self._read(torch.cat(states, 1), embedded, torch.cat(contexts, 1))
+        return self._readout(torch.cat(states, 1), embedded, torch.cat(contexts, 1))
 
     @property
     def projection(self) -> OutputProjection:
         return self.embeddings.projection
 
-    def start(self, memory: Memory) -> Hypotheses:
-        return Hypotheses(memory, memory.extra[0])
+    def start(self, memory: Memory) -> HypothesisState:
+        return HypothesisState(memory, memory.extra[0])
 
-    def advance(self, tokens: Tensor, state: Hypotheses) -> Tensor:
+    def advance(self, tokens: Tensor, state: HypothesisState) -> Tensor:
         embedded = self.dropout(self.embeddings.target(tokens))
-        [before] = state.tensors
-        context = self._context(before, state.memory, state.memory.pattern, state.position)
-        after = self.cell.step(self.cell.input_proj(embedded), before, context)
-        state.moved(after)
-        return self._read(after, embedded, context)
+        [previous] = state.tensors
+        context = self._context(previous, state.memory, state.memory.pattern, state.position)
+        new = self.cell.step(self.cell.input_proj(embedded), previous, context)
+        state.advance(new)
+        return self._readout(new, embedded, context)
 
     def _context(self, state: Tensor, memory: Memory, pattern: Pattern, position: int) -> Tensor:
-        """What is read of the source before the word at `position`, by K hypotheses: (B, K, context)."""
+        """The context (B, K, C) of K hypotheses for the word at a target position."""
         _, source = memory.extra
         if self.cross_attention is None:
             return source[:, None].expand(-1, state.shape[1], -1)
-        found: Tensor = self.cross_attention(
+        context: Tensor = self.cross_attention(
             state[:, :, None], source, memory.states, pattern=pattern, query_start=position
         )
-        return found[:, :, 0]
+        return context[:, :, 0]
 
-    def _read(self, states: Tensor, embedded: Tensor, contexts: Tensor) -> Tensor:
-        """The readout: the larger of each two."""
+    def _readout(self, states: Tensor, embedded: Tensor, contexts: Tensor) -> Tensor:
+        """The readout: maxout over pairs of units."""
         pairs = self.readout(torch.cat([states, embedded, contexts], -1)).unflatten(-1, (-1, 2))
-        features: Tensor = self.dropout(pairs.amax(-1))
-        return features
+        hidden: Tensor = self.dropout(pairs.amax(-1))
+        return hidden

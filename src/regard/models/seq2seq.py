@@ -1,10 +1,10 @@
-"""Encoder-decoder models: trained on whole targets, decoded a token at a time.
+"""Interface of encoder-decoder models.
 
-Training calls the module itself, on whole targets; decoding calls `prefill`, then `step` after `step`. Both give the
-same logits for the same tokens. Inputs are token ids, or feature vectors where a model says so; they are padded at the
-right, where `lengths` ends. Targets start with `vocabulary.bos`.
+Training calls the module itself on whole targets; decoding calls `prefill`, then `step` for each token. Both give the
+same logits. Inputs are token ids, or feature vectors in models that say so, padded on the right. Targets start with
+`vocabulary.bos`.
 
-Layout: B sequences, S inputs, T target tokens, K hypotheses of each sequence, F features, N the vocabulary.
+Shapes: B sequences, S inputs, T target tokens, K hypotheses of each sequence, F features, N tokens in the vocabulary.
 """
 
 from abc import ABC, abstractmethod
@@ -26,15 +26,15 @@ from regard.models.padding import check_lengths, check_tokens
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Vocabulary:
-    """How many tokens there are, and which of them have a duty.
+    """The number of tokens, and the ids of special tokens.
 
     Args:
-        size: N.
-        pad: fills the places after the end of a source.
-        bos: what every target starts with.
-        eos: what every source and target ends with.
-        more_eos: other tokens that end what a model writes.
-        never: tokens that no target has, however probable.
+        size: N, number of tokens.
+        pad: padding token.
+        bos: start token of targets.
+        eos: end token of sources and targets.
+        more_eos: further end tokens of generated targets.
+        never: tokens that are never generated.
     """
 
     size: int
@@ -47,126 +47,127 @@ class Vocabulary:
     __repr__ = short_repr
 
     def to_plain(self) -> dict[str, Any]:
-        """The same as JSON's types; no `more_eos` and no `never` where there are none."""
+        """The fields as a dictionary of JSON types; empty `more_eos` and `never` are left out."""
         plain = {"size": self.size, "pad": self.pad, "bos": self.bos, "eos": self.eos}
-        several = {"more_eos": list(self.more_eos), "never": list(self.never)}
-        return {**plain, **{name: tokens for name, tokens in several.items() if tokens}}
+        lists = {"more_eos": list(self.more_eos), "never": list(self.never)}
+        return {**plain, **{name: tokens for name, tokens in lists.items() if tokens}}
 
     def allowed(self, scores: Tensor) -> Tensor:
-        """Scores (..., N) with -inf for the tokens that no target has."""
+        """Scores (..., N) with -inf for the tokens in `never`."""
         if not self.never:
             return scores
         return scores.index_fill(-1, torch.tensor(self.never, device=scores.device), -torch.inf)
 
     def ends(self, tokens: Tensor) -> Tensor:
-        """Which of the tokens end a text: booleans of their shape."""
-        found = tokens == self.eos
+        """Whether each token is an end token: booleans of the same shape."""
+        is_end = tokens == self.eos
         for token in self.more_eos:
-            found |= tokens == token
-        return found
+            is_end |= tokens == token
+        return is_end
 
 
 class Memory(NamedTuple):
-    """What a model knows of its sources: one row a source token."""
+    """Output of the encoder."""
 
-    states: Tensor  # (B, S, D)
-    lengths: Tensor  # (B,): source tokens that are not padding
-    extra: tuple[Tensor, ...] = ()  # (B, ...): what else a model keeps, such as a decoder's first state
+    states: Tensor  # (B, S, D): hidden states
+    lengths: Tensor  # (B,): lengths of sources without padding
+    extra: tuple[Tensor, ...] = ()  # (B, ...): further tensors, such as the decoder's first state
 
     def keep(self, sentences: Tensor) -> "Memory":
-        """The memory of some of the sentences, (B',) indices."""
+        """The memory of some of the sentences, as indices (B',)."""
         return Memory(self.states[sentences], self.lengths[sentences], tuple(x[sentences] for x in self.extra))
 
     @property
     def pattern(self) -> Pattern:
-        """Which keys may be attended to: not the padding."""
+        """The attention pattern that hides padding."""
         full = not opaque() and bool((self.lengths == self.states.shape[1]).all())
         return Full() if full else KeyLengths(self.lengths)
 
     def packing(self, module: nn.Module) -> Packing | None:
-        """How a module can compute with the states alone, and not with padding; see there."""
+        """The packing with which a module skips padding; None if it cannot. See `layers.packing.packing`."""
         return packing(module, self.lengths, self.states.shape[1])
 
-    def through(self, run: Callable[[Tensor, Pattern], Tensor], packing: Packing | None) -> "Memory":
-        """What `run(states, pattern)` makes of the states, (B, S, D) or, packed, (1, N, D)."""
+    def apply(self, layers: Callable[[Tensor, Pattern], Tensor], packing: Packing | None) -> "Memory":
+        """The memory with states `layers(states, pattern)`, called on (B, S, D) or, packed, on (1, N, D)."""
         if packing is None:
-            return Memory(run(self.states, self.pattern), self.lengths)
-        return Memory(packing.unpack(run(packing.pack(self.states), packing.pattern)), self.lengths)
+            return Memory(layers(self.states, self.pattern), self.lengths)
+        return Memory(packing.unpack(layers(packing.pack(self.states), packing.pattern)), self.lengths)
 
 
 class Seq2SeqOutput(NamedTuple):
-    """Outputs of an encoder-decoder on whole targets."""
+    """Output of an encoder-decoder on whole targets."""
 
-    hidden: Tensor  # (B, T, F): the decoder's last states
-    projection: OutputProjection  # of these to logits
+    hidden: Tensor  # (B, T, F): the decoder's last hidden states
+    projection: OutputProjection  # from hidden states to logits
     memory: Memory
 
     @property
     def logits(self) -> Tensor:
-        """(B, T, N): of the token after each target token. Computed when it is read."""
+        """Logits (B, T, N) of the token after each target token; computed at each access."""
         return self.projection.logits(self.hidden)
 
     def cross_entropy(self, labels: Tensor, *, label_smoothing: float = 0.0) -> CrossEntropy:
-        """Cross entropy of labels (B, T), see `OutputProjection.cross_entropy`."""
+        """Cross entropy of labels (B, T); see `OutputProjection.cross_entropy`."""
         return self.projection.cross_entropy(self.hidden, labels, label_smoothing=label_smoothing)
 
 
 class State(ABC):
-    """What a model keeps between the steps of B sentences with K hypotheses each."""
+    """Decoding state of B sentences with K hypotheses each, such as KV caches."""
 
     @abstractmethod
     def reorder(self, parents: Tensor) -> None:
-        """Go on from other hypotheses: the k-th becomes a copy of the parents[b, k]-th of sentence b; (B, K')."""
+        """Replace hypotheses: the k-th of sentence b becomes a copy of its parents[b, k]-th; parents are (B, K')."""
 
     @abstractmethod
     def keep(self, sentences: Tensor) -> None:
-        """Go on with some of the sentences, (B',) indices in order."""
+        """Keep some of the sentences, as ascending indices (B',), and drop the others."""
 
 
 class Seq2Seq(nn.Module, ABC):
-    """A model that reads a sequence and writes another."""
+    """An encoder-decoder model."""
 
     config: Any  # the frozen dataclass that it was built from
     vocabulary: Vocabulary
-    continues_input = False  # whether what it writes goes on from what it reads, as a language model's does
-    copies = False  # whether sources and targets may hold words of a source beyond the vocabulary
+    continues_input = False  # whether the target continues the source, as in language models
+    copies = False  # whether sources and targets may hold out-of-vocabulary words of a source
 
     @property
     def longest(self) -> int | None:
-        """Tokens that a source or a target may have at most, marks counted; None for no bound."""
+        """Maximum number of tokens of a source or target, special tokens included; None if unlimited."""
         return None
 
     @property
     @abstractmethod
     def projection(self) -> OutputProjection:
-        """The map from the decoder's states to logits."""
+        """The projection from the decoder's hidden states to logits."""
 
     @abstractmethod
     def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
-        """The encoder's states of inputs (B, S), of which lengths (B,) are not padding; None for all."""
+        """Encode inputs (B, S) of lengths (B,); None for no padding."""
 
     @abstractmethod
     def decode(self, targets: Tensor, memory: Memory) -> Tensor:
-        """The decoder's states (B, T, F) at each token of whole targets (B, T), each of which sees those before it."""
+        """The decoder's hidden states (B, T, F) on whole targets (B, T), under a causal mask."""
 
     @abstractmethod
     def start(self, memory: Memory) -> State:
-        """The state before the first step: one hypothesis a sequence."""
+        """The state before the first step, with one hypothesis for each sequence."""
 
     @abstractmethod
     def advance(self, tokens: Tensor, state: State) -> Tensor:
-        """The decoder's states (B, K, F) after one more token of each hypothesis (B, K); `state` moves on."""
+        """Append a token to each hypothesis (B, K), updating `state`, and return the hidden states (B, K, F)."""
 
     def forward(self, inputs: Tensor, lengths: Tensor | None, targets: Tensor) -> Seq2SeqOutput:
-        """The decoder's states and logits at each target token.
+        """Run the model on whole targets.
 
         Args:
             inputs: token ids (B, S), each row ending with `eos` before its padding.
-            lengths: (B,), how many inputs of each row are not padding; None for all.
-            targets: token ids (B, T), each row starting with `bos`; no token sees those after it.
+            lengths: (B,), the number of inputs of each row without padding; None for no padding.
+            targets: token ids (B, T), each row starting with `bos`.
 
         Returns:
-            A `Seq2SeqOutput`: logits (B, T, N), hidden (B, T, F) and the encoder's memory.
+            A `Seq2SeqOutput`: logits (B, T, N) of the token after each target token, hidden (B, T, F) and the encoder's
+            memory.
 
         Raises:
             ShapeError: inputs, lengths or targets of another shape or type.
@@ -177,35 +178,35 @@ class Seq2Seq(nn.Module, ABC):
         return Seq2SeqOutput(self.decode(targets, memory), self.projection.as_called(), memory)
 
     def prefill(self, inputs: Tensor, lengths: Tensor | None = None) -> tuple[State, Tensor]:
-        """The state before the first step, and the token (B,) that each sequence starts with.
+        """Encode the inputs for decoding.
 
         Args:
             inputs: as for `forward`.
             lengths: as for `forward`.
 
         Returns:
-            The state, one hypothesis a sequence; and `bos` (B,).
+            The state, with one hypothesis for each sequence; and the start token of each, (B,), for the first `step`.
         """
         self.check_inputs(inputs, lengths)
         state = self.start(self.encode(inputs, lengths))
         return state, torch.full((len(inputs),), self.vocabulary.bos, device=inputs.device)
 
     def step(self, tokens: Tensor, state: State) -> Tensor:
-        """The logits (B, K, N) after one more token of each hypothesis (B, K); `state` moves on."""
+        """Append a token to each hypothesis (B, K), updating `state`, and return the logits of the next (B, K, N)."""
         return self.projection.logits(self.advance(tokens, state))
 
     def collate(self, sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Sources of token ids as `inputs` (B, S), ended with `eos` and padded, and their `lengths` (B,)."""
-        ends = [[*source, self.vocabulary.eos] for source in sources]
-        lengths = torch.tensor([len(row) for row in ends])
+        """Batch sources of token ids: `inputs` (B, S) with `eos` and padding, and their `lengths` (B,)."""
+        rows = [[*source, self.vocabulary.eos] for source in sources]
+        lengths = torch.tensor([len(row) for row in rows])
         width = int(lengths.max())
-        return torch.tensor([row + [self.vocabulary.pad] * (width - len(row)) for row in ends]), lengths
+        return torch.tensor([row + [self.vocabulary.pad] * (width - len(row)) for row in rows]), lengths
 
     def check_inputs(self, inputs: Tensor, lengths: Tensor | None) -> None:
-        """Raise ShapeError unless these are what the encoder reads: token ids (B, S), and lengths (B,)."""
+        """Raise ShapeError unless these are inputs of the encoder: token ids (B, S), and lengths (B,) or None."""
         check_tokens("inputs", inputs)
         check_lengths(inputs, lengths)
 
     def source_lengths(self, inputs: Tensor, lengths: Tensor | None) -> Tensor:
-        """Lengths (B,): those given, or those of inputs without padding."""
+        """The lengths (B,) of inputs: `lengths`, or if None that of all rows."""
         return inputs.new_full((len(inputs),), inputs.shape[1], dtype=torch.int64) if lengths is None else lengths

@@ -1,7 +1,7 @@
-"""T5: encoder and decoder with norms before each part, and a learned bias by distance that all layers of a stack share.
+"""T5: a pre-norm encoder-decoder Transformer with relative position biases, shared by the layers of a stack.
 
 Source: Raffel et al. 2019, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
-arXiv 1910.10683, section 2.1; v1.1, with gated networks and an output of its own: Shazeer 2020, arXiv 2002.05202.
+arXiv 1910.10683, section 2.1; v1.1, with gated feed-forward and untied output: Shazeer 2020, arXiv 2002.05202.
 """
 
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ from regard.models.decoder_state import DecoderState
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
 
 
-def _size(embed_dim: int, num_heads: int, ffn_dim: int, layers: int, **more: Any) -> dict[str, Any]:
+def _size(embed_dim: int, num_heads: int, ffn_dim: int, num_layers: int, **more: Any) -> dict[str, Any]:
     sizes = {"embed_dim": embed_dim, "num_heads": num_heads, "ffn_dim": ffn_dim}
-    return {**sizes, "encoder_layers": layers, "decoder_layers": layers, **more}
+    return {**sizes, "encoder_layers": num_layers, "decoder_layers": num_layers, **more}
 
 
 V1_1: dict[str, Any] = {"activation": "gelu-tanh", "network": "gated", "tie_output": False, "scale_output": False}
-# v1.0: section 3.7 of the source; v1.1: the sizes that its authors published with it.
+# v1.0: section 3.7 of the paper; v1.1: published by its authors with the checkpoints.
 SIZES: dict[str, dict[str, Any]] = {
     "small": _size(512, 8, 2048, 6),
     "base": _size(768, 12, 3072, 12),
@@ -49,24 +49,24 @@ SIZES: dict[str, dict[str, Any]] = {
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class T5Config:
-    """The sizes and choices of a T5.
+    """Configuration of a `T5`; T5 v1.0 small by default.
 
     Args:
-        vocabulary: of source and target; targets start with padding, as published: bos is pad.
-        embed_dim: D, the size of a token's state.
-        num_heads: H, of every attention.
-        head_dim: E, the size of a head, whatever D and H are.
-        ffn_dim: of the feed-forward networks.
-        encoder_layers: of the encoder.
-        decoder_layers: of the decoder.
-        dropout: of embedded tokens, of each part's output and inside of it, and of the last states.
-        network: "plain", as in v1.0, or "gated", as in v1.1.
-        activation: of the feed-forward networks; of their gates, if they have some.
-        num_buckets: of distances.
-        max_distance: distances from here on share the last bucket.
-        norm_eps: what norms add to the mean square.
-        tie_output: whether the output's vectors are those of the tokens.
-        scale_output: whether states are divided by the root of D before the output, as in v1.0.
+        vocabulary: joint vocabulary of source and target. Published models start targets with padding: bos = pad.
+        embed_dim: D, size of hidden states.
+        num_heads: H, number of attention heads.
+        head_dim: E, size of a head, independent of D and H.
+        ffn_dim: hidden size of the feed-forward networks.
+        encoder_layers: number of encoder layers.
+        decoder_layers: number of decoder layers.
+        dropout: dropout of embeddings, in and after sublayers, and of the last hidden states.
+        network: feed-forward networks: "plain", as in v1.0, or "gated", as in v1.1.
+        activation: activation of the feed-forward networks, or of their gates.
+        num_buckets: number of buckets of relative positions.
+        max_distance: relative positions from this distance on share the last bucket.
+        norm_eps: epsilon of RMS norms.
+        tie_output: whether the output projection shares the token embeddings.
+        scale_output: whether hidden states are divided by sqrt(D) before the output projection, as in v1.0.
 
     Raises:
         ConfigError: a field that is out of range.
@@ -95,13 +95,13 @@ class T5Config:
 
     @staticmethod
     def of_size(size: str, vocabulary: Vocabulary, **changes: Any) -> "T5Config":
-        """A published size by name.
+        """The configuration of a published size.
 
         Args:
-            size: "small", "base", "large", "3b" or "11b", and those of v1.1: "v1.1-small", "v1.1-base", "v1.1-large",
-                "v1.1-xl", "v1.1-xxl".
-            vocabulary: of source and target; published checkpoints have room for 32,128 tokens.
-            changes: other fields.
+            size: "small", "base", "large", "3b" or "11b"; of v1.1 "v1.1-small", "v1.1-base", "v1.1-large", "v1.1-xl"
+                or "v1.1-xxl".
+            vocabulary: joint vocabulary of source and target; published checkpoints have 32,128 embeddings.
+            changes: fields that differ from it.
 
         Returns:
             The configuration.
@@ -116,13 +116,13 @@ class T5Config:
 
 @final
 class T5(Seq2Seq):
-    """T5's encoder and decoder: no biases in linear maps, scores without a scale, norms by the root mean square.
+    """A T5 encoder-decoder: linear maps without bias, unscaled dot-product scores, RMS norms.
 
     Args:
-        config: its sizes and choices.
+        config: sizes and options.
 
     Raises:
-        ConfigError: sizes that don't go together.
+        ConfigError: inconsistent sizes.
 
     Source: Raffel et al. 2019, arXiv 1910.10683, section 2.1.
 
@@ -153,19 +153,19 @@ class T5(Seq2Seq):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start again, as the source's code does: each map keeps the variance, scores without a scale included."""
+        """Initialize weights as the authors' code does: linear maps and unscaled scores keep the variance."""
         config = self.config
         nn.init.normal_(self.embedding.weight)
         for name, parameter in self.named_parameters():
             if parameter.dim() != 2 or name == "embedding.weight":
                 continue
-            inputs = config.embed_dim if name.endswith(".table") else parameter.shape[1]
+            fan_in = config.embed_dim if name.endswith(".table") else parameter.shape[1]
             scale = config.head_dim if name.endswith("query_proj.weight") else 1
-            nn.init.normal_(parameter, std=(inputs * scale) ** -0.5)
+            nn.init.normal_(parameter, std=(fan_in * scale) ** -0.5)
 
     def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
         memory = Memory(self.dropout(self.embedding(inputs)), self.source_lengths(inputs, lengths))
-        return memory.through(self._encoded, memory.packing(self))
+        return memory.apply(self._encode_layers, memory.packing(self))
 
     def decode(self, targets: Tensor, memory: Memory) -> Tensor:
         x, pattern, bias = self.dropout(self.embedding(targets)), memory.pattern, self._bias(self.decoder_bias)
@@ -183,14 +183,14 @@ class T5(Seq2Seq):
         return DecoderState(self.decoder, memory)
 
     def advance(self, tokens: Tensor, state: DecoderState) -> Tensor:
-        x, bias = self.dropout(self.embedding(state.places.inward(tokens))), self._bias(self.decoder_bias)
+        x, bias = self.dropout(self.embedding(state.slots.to_cache_order(tokens))), self._bias(self.decoder_bias)
         for layer, past, memory in zip(self.decoder, state.past, state.memory, strict=True):
             x = layer.step(x, past, memory, state.pattern, bias)
-        hidden: Tensor = state.places.outward(self.dropout(self.decoder_norm(x)))
+        hidden: Tensor = state.slots.from_cache_order(self.dropout(self.decoder_norm(x)))
         return hidden
 
-    def _encoded(self, x: Tensor, pattern: Pattern) -> Tensor:
-        """The encoder's states of embedded tokens, of which each sees those of the pattern."""
+    def _encode_layers(self, x: Tensor, pattern: Pattern) -> Tensor:
+        """The encoder's hidden states of token embeddings under an attention pattern."""
         bias = self._bias(self.encoder_bias)
         for layer in self.encoder:
             x = layer(x, pattern, bias)
@@ -198,7 +198,7 @@ class T5(Seq2Seq):
         return states
 
     def _layer(self) -> dict[str, Any]:
-        """The options of a layer."""
+        """The arguments of a layer."""
         config = self.config
         network = GatedFeedForward if config.network == "gated" else FeedForward
         return {
@@ -222,5 +222,5 @@ class T5(Seq2Seq):
 
     @staticmethod
     def _bias(shared: LearnedValue) -> Bias:
-        """The bias from its table as it is now."""
+        """The relative position bias, from its learned table."""
         return shared()  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Text classifier: an encoder, attentive pooling, and a score for each label.
+"""Text classifier: an encoder, attentive pooling and a linear layer.
 
 Source: Lin et al. 2017, "A Structured Self-attentive Sentence Embedding", arXiv 1703.03130.
 """
@@ -27,20 +27,20 @@ WEIGHTS = Summary(weights=True)
 @final
 @dataclass(frozen=True, kw_only=True)
 class TextClassifierConfig:
-    """The sizes and choices of a text classifier.
+    """Configuration of a `TextClassifier`.
 
     Args:
-        vocabulary: of the texts.
-        num_labels: labels to choose from.
-        multi_label: whether a text may have any number of labels; else it has one.
-        encoder: configuration of a published encoder, whose states are pooled; None for a bidirectional LSTM.
-        embed_dim: of the tokens' vectors, without a published encoder.
-        hidden_dim: u, of the LSTM's states in each direction, likewise.
-        num_layers: of the LSTM, likewise.
-        hops: r, weighted means of a text.
-        align_dim: d_a, the size that states are projected to for their weights.
-        penalty: coefficient of the term that keeps hops apart, ||A A^T - I||^2 a text (section 2.2).
-        dropout: of embedded tokens and of the pooled vector.
+        vocabulary: number of tokens and special tokens.
+        num_labels: number of labels.
+        multi_label: whether a text may have any number of labels, instead of exactly one.
+        encoder: configuration of a Bert encoder; None for a bidirectional LSTM.
+        embed_dim: size of the LSTM's token embeddings.
+        hidden_dim: u, size of the LSTM's states in each direction.
+        num_layers: number of LSTM layers.
+        hops: r, number of attention hops: weighted means of the hidden states.
+        align_dim: d_a, hidden size of the attention's score.
+        penalty: coefficient of the penalty ||A A^T - I||^2 of each text, which makes hops differ (section 2.2).
+        dropout: dropout of embeddings and of the pooled vector.
 
     Raises:
         ConfigError: a field that is out of range.
@@ -61,28 +61,28 @@ class TextClassifierConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         if not 0 <= self.penalty < math.inf:
-            raise ConfigError(f"TextClassifierConfig: penalty={self.penalty} must be at least 0 and finite")
+            raise ConfigError(f"TextClassifierConfig: penalty={self.penalty} must be finite and at least 0")
 
 
 class TextClassifierOutput(NamedTuple):
-    """Outputs of a text classifier."""
+    """Output of a text classifier."""
 
-    logits: Tensor  # (B, labels)
-    hidden: Tensor  # (B, S, D): the encoder's states
-    penalty: Tensor  # (): the term that keeps hops apart, a mean over the texts; 0 unless the model trains with it
+    logits: Tensor  # (B, num_labels)
+    hidden: Tensor  # (B, S, D): the encoder's hidden states
+    penalty: Tensor  # (): the penalty on similar hops, mean over texts; 0 unless in training mode with penalty > 0
 
 
 @final
 class TextClassifier(nn.Module):
-    """A bidirectional LSTM, or a published encoder, under attentive pooling and a linear map to labels.
+    """A bidirectional LSTM or Bert encoder, attentive pooling, and a linear layer to the logits of labels.
 
     Args:
-        config: its sizes and choices.
+        config: sizes and options.
 
     Raises:
-        ConfigError: sizes that don't go together.
+        ConfigError: inconsistent sizes.
 
-    Source: Lin et al. 2017, arXiv 1703.03130, section 2; the classifier on top is one linear map here.
+    Source: Lin et al. 2017, arXiv 1703.03130, section 2; the classifier on top is a single linear layer here.
 
     >>> model = TextClassifier(TextClassifierConfig(vocabulary=Vocabulary(size=50), num_labels=3, embed_dim=8))
     >>> model(torch.tensor([[5, 6, 2], [7, 2, 0]]), torch.tensor([3, 2])).logits.shape
@@ -108,21 +108,21 @@ class TextClassifier(nn.Module):
 
     @property
     def longest(self) -> int | None:
-        """Tokens that a text may have at most, marks counted; None for no bound."""
+        """Maximum number of tokens of a text, special tokens included; None if unlimited."""
         return None if self.config.encoder is None else self.encoder.longest
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> TextClassifierOutput:
-        """The logits of each label.
+        """The logits of labels.
 
         Args:
-            inputs: token ids (B, S), with the marks that the encoder was trained with.
-            lengths: (B,), how many tokens of each text are not padding; None for all.
+            inputs: token ids (B, S), with the special tokens that the encoder was trained with.
+            lengths: (B,), the number of tokens of each text without padding; None for no padding.
 
         Returns:
             A `TextClassifierOutput`.
 
         Raises:
-            ShapeError: something else than token ids (B, S) and lengths (B,), or more tokens than the encoder reads.
+            ShapeError: not token ids (B, S) and lengths (B,), or more tokens than the encoder has positions.
         """
         check_texts(inputs, lengths)
         hidden = self._encode(inputs, lengths)
@@ -130,17 +130,17 @@ class TextClassifier(nn.Module):
         if self.training and self.config.penalty:
             pooled, seen = self.pooling(hidden, lengths, summary=WEIGHTS)
             weights = seen.weights[:, :, 0].float()
-            apart = weights @ weights.transpose(1, 2) - torch.eye(weights.shape[1], device=weights.device)
-            penalty = self.config.penalty * apart.square().sum((1, 2)).mean()
+            overlap = weights @ weights.transpose(1, 2) - torch.eye(weights.shape[1], device=weights.device)
+            penalty = self.config.penalty * overlap.square().sum((1, 2)).mean()
         else:
             pooled = self.pooling(hidden, lengths)
         return TextClassifierOutput(self.output(self.dropout(pooled.flatten(1))), hidden, penalty)
 
     def _encode(self, inputs: Tensor, lengths: Tensor | None) -> Tensor:
-        """The encoder's states (B, S, D)."""
+        """The encoder's hidden states (B, S, D)."""
         if self.embedding is None:
-            states: Tensor = self.encoder.encode(inputs, lengths)
-            return states
+            hidden: Tensor = self.encoder.encode(inputs, lengths)
+            return hidden
         embedded = self.dropout(self.embedding(inputs))
         if lengths is None:
             lengths = inputs.new_full((len(inputs),), inputs.shape[1])

@@ -1,8 +1,8 @@
-"""What every model can do that reads a text as a whole: a vector for each token, and what is made of these.
+"""Interface of bidirectional text encoders, such as BERT.
 
-Padding stands at the right, where `lengths` ends; `models.padding.to_right` brings it there.
+Padding is on the right; `models.padding.to_right` moves it there.
 
-Layout: B texts, L tokens, D features, N the vocabulary.
+Shapes: B texts, L tokens, D features, N tokens in the vocabulary.
 """
 
 from abc import ABC, abstractmethod
@@ -18,37 +18,37 @@ from regard.models.padding import check_texts
 
 
 class EncoderOutput(NamedTuple):
-    """What a model says of texts. At the places of padding it means nothing."""
+    """Output of a text encoder; undefined at padding."""
 
-    hidden: Tensor  # (B, L, D)
-    logits: Tensor | None  # (B, L, N): of the token that stands at each place; None without a masked-word head
-    pooled: Tensor | None  # (B, D): of the whole text, from its first token; None without a pooler
+    hidden: Tensor  # (B, L, D): last hidden states
+    logits: Tensor | None  # (B, L, N): of the token at each position; None without a masked language model head
+    pooled: Tensor | None  # (B, D): the pooler's output for the first token; None without a pooler
 
 
 class TextEncoder(nn.Module, ABC):
-    """A model that reads texts as a whole."""
+    """A bidirectional text encoder."""
 
     config: Any  # the frozen dataclass that it was built from
 
     @property
     @abstractmethod
     def longest(self) -> int:
-        """Tokens that a text may have at most, marks counted."""
+        """Maximum number of tokens of a text, special tokens included."""
 
     @abstractmethod
     def read(self, tokens: Tensor, pattern: Pattern, token_types: Tensor | None) -> Tensor:
-        """The hidden vectors (B, L, D) of tokens (B, L), of which each sees those of the pattern."""
+        """The last hidden states (B, L, D) of tokens (B, L), under an attention pattern."""
 
     @abstractmethod
     def project(self, hidden: Tensor) -> Tensor | None:
-        """The logits (..., N) of the tokens that stand where hidden (..., D) was made; None without such a head."""
+        """The logits (..., N) of the token at each position, from hidden (..., D); None without such a head."""
 
     @abstractmethod
     def pool(self, hidden: Tensor) -> Tensor | None:
-        """The vectors (B, D) of whole texts, from hidden (B, L, D); None without a pooler."""
+        """The pooler's outputs (B, D), from hidden (B, L, D); None without a pooler."""
 
     def encode(self, tokens: Tensor, lengths: Tensor | None = None, token_types: Tensor | None = None) -> Tensor:
-        """The hidden vectors alone.
+        """The last hidden states.
 
         Args:
             tokens: as for `forward`.
@@ -64,11 +64,11 @@ class TextEncoder(nn.Module, ABC):
         check_texts(tokens, lengths)
         if tokens.shape[1] > self.longest:
             raise ShapeError(
-                f"tokens has {tokens.shape[1]} places, and the model {self.longest} positions; shorten the texts"
+                f"tokens has length {tokens.shape[1]}, and the model has {self.longest} positions; shorten the texts"
             )
         if token_types is not None and token_types.shape != tokens.shape:
             raise ShapeError(
-                f"token_types has shape {tuple(token_types.shape)}; expected that of tokens, {tuple(tokens.shape)}"
+                f"token_types has shape {tuple(token_types.shape)}; expected the shape of tokens, {tuple(tokens.shape)}"
             )
         full = lengths is None or (not opaque() and bool((lengths >= tokens.shape[1]).all()))
         return self.read(tokens, Full() if full else KeyLengths(lengths), token_types)
@@ -76,19 +76,19 @@ class TextEncoder(nn.Module, ABC):
     def forward(
         self, tokens: Tensor, lengths: Tensor | None = None, *, token_types: Tensor | None = None
     ) -> EncoderOutput:
-        """What the model says of texts.
+        """Run the encoder and its heads.
 
         Args:
-            tokens: token ids (B, L), with the marks that the model was trained with.
-            lengths: (B,), how many tokens of each text are not padding; None for all.
-            token_types: (B, L), which of the texts that stand together each token is of; None for the first.
+            tokens: token ids (B, L), with the special tokens that the model was trained with.
+            lengths: (B,), the number of tokens of each text without padding; None for no padding.
+            token_types: (B, L), the segment of each token in pairs of texts; None for all 0.
 
         Returns:
             An `EncoderOutput`.
 
         Raises:
-            ShapeError: something else than token ids (B, L), lengths (B,) and types (B, L), or more tokens than the
-                model has positions for.
+            ShapeError: not token ids (B, L), lengths (B,) and token types (B, L), or more tokens than the model has
+                positions.
         """
         hidden = self.encode(tokens, lengths, token_types)
         return EncoderOutput(hidden, self.project(hidden), self.pool(hidden))

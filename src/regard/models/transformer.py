@@ -1,4 +1,4 @@
-"""The Transformer: attention between a source and a target, and nothing recurrent.
+"""The Transformer encoder-decoder.
 
 Source: Vaswani et al. 2017, "Attention Is All You Need", arXiv 1706.03762.
 """
@@ -22,7 +22,7 @@ from regard.models.check import check_fields
 from regard.models.decoder_state import DecoderState
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
 
-# base and big: table 3 of the source.
+# base and big: table 3 of the paper.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"embed_dim": 128, "num_heads": 4, "ffn_dim": 512, "encoder_layers": 2, "decoder_layers": 2},
     "small": {"embed_dim": 256, "num_heads": 4, "ffn_dim": 1024, "encoder_layers": 3, "decoder_layers": 3},
@@ -33,32 +33,32 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-AHEAD = 64  # steps whose positions are computed at once
+STEPS_AT_ONCE = 64  # decoding steps whose position embeddings are computed together
 
 
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TransformerConfig:
-    """The sizes and choices of a Transformer.
+    """Configuration of a `Transformer`.
 
     Args:
-        vocabulary: of source and target together.
-        embed_dim: D, the size of a token's state.
-        num_heads: H, of every attention.
-        ffn_dim: of the feed-forward networks.
-        encoder_layers: of the encoder.
-        decoder_layers: of the decoder.
-        dropout: of each part's output and of the embedded tokens (section 5.4).
-        norm: "post" as published, or "pre".
-        activation: "relu" as published, "gelu" or "swish".
-        positions: "sinusoidal" as published, "sinusoidal-halves" as in Marian, or "learned".
-        max_length: positions that are learned, if they are.
-        scale_embedding: whether embeddings are multiplied by the root of embed_dim (section 3.4).
-        output_bias: whether a bias is added to the logits, as Marian does.
-        attention: other values for its attention.
+        vocabulary: joint vocabulary of source and target.
+        embed_dim: D, size of hidden states.
+        num_heads: H, number of attention heads.
+        ffn_dim: hidden size of the feed-forward networks.
+        encoder_layers: number of encoder layers.
+        decoder_layers: number of decoder layers.
+        dropout: dropout of sublayer outputs and of embeddings (section 5.4).
+        norm: position of layer norms: "post", as in the paper, or "pre".
+        activation: "relu", as in the paper, "gelu" or "swish".
+        positions: "sinusoidal", as in the paper, "sinusoidal-halves", as in Marian, or "learned".
+        max_length: number of learned positions.
+        scale_embedding: whether embeddings are multiplied by sqrt(embed_dim) (section 3.4).
+        output_bias: whether logits have a bias, as in Marian.
+        attention: score, normalizer and other values that replace the default attention's.
 
     Raises:
-        ConfigError: a choice that is unknown.
+        ConfigError: an unknown value, or one that is out of range.
     """
 
     vocabulary: Vocabulary
@@ -83,12 +83,12 @@ class TransformerConfig:
 
     @staticmethod
     def of_size(size: str, vocabulary: Vocabulary, **changes: Any) -> "TransformerConfig":
-        """A size by name.
+        """The configuration of a named size.
 
         Args:
             size: "tiny", "small", "base" or "big".
-            vocabulary: of source and target together.
-            changes: other fields.
+            vocabulary: joint vocabulary of source and target.
+            changes: fields that differ from it.
 
         Returns:
             The configuration.
@@ -100,7 +100,7 @@ class TransformerConfig:
 
 
 def size_settings(size: str) -> dict[str, Any]:
-    """The fields of a size, "tiny", "small", "base" or "big".
+    """The fields of TransformerConfig that a named size sets; "tiny", "small", "base" or "big".
 
     Raises:
         ConfigError: an unknown size.
@@ -112,13 +112,13 @@ def size_settings(size: str) -> dict[str, Any]:
 
 @final
 class Transformer(Seq2Seq):
-    """The Transformer of encoder and decoder, with one embedding for source, target and output (section 3.4).
+    """A Transformer encoder-decoder, with one embedding for source, target and output projection (section 3.4).
 
     Args:
-        config: its sizes and choices.
+        config: sizes and options.
 
     Raises:
-        ConfigError: sizes that don't go together.
+        ConfigError: inconsistent sizes.
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.
 
@@ -131,11 +131,11 @@ class Transformer(Seq2Seq):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config, self.vocabulary = config, config.vocabulary
-        size, choice = config.embed_dim, config.attention
+        size, attention = config.embed_dim, config.attention
         layer: dict[str, Any] = {"norm": config.norm, "activation": config.activation, "dropout": config.dropout}
-        layer |= {name: x for name in ("score", "normalizer") if (x := getattr(choice, name)) is not None}
-        pattern = Full() if choice.pattern is None else choice.pattern
-        layer |= {"pattern": pattern, "position_bias": choice.position_bias}
+        layer |= {name: x for name in ("score", "normalizer") if (x := getattr(attention, name)) is not None}
+        pattern = Full() if attention.pattern is None else attention.pattern
+        layer |= {"pattern": pattern, "position_bias": attention.position_bias}
         sizes = (size, config.num_heads, config.ffn_dim)
         self.embedding = nn.Embedding(config.vocabulary.size, size)
         self.positions: nn.Module = (
@@ -146,9 +146,9 @@ class Transformer(Seq2Seq):
         self.dropout = Dropout(config.dropout)
         self.encoder = nn.ModuleList(EncoderLayer(*sizes, **layer) for _ in range(config.encoder_layers))
         self.decoder = nn.ModuleList(DecoderLayer(*sizes, **layer) for _ in range(config.decoder_layers))
-        pre = config.norm == "pre"  # then nothing has normalized the last layer's sum
-        self.encoder_norm = nn.LayerNorm(size) if pre else nn.Identity()
-        self.decoder_norm = nn.LayerNorm(size) if pre else nn.Identity()
+        pre_norm = config.norm == "pre"  # the last layer's output is not normalized yet
+        self.encoder_norm = nn.LayerNorm(size) if pre_norm else nn.Identity()
+        self.decoder_norm = nn.LayerNorm(size) if pre_norm else nn.Identity()
         self.output_bias = nn.Parameter(torch.zeros(config.vocabulary.size)) if config.output_bias else None
         nn.init.normal_(self.embedding.weight, std=size**-0.5)
 
@@ -158,16 +158,17 @@ class Transformer(Seq2Seq):
 
     def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
         memory = Memory(self._embed(inputs), self.source_lengths(inputs, lengths))
-        choice = self.config.attention
-        plain = choice.score is choice.pattern is choice.position_bias is None  # others may ask where a token stands
-        return memory.through(self._encoded, memory.packing(self) if plain else None)
+        attention = self.config.attention
+        # Other scores, patterns and biases may depend on positions, which packing changes.
+        packable = attention.score is attention.pattern is attention.position_bias is None
+        return memory.apply(self._encode_layers, memory.packing(self) if packable else None)
 
     def decode(self, targets: Tensor, memory: Memory) -> Tensor:
         x, pattern = self._embed(targets), memory.pattern
         for layer in self.decoder:
             x = layer(x, memory.states, pattern)
-        features: Tensor = self.decoder_norm(x)
-        return features
+        hidden: Tensor = self.decoder_norm(x)
+        return hidden
 
     @property
     def projection(self) -> OutputProjection:
@@ -177,35 +178,35 @@ class Transformer(Seq2Seq):
         return DecoderState(self.decoder, memory)
 
     def advance(self, tokens: Tensor, state: DecoderState) -> Tensor:
-        x = self._scaled(state.places.inward(tokens))
+        x = self._embed_tokens(state.slots.to_cache_order(tokens))
         x = self.dropout(x + self._position(state, x))
         for step, past, memory in zip(state.steps, state.past, state.memory, strict=True):
             x = step(x, past, memory, state.pattern)
         state.length += 1
-        features: Tensor = self.decoder_norm(state.places.outward(x))
-        return features
+        hidden: Tensor = self.decoder_norm(state.slots.from_cache_order(x))
+        return hidden
 
-    def _encoded(self, x: Tensor, pattern: Pattern) -> Tensor:
-        """The encoder's states of embedded tokens, of which each sees those of the pattern."""
+    def _encode_layers(self, x: Tensor, pattern: Pattern) -> Tensor:
+        """The encoder's hidden states of token embeddings under an attention pattern."""
         for layer in self.encoder:
             x = layer(x, pattern)
         states: Tensor = self.encoder_norm(x)
         return states
 
     def _embed(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, L) with their positions."""
-        embedded: Tensor = self.dropout(self.positions(self._scaled(tokens), 0))
+        """Token and position embeddings of tokens (B, L), with dropout."""
+        embedded: Tensor = self.dropout(self.positions(self._embed_tokens(tokens), 0))
         return embedded
 
-    def _scaled(self, tokens: Tensor) -> Tensor:
-        """The vectors of tokens."""
+    def _embed_tokens(self, tokens: Tensor) -> Tensor:
+        """Token embeddings, scaled if `scale_embedding` says so."""
         x: Tensor = self.embedding(tokens)
         return x * math.sqrt(self.config.embed_dim) if self.config.scale_embedding else x
 
     def _position(self, state: DecoderState, x: Tensor) -> Tensor:
-        """What is added to the tokens (B, K, D) of a step, (D,): found for many steps at once."""
-        at = state.length % AHEAD
-        if at == 0:
-            count = AHEAD if self.longest is None else max(1, min(AHEAD, self.longest - state.length))
+        """The position embedding (D,) of this decoding step; computed for STEPS_AT_ONCE steps together."""
+        index = state.length % STEPS_AT_ONCE
+        if index == 0:
+            count = STEPS_AT_ONCE if self.longest is None else max(1, min(STEPS_AT_ONCE, self.longest - state.length))
             state.positions = self.positions(x.new_zeros(1, count, x.shape[2]), state.length)[0]
-        return state.positions[at]
+        return state.positions[index]

@@ -1,4 +1,4 @@
-"""The state of models that keep tensors between steps: some of each sentence, some of each of its hypotheses."""
+"""Decoding state of recurrent and convolutional models: tensors of each hypothesis, and the encoder's memory."""
 
 from typing import final
 
@@ -9,12 +9,12 @@ from regard.models.seq2seq import Memory, State
 
 
 @final
-class Hypotheses(State):
-    """Tensors (B, K, ...) of K hypotheses of each of B sentences, and the memory that a sentence's hypotheses share.
+class HypothesisState(State):
+    """State tensors (B, K, ...) of K hypotheses of each of B sentences, and the memory that these share.
 
     Args:
         memory: of the sentences.
-        tensors: (B, ...) of each sentence's first hypothesis.
+        tensors: (B, ...), the initial state of each sentence.
     """
 
     def __init__(self, memory: Memory, *tensors: Tensor) -> None:
@@ -30,7 +30,7 @@ class Hypotheses(State):
         self.memory = self.memory.keep(sentences)
         self.tensors = tuple(x[sentences] for x in self.tensors)
 
-    def moved(self, *tensors: Tensor) -> None:
-        """One step further, with other tensors."""
+    def advance(self, *tensors: Tensor) -> None:
+        """Replace the tensors by those after one more token."""
         self.tensors = tensors
         self.position += 1
