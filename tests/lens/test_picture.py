@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from regard.lens.alignment import HeatMap
 from regard.lens.picture import MOST_CELLS, MOST_PIXELS, figure, save, simplified
+from regard.lens.view import HeatMap
 from tests.lens.models import alignment
 
 HOSTILE = "$x^2$ \\frac{ $ <b>&amp;\"'"

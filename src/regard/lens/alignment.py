@@ -12,7 +12,9 @@ from torch import Tensor
 
 from regard.errors import ConfigError, ShapeError, nearest
 from regard.lens.text import printable, shortened
+from regard.lens.view import Axis, HeatMap, LayerView, View, bin_edges, binned, check_number
 
+READ = "target read"  # the axis of what a decoder reads: the target, one place later
 START, END = "[start]", "[end]"  # the tokens before the first word and after the last, as words
 
 # Which words attend (the rows) and which are attended to (the columns), by kind of attention. The row of a target
@@ -31,32 +33,6 @@ NAMES = {
 }
 LONGEST_TEXT = 60  # columns of a terminal, where an alignment is printed
 STACKS = {"encoder": "encoder", "decoder": "decoder", "layers": "text"}  # which kind the layers of a part are
-
-
-@final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class HeatMap:
-    """One map of weights with words on its axes: what every view draws.
-
-    Args:
-        rows, columns: the words that attend, and those attended to.
-        row_axis, column_axis: what the words are, "source", "target" or "text".
-        weights: (rows, columns).
-        title: what the map shows.
-    """
-
-    rows: Sequence[str]
-    columns: Sequence[str]
-    row_axis: str
-    column_axis: str
-    weights: Tensor
-    title: str
-
-    def _repr_html_(self) -> str:
-        """As notebooks show it."""
-        from regard.lens.notebook import table
-
-        return table(self)
 
 
 @final
@@ -158,9 +134,9 @@ class Alignment:
             ConfigError: a kind, layer or head that the model has not.
         """
         layers = list(self.layers(kind).values())
-        _check_number("layer", layer, len(layers))
+        check_number("layer", layer, len(layers))
         chosen = layers if layer is None else [layers[layer - 1]]
-        _check_number("head", head, min(len(weights) for weights in chosen))
+        check_number("head", head, min(len(weights) for weights in chosen))
         heads = [weights.mean(0) if head is None else weights[head - 1] for weights in chosen]
         rows, columns = self.words(kind)
         counts = [("layer", layer, len(layers)), ("head", head, len(chosen[0]))]
@@ -173,6 +149,30 @@ class Alignment:
             weights=torch.stack(heads).mean(0),
             title=", ".join([f"Attention of {NAMES[kind]}", *said]),
         )
+
+    def view(self, *, grid: int = 96, title: str = "What the model attends to") -> View:
+        """All maps as pages and pictures take them.
+
+        Args:
+            grid: bins on each side, at most; maps of no more words have a word a bin.
+            title: of the view.
+        """
+        axes: dict[str, Axis] = {}
+        layers = []
+        for path, weights in self.weights.items():
+            kind = kind_of(path)
+            names = AXES[kind] if kind != "decoder" else ("target", READ)
+            for name, words in zip(names, self.words(kind), strict=True):
+                marks = frozenset(i for i, word in enumerate(words) if word in (START, END))
+                axes[name] = Axis(name=name, labels=words, special=marks)
+            edges = [bin_edges(len(words), grid) for words in self.words(kind)]
+            layers.append(
+                LayerView(
+                    path=path, rows=names[0], columns=names[1], grid=binned(weights.detach().float().cpu(), *edges),
+                    row_edges=edges[0], column_edges=edges[1],
+                )
+            )  # fmt: skip
+        return View(title=title, axes=axes, layers=layers)
 
     def pharaoh(self) -> str:
         """The source word of each target word, as "0-0 2-1": source index, target index, counted from 0.
@@ -254,8 +254,3 @@ def merged(weights: Tensor, rows: Iterable[range], columns: Iterable[range]) -> 
     """
     summed = torch.stack([weights[..., r.start : r.stop].sum(-1) for r in columns], -1)
     return torch.stack([summed[..., r.start : r.stop, :].mean(-2) for r in rows], -2)
-
-
-def _check_number(name: str, number: int | None, most: int) -> None:
-    if number is not None and not 1 <= number <= most:
-        raise ConfigError(f"attention: {name}={number} is not one of the {most} there are; count from 1 to {most}")

@@ -2,8 +2,8 @@
 
 from html import escape
 
-from regard.lens.alignment import HeatMap
 from regard.lens.text import printable, shortened
+from regard.lens.view import HeatMap
 
 MOST_WORDS = 40  # of a side; the others are left out
 LONGEST_WORD = 24  # columns of a terminal

@@ -42,12 +42,13 @@ function offer() {
 }
 
 function show() {
-  const {name, axes, words: [rows, columns], layers} = pairs[Number(at("pair").value)].kinds[at("kind").value];
+  const {name, axes, words: [rows, columns], layers, facts} = pairs[Number(at("pair").value)].kinds[at("kind").value];
   const layer = at("layer").value, head = at("head").value, values = weightsOf(layers, layer, head);
   shown = {rows, columns, axes, most: Math.max(...values, 1e-9), weights: (row, column) => values[row * columns.length + column]};
   drawTable(`Attention of ${name}${named(layers, layer, head)}`);
   drawWords("columns", columns, `${axes[1]} →`);  // the arrows tell the two apart where both are the source
   drawWords("rows", rows, `${axes[0]} ↓`);
+  at("facts").textContent = layer === "mean" || head === "mean" ? "" : facts[layer][head];
   at("half").textContent = percent(shown.most / 2);
   at("most").textContent = percent(shown.most);
   drawSmall(layers, layer, head, rows.length, columns.length);

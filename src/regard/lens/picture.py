@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from regard.errors import ConfigError
-from regard.lens.alignment import HeatMap, merged
+from regard.lens.alignment import merged
 from regard.lens.text import printable, shortened
+from regard.lens.view import HeatMap
 
 FORMATS = (".png", ".svg")
 MOST_PIXELS = 4000  # of a PNG's side

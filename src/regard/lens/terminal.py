@@ -8,8 +8,8 @@ from itertools import zip_longest
 
 from regard.attention.check import check_integer
 from regard.attention.engine.draw import SHADES
-from regard.lens.alignment import HeatMap
 from regard.lens.text import printable, shortened, width
+from regard.lens.view import HeatMap
 
 # Cells in color: (background, foreground) of xterm's 256 colors, from dark to bright.
 COLORS = ((235, 245), (23, 252), (30, 255), (37, 16), (79, 16), (158, 16))

@@ -3,6 +3,7 @@
 Layout: H heads, L queries, S keys, r and c bins of queries and keys, k largest weights of a query.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
@@ -10,7 +11,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from regard.errors import ConfigError, ShapeError
+from regard.errors import ConfigError, ShapeError, nearest
 
 
 @final
@@ -36,6 +37,40 @@ class Axis:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def bins(self, edges: Sequence[int]) -> list[str]:
+        """A label for each bin: that of its place, or of its first and last place."""
+        pairs = itertools.pairwise(edges)
+        return [
+            self.labels[start] if stop - start == 1 else f"{self.labels[start]} … {self.labels[stop - 1]}"
+            for start, stop in pairs
+        ]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeatMap:
+    """One map of weights with words on its axes: what every view draws.
+
+    Args:
+        rows, columns: the words that attend, and those attended to.
+        row_axis, column_axis: what the words are, "source", "target" or "text".
+        weights: (rows, columns).
+        title: what the map shows.
+    """
+
+    rows: Sequence[str]
+    columns: Sequence[str]
+    row_axis: str
+    column_axis: str
+    weights: Tensor
+    title: str
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        from regard.lens.notebook import table
+
+        return table(self)
 
 
 @final
@@ -150,6 +185,79 @@ class View:
                     f"View: the attribution {one.method!r} has scores {tuple(one.scores.shape)} of the axis "
                     f"{one.axis!r}; expected one of each of its places"
                 )
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of attention: "cross", "encoder", "decoder" or "text", or the names of other axes."""
+        kinds = dict.fromkeys(kind_of_axes(layer) for layer in self.layers)
+        return sorted(kinds, key=lambda kind: ORDER.index(kind) if kind in ORDER else len(ORDER))
+
+    def layers_of(self, kind: str) -> list[LayerView]:
+        """The attentions of a kind, in the model's order.
+
+        Raises:
+            ConfigError: a kind that the model does not have.
+        """
+        layers = [layer for layer in self.layers if kind_of_axes(layer) == kind]
+        if not layers:
+            raise ConfigError(f"attention: the model has no kind {kind!r}; {nearest(kind, self.kinds or ['none'])}")
+        return layers
+
+    def map(self, kind: str | None = None, *, layer: int | None = None, head: int | None = None) -> HeatMap:
+        """One map, its bins as places.
+
+        Args:
+            kind: of attention; the first by default.
+            layer: counted from 1; None for the mean of the layers.
+            head: counted from 1; None for the mean of the heads.
+
+        Returns:
+            The map: weights of bins, and the labels of its axes.
+
+        Raises:
+            ConfigError: a kind, layer or head that the model does not have.
+        """
+        layers = self.layers_of(kind or next(iter(self.kinds), "none"))
+        first = layers[0]
+        check_number("layer", layer, len(layers))
+        chosen = layers if layer is None else [layers[layer - 1]]
+        check_number("head", head, min(one.num_heads for one in chosen))
+        maps = [one.grid.mean(0) if head is None else one.grid[head - 1] for one in chosen]
+        counts = [("layer", layer, len(layers)), ("head", head, first.num_heads)]
+        parts = [f"mean of {n} {name}s" if i is None else f"{name} {i}" for name, i, n in counts if n > 1]
+        return HeatMap(
+            rows=self.axes[first.rows].bins(first.row_edges), columns=self.axes[first.columns].bins(first.column_edges),
+            row_axis=first.rows, column_axis=first.columns, weights=torch.stack(maps).mean(0),
+            title=", ".join([f"Attention of {name_of_axes(first)}", *parts]),
+        )  # fmt: skip
+
+    def _repr_html_(self) -> str | None:
+        """As notebooks show it: the mean of all layers and heads of the first kind."""
+        return self.map()._repr_html_() if self.layers else None
+
+
+ORDER = ("cross", "encoder", "decoder", "text")  # of kinds: the first is shown first
+KINDS = {
+    ("target", "source"): "cross", ("source", "source"): "encoder", ("target", "target"): "decoder",
+    ("target", "target read"): "decoder", ("text", "text"): "text",
+}  # fmt: skip
+
+
+def kind_of_axes(layer: LayerView) -> str:
+    """The kind of an attention by its axes."""
+    same = layer.rows if layer.rows == layer.columns else f"{layer.rows} to {layer.columns}"
+    return KINDS.get((layer.rows, layer.columns), same)
+
+
+def name_of_axes(layer: LayerView) -> str:
+    """The axes of an attention in words."""
+    return f"{layer.rows} to {'itself' if layer.rows == layer.columns else layer.columns}"
+
+
+def check_number(name: str, number: int | None, count: int) -> None:
+    """Raise ConfigError unless a layer or head, counted from 1, is there."""
+    if number is not None and not 1 <= number <= count:
+        raise ConfigError(f"attention: {name}={number} is not one of the {count} there are; count from 1 to {count}")
 
 
 def bin_edges(size: int, bins: int) -> list[int]:

@@ -1,0 +1,118 @@
+"""Views of recordings: bins, labels, files and pages, of inputs that are too long for a cell a word."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import regard as rg
+from regard.errors import DataError
+from regard.lens import files, page, picture, terminal
+from regard.lens.record import record
+from regard.lens.view import View, bin_edges, binned
+
+LENGTH = 300
+
+
+def long_view(length: int = LENGTH) -> View:
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 4, 32, batch_first=True), 2).eval()
+    with torch.no_grad(), record(encoder, grid=32, top=4) as seen:
+        encoder(torch.randn(1, length, 16))
+    return seen.view([f"w{i}" for i in range(length)], title="a long text")
+
+
+def test_bins_sum_keys_and_average_queries() -> None:
+    """By hand: two rows a bin, keys 0-1 and 2."""
+    weights = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [1.0, 0.0, 0.0]])
+    expected = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
+    torch.testing.assert_close(binned(weights, [0, 2, 3], [0, 2, 3]), expected)
+    assert bin_edges(300, 64)[:3] == [0, 8, 16]
+    assert bin_edges(64, 64) == list(range(65))
+
+
+def test_a_long_view_has_labelled_bins() -> None:
+    view = long_view()
+    assert view.kinds == ["text"]
+    heat_map = view.map(layer=2, head=3)
+    assert heat_map.title == "Attention of text to itself, layer 2, head 3"
+    assert heat_map.rows[:2] == ["w0 … w15", "w16 … w31"]
+    assert heat_map.weights.shape == (19, 19)
+    torch.testing.assert_close(heat_map.weights.sum(1), torch.ones(19))
+
+
+def test_files_give_the_same_view_again(tmp_path: Path) -> None:
+    view = long_view()
+    for name in ("view.npz", "view.json"):
+        files.save(view, tmp_path / name)
+        again = files.load(tmp_path / name)
+        assert again.axes == view.axes
+        assert (again.title, list(again.notes)) == (view.title, [])
+        for mine, theirs in zip(again.layers, view.layers, strict=True):
+            assert (mine.path, mine.row_edges, mine.error) == (theirs.path, theirs.row_edges, theirs.error)
+            for field in files.TENSORS:
+                assert torch.equal(getattr(mine, field), getattr(theirs, field)), field
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    files.save(long_view(40), tmp_path / "view.npz")
+    whole = (tmp_path / "view.npz").read_bytes()
+    for number, content in enumerate((b"", b"PK", whole[:200], whole[:-40], b"{}")):
+        (tmp_path / f"{number}.npz").write_bytes(content)
+        with pytest.raises(DataError, match=f"{number}.npz holds no view of attention"):
+            files.load(tmp_path / f"{number}.npz")
+    np.savez(tmp_path / "pickle.npz", about=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(DataError, match=r"pickle.npz"):
+        files.load(tmp_path / "pickle.npz")
+    for text in ("[]", "{", json.dumps({"format": "other", "arrays": {}})):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(DataError, match=r"x.json"):
+            files.load(tmp_path / "x.json")
+
+
+def test_a_page_of_a_long_text_is_small_and_says_what_heads_do() -> None:
+    text = page.page(long_view(2000))
+    assert len(text) < 200_000
+    stored = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    kind = stored[0]["kinds"]["text"]
+    assert kind["words"][0][0] == "w0 … w63"
+    assert len(kind["layers"][0]) == 4
+    facts = r"mean entropy [\d.]+ nats; mean distance -?[\d.]+ places back; error of the output .*"
+    assert re.fullmatch(facts, kind["facts"][0][0])
+
+
+def test_sinks_and_notes_are_named() -> None:
+    layer = rg.MultiHeadAttention(8, 2)
+    layer.key_proj.weight.data.zero_()  # all visible keys get the same weight
+    with torch.no_grad(), record(layer) as seen:
+        layer(
+            torch.randn(1, 20, 8),
+            pattern=rg.SlidingWindow(left=0, right=0) | rg.Causal() & rg.KeyLengths(torch.tensor([1])),
+        )
+    view = seen.view([f"w{i}" for i in range(20)])
+    assert "sink: 52% of all weight on 'w0', place 1" in page.page(view)  # (1 + 19 / 2) / 20
+    noted = View(title=view.title, axes=view.axes, layers=view.layers, notes=["<b>left out</b>"])
+    assert "<li>&lt;b&gt;left out&lt;/b&gt;</li>" in page.page(noted)
+
+
+def test_pictures_and_the_terminal_take_bins(tmp_path: Path) -> None:
+    view = long_view()
+    picture.save(view.map(), tmp_path / "map.png")
+    assert (tmp_path / "map.png").stat().st_size > 1000
+    assert "w0 … w15" in terminal.draw(view.map(), columns=250, color=False)
+    assert "<table" in view._repr_html_()
+
+
+def test_a_recording_writes_its_page(tmp_path: Path) -> None:
+    layer = rg.MultiHeadAttention(8, 2)
+    with torch.no_grad(), record(layer) as seen:
+        layer(torch.randn(1, 3, 8))
+    seen.page(tmp_path / "page.html", tokens=["one", "<two>", "three"])
+    text = (tmp_path / "page.html").read_text()
+    assert "\\u003ctwo\\u003e" in text
+    assert "<two>" not in text
+    assert "http://" not in text
