@@ -64,7 +64,7 @@ def load(path: str | os.PathLike[str]) -> View:
     suffix = _suffix(path)
     try:
         if suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
+            with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays: dict[str, Any] = {name: file[name] for name in file.files}
             about = json.loads(arrays.pop("about").tobytes())
         else:
