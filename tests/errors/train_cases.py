@@ -169,7 +169,7 @@ CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
     ("train-out", in_a_file, ConfigError, "cannot be made or read"),
     ("train-plan", plan("{"), CheckpointError, "run.json is not JSON"),
     ("train-other-options", plan('{"options": {"seed": 3}}'), ConfigError, "seed was 3, now None"),
-    ("train-shorter", shorter, ConfigError, "has taken 9 steps; the length given now has 4: give a greater one"),
+    ("train-shorter", shorter, ConfigError, "has taken 9 steps; the new length is 4: give a greater one"),
     ("train-finished-with-others", finished_with_others, ConfigError, "is finished, and was trained on other records"),
     ("train-start-is-out", said(start="run"), ConfigError, "start and out are both 'run'; give the new run a folder"),
     ("train-start-is-gpt", from_gpt, ConfigError, "is for another job; expected one to translate"),

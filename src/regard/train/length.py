@@ -72,6 +72,17 @@ class Length:
         """Steps of the run, as far as is known."""
         return self.schedule.steps
 
+    @property
+    def summary(self) -> str:
+        """One line about the length, for the user."""
+        options, steps = self.options, f"{self.steps:,} steps"
+        if options.minutes is not None:
+            steps = f"about {steps} in {options.minutes:g} minutes"
+        elif options.steps is None:
+            steps += f", {EPOCHS if options.epochs is None else options.epochs:g} epochs"
+        patience = "" if options.patience is None else f", patience {options.patience}"
+        return f"{steps}; evaluated every {self.every:,}{patience}; checkpoint every {options.checkpoint_every:,}"
+
     def refit(self, progress: Progress, *, lately: float, usually: float, evaluation: float) -> None:
         """Fit the steps to the minutes that are left, once after each evaluation.
 

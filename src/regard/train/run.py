@@ -112,6 +112,8 @@ class _Run:
             self._check_data()
             trainer = self._trainer()
             length = Length(self.options, self.run_file, trainer, self.report, started=self.started, state=state)
+            self.report.close_bar()
+            self.report.table(self._description(trainer, length))
             self.run_file.put(write=self.group.leads, data=dict(self.task.digests))
             try:
                 self._train(trainer, length)
@@ -142,7 +144,6 @@ class _Run:
             self.group.wait()
         for line in self.task.notes:
             self.report.say(line)
-        self.report.say(f"data: {self.task.summary}")
 
     def _check_data(self) -> None:
         """Raise unless the rows are those that the run was begun with, if it has come to a checkpoint."""
@@ -157,15 +158,24 @@ class _Run:
     def _trainer(self) -> Trainer:
         torch.manual_seed(self.options.seed)
         module = self.task.build().to(self.device)
-        count = sum(p.numel() for p in module.parameters())
         precision = pick_precision(self.options.precision, self.device)
-        named = str(precision).removeprefix("torch.")
-        self.report.say(
-            f"model: {type(module).__name__}, {count:,} parameters; {named} on {self.device}, "
-            f"{torch.get_num_threads()} threads" + (f", {self.group.size} processes" if self.group.size > 1 else "")
-        )
         optimizer = make_optimizer(module, self.options)
         return Trainer(self.task, module, optimizer, self.options, self.group, precision)
+
+    def _description(self, trainer: Trainer, length: Length) -> dict[str, str]:
+        """What the run will do, by subject, for the user to check before it starts."""
+        module, start = trainer.module, self.options.start
+        count, threads = sum(p.numel() for p in module.parameters()), torch.get_num_threads()
+        precision = str(trainer.precision).removeprefix("torch.")
+        device = f"{self.device}, {precision}, {threads} thread{'' if threads == 1 else 's'}"
+        return {
+            "task": self.task.name,
+            "data": self.task.summary,
+            "model": f"{type(module).__name__}, {count:,} parameters" + (f", from {start}" if start else ""),
+            "device": device + (f", {self.group.size} processes" if self.group.size > 1 else ""),
+            "length": length.summary,
+            "folder": str(self.folder),
+        }
 
     def _train(self, trainer: Trainer, length: Length) -> None:
         progress = self._restored(trainer)
@@ -217,11 +227,11 @@ class _Run:
         return self.options.patience is not None and progress.since_best >= self.options.patience
 
     def _show_progress(self, progress: Progress, pace: Pace, steps: int) -> None:
-        loss = progress.mean_loss
-        shown = f"  perplexity {perplexity(loss):.1f}" if self.task.perplexity else ""
         self.report.progress(
-            f"step {progress.step:,}/{steps:,}  loss {loss:.3f}{shown}  {pace.speed:,.0f} {self.task.unit}/s  "
-            f"{duration(pace.seconds_left(progress, steps))} left"
+            f"step {progress.step:,}/{steps:,}  loss {progress.mean_loss:.3f}  {pace.speed:,.0f} {self.task.unit}/s  "
+            f"{duration(pace.seconds_left(progress, steps))} left",
+            done=progress.step,
+            total=steps,
         )
 
     def _evaluate(self, trainer: Trainer, progress: Progress, *, speed: float, rate: float) -> None:
