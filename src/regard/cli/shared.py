@@ -41,7 +41,9 @@ def model_flags() -> list[click.Parameter]:
 
 def device_flag() -> click.Parameter:
     """Option of the device that a model runs on."""
-    return Option(["--device"], type=DEVICE, default="cpu", show_default=True, help="cpu, cuda, cuda:0, mps or auto.")
+    return Option(
+        ["--device"], type=DEVICE, default="cpu", show_default=True, help="Device: cpu, cuda, cuda:0, mps or auto."
+    )
 
 
 def search_flags(*, sampling: bool = False, usual: Literal["beam", "greedy"] = "beam") -> list[click.Parameter]:
@@ -112,7 +114,7 @@ def length_flags() -> list[click.Parameter]:
             type=COUNT,
             help="Maximum tokens of an output; by default, from the training data or the checkpoint.",
         ),
-        Option(["--whole"], is_flag=True, default=None, help="Never split long texts."),
+        Option(["--whole"], is_flag=True, default=None, help="Never split long texts into parts."),
     ]
 
 
