@@ -122,7 +122,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "encoder-no-tokenizer",
         lambda: Encoder(bert(), None).embed(["a"]),
         CheckpointError,
-        "the model's folder has no tokenizer that regard knows, which turns text into ids; expected tokenizer.json, v",
+        "the model's folder has no tokenizer that regard can read; expected tokenizer.json, v",
     ),
     (
         "export-kind",
