@@ -10,7 +10,9 @@ from click.testing import CliRunner, Result
 from regard.cli.main import main
 from tests.checkpoints.made import translator
 
-CUT = re.compile(r"(?:lines?|texts?) [\d, .]+: .* cut at .* greatest length; raise it with --max-length\n")
+CUT = re.compile(
+    r"(?:lines?|texts?) [\d, .]+: .* cut (?:off )?at .* (?:greatest|maximum) length; raise it with --max-length\n"
+)
 
 
 def without_cut(said: str) -> str:

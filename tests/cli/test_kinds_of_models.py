@@ -36,7 +36,7 @@ def test_a_verb_and_a_kind(verb: str, kind: str, pairs: str, tmp_path: Path) -> 
         article = "an" if kind == "Encoder" else "a"
         assert error(*words, code=1).startswith(f"{folder} is {article} {kind}, which cannot {verb}; give the folder")
     elif kind == "Translator":  # whose folder has no vocabulary
-        assert "the model's folder has no tokenizer that regard knows" in error(*words, code=1)
+        assert "the model's folder has no tokenizer that regard can read" in error(*words, code=1)
     else:
         assert regard(*words).exit_code == 0
 

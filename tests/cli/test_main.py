@@ -92,7 +92,7 @@ def test_missing_models_and_files(tmp_path: Path) -> None:
         (
             OSError(errno.ENOSPC, "No space left on device", "a/b"),
             1,
-            "error: a/b: no space left on the disk; make room",
+            "error: a/b: no space left on the disk; free some space",
         ),
         (PermissionError(errno.EACCES, "Permission denied", "a/b"), 1, "error: a/b: Permission denied"),
         (MemoryError(), 1, "error: out of memory; try a smaller --batch-size"),
@@ -166,7 +166,8 @@ def test_a_full_disk() -> None:
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT)
     assert done.returncode == 1
     assert (
-        done.stderr.decode() == "regard: error: no space left on the disk; make room and run the same command again\n"
+        done.stderr.decode()
+        == "regard: error: no space left on the disk; free some space and run the same command again\n"
     )
 
 

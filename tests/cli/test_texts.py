@@ -38,7 +38,7 @@ def test_a_file_is_read_line_by_line(here: Path) -> None:
 def test_the_name_of_a_file_is_not_taken_for_a_text(verb: str, here: Path) -> None:
     (here / "my notes.txt").touch()
     assert error(verb, "a text", "my notes.txt") == (
-        f"my notes.txt is a file; to read it: regard {verb} --file 'my notes.txt'; to take its name for the text: "
+        f"my notes.txt is a file; to read the file: regard {verb} --file 'my notes.txt'; to read its name as the text: "
         f"echo 'my notes.txt' | regard {verb}. See regard {verb} --help"
     )
     assert error(verb, "a text", "--file", "notes.txt").startswith("a text and --file exclude each other; give one")
@@ -49,7 +49,7 @@ def test_the_name_of_a_file_is_not_taken_for_a_text(verb: str, here: Path) -> No
 
 def test_see_reads_no_file(here: Path) -> None:
     message = error("see", "notes.txt")
-    assert message.startswith('notes.txt is a file; to read it: regard see "$(cat notes.txt)"; to take its name')
+    assert message.startswith('notes.txt is a file; to read the file: regard see "$(cat notes.txt)"; to read its name')
     assert regard("see", " notes.txt", *MODEL).exit_code == 0
 
 
@@ -73,5 +73,5 @@ def test_hostile_files(here: Path) -> None:
     assert "empty is empty; expected a text a line" in error(*translate, "empty", code=1)
     assert "utf16 is in UTF-16; expected UTF-8" in error(*translate, "utf16", code=1)
     assert "bytes:2: not UTF-8 at byte 3" in error(*translate, "bytes", code=1)
-    assert "long:1: more than 1,048,576 bytes in a line" in error(*translate, "long", code=1)
+    assert "long:1: the line is longer than 1,048,576 bytes" in error(*translate, "long", code=1)
     assert " is a directory; expected a file" in error(*translate, str(here), code=1)

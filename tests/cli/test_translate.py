@@ -47,10 +47,10 @@ def test_lines_whose_translations_are_cut_are_named() -> None:
         return regard("translate", *MODEL, "--greedy", "--max-length", "1", *words, stdin=stdin).stderr
 
     more = "raise it with --max-length\n"
-    assert said("One.") == f"text 1: the translation was cut at its greatest length; {more}"
-    assert said(stdin="\nOne.\n\nTwo.\n") == f"lines 2, 4: 2 translations were cut at their greatest length; {more}"
+    assert said("One.") == f"text 1: the translation was cut off at its maximum length; {more}"
+    assert said(stdin="\nOne.\n\nTwo.\n") == f"lines 2, 4: 2 translations were cut off at their maximum length; {more}"
     assert said(stdin="One.\n" * 10) == (
-        f"lines 1, 2, 3, 4, 5, 6, 7, 8, ...: 10 translations were cut at their greatest length; {more}"
+        f"lines 1, 2, 3, 4, 5, 6, 7, 8, ...: 10 translations were cut off at their maximum length; {more}"
     )
     assert said("--batch-size", "1", stdin="One.\n" * 9).count("line 9: ") == 1
     assert said("", " ") == ""
@@ -131,6 +131,8 @@ def test_settings_out_of_range(words: tuple[str, ...], message: str) -> None:
 
 def test_hostile_input() -> None:
     assert "standard input:2: not UTF-8 at byte 3: " in error("translate", *MODEL, stdin=b"a\nok\xc3\n", code=1)
-    assert "standard input:1: more than 1,048,576 bytes" in error("translate", *MODEL, stdin=b"x" * 10_000_000, code=1)
+    assert "standard input:1: the line is longer than 1,048,576 bytes" in error(
+        "translate", *MODEL, stdin=b"x" * 10_000_000, code=1
+    )
     assert "text 1 is not valid Unicode" in error("translate", *MODEL, "a\udcff", code=1)
     assert len(lines("--greedy", stdin=b"\0\x1b[2J \xef\xbf\xbd\n")) == 1

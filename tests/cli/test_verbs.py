@@ -31,7 +31,7 @@ def test_evaluate(file: str) -> None:
     assert (short["unfinished"], short["tokens"]) == (2, 4)
     table = regard("evaluate", file, *MODEL, "--greedy").stdout
     assert f"all                    2{expected.scores.bleu:8.1f}{expected.scores.chrf:8.1f}\n" in table
-    assert "pairs a second" in table
+    assert "pairs/s" in table
     assert json.loads(regard("evaluate", file, *MODEL, "--greedy", "--json", "--first", "1").stdout)["pairs"] == 1
 
 

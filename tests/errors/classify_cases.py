@@ -59,7 +59,7 @@ CASES: list[Case] = [
         "classifier-other-verb",
         verb_of_another_kind,
         UnsupportedError,
-        "one that can: --model. This one can: classify, evaluate, see",
+        "a model that can with --model. This one can: classify, evaluate, see",
     ),
     (
         "classifier-penalty",

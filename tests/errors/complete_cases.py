@@ -66,7 +66,7 @@ CASES: list[Case] = [
         "complete-tokenizer",
         lambda: TextGenerator(completer().module, None).complete(["a"]),
         CheckpointError,
-        "the model's folder has no tokenizer that regard knows, which turns text into ids; expected tokenizer.json in",
+        "the model's folder has no tokenizer that regard can read; expected tokenizer.json in",
     ),
     (
         "see-long-text",
@@ -78,7 +78,7 @@ CASES: list[Case] = [
         "complete-no-tokenizer",
         verb_without_tokenizer,
         CheckpointError,
-        "the model's folder has no tokenizer that regard knows",
+        "the model's folder has no tokenizer that regard can read",
     ),
     (
         "complete-translator",

@@ -122,7 +122,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "encoder-no-tokenizer",
         lambda: Encoder(bert(), None).embed(["a"]),
         CheckpointError,
-        "the model's folder has no tokenizer that regard knows, which turns text into ids; expected tokenizer.json, v",
+        "the model's folder has no tokenizer that regard can read; expected tokenizer.json, v",
     ),
     (
         "export-kind",
@@ -134,7 +134,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "job-missing",
         lambda: open_for("fill", str(model_folder()), None, "cpu"),
         UnsupportedError,
-        "is a Translator, which cannot fill; give the folder or the hub's name of one that can",
+        "is a Translator, which cannot fill; give the folder or the hub name of a model that can",
     ),
     ("see-target", see_target, UsageError, "see of a model of this kind (Encoder) takes no target"),
 ]

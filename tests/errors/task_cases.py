@@ -32,7 +32,12 @@ def sized() -> object:
 
 
 CASES: list[Case] = [
-    ("task-taken", lambda: register_task(Translate), ConfigError, "the task 'translate' is there already; give yours"),
+    (
+        "task-taken",
+        lambda: register_task(Translate),
+        ConfigError,
+        "a task 'translate' is registered already; give yours",
+    ),
     (
         "task-module",
         lambda: own("nowhere:Sing"),
@@ -49,7 +54,7 @@ CASES: list[Case] = [
         "task-not-trained",
         lambda: task_class("encode"),
         ConfigError,
-        "the task 'encode' is not trained by regard; known: translate, summarize, classify",
+        "regard cannot train the task 'encode'; expected one of translate, summarize, classify",
     ),
     (
         "task-unknown",

@@ -60,7 +60,7 @@ def full(*_: object, **__: object) -> None:
 
 
 def plan(content: str) -> Callable[[], object]:
-    """A run in a folder that was begun with this plan."""
+    """A run in a folder with this run file."""
 
     def call() -> object:
         with tempfile.TemporaryDirectory() as name:
@@ -166,10 +166,10 @@ CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
         ConfigError,
         "start='en-it' has a model and a tokenizer already, which model='transformer', model_settings={'embed_dim': 16",
     ),
-    ("train-out", in_a_file, ConfigError, "cannot be made or read"),
+    ("train-out", in_a_file, ConfigError, "cannot be created or read"),
     ("train-plan", plan("{"), CheckpointError, "run.json is not JSON"),
     ("train-other-options", plan('{"options": {"seed": 3}}'), ConfigError, "seed was 3, now None"),
-    ("train-shorter", shorter, ConfigError, "has taken 9 steps; the length given now has 4: give a greater one"),
+    ("train-shorter", shorter, ConfigError, "has taken 9 steps; the new length is 4: give a greater one"),
     ("train-finished-with-others", finished_with_others, ConfigError, "is finished, and was trained on other records"),
     ("train-start-is-out", said(start="run"), ConfigError, "start and out are both 'run'; give the new run a folder"),
     ("train-start-is-gpt", from_gpt, ConfigError, "is for another job; expected one to translate"),
@@ -185,7 +185,7 @@ CASES: list[tuple[str, Callable[[], object], type[BaseException], str]] = [
     ),
     ("train-no-device", lambda: pick_device("cpu:abc"), ConfigError, "device='cpu:abc' is not a device"),
     ("train-two", in_one_folder, ConfigError, "another process trains in"),
-    ("train-other-pairs", other_pairs, ConfigError, "was begun with other records"),
+    ("train-other-pairs", other_pairs, ConfigError, "was started with other records"),
     (
         "train-gradient",
         running((torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))),

@@ -176,7 +176,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         CheckpointError,
         'config.json has task 3; expected the name of a job, such as "translate"',
     ),
-    ("trained-config-task", with_task("sing"), CheckpointError, "has task 'sing'; known: translate"),
+    ("trained-config-task", with_task("sing"), CheckpointError, "has task 'sing'; expected one of translate"),
     (
         "trained-config-no-model",
         reading(config(model="rnn")),
@@ -262,8 +262,8 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         lambda: translator(length_ratio=0.1).translate(["a", "word " * 5000]),
         DataError,
         (
-            "text 2 has 25001 tokens and is read whole, since what the model writes of its parts cannot be put "
-            "together; expected at most 4096: shorten it"
+            "text 2 has 25001 tokens and is read whole, since outputs for its parts could not be joined; "
+            "expected at most 4096: shorten it"
         ),
     ),
     (
@@ -294,7 +294,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "trained-no-tokenizer",
         lambda: Translator(transformer(), None).translate(["a"]),
         CheckpointError,
-        "the model's folder has no tokenizer that regard knows, which turns text into ids; expected tokenizer.json",
+        "the model's folder has no tokenizer that regard can read; expected tokenizer.json",
     ),
     ("trained-see-blank", lambda: translator().see(" "), DataError, "expected 1 to 23: see one or a few sentences"),
     ("trained-see-long", lambda: translator().see("word " * 99), DataError, "tokens; expected 1 to 23"),

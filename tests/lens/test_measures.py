@@ -37,7 +37,7 @@ def test_rows_of_rollout_sum_to_1() -> None:
         rg.MultiHeadAttention(16, 4, num_kv_heads=2, pattern=pattern, normalizer=normalizer)
         for pattern, normalizer in (
             (rg.Causal(), rg.Softmax()), (rg.SlidingWindow(left=2, right=0), rg.Sparsemax()),
-            (rg.Causal(), rg.Softmax(sink=torch.ones(4))),
+            (rg.Causal(), rg.LearnedSink()),
         )
     )  # fmt: skip
     x = torch.randn(2, 9, 16)

@@ -80,7 +80,7 @@ def test_an_extended_run_that_was_killed_ends_with_the_same_weights(tmp_path, mo
 def test_a_length_that_is_behind_is_refused(length, tmp_path):
     folder = train(options(tmp_path))
     before = (folder / "run.json").read_bytes()
-    with pytest.raises(ConfigError, match=r"has taken 9 steps; the length given now has [1-9]: give"):
+    with pytest.raises(ConfigError, match=r"has taken 9 steps; the new length is [1-9]: give"):
         train(options(tmp_path, **length))
     assert (folder / "run.json").read_bytes() == before
 

@@ -1,1 +1,1 @@
-"""The command line: one file a verb, each a few lines over what Python offers too."""
+"""Command line of regard: one file per verb, each a thin layer over the Python interface."""

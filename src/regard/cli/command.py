@@ -1,4 +1,4 @@
-"""What all verbs share: help under headings with examples, and each option once."""
+"""Base of all verbs: help under headings with examples, and options that may not be repeated."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, final
@@ -10,7 +10,7 @@ OPTIONS = "Options"
 
 
 class Option(click.Option):
-    """An option that stands in the help under a heading."""
+    """Option that the help lists under a heading."""
 
     def __init__(self, *args: Any, heading: str = OPTIONS, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -18,7 +18,7 @@ class Option(click.Option):
 
 
 class Argument(click.Argument):
-    """An argument with a line of help."""
+    """Argument with a line of help."""
 
     def __init__(self, name: str, *, about: str, **settings: Any) -> None:
         super().__init__([name], **settings)
@@ -26,26 +26,26 @@ class Argument(click.Argument):
 
 
 class Count(click.ParamType[int]):
-    """A whole number above 0, and not above `most`."""
+    """Type of an integer from 1 to `maximum`."""
 
     name = "N"
 
-    def __init__(self, most: int = 10**9) -> None:
-        self.most = most
+    def __init__(self, maximum: int = 10**9) -> None:
+        self.maximum = maximum
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
             count = int(value)
         except ValueError:
             count = 0
-        if not 1 <= count <= self.most:
-            self.fail(f"{value!r} is not a whole number from 1 to {self.most:,}", param, ctx)
+        if not 1 <= count <= self.maximum:
+            self.fail(f"{value!r} is not a whole number from 1 to {self.maximum:,}", param, ctx)
         return count
 
 
 @final
 class PathName(click.ParamType[str]):
-    """The name of a file or of a folder, which the shell completes."""
+    """Type of a file or folder name, which the shell completes."""
 
     name = "path"
 
@@ -61,7 +61,7 @@ FILE, FOLDER = PathName("file"), PathName("dir")
 
 @final
 class Suggested(click.ParamType[str]):
-    """A text for which the shell suggests some; what it may be is checked where it is used."""
+    """Type of a text with suggestions for shell completion; the code that uses the text validates it."""
 
     name = "text"
 
@@ -73,13 +73,13 @@ class Suggested(click.ParamType[str]):
 
 
 class Command(click.Command):
-    """A verb, each option of which is given once at most, but for those that are lists.
+    """A verb. Options that are no lists may be given only once.
 
     Args:
         name: the verb.
-        run: what it does, given its arguments and options by name; its docstring is the help.
+        run: function of the arguments and options by name; its docstring is the help.
         params: arguments and options.
-        examples: command lines that end the help.
+        examples: command lines at the end of the help.
     """
 
     def __init__(
@@ -89,16 +89,18 @@ class Command(click.Command):
         super().__init__(name, callback=run, params=list(params), help=run.__doc__, epilog="\n".join(lines))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not ctx.resilient_parsing:  # as for the shell's completion, of a line that is not finished
-            self.given(ctx, args)
+        if not ctx.resilient_parsing:  # shell completion, of a line that is not finished
+            self.values_of(ctx, args)
         return super().parse_args(ctx, args)
 
-    def given(self, ctx: click.Context, args: Sequence[str]) -> dict[str, Any]:
-        """What a command line says, as texts by parameter; UsageError where it says something twice."""
+    def values_of(self, ctx: click.Context, args: Sequence[str]) -> dict[str, Any]:
+        """Values of a command line as texts by parameter; UsageError for an option that is repeated."""
         values, _, params = self.make_parser(ctx).parse_args(list(args))
         for param in params:
             if isinstance(param, click.Option) and not param.multiple and params.count(param) > 1:
-                raise click.UsageError(f"{max(param.opts, key=len)} is given {params.count(param)} times", ctx)
+                raise click.UsageError(
+                    f"{max(param.opts, key=len)} is given {params.count(param)} times; give it once", ctx
+                )
         return values
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

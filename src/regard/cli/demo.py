@@ -24,36 +24,36 @@ SENTENCES = (
     "The library reads and writes compressed files.",
     "Tools to find and repair errors in a file system.",
 )
-TRAINED, HELD_OUT, TESTED = 30_000, 600, 1500  # pairs; those held out choose the best step, those tested are counted
-SHOWN = datetime.date(2022, 5, 3)  # the test date that is shown is this one or the next after it
+TRAINED, HELD_OUT, TESTED = 30_000, 600, 1500  # pairs to train on, to choose the best step by, and to test
+SHOWN = datetime.date(2022, 5, 3)  # the first test date from here on is shown
 SHOWN_LANGUAGES = ("it", "en", "de", "fi", "ru", "hi", "zh")  # the first in the terminal, all on the page
-LEAST = 0.9  # share of unseen dates that is expected to be right
-WORST = 3  # languages that are named
-# A Transformer that is small enough for a minute on two slow cores, and one layer of cross-attention to look at.
+EXPECTED = 0.9  # share of unseen dates that should be right
+WORST = 3  # languages with the most mistakes that are named
+# Small enough to train in a minute on two slow cores, with one layer of cross-attention to look at.
 MODEL = {"embed_dim": 64, "num_heads": 4, "ffn_dim": 256, "encoder_layers": 2, "decoder_layers": 1, "norm": "pre"}
 
 
 def run(out: str, threads: int, device: str) -> None:
-    """Translate with the model that regard ships, then train a small one from nothing, and look inside both."""
+    """Translate with the model that regard ships, train a small one from random weights, and look inside both."""
     import torch
 
-    began = time.perf_counter()
+    start = time.perf_counter()
     torch.set_num_threads(threads)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     show_translations(folder, device)
     train_dates(folder, threads=threads, device=device)
-    click.echo(f"\nAll this took {time.perf_counter() - began:.0f} s.")
+    click.echo(f"\nThe demo took {time.perf_counter() - start:.0f} s.")
 
 
 def show_translations(folder: Path, device: str) -> None:
-    """Part 1: what the shipped model translates, and what it attends to."""
+    """Part 1: translations of the shipped model, and what it attends to."""
     from regard.checkpoints.shipped import SHIPPED
     from regard.tasks.load import load
 
     _head("1. The model that regard ships: English to Italian, for descriptions of software")
     if not SHIPPED.is_dir():
-        click.echo(f"This copy of regard ships no model ({SHIPPED} is missing), so on to part 2.")
+        click.echo(f"This copy of regard ships no model ({SHIPPED} is missing); continuing with part 2.")
         return
     translator = load(device=device)
     for translation in translator.translate(SENTENCES):
@@ -63,31 +63,31 @@ def show_translations(folder: Path, device: str) -> None:
 
 
 def train_dates(folder: Path, *, threads: int, device: str = "cpu", seed: int = 1) -> float:
-    """Part 2: a model that learns to read dates, how often it is right, and what it attends to.
+    """Part 2: a model that learns to read dates, its accuracy, and what it attends to.
 
     Args:
-        folder: where the pairs, the run and the page go.
-        threads: to train on.
-        device: to train and run on.
-        seed: of the pairs and the run.
+        folder: folder for the pairs, the run and the page.
+        threads: number of threads.
+        device: device to train and run on.
+        seed: random seed of the pairs and the run.
 
     Returns:
-        The share of unseen dates that it reads right.
+        The share of unseen dates that it reads correctly.
     """
     from regard.tasks.load import load
     from regard.train.run import train
 
-    _head(f"2. A small model, trained from nothing: dates in {len(LANGUAGES)} languages")
+    _head(f"2. A small model, trained from random weights: dates in {len(LANGUAGES)} languages")
     days = (LAST - FIRST).days + 1
     click.echo(
-        f"{TRAINED:,} pairs to learn from, made now. Of the {days:,} days from {FIRST.year} to {LAST.year}, eight in\n"
-        "ten are to learn from; the model sees the others in no language until it is tested on some of them."
+        f"{TRAINED:,} generated pairs. Of the {days:,} days from {FIRST.year} to {LAST.year}, 80% are for training;\n"
+        "the model sees none of the others, in any language, before it is tested on some of them."
     )
     files = {part: folder / f"dates-{part}.tsv" for part in ("train", "valid")}
     _write(files["train"], dates("train", TRAINED, seed=seed))
     _write(files["valid"], dates("valid", HELD_OUT, seed=seed))
-    how = {"threads": threads, "device": device, "seed": seed}
-    model = train(options(files["train"], files["valid"], folder / "dates", **how))
+    machine = {"threads": threads, "device": device, "seed": seed}
+    model = train(options(files["train"], files["valid"], folder / "dates", **machine))
     translator = load(model, device=device)
     right = score(translator, list(dates("test", TESTED, seed=seed)))
     day = next(day for day in map(SHOWN.__add__, map(datetime.timedelta, range(days))) if part_of(day) == "test")
@@ -98,7 +98,7 @@ def train_dates(folder: Path, *, threads: int, device: str = "cpu", seed: int = 
 
 
 def options(train: Path, valid: Path, out: Path, *, threads: int, device: str, seed: int) -> TrainOptions:
-    """The run that learns dates in about a minute."""
+    """Options of a run that learns dates in about a minute."""
     return TrainOptions(
         files=(str(train),),
         valid=str(valid),
@@ -118,16 +118,16 @@ def options(train: Path, valid: Path, out: Path, *, threads: int, device: str, s
 
 
 def score(translator: "Translator", pairs: list[DatePair]) -> float:
-    """Read unseen dates, and tell how many are right, in all and in the worst languages."""
+    """Accuracy on unseen dates, which is also printed, with that of the worst languages."""
     from regard.decode.search import Greedy
 
-    found = translator.translate([pair.source for pair in pairs], search=Greedy(), batch_size=128)
+    translations = translator.translate([pair.source for pair in pairs], search=Greedy(), batch_size=128)
     right: dict[str, list[bool]] = {pair.language: [] for pair in pairs}
     wrong = []
-    for pair, translation in zip(pairs, found, strict=True):
+    for pair, translation in zip(pairs, translations, strict=True):
         right[pair.language].append(translation.text == pair.target)
         if translation.text != pair.target:
-            wrong.append(f"{pair.source} -> {translation.text}, and not {pair.target}")
+            wrong.append(f"{pair.source} -> {translation.text} instead of {pair.target}")
     share = 1 - len(wrong) / len(pairs)
     worst = sorted(right, key=lambda language: sum(right[language]) / len(right[language]))[:WORST]
     named = ", ".join(f"{name(each)} {sum(right[each]) / len(right[each]):.0%}" for each in worst)
@@ -137,13 +137,13 @@ def score(translator: "Translator", pairs: list[DatePair]) -> float:
     click.echo(f"The worst languages, of {len(pairs) // len(right)} dates each: {named}.")
     if wrong:
         click.echo(f"A mistake: {wrong[0]}.")
-    if share < LEAST:
-        click.echo(f"That is less than the {LEAST:.0%} expected.")
+    if share < EXPECTED:
+        click.echo(f"That is less than the expected {EXPECTED:.0%}.")
     return share
 
 
 def see(translator: "Translator", text: str) -> "Alignment":
-    """What year, month and day of a date attended to."""
+    """Alignment of the year, month and day of a date with the words of its source."""
     from regard.decode.search import Greedy
     from regard.lens.see import look
 
@@ -155,7 +155,7 @@ def see(translator: "Translator", text: str) -> "Alignment":
 
 
 def _show(alignments: "list[Alignment]", path: Path, *, title: str) -> None:
-    """The first in the terminal, all on a page."""
+    """Show the first alignment in the terminal, and write all of them to a page."""
     from regard.lens import page, terminal
 
     click.echo(f"\n{terminal.draw(alignments[0].map('cross'))}\n")
@@ -176,9 +176,20 @@ command = Command(
     run,
     params=[
         Option(
-            ["--out"], type=FOLDER, metavar="FOLDER", default="regard-demo", show_default=True, help="Where files go."
+            ["--out"],
+            type=FOLDER,
+            metavar="FOLDER",
+            default="regard-demo",
+            show_default=True,
+            help="Folder for the files of the demo.",
         ),
-        Option(["--threads"], type=THREADS, default=1, show_default=True, help="So small a model needs no more."),
+        Option(
+            ["--threads"],
+            type=THREADS,
+            default=1,
+            show_default=True,
+            help="Number of threads; so small a model needs only one.",
+        ),
         device_flag(),
     ],
     examples=["regard demo", "regard demo --out /tmp/demo"],

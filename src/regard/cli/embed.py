@@ -3,12 +3,12 @@
 import itertools
 import json
 import sys
-import time
 
 import click
 
 from regard.cli.command import FILE, Command, Option, Suggested
-from regard.cli.shared import BATCHES, SENTENCES, model_flags, open_for
+from regard.cli.output import counting
+from regard.cli.shared import CHUNK_BATCHES, SENTENCES, model_flags, open_for
 from regard.cli.texts import text_params, texts_of
 
 
@@ -25,36 +25,32 @@ def run(
     npy: str | None,
     batch_size: int,
 ) -> None:
-    """Turn texts, or the lines of standard input, into vectors of length 1, whose products are cosines.
+    """Embed texts, or the lines of standard input, as vectors of length 1, whose products are cosine similarities.
 
-    A line of JSON each, with "text" and "embedding"; or all of them in one file of numpy's.
+    One line of JSON per text, with "text" and "embedding"; or all vectors in one file for numpy.
     """
     lines = texts_of("embed", texts, file)
     encoder = open_for("embed", model, threads, device)
-    how = {"pooling": pooling, "prompt": prompt, "prompt_name": prompt_name, "normalize": False if raw else None}
-    kept, done, cut = [], 0, 0
-    shown, start = sys.stderr.isatty() and (npy is not None or not sys.stdout.isatty()), time.perf_counter()
-    while chunk := list(itertools.islice(lines, BATCHES * batch_size)):
-        found = encoder.embedded(chunk, **how, batch_size=batch_size)
-        done, cut = done + len(chunk), cut + len(found.cut)
-        if npy is not None:
-            kept.append(found.vectors.numpy())
-        else:
-            for text, vector in zip(chunk, found.vectors.tolist(), strict=True):
-                sys.stdout.write(json.dumps({"text": text, "embedding": vector}, ensure_ascii=False) + "\n")
-            sys.stdout.flush()
-        if shown:
-            rate = done / (time.perf_counter() - start)
-            click.echo(f"\r{done:,} texts, {rate:,.1f} a second", err=True, nl=False)
-    if shown and done:
-        click.echo(err=True)
+    options = {"pooling": pooling, "prompt": prompt, "prompt_name": prompt_name, "normalize": False if raw else None}
+    vectors, total, cut = [], 0, 0
+    with counting("texts", shown=npy is not None or not sys.stdout.isatty()) as add:
+        while chunk := list(itertools.islice(lines, CHUNK_BATCHES * batch_size)):
+            embedded = encoder.embedded(chunk, **options, batch_size=batch_size)
+            total, cut = total + len(chunk), cut + len(embedded.cut)
+            if npy is not None:
+                vectors.append(embedded.vectors.numpy())
+            else:
+                for text, vector in zip(chunk, embedded.vectors.tolist(), strict=True):
+                    sys.stdout.write(json.dumps({"text": text, "embedding": vector}, ensure_ascii=False) + "\n")
+                sys.stdout.flush()
+            add(len(chunk))
     if cut:
-        click.echo(f"{cut:,} of {done:,} texts are longer than the model reads: their ends were cut", err=True)
+        click.echo(f"{cut:,} of {total:,} texts are longer than the model reads: their ends were cut", err=True)
     if npy is not None:
         import numpy as np
 
-        with open(npy, "wb") as file:  # noqa: PTH123 - numpy would add an end to a name
-            np.save(file, np.concatenate(kept) if kept else encoder.embed([], **how).numpy())
+        with open(npy, "wb") as output:  # noqa: PTH123 - np.save would append a suffix to a name
+            np.save(output, np.concatenate(vectors) if vectors else encoder.embed([], **options).numpy())
         click.echo(f"wrote {npy}", err=True)
 
 
@@ -62,19 +58,21 @@ command = Command(
     "embed",
     run,
     params=[
-        *text_params("Texts"),
+        *text_params("Texts to embed"),
         *model_flags(),
         Option(
             ["--pooling"],
             type=Suggested("mean", "cls", "max"),
             metavar="NAME",
-            help="mean, cls, max, weightedmean, lasttoken or mean_sqrt_len_tokens of the tokens' vectors, or several "
-            "joined by +; by default as the checkpoint says, or else mean.",
+            help="How a text's vector comes from its tokens': mean, cls, max, weightedmean, lasttoken or "
+            "mean_sqrt_len_tokens, or several joined by +; by default, that of the checkpoint, or mean.",
         ),
-        Option(["--prompt"], metavar="TEXT", help='What stands before each text: "query: ".'),
-        Option(["--prompt-name"], metavar="NAME", help="One of the checkpoint's prompts, such as query."),
-        Option(["--raw"], is_flag=True, help="Leave the vectors as long as the checkpoint makes them."),
-        Option(["--npy"], type=FILE, metavar="FILE", help="Write one array (texts, size) for numpy instead of JSON."),
+        Option(["--prompt"], metavar="TEXT", help='Text to put before each text, such as "query: ".'),
+        Option(["--prompt-name"], metavar="NAME", help="Name of a prompt of the checkpoint, such as query."),
+        Option(["--raw"], is_flag=True, help="Don't scale the vectors to length 1."),
+        Option(
+            ["--npy"], type=FILE, metavar="FILE", help="Write one numpy array (texts, size) to a file instead of JSON."
+        ),
         Option(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
     ],
     examples=[

@@ -2,10 +2,12 @@
 
 import itertools
 import json
+from typing import Any
 
 import click
 
 from regard.cli.command import FILE, Argument, Command, Option, Suggested
+from regard.cli.output import on_terminal, print_table
 from regard.cli.shared import (
     COUNT,
     SENTENCES,
@@ -17,6 +19,7 @@ from regard.cli.shared import (
     search_flags,
     search_if_said,
 )
+from regard.tasks.score_table import ScoreTable
 
 TOKENIZERS = ("13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores101", "flores200", "none")
 
@@ -43,15 +46,15 @@ def run(
     as_json: bool,
     **how: object,
 ) -> None:
-    """Run a model on records with known answers, and measure how good its own are, and how fast."""
+    """Run a model on records with reference answers, and measure its quality and speed."""
     from regard.tasks.registry import task_class
 
     if bool(files) == bool(parallel):
         raise click.UsageError("give files of records, or --parallel SOURCES TARGETS")
-    given = {"search": search_if_said(how), "prefix": prefix, "task": task, "tokenize": tokenize}
-    given |= {"max_length": max_length, "whole": whole}
+    options = {"search": search_if_said(how), "prefix": prefix, "task": task, "tokenize": tokenize}
+    options |= {"max_length": max_length, "whole": whole}
     runner = open_for("evaluate", model, threads, device)
-    settings = accepted(runner, "evaluate", {name: x for name, x in given.items() if x is not None})
+    settings = accepted(runner, "evaluate", {name: x for name, x in options.items() if x is not None})
     names = dict(field_of(field) for field in fields)
     names |= {part: x for part, x in (("source", source_field), ("target", target_field)) if x is not None}
     reader = task_class(runner.job).read(
@@ -65,12 +68,26 @@ def run(
     if as_json:
         click.echo(json.dumps({**evaluation.to_plain(), "skipped": skipped}, indent=2, ensure_ascii=False))
         return
-    lines = [evaluation.table(), *(f"skipped: {count:,} rows, {reason}" for reason, count in skipped.items())]
-    click.echo("\n".join(lines))
+    _print(evaluation)
+    for reason, count in skipped.items():
+        click.echo(f"skipped: {count:,} rows, {reason}")
+
+
+def _print(evaluation: Any) -> None:
+    """Print the scores: as tables on a terminal, if the job's result has parts, else as text."""
+    console = on_terminal()
+    if console is None or not hasattr(evaluation, "parts"):
+        click.echo(evaluation.table())
+        return
+    for part in evaluation.parts():
+        if isinstance(part, ScoreTable):
+            print_table(console, part.header, part.rows, numbers=len(part.header) - 1)
+        elif part:  # tables have empty lines around them
+            console.print(part)
 
 
 def field_of(text: str) -> tuple[str, str]:
-    """The part of a record and the field that holds it, of "part=field"."""
+    """Part of a record and the field that holds it, from "part=field"."""
     part, equals, field = text.partition("=")
     if not (part and equals and field):
         raise click.UsageError(f"--field {text}: expected PART=FIELD, such as source=en")
@@ -89,24 +106,26 @@ command = Command(
             metavar="[FILE]...",
         ),
         Option(
-            ["--parallel"], type=FILE, nargs=2, metavar="SOURCES TARGETS", help="Two files instead, a sentence a line."
+            ["--parallel"],
+            type=FILE,
+            nargs=2,
+            metavar="SOURCES TARGETS",
+            help="Two parallel files instead, one sentence per line.",
         ),
         Option(
             ["--field", "fields"],
             multiple=True,
             metavar="PART=FIELD",
-            help="The field of a part of each record, or the number of its column, such as source=en.",
+            help="Field or column number that holds a part of each record, such as source=en.",
         ),
-        Option(["--source-field"], metavar="FIELD", help="The same as --field source=FIELD."),
-        Option(["--target-field"], metavar="FIELD", help="The same as --field target=FIELD."),
+        Option(["--source-field"], metavar="FIELD", help="Same as --field source=FIELD."),
+        Option(["--target-field"], metavar="FIELD", help="Same as --field target=FIELD."),
         Option(
             ["--format"],
             metavar="NAME",
-            help="tsv, csv, jsonl, json or parquet; by default as the files' names end.",
+            help="tsv, csv, jsonl, json or parquet; by default, from the file names.",
         ),
-        Option(
-            ["--delimiter"], metavar="C", help="Character between the columns of CSV; by default as the rows agree."
-        ),
+        Option(["--delimiter"], metavar="C", help="Column delimiter of CSV; detected by default."),
         Option(["--skip-bad-rows"], is_flag=True, help="Count and skip bad rows instead of stopping."),
         Option(["--first"], type=COUNT, help="Evaluate the first N records only."),
         *model_flags(),
@@ -118,7 +137,7 @@ command = Command(
             ["--tokenize"],
             type=Suggested(*TOKENIZERS),
             metavar="NAME",
-            help=f"How BLEU finds words, by sacrebleu: {', '.join(TOKENIZERS[:-1])} or {TOKENIZERS[-1]}.  "
+            help=f"Tokenizer of BLEU, by its name in sacrebleu: {', '.join(TOKENIZERS[:-1])} or {TOKENIZERS[-1]}.  "
             f"[default: {TOKENIZERS[0]}]",
         ),
         Option(["--json", "as_json"], is_flag=True, help="Print JSON instead of a table."),

@@ -5,7 +5,7 @@ import json
 import sys
 
 from regard.cli.command import Command, Count, Option
-from regard.cli.shared import BATCHES, SENTENCES, model_flags, open_for
+from regard.cli.shared import CHUNK_BATCHES, SENTENCES, model_flags, open_for
 from regard.cli.texts import text_params, texts_of
 
 
@@ -19,21 +19,21 @@ def run(
     batch_size: int,
     as_json: bool,
 ) -> None:
-    """Predict the masked words of texts, or of the lines of standard input.
+    """Predict masked words of texts, or of the lines of standard input (fill-mask).
 
-    One line per word, the most probable first. Tab-separated columns: number of the text, number of the mask,
-    probability, word, filled text.
+    One line per predicted word, the most probable first, with tab-separated columns: number of the text, number of the
+    mask, probability, word, filled text.
     """
     lines = texts_of("fill", texts, file)
     encoder = open_for("fill", model, threads, device)
     number = 0
-    while chunk := list(itertools.islice(lines, BATCHES * batch_size)):
+    while chunk := list(itertools.islice(lines, CHUNK_BATCHES * batch_size)):
         for filling in encoder.fill(chunk, top=top, batch_size=batch_size):
             number += 1
             if as_json:
                 places = [[{"word": w.text, "probability": w.probability} for w in words] for words in filling.places]
-                found = {"source": filling.source, "text": filling.text, "places": places}
-                sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
+                fields = {"source": filling.source, "text": filling.text, "places": places}
+                sys.stdout.write(json.dumps(fields, ensure_ascii=False) + "\n")
                 continue
             best = [words[0] for words in filling.places]
             for i, words in enumerate(filling.places):
@@ -47,10 +47,10 @@ command = Command(
     "fill",
     run,
     params=[
-        *text_params("With a mask each, such as [MASK] or <mask>"),
+        *text_params("Texts with masks, such as [MASK] or <mask>"),
         *model_flags(),
-        Option(["--top"], type=Count(), default=5, show_default=True, help="Argument for each mask."),
-        Option(["--json", "as_json"], is_flag=True, help="A line of JSON each: source, text, places."),
+        Option(["--top"], type=Count(), default=5, show_default=True, help="Number of words for each mask."),
+        Option(["--json", "as_json"], is_flag=True, help="Write a line of JSON per text: source, text, places."),
         Option(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
     ],
     examples=['regard fill "Paris is the [MASK] of France." --model google-bert/bert-base-uncased'],

@@ -1,7 +1,7 @@
-"""The command `regard`: its verbs, and how it ends when something is wrong.
+"""The command `regard`: its verbs, its exit codes and its error messages.
 
-A verb's module is imported when the verb is called, and torch when it starts to work, so that help and the shell's
-completion come at once.
+A verb's module is imported when the verb is called, and torch when the verb starts to work, so that help and shell
+completion are fast.
 """
 
 import errno
@@ -13,17 +13,18 @@ from typing import Any, NoReturn
 
 import click
 
+from regard.cli.output import print_error
 from regard.errors import RegardError, nearest
 from regard.tasks.registry import JOBS
 
-# Verbs and their lines in `regard --help`; each is `regard.cli.<verb>.command`. Those of jobs are in their registry.
+# Verbs and their lines in `regard --help`; each is `regard.cli.<verb>.command`. Those of jobs come from the registry.
 VERBS = {
-    "demo": "See what regard does: translate, look, train a small model.",
-    "train": "Train a model on your own records.",
+    "demo": "Translate with the shipped model, train a small one, look inside both.",
+    "train": "Train a model on your own data.",
     **{verb: line for job in JOBS.values() for verb, line in job.verbs.items()},
-    "evaluate": "Measure a model on records with known answers.",
+    "evaluate": "Measure a model on records with reference answers.",
     "see": "Show what a model attends to.",
-    "info": "Explain a run's folder.",
+    "info": "Describe the folder of a run or of a published checkpoint.",
 }
 EXAMPLES = """\b
 Examples:
@@ -32,13 +33,13 @@ Examples:
   regard translate "This package contains the documentation." --model runs/en-it
   regard see "This package contains the documentation." --html attention.html
 """
-WRONG_USE = 2  # exit codes; 1 is for all else that goes wrong
-STOPPED = 130  # as shells say it of a program that Ctrl-C ended
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # how torch says it
+USAGE_ERROR, OTHER_ERROR = 2, 1  # exit codes
+INTERRUPTED = 130  # exit code that shells give a program that Ctrl-C ended
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # in messages of torch
 
 
 class Verbs(click.Group):
-    """The verbs, each imported when it is asked for."""
+    """Group of the verbs, each imported on demand."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -50,7 +51,7 @@ class Verbs(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args[0] not in VERBS and not ctx.resilient_parsing:  # as for the shell's completion
+        if args[0] not in VERBS and not ctx.resilient_parsing:  # which shell completion is
             raise click.UsageError(f"unknown verb {args[0]!r}; {nearest(args[0], VERBS)}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -60,58 +61,58 @@ class Verbs(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         result = super().invoke(ctx)
-        sys.stdout.flush()  # here a full disk or a closed pipe still can be told, and not after
+        sys.stdout.flush()  # a full disk or a closed pipe can still be reported here
         return result
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **_: Any) -> NoReturn:  # type: ignore[override]
-        """Run a command line and exit: 0, or with one message on standard error."""
+        """Run a command line and exit, with code 0 or with one message on standard error."""
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")  # as all files are read
+            sys.stdout.reconfigure(encoding="utf-8")  # the encoding of all files
         words = list(sys.argv[1:] if args is None else args)
         try:
             code = super().main(words or ["--help"], prog_name="regard", standalone_mode=False)
-            sys.exit(code if isinstance(code, int) else 0)
         except click.Abort as error:
-            _end(STOPPED, str(error.__cause__ or "") or "stopped")
+            click.echo(f"regard: {str(error.__cause__ or '') or 'stopped'}", err=True)
+            code = INTERRUPTED
         except click.ClickException as error:
-            _end(WRONG_USE, _explained(error))
+            code = _failed(USAGE_ERROR, _usage_message(error))
         except (RegardError, OSError, MemoryError) as error:
-            _end(1, _said(error))
+            code = _failed(OTHER_ERROR, _message(error))
         except RuntimeError as error:
-            if not any(said in str(error) for said in OUT_OF_MEMORY):
-                raise  # a mistake of regard's own, which a traceback helps to find
-            _end(1, _said(MemoryError()))
+            if not any(text in str(error) for text in OUT_OF_MEMORY):
+                raise  # a bug of regard, which a traceback helps to find
+            code = _failed(OTHER_ERROR, _message(MemoryError()))
+        sys.exit(code if isinstance(code, int) else 0)
 
 
-def _end(code: int, message: str) -> NoReturn:
-    said = message if code == STOPPED else f"error: {message}"
-    click.echo(f"regard: {said}", err=True)
-    sys.exit(code)
+def _failed(code: int, message: str) -> int:
+    print_error(message)
+    return code
 
 
-def _explained(error: click.ClickException) -> str:
+def _usage_message(error: click.ClickException) -> str:
     message = error.format_message().strip()
     if isinstance(error, click.NoSuchOption):
-        nearest_one = f"; did you mean {error.possibilities[0]}?" if error.possibilities else ""
-        message = f"unknown option {error.option_name}{nearest_one}"
+        suggestion = f"; did you mean {error.possibilities[0]}?" if error.possibilities else ""
+        message = f"unknown option {error.option_name}{suggestion}"
     context = getattr(error, "ctx", None)
     return f"{message}{'' if message[-1] in '.?' else '.'} See {context.command_path if context else 'regard'} --help"
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "out of memory; try a smaller --batch-size or --batch-tokens, or a smaller model"
     if not isinstance(error, OSError) or isinstance(error, RegardError):
         return str(error)
-    where = f"{error.filename}: " if error.filename else ""
+    file = f"{error.filename}: " if error.filename else ""
     if error.errno == errno.ENOSPC:
-        return f"{where}no space left on the disk; make room and run the same command again"
-    return f"{where}{error.strerror or error}"
+        return f"{file}no space left on the disk; free some space and run the same command again"
+    return f"{file}{error.strerror or error}"
 
 
 main = Verbs(
     name="regard",
-    help="Train attention models, run them, and see what they attend to.",
+    help="Train and run attention models, and see what they attend to.",
     epilog=EXAMPLES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )

@@ -1,11 +1,11 @@
-"""Options that come from the fields of a dataclass, from dotted names, and from a file.
+"""Options from the fields of a dataclass, from dotted names and from a configuration file.
 
     --learning-rate 0.001                                                   a field
-    --attention.normalizer entmax --attention.normalizer.alpha 1.5          a value of nested settings
+    --attention.normalizer entmax --attention.normalizer.alpha 1.5          nested settings
     --model.embed_dim 512                                                   a field of the model
     --config run.toml                                                       any of these, in a file
 
-A file's names are those of the options, and nested settings are its tables:
+The file uses the names of the options; nested settings are tables:
 
     learning-rate = 0.001
     [model]
@@ -14,7 +14,7 @@ A file's names are those of the options, and nested settings are its tables:
     [attention]
     normalizer = { kind = "entmax", alpha = 1.5 }
 
-What the command line says goes before what the file says.
+The command line overrides the file.
 """
 
 import json
@@ -30,20 +30,20 @@ import click
 from regard.cli.command import Argument, Command, Option
 from regard.errors import ConfigError, DataError, nearest
 
-KIND = "kind"  # in nested settings, what --attention.normalizer itself says
+KIND = "kind"  # key in nested settings of the value of --attention.normalizer itself
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 Nested = dict[str, Any]
 
 
 class DataclassCommand(Command):
-    """A verb whose options are the fields of a dataclass.
+    """Verb whose options are the fields of a dataclass.
 
     Args:
         name, run, params, examples: as of `Command`.
-        options: the dataclass. A field's metadata have `help`, `group` (a heading), `flag` (if it is not the field's
-            name) and `metavar`. A field that is a mapping takes nested settings.
-        nested: the fields that are mappings, by the first word of their dotted names.
-        types: of fields, for the shell's completion.
+        options: the dataclass. The metadata of a field have `help`, `group` (heading), `flag` (if it differs from the
+            field's name) and `metavar`. A field that is a mapping takes nested settings.
+        nested: names of the fields that are mappings, by the first word of their dotted names.
+        types: types of fields, for shell completion.
     """
 
     def __init__(
@@ -62,29 +62,29 @@ class DataclassCommand(Command):
             param.type = (types or {}).get(param.name or "", param.type)
         super().__init__(name, run, params=[*plain, *params], examples=examples)
         self.nested = nested
-        said = {field.name: field.metadata["help"] for field in fields(options)}
-        self.described = {word: said[name] for word, name in nested.items()}
+        help_texts = {field.name: field.metadata["help"] for field in fields(options)}
+        self.nested_help = {word: help_texts[name] for word, name in nested.items()}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing:
             return super().parse_args(ctx, args)
-        args, said = take_dotted(ctx, args, list(self.nested))
-        config = self.given(ctx, args).get("config")
-        written: dict[str, Nested] = {}
+        args, from_line = take_dotted(ctx, args, list(self.nested))
+        config = self.values_of(ctx, args).get("config")
+        from_file: dict[str, Nested] = {}
         if isinstance(config, str):
-            ctx.default_map, written = self._from_file(ctx, config)
+            ctx.default_map, from_file = self._from_file(ctx, config)
         rest = super().parse_args(ctx, args)
         for word, field in self.nested.items():
-            ctx.params[field] = merged(written.get(word, {}), said[word]) or None
+            ctx.params[field] = merged(from_file.get(word, {}), from_line[word]) or None
         return rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_options(ctx, formatter)
         with formatter.section("Nested options"):
-            formatter.write_dl([(f"--{word}.NAME VALUE", said) for word, said in self.described.items()])
+            formatter.write_dl([(f"--{word}.NAME VALUE", text) for word, text in self.nested_help.items()])
 
     def _from_file(self, ctx: click.Context, file: str) -> tuple[Nested, dict[str, Nested]]:
-        """What a file says: of options by field, and of nested settings by their first word."""
+        """Options of a file by field, and its nested settings by their first word."""
         by_name = {_name(param): param for param in self.params if _name(param) != "config"}
         plain: Nested = {}
         nested: dict[str, Nested] = {}
@@ -104,7 +104,7 @@ class DataclassCommand(Command):
 
 
 def parameter(field: Field[Any]) -> click.Parameter:
-    """The option of a field, or the argument, if it takes any number of values."""
+    """Option of a field; an argument if it takes any number of values."""
     kind, several = _kind(field.type)
     about = field.metadata
     if several == -1:
@@ -127,7 +127,7 @@ def parameter(field: Field[Any]) -> click.Parameter:
 
 
 def _kind(annotation: Any) -> tuple[type, int]:
-    """The type of one value, and how many there are; -1 for any number."""
+    """Type of one value, and the number of values; -1 for any number."""
     if isinstance(annotation, UnionType):
         annotation = next(one for one in get_args(annotation) if one is not type(None))
     if get_origin(annotation) is tuple:
@@ -137,27 +137,27 @@ def _kind(annotation: Any) -> tuple[type, int]:
 
 
 def take_dotted(ctx: click.Context, args: Sequence[str], words: Sequence[str]) -> tuple[list[str], dict[str, Nested]]:
-    """Take `--word.name[.setting] value` out of a command line.
+    """Split `--word.name[.setting] value` off a command line.
 
     Args:
-        ctx: of the command, for errors.
+        ctx: context of the command, for errors.
         args: the command line.
-        words: the first words that there are.
+        words: first words that are known.
 
     Returns:
-        The rest, and the settings by word and name.
+        The rest of the command line, and the settings by word and name.
 
     Raises:
-        NoSuchOption: another first word.
-        UsageError: a value that is missing, a setting given twice.
+        NoSuchOption: an unknown first word.
+        UsageError: a missing value, or a setting that is given twice.
     """
     rest: list[str] = []
-    said: dict[str, Nested] = {word: {} for word in words}
-    left = iter(args)
-    for arg in left:
+    by_word: dict[str, Nested] = {word: {} for word in words}
+    remaining = iter(args)
+    for arg in remaining:
         flag, equals, text = arg.partition("=")
         if arg == "--":
-            rest += [arg, *left]
+            rest += [arg, *remaining]
             break
         if not flag.startswith("--") or "." not in flag:
             rest.append(arg)
@@ -166,30 +166,30 @@ def take_dotted(ctx: click.Context, args: Sequence[str], words: Sequence[str]) -
         if word not in words:
             known = [f"--{word}.{'.'.join(path)}" for word in words]
             raise click.NoSuchOption(flag, possibilities=known, ctx=ctx)
-        x = text if equals else next(left, None)
+        x = text if equals else next(remaining, None)
         if x is None or not all(path) or len(path) > 2:
             raise click.UsageError(f"{flag} must be --{word}.NAME VALUE or --{word}.NAME.SETTING VALUE", ctx)
-        settings = said[word].setdefault(path[0], {})
+        settings = by_word[word].setdefault(path[0], {})
         key = path[1] if len(path) == 2 else KIND
         if key in settings:
-            raise click.UsageError(f"{flag} is given 2 times", ctx)
+            raise click.UsageError(f"{flag} is given 2 times; give it once", ctx)
         settings[key] = value(x)
-    return rest, {word: {name: _short(x) for name, x in names.items()} for word, names in said.items()}
+    return rest, {word: {name: _short(x) for name, x in names.items()} for word, names in by_word.items()}
 
 
 def value(text: str) -> Any:
-    """A value as JSON writes it; what is no JSON is text."""
+    """Value of a text: parsed as JSON if possible, else the text itself."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
 
 
-def merged(written: Nested, said: Nested) -> Nested:
-    """Settings of a file with those of the command line, which go before; a new kind drops the old one's settings."""
-    result = dict(written)
-    for name, x in said.items():
-        old = written.get(name)
+def merged(from_file: Nested, from_line: Nested) -> Nested:
+    """Settings of a file, overridden by those of the command line; a new kind drops the settings of the old one."""
+    result = dict(from_file)
+    for name, x in from_line.items():
+        old = from_file.get(name)
         refined = isinstance(x, Mapping) and KIND not in x
         if refined and old is not None:
             result[name] = {**(old if isinstance(old, Mapping) else {KIND: old}), **x}
@@ -203,23 +203,25 @@ def _short(settings: Nested) -> Any:
 
 
 def read_file(file: str) -> Nested:
-    """What a JSON or TOML file says.
+    """Content of a JSON or TOML file.
 
     Raises:
         ConfigError: another suffix.
-        DataError: a file that is damaged, or not one object.
+        DataError: a file that cannot be parsed, or is no object.
     """
     readers = {".json": json.loads, ".toml": tomllib.loads}
     path = Path(file)
     if path.suffix not in readers:
-        raise ConfigError(f"{file}: a configuration ends in {' or '.join(readers)}; got {path.suffix!r}")
+        raise ConfigError(
+            f"{file} ends in {path.suffix!r}; expected a configuration file that ends in {' or '.join(readers)}"
+        )
     try:
-        found = readers[path.suffix](path.read_text(encoding="utf-8-sig"))
+        content = readers[path.suffix](path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is not {path.suffix[1:].upper()}: {error}") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{file} holds {type(found).__name__}; expected names and values")
-    return found
+    if not isinstance(content, dict):
+        raise DataError(f"{file} holds a {type(content).__name__}; expected an object of options by name")
+    return content
 
 
 def _name(param: click.Parameter) -> str:
@@ -227,16 +229,16 @@ def _name(param: click.Parameter) -> str:
 
 
 def _converted(ctx: click.Context, file: str, key: str, param: click.Parameter, x: Any) -> Any:
-    """A value of a file, checked as if it stood on the command line."""
+    """Value of a file, converted and checked like one of the command line."""
     if isinstance(param, click.Option) and param.is_flag:
-        expected, right = "true or false", isinstance(x, bool)
+        expected, valid = "true or false", isinstance(x, bool)
     elif param.nargs != 1:
         expected = "a list of texts" if param.nargs == -1 else f"a list of {param.nargs} texts"
-        right = isinstance(x, list) and all(isinstance(one, str) for one in x) and param.nargs in (-1, len(x))
+        valid = isinstance(x, list) and all(isinstance(one, str) for one in x) and param.nargs in (-1, len(x))
     else:
         expected = "a number" if param.type in (click.INT, click.FLOAT) else "a text"
-        right = isinstance(x, str | int | float) and not isinstance(x, bool)
-    if not right:
+        valid = isinstance(x, str | int | float) and not isinstance(x, bool)
+    if not valid:
         raise ConfigError(f"{file}: {key}={x!r}; expected {expected}")
     if isinstance(x, bool | list):
         return x

@@ -8,7 +8,16 @@ from pathlib import Path
 import click
 
 from regard.cli.command import FILE, Argument, Command, Option
-from regard.cli.shared import BATCHES, COUNT, SENTENCES, model_flags, open_for, read_texts, search_flags, search_of
+from regard.cli.shared import (
+    CHUNK_BATCHES,
+    COUNT,
+    SENTENCES,
+    model_flags,
+    open_for,
+    read_texts,
+    search_flags,
+    search_of,
+)
 
 
 def run(
@@ -21,16 +30,16 @@ def run(
     as_json: bool,
     **how: object,
 ) -> None:
-    """Summarize files, or each line of standard input; one output line per document."""
+    """Summarize text files, or the lines of standard input; one output line per document."""
     search = search_of(how)
     documents = (Path(file).read_text(encoding="utf-8-sig") for file in files) if files else read_texts()
     summarizer = open_for("summarize", model, threads, device)
     cut = number = 0
-    while chunk := list(itertools.islice(documents, BATCHES * batch_size)):
+    while chunk := list(itertools.islice(documents, CHUNK_BATCHES * batch_size)):
         for summary in summarizer.summarize(chunk, search=search, max_length=max_length, batch_size=batch_size):
             number, cut = number + 1, cut + summary.cut
-            plain = {"summary": summary.text, "score": summary.score, "cut": summary.cut}
-            line = json.dumps(plain, ensure_ascii=False) if as_json else " ".join(summary.text.split())
+            fields = {"summary": summary.text, "score": summary.score, "cut": summary.cut}
+            line = json.dumps(fields, ensure_ascii=False) if as_json else " ".join(summary.text.split())
             sys.stdout.write(line + "\n")
         sys.stdout.flush()
     if cut:
@@ -41,13 +50,22 @@ command = Command(
     "summarize",
     run,
     params=[
-        Argument("files", about="Plain text, a document each; without it, standard input.", nargs=-1, type=FILE,
-              metavar="[FILE]..."),
+        Argument(
+            "files",
+            about="Text files, one document each; by default, the lines of standard input.",
+            nargs=-1,
+            type=FILE,
+            metavar="[FILE]...",
+        ),
         *model_flags(),
         *search_flags(),
-        Option(["--max-length"], type=COUNT, help="Longest summary in tokens; default: as in training, plus 16."),
-        Option(["--json", "as_json"], is_flag=True, help="A line of JSON each: summary, score, cut."),
+        Option(
+            ["--max-length"],
+            type=COUNT,
+            help="Maximum tokens of a summary; by default, 16 more than the longest in training.",
+        ),
+        Option(["--json", "as_json"], is_flag=True, help="Write a line of JSON per document: summary, score, cut."),
         Option(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Documents per batch."),
     ],
     examples=["regard summarize report.txt --model runs/summaries"],
-)  # fmt: skip
+)

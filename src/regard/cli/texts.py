@@ -1,4 +1,4 @@
-"""The texts of a verb: its arguments, the lines of a file, or those of standard input."""
+"""Texts of a verb: its arguments, the lines of a file, or the lines of standard input."""
 
 import os
 import shlex
@@ -14,13 +14,10 @@ from regard.errors import DataError
 
 
 def text_params(about: str) -> list[click.Parameter]:
-    """The texts and the file that they may stand in instead.
+    """Argument `texts` and option `--file` of a verb.
 
     Args:
-        about: what the texts are, as the help says it.
-
-    Returns:
-        The argument `texts` and the option `--file`.
+        about: what the texts are, for the help.
     """
     return [
         Argument(
@@ -34,25 +31,25 @@ def text_params(about: str) -> list[click.Parameter]:
             ["--file"],
             type=FILE,
             metavar="FILE",
-            help="Read the texts from a file, a line each; plain, .gz or .zst; - for standard input.",
+            help="Read the texts from a file, one per line; plain, .gz or .zst; - for standard input.",
         ),
     ]
 
 
 def texts_of(verb: str, texts: Sequence[str], file: str | None) -> Iterator[str]:
-    """The texts that a command line names.
+    """Texts of a command line.
 
     Args:
-        verb: for messages.
-        texts: its arguments.
-        file: of texts, a line each; None for none.
+        verb: name of the verb, for messages.
+        texts: arguments of the verb.
+        file: name of a file of texts, one per line; None for none.
 
     Returns:
-        The texts; those of standard input as they come.
+        Iterator over the texts; those of standard input as they arrive.
 
     Raises:
         UsageError: texts and a file together, or a text that is the name of a file.
-        DataError: a file that does not exist. The iterator raises it too, for a line that cannot be used.
+        DataError: a missing file. The iterator raises it too, for a line that cannot be read.
     """
     if file is not None and texts:
         raise click.UsageError("a text and --file exclude each other; give one of them")
@@ -66,38 +63,40 @@ def texts_of(verb: str, texts: Sequence[str], file: str | None) -> Iterator[str]
 
 
 def is_typed(texts: Sequence[str], file: str | None) -> bool:
-    """Whether the texts come from a keyboard, a line at a time."""
+    """Whether the texts are typed on a keyboard, line by line."""
     return not texts and file in (None, STANDARD_INPUT) and sys.stdin.isatty()
 
 
 def refuse_file(text: str, instead: str, as_text: str) -> None:
-    """Raise UsageError for a text that is the name of a file, which is hardly what was meant by it.
+    """Raise UsageError for a text that is the name of a file, which is probably a mistake.
 
     Args:
         text: an argument.
-        instead: the command line that reads the file.
-        as_text: one that takes the name for a text.
+        instead: command line that reads the file.
+        as_text: command line that reads the name as a text.
     """
-    if os.path.isfile(text):  # noqa: PTH113 - which takes any text for a name, too long or with NUL
-        raise click.UsageError(f"{text} is a file; to read it: {instead}; to take its name for the text: {as_text}")
+    if os.path.isfile(text):  # noqa: PTH113 - it accepts any text, even too long or with NUL
+        raise click.UsageError(
+            f"{text} is a file; to read the file: {instead}; to read its name as the text: {as_text}"
+        )
 
 
 def file_texts(file: str) -> Iterator[str]:
-    """The lines of a file, plain or packed.
+    """Lines of a plain or compressed file.
 
     Args:
-        file: its path.
+        file: path.
 
     Yields:
-        The lines, without their ends.
+        The lines without line breaks.
 
     Raises:
-        DataError: a file that cannot be read or is empty, a line that is too long or not UTF-8.
+        DataError: a file that cannot be read or is empty, or a line that is too long or not UTF-8.
     """
     for line in read_lines(file, expected="a text"):
         place = f"{file}:{line.number}"
         if not line.complete:
-            raise DataError(f"{place}: more than {LONGEST_LINE:,} bytes in a line: {show(line.content)}")
+            raise DataError(f"{place}: the line is longer than {LONGEST_LINE:,} bytes: {show(line.content)}")
         try:
             yield line.content.decode()
         except UnicodeDecodeError as error:

@@ -10,12 +10,12 @@ from regard.cli.shared import DEVICE
 from regard.train.options import PRECISIONS, SCHEDULES, TrainOptions
 
 
-def run(config: str | None, **given: Any) -> None:
-    """Train a model on your records; the same command, started again, resumes the run."""
-    given["parallel"] = given["parallel"] or None
-    if not given["files"] and not given["parallel"]:
+def run(config: str | None, **values: Any) -> None:
+    """Train a model on your data. The same command, run again, resumes an interrupted run."""
+    values["parallel"] = values["parallel"] or None
+    if not values["files"] and not values["parallel"]:
         raise click.UsageError("give files of records, or --parallel SOURCES TARGETS")
-    options = TrainOptions(**given)
+    options = TrainOptions(**values)
     from regard.train.run import train
 
     train(options)
@@ -40,7 +40,9 @@ command = DataclassCommand(
         "device": DEVICE,
     },
     params=[
-        Option(["--config"], type=FILE, metavar="FILE", help="JSON or TOML with any of these options.", heading="Run")
+        Option(
+            ["--config"], type=FILE, metavar="FILE", help="JSON or TOML file with any of these options.", heading="Run"
+        )
     ],
     examples=[
         "regard train pairs.tsv --out runs/en-it",

@@ -2,13 +2,14 @@
 
 import itertools
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import click
 
 from regard.cli.command import Command, Option
+from regard.cli.output import counting
 from regard.cli.shared import (
+    CHUNK_BATCHES,
     SENTENCES,
     length_flags,
     model_flags,
@@ -19,8 +20,7 @@ from regard.cli.shared import (
 )
 from regard.cli.texts import is_typed, text_params, texts_of
 
-NUMBERS_SHOWN = 8  # of lines, in a warning
-BATCHES = 8  # that are read at a time: sentences of like length run together, so there must be a choice
+NUMBERS_SHOWN = 8  # line numbers in a warning
 
 
 def run(
@@ -38,9 +38,10 @@ def run(
     alignment: bool,
     **how: object,
 ) -> None:
-    """Translate texts, or standard input line by line: a line in, a line out.
+    """Translate texts, or the lines of standard input.
 
-    Tab-separated columns: the line's number (with --n-best), the score, the text, the alignment.
+    One output line per text, with tab-separated columns: number of the text (with --n-best), score (--scores),
+    translation, word alignment (--alignment).
     """
     n_best = how.get("n_best")
     if n_best and alignment:
@@ -48,69 +49,60 @@ def run(
     search = search_if_said(how)
     lines = texts_of("translate", texts, file)
     translator = open_for("translate", model, threads, device)
-    size = 1 if is_typed(texts, file) else BATCHES * batch_size
+    size = 1 if is_typed(texts, file) else CHUNK_BATCHES * batch_size
     number = 0
-    wanted = {"search": search, "prefix": prefix, "task": task, "max_length": max_length, "whole": whole}
-    for chunk in _with_progress(_chunks(lines, size)):
-        cut = []
-        for translation in translator.translate(chunk, **wanted, batch_size=batch_size):
-            number += 1
-            if not all(candidate.finished for candidate in translation.candidates):
-                cut.append(number)
-            for candidate in translation.candidates:
-                columns = [str(number)] if n_best else []
-                columns += [f"{candidate.score:.4f}"] if scores else []
-                columns += [_one_line(candidate.text)]
-                columns += [translator.align(translation)] if alignment else []
-                sys.stdout.write("\t".join(columns) + "\n")
-        sys.stdout.flush()
-        if cut:
-            click.echo(_cut("text" if texts else "line", cut), err=True)
+    options = {"search": search, "prefix": prefix, "task": task, "max_length": max_length, "whole": whole}
+    with counting("lines", shown=not sys.stdout.isatty()) as add:
+        while chunk := list(itertools.islice(lines, size)):
+            unfinished = []
+            for translation in translator.translate(chunk, **options, batch_size=batch_size):
+                number += 1
+                if not all(candidate.finished for candidate in translation.candidates):
+                    unfinished.append(number)
+                for candidate in translation.candidates:
+                    columns = [str(number)] if n_best else []
+                    columns += [f"{candidate.score:.4f}"] if scores else []
+                    columns += [_one_line(candidate.text)]
+                    columns += [translator.align(translation)] if alignment else []
+                    sys.stdout.write("\t".join(columns) + "\n")
+            sys.stdout.flush()
+            add(len(chunk))
+            if unfinished:
+                click.echo(_warning("text" if texts else "line", unfinished), err=True)
 
 
-def _chunks(lines: Iterator[str], size: int) -> Iterator[list[str]]:
-    while chunk := list(itertools.islice(lines, size)):
-        yield chunk
-
-
-def _cut(kind: str, numbers: Sequence[int]) -> str:
-    """That the translations of these lines have no end of their own."""
+def _warning(kind: str, numbers: Sequence[int]) -> str:
+    """Warning that the translations of these texts or lines were cut off."""
     shown = ", ".join(map(str, numbers[:NUMBERS_SHOWN])) + (", ..." if len(numbers) > NUMBERS_SHOWN else "")
-    several = len(numbers) > 1
-    said = f"{kind}s {shown}: {len(numbers)} translations were" if several else f"{kind} {shown}: the translation was"
-    return f"{said} cut at {'their' if several else 'its'} greatest length; raise it with --max-length"
+    if len(numbers) == 1:
+        return f"{kind} {shown}: the translation was cut off at its maximum length; raise it with --max-length"
+    return (
+        f"{kind}s {shown}: {len(numbers)} translations were cut off at their maximum length; raise it with --max-length"
+    )
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.splitlines()).replace("\t", " ")
 
 
-def _with_progress(chunks: Iterable[list[str]]) -> Iterator[list[str]]:
-    """The chunks; on a terminal that shows errors only, how many lines are done."""
-    shown = sys.stderr.isatty() and not sys.stdout.isatty()
-    start, done = time.perf_counter(), 0
-    for chunk in chunks:
-        yield chunk
-        done += len(chunk)
-        if shown:
-            rate = done / (time.perf_counter() - start)
-            click.echo(f"\r{done:,} lines, {rate:,.1f} a second", err=True, nl=False)
-    if shown and done:
-        click.echo(err=True)
-
-
 command = Command(
     "translate",
     run,
     params=[
-        *text_params("What to translate"),
+        *text_params("Texts to translate"),
         *model_flags(),
         *prefix_flags(),
         *search_flags(sampling=True),
         *length_flags(),
-        Option(["--scores"], is_flag=True, help="Show the score before each text: mean log-probability of its tokens."),
-        Option(["--alignment"], is_flag=True, help='Show which words come from which after each text, as "0-0 2-1".'),
-        Option(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Sentences per batch."),
+        Option(
+            ["--scores"], is_flag=True, help="Show the score of each translation: mean log-probability of its tokens."
+        ),
+        Option(
+            ["--alignment"],
+            is_flag=True,
+            help='Show the word alignment of each translation, such as "0-0 2-1": source word, target word.',
+        ),
+        Option(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
     ],
     examples=[
         'regard translate "This package contains the documentation."',

@@ -1,1 +1,1 @@
-"""What a job is: its records, its metric and its result."""
+"""Jobs: how models are trained and measured for them, and the runners that users call."""

@@ -1,7 +1,7 @@
-"""Bag of words: a logistic regression on words and pairs of words, as a baseline for classifiers.
+"""Bag of words: logistic regression on words and word bigrams, as a baseline for classifiers.
 
-Words and pairs of neighbors are hashed to a fixed number of features, so that no vocabulary is kept; a text's features
-are their inverse document frequencies, scaled to length 1.
+Words and bigrams are hashed to a fixed number of features, so that no vocabulary is stored; the features of a text are
+their inverse document frequencies, scaled to length 1.
 """
 
 import itertools
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-FEATURES = 1 << 16  # of hashed words and pairs
+FEATURES = 1 << 16  # number of hashed words and bigrams
 WORD = re.compile(r"\w+")
 DECAY = 1e-5  # weight of the squared norm of the coefficients
-STEPS = 60  # of L-BFGS, at most
+STEPS = 60  # maximum iterations of L-BFGS
 
 
 def hashed_words(text: str) -> list[int]:
-    """The features of a text: a number below `FEATURES` for each of its words and pairs of neighbors, once each."""
+    """Features of a text: an index below `FEATURES` for each of its distinct words and bigrams."""
     words = [word.casefold() for word in WORD.findall(text)]
     pairs = [f"{left} {right}" for left, right in itertools.pairwise(words)]
     return sorted({zlib.crc32(term.encode()) % FEATURES for term in (*words, *pairs)})
@@ -36,8 +36,8 @@ class BagOfWords:
     Args:
         weight: (labels, FEATURES).
         bias: (labels,).
-        frequency: (FEATURES,), what a feature that a text has counts.
-        multi_label: whether each label is decided by itself.
+        frequency: (FEATURES,), inverse document frequency of each feature.
+        multi_label: whether each label is decided independently.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, frequency: Tensor, *, multi_label: bool) -> None:
@@ -45,30 +45,30 @@ class BagOfWords:
 
     @staticmethod
     def fit(rows: Sequence[Sequence[int]], targets: Tensor, *, multi_label: bool) -> "BagOfWords":
-        """The regression of some rows.
+        """Fit a regression by L-BFGS.
 
         Args:
-            rows: features of each text, as `hashed_words` gives them.
+            rows: features of each text, from `hashed_words`.
             targets: (rows, labels), 1 for a label that a text has, else 0.
             multi_label: whether a text may have any number of labels.
 
         Returns:
-            The regression, fitted by L-BFGS from coefficients of 0.
+            The regression, fitted from coefficients of 0.
         """
         counts = torch.bincount(torch.tensor([i for row in rows for i in row], dtype=torch.int64), minlength=FEATURES)
         frequency = torch.log((1 + len(rows)) / (1 + counts.float())) + 1
         weight = torch.zeros(FEATURES, targets.shape[1], requires_grad=True)
         bias = torch.zeros(targets.shape[1], requires_grad=True)
         optimizer = torch.optim.LBFGS([weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
-        wanted = targets.float()
+        labels = targets.float()
 
         def loss() -> Tensor:
             optimizer.zero_grad()
             logits = _logits(rows, frequency, weight, bias)
             if multi_label:
-                value = functional.binary_cross_entropy_with_logits(logits, wanted)
+                value = functional.binary_cross_entropy_with_logits(logits, labels)
             else:
-                value = functional.cross_entropy(logits, wanted)
+                value = functional.cross_entropy(logits, labels)
             value = value + DECAY * weight.square().sum()
             value.backward()
             return value
@@ -78,24 +78,24 @@ class BagOfWords:
         return BagOfWords(weight.detach().t().contiguous(), bias.detach(), frequency, multi_label=multi_label)
 
     def probabilities(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """The probability of each label: (rows, labels)."""
+        """Probability of each label: (rows, labels)."""
         logits = _logits(rows, self.frequency, self.weight.t(), self.bias)
         return logits.sigmoid() if self.multi_label else logits.softmax(-1)
 
     def to_bytes(self) -> bytes:
-        """The coefficients as safetensors."""
+        """Coefficients in the safetensors format."""
         tensors = {"weight": self.weight.half(), "bias": self.bias, "frequency": self.frequency}
         return bytes(safetensors.torch.save({name: x.contiguous() for name, x in tensors.items()}))
 
     @staticmethod
     def load(path: Path, *, multi_label: bool) -> "BagOfWords":
-        """Read what `to_bytes` gave."""
+        """Read the coefficients that `to_bytes` wrote."""
         tensors = {name: x.float() for name, x in safetensors.torch.load_file(path).items()}
         return BagOfWords(**tensors, multi_label=multi_label)
 
 
 def _logits(rows: Sequence[Sequence[int]], frequency: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The logits (rows, labels) of rows of features, each scaled to length 1, by a weight (FEATURES, labels)."""
+    """Logits (rows, labels) of rows of features, each scaled to length 1, by a weight (FEATURES, labels)."""
     counts = torch.tensor([len(row) for row in rows])
     features = torch.tensor([i for row in rows for i in row], dtype=torch.int64)
     owner = torch.repeat_interleave(torch.arange(len(rows)), counts)

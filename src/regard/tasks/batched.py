@@ -1,4 +1,4 @@
-"""Texts through a model in batches of like length; what comes out stands in the order of the texts."""
+"""Batched inference: texts of similar length run together, results come in the order of the texts."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -17,20 +17,22 @@ def batched(
     batch_size: int,
     pad: int = 0,
 ) -> list[Result]:
-    """What a model gives for each text, without gradients.
+    """Results of a model for each text, without gradients.
 
     Args:
-        module: in evaluation mode; see `in_evaluation`.
-        texts: token ids of each, at least one.
-        run: gives a result for each row of tokens (B, L), whose lengths are (B,), and which are the texts of these
-            numbers.
-        batch_size: texts that run together.
-        pad: what fills the places after the end of a text.
+        module: model in evaluation mode; see `in_evaluation`.
+        texts: token ids of each text, at least one.
+        run: function of a batch: tokens (B, L), lengths (B,) and the numbers of the texts; it returns a result for each
+            row.
+        batch_size: texts per batch.
+        pad: token id of the padding.
 
     Returns:
         A result for each text.
     """
-    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))  # the longest first: memory is short at once or not
+    order = sorted(
+        range(len(texts)), key=lambda i: -len(texts[i])
+    )  # the longest first: if memory runs out, then at once
     device = next(module.parameters()).device
     results: dict[int, Result] = {}
     with torch.inference_mode():
@@ -39,6 +41,6 @@ def batched(
             longest = len(texts[chosen[0]])
             rows = [[*texts[i], *[pad] * (longest - len(texts[i]))] for i in chosen]
             lengths = torch.tensor([len(texts[i]) for i in chosen], device=device)
-            found = run(torch.tensor(rows, device=device), lengths, chosen)
-            results.update(zip(chosen, found, strict=True))
+            batch_results = run(torch.tensor(rows, device=device), lengths, chosen)
+            results.update(zip(chosen, batch_results, strict=True))
     return [results[i] for i in range(len(texts))]

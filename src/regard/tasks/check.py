@@ -1,4 +1,4 @@
-"""What runners ask of the texts that they are given."""
+"""Checks of the texts that runners receive."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from regard.errors import DataError
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """Raise DataError unless these are texts, each of which can be written as UTF-8."""
+    """Raise DataError unless `texts` is a list of texts that are valid Unicode."""
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise DataError(f"texts={_show(texts)} must be a list of texts; put one text into a list of its own")
     for number, text in enumerate(texts, start=1):

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from regard.tasks.score_table import ScoreTable, as_text
+
 BINS = 10  # of probabilities, for the calibration
 MAX_CELLS = 12  # labels whose confusion is shown as a table
-SHOWN = 10  # characters of a label in the table's head
+CELL = 12  # characters of a column of that table
 
 
 class Scores(NamedTuple):
@@ -46,26 +48,31 @@ class ClassifyEvaluation(NamedTuple):
             "texts_per_second": self.texts / self.seconds,
         }
 
-    def table(self) -> str:
-        """The scores beside the baseline's, those of each label, and the confusion matrix, as lines of text."""
-        lines = [f"{'':<20}{'accuracy':>10}{'macro F1':>10}{'calibration error':>19}"]
-        for name, scores in (("this model", self.scores), ("bag of words", self.baseline)):
-            if scores is not None:
-                lines.append(f"{name:<20}{scores.accuracy:>10.3f}{scores.macro_f1:>10.3f}{scores.calibration:>19.3f}")
-        lines += ["", f"{'label':<30}{'texts':>8}{'F1':>8}"]
-        for label, f1, count in zip(self.labels, self.f1, self.counts, strict=True):
-            lines.append(f"{label[:28]:<30}{count:>8,}{f1:>8.3f}")
+    def parts(self) -> list[ScoreTable | str]:
+        """The scores beside those of the baseline, those of each label, and the confusion matrix as tables."""
+        models = {"this model": self.scores, "bag of words": self.baseline}
+        scores = [(name, *(f"{x:.3f}" for x in row)) for name, row in models.items() if row is not None]
+        labels = [
+            (label, f"{count:,}", f"{f1:.3f}")
+            for label, f1, count in zip(self.labels, self.f1, self.counts, strict=True)
+        ]
+        parts: list[ScoreTable | str] = [
+            ScoreTable(("", "accuracy", "macro F1", "calibration error"), scores, widths=(20, 10, 10, 19)),
+            "",
+            ScoreTable(("label", "texts", "F1"), labels, widths=(30, 8, 8)),
+        ]
         if self.confusion is not None and len(self.labels) <= MAX_CELLS:
-            heads = [label[:SHOWN] for label in self.labels]
-            lines += [
-                "",
-                "true label (row), predicted (column)",
-                " " * 20 + "".join(f"{h:>{SHOWN + 2}}" for h in heads),
+            rows = [
+                (label, *(f"{count:,}" for count in row))
+                for label, row in zip(self.labels, self.confusion.tolist(), strict=True)
             ]
-            for label, row in zip(self.labels, self.confusion.tolist(), strict=True):
-                lines.append(f"{label[:18]:<20}" + "".join(f"{count:>{SHOWN + 2},}" for count in row))
-        speed = self.texts / self.seconds
-        return "\n".join([*lines, "", f"{self.texts:,} texts, {speed:,.1f} a second, {self.seconds:,.1f} s"])
+            table = ScoreTable(("", *self.labels), rows, widths=(20, *[CELL] * len(self.labels)))
+            parts += ["", "true label (row), predicted (column)", table]
+        return [*parts, "", f"{self.texts:,} texts, {self.texts / self.seconds:,.1f} texts/s, {self.seconds:,.1f} s"]
+
+    def table(self) -> str:
+        """The scores beside those of the baseline, those of each label, and the confusion matrix, as lines of text."""
+        return as_text(self.parts())
 
     def picture(self, path: str) -> None:
         """Write the confusion matrix as a picture, each row scaled to 1.

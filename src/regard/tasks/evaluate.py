@@ -9,6 +9,7 @@ from regard.data.tokenizer import Tokenizer
 from regard.decode.search import Beam, Search
 from regard.errors import ConfigError, DataError, nearest
 from regard.models.seq2seq import Seq2Seq
+from regard.tasks.score_table import ScoreTable, as_text
 from regard.tasks.translation import Translation, translate
 
 TOKENIZE = "13a"  # sacrebleu's own default
@@ -79,23 +80,25 @@ class Evaluation(NamedTuple):
     signatures: dict[str, str]  # of each score, by name: how sacrebleu computed it
     search: str  # how targets were searched for
 
-    def table(self) -> str:
-        """The scores by length and over all, and the speed, as lines of text."""
-        rows = [("words of source", "pairs", "BLEU", "chrF")]
+    def parts(self) -> list[ScoreTable | str]:
+        """The scores by length and overall as a table, and lines about how they came about."""
+        rows = []
         for bucket in self.buckets:
             words = f"{bucket.shortest}+" if bucket.longest is None else f"{bucket.shortest}-{bucket.longest}"
             rows.append((words, f"{bucket.pairs:,}", *(f"{x:.1f}" for x in bucket.scores)))
         rows.append(("all", f"{self.pairs:,}", *(f"{x:.1f}" for x in self.scores)))
-        return "\n".join(
-            [
-                *(f"{a:<16}{b:>8}{c:>8}{d:>8}" for a, b, c, d in rows),
-                "",
-                f"{self.exact:.1%} exactly as the reference; {self.unfinished:,} cut off at the greatest length",
-                f"{self.pairs / self.seconds:,.1f} pairs a second, {self.tokens / self.seconds:,.0f} tokens a second",
-                f"{self.seconds:,.1f} s with {self.search}",
-                *(f"sacrebleu {name}: {signature}" for name, signature in self.signatures.items()),
-            ]
-        )
+        return [
+            ScoreTable(("words of source", "pairs", "BLEU", "chrF"), rows, widths=(16, 8, 8, 8)),
+            "",
+            f"{self.exact:.1%} exactly as the reference; {self.unfinished:,} cut off at the maximum length",
+            f"{self.pairs / self.seconds:,.1f} pairs/s, {self.tokens / self.seconds:,.0f} tokens/s",
+            f"{self.seconds:,.1f} s with {self.search}",
+            *(f"sacrebleu {name}: {signature}" for name, signature in self.signatures.items()),
+        ]
+
+    def table(self) -> str:
+        """The scores by length and overall, and the speed, as lines of text."""
+        return as_text(self.parts())
 
     def __repr__(self) -> str:
         numbers = {name: x for name, x in self._asdict().items() if name != "translations"}

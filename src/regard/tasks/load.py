@@ -15,25 +15,24 @@ from regard.tasks.runner import Runner
 
 
 def load(model: str | Path | None = None, *, device: str | torch.device = "cpu") -> Any:
-    """A model with its tokenizer, as one object that has its jobs as methods.
+    """Load a trained or published model as a runner, which has the methods of its job.
 
     Args:
-        model: the folder of a run, or that `save` wrote; a folder of a published checkpoint, in the layout of the
-            Hugging Face hub; a name on the hub, which needs huggingface_hub and the network; "en-it" or None for the
+        model: folder of a run, or one that `save` wrote; folder of a published checkpoint in the layout of the
+            Hugging Face hub; name on the hub, which needs huggingface_hub and the network; "en-it" or None for the
             model that the package ships, unless there is a folder of that name.
-        device: where it runs: "cpu", "cuda", "cuda:0" (a GPU by number), "mps", or "auto" for a CUDA GPU where there is
-            one.
+        device: "cpu", "cuda", "cuda:0" (a GPU by number), "mps", or "auto" for a CUDA GPU if there is one.
 
     Returns:
-        A runner with `.module`, `.tokenizer`, `.config`, and its jobs, such as a `Translator` with
+        A runner with `.module`, `.tokenizer`, `.config` and the methods of its job, such as a `Translator` with
         `.translate([...])`, `.see(...)`, `.evaluate(...)`, `.save(...)`.
 
     Raises:
         CheckpointError: a folder or file that is missing, damaged, or of another format.
-        UnsupportedError: a published configuration that says something that regard does not compute.
-        ConfigError: a device that is not there.
+        UnsupportedError: a published configuration with a setting that regard does not support.
+        ConfigError: an unavailable device.
     """
-    place = device_of(device)  # what cannot be is said before anything is read
+    target = device_of(device)  # an unavailable device fails before anything is read
     folder = model_folder(model)
     if isinstance(model, str) and hub.HUB_NAME.fullmatch(model) and not folder.parent.is_dir():
         folder = hub.download(model)
@@ -43,10 +42,10 @@ def load(model: str | Path | None = None, *, device: str | torch.device = "cpu")
         job = folders.read_config(folder)["task"] if folder.is_dir() else ""
         if job and runner_class(job) is None:
             raise CheckpointError(
-                f"{folder / folders.CONFIG} has task {job!r}; known: {', '.join(JOBS)}; a task of your own is known "
-                "once regard.register_task has it"
+                f"{folder / folders.CONFIG} has task {job!r}; expected one of {', '.join(JOBS)}; register a task of "
+                "your own with regard.register_task"
             )
         module, tokenizer, config = folders.read(folder)
-    runner: Runner = runner_class(job)(module.to(place), tokenizer, config)
+    runner: Runner = runner_class(job)(module.to(target), tokenizer, config)
     runner.read_extras(folder)
     return runner

@@ -1,6 +1,6 @@
-"""Registry of jobs: one line a job, from which the command line, the trainer and `regard.load` know them.
+"""Registry of jobs, for the command line, the trainer and `regard.load`.
 
-It imports nothing heavy: a job's module is imported when the job is asked for.
+It imports nothing heavy: the module of a job is imported on demand.
 """
 
 import importlib
@@ -15,18 +15,18 @@ from regard.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from regard.tasks.task import Task
 
-ENTRY_POINTS = "regard.tasks"  # group by which installed packages bring tasks of their own
+ENTRY_POINTS = "regard.tasks"  # group of entry points by which installed packages add tasks
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Where a job's parts stand.
+    """Classes and verbs of a job.
 
     Args:
-        runner: "module:Class" of what `regard.load` returns for a folder of this job.
-        task: "module:Class" of how it is trained; None where it is not.
-        verbs: verbs of the command line and their lines of help; each is `regard.cli.VERB`.
+        runner: "module:Class" of the runner that `regard.load` returns for a folder of this job.
+        task: "module:Class" of the task that trains it; None for a job that regard cannot train.
+        verbs: verbs of the command line with their lines of help; each is implemented by `regard.cli.VERB`.
     """
 
     runner: str
@@ -38,11 +38,11 @@ JOBS: dict[str, Job] = {
     "translate": Job(
         runner="regard.tasks.translate:Translator",
         task="regard.tasks.translate:Translate",
-        verbs={"translate": "Translate texts, or standard input line by line."},
+        verbs={"translate": "Translate texts."},
     ),
     "complete": Job(
         runner="regard.tasks.complete:TextGenerator",
-        verbs={"complete": "Continue texts, or the lines of standard input."},
+        verbs={"complete": "Continue texts with a language model (text generation)."},
     ),
     "summarize": Job(
         runner="regard.tasks.summarize:Summarizer",
@@ -52,11 +52,11 @@ JOBS: dict[str, Job] = {
     "classify": Job(
         runner="regard.tasks.classify:Classifier",
         task="regard.tasks.classify:Classify",
-        verbs={"classify": "Classify texts, or the lines of standard input."},
+        verbs={"classify": "Classify texts."},
     ),
     "encode": Job(
         runner="regard.tasks.encode:Encoder",
-        verbs={"embed": "Turn texts into vectors.", "fill": "Predict masked words."},
+        verbs={"embed": "Embed texts as vectors.", "fill": "Predict masked words (fill-mask)."},
     ),
 }
 TRAINED = tuple(name for name, job in JOBS.items() if job.task is not None)
@@ -64,34 +64,34 @@ _registered: dict[str, "type[Task]"] = {}
 
 
 def register_task(task: "type[Task]") -> "type[Task]":
-    """Make a task known by its name; use it as a decorator.
+    """Register a task by its name; usable as a decorator.
 
     Args:
-        task: the class; its `name` must be free.
+        task: the class; no other task may have its `name`.
 
     Returns:
         The class.
 
     Raises:
-        ConfigError: a name that another task has.
+        ConfigError: another task has the name.
     """
     if task.name in JOBS or _registered.get(task.name, task) is not task:
-        raise ConfigError(f"the task {task.name!r} is there already; give yours another name")
+        raise ConfigError(f"a task {task.name!r} is registered already; give yours another name")
     _registered[task.name] = task
     return task
 
 
 def task_class(name: str) -> "type[Task]":
-    """The task of a name: one of regard's, a registered one, one that an installed package brings, or "module:Class".
+    """Class of a task: one of regard's, a registered one, one of an installed package, or "module:Class".
 
     Args:
-        name: of the task, or where its class stands; modules are also looked for in the current directory.
+        name: name of the task, or "module:Class"; modules are also searched for in the current directory.
 
     Returns:
         The class.
 
     Raises:
-        ConfigError: an unknown name, or a job that is not trained.
+        ConfigError: an unknown name, or a job that regard cannot train.
     """
     if ":" in name:
         if "" not in sys.path:
@@ -106,18 +106,18 @@ def task_class(name: str) -> "type[Task]":
             raise ConfigError(f"task={name!r} is {task!r}; expected a subclass of regard.Task")
         return task if task.name in _registered else register_task(task)
     if name in JOBS and (where := JOBS[name].task) is not None:
-        found: type[Task] = _imported(where)
-        return found
+        known_task: type[Task] = _imported(where)
+        return known_task
     if (other := _other(name)) is not None:
         return other
     known = [*TRAINED, *_registered]
     if name in JOBS:
-        raise ConfigError(f"the task {name!r} is not trained by regard; known: {', '.join(known)}")
+        raise ConfigError(f"regard cannot train the task {name!r}; expected one of {', '.join(known)}")
     raise ConfigError(f"unknown task {name!r}; {nearest(name, known)}, or module:Class of your own")
 
 
 def runner_class(name: str) -> Any:
-    """The class of what `regard.load` returns for a folder of this job, or None if the job is unknown."""
+    """Class of the runner that `regard.load` returns for a folder of a job; None for an unknown job."""
     if name in JOBS:
         return _imported(JOBS[name].runner)
     other = _other(name)
@@ -125,7 +125,7 @@ def runner_class(name: str) -> Any:
 
 
 def _other(name: str) -> "type[Task] | None":
-    """A task that is registered, or that an installed package brings."""
+    """Task that is registered or that an installed package adds; None if there is none."""
     if name in _registered:
         return _registered[name]
     for point in entry_points(group=ENTRY_POINTS, name=name):

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from regard.data.word_tokenizer import split_words
 from regard.errors import UnsupportedError
+from regard.tasks.score_table import ScoreTable, as_text
 from regard.tasks.sentences import Strength, breaks
 
 KINDS = ("rouge1", "rouge2", "rougeL")
@@ -40,20 +41,26 @@ class SummaryEvaluation(NamedTuple):
         scores = {name: getattr(self, name)._asdict() for name in ("scores", "first_sentence", "first_words")}
         return {**self._asdict(), **scores, "documents_per_second": self.documents / self.seconds}
 
+    def parts(self) -> list[ScoreTable | str]:
+        """The scores beside those of the baselines as a table, and lines about the documents."""
+        scores_by_name = {
+            "this model": self.scores,
+            "first sentence": self.first_sentence,
+            f"first {self.count} words": self.first_words,
+        }
+        rows = [(name, *(f"{x:.1f}" for x in scores)) for name, scores in scores_by_name.items()]
+        copied = "" if self.copied is None else f"{self.copied:.1%} of the references' words outside the vocabulary"
+        return [
+            ScoreTable(("", "ROUGE-1", "ROUGE-2", "ROUGE-L"), rows, widths=(20, 9, 9, 9)),
+            *(["", f"{copied} appear in the summaries"] if copied else []),
+            "",
+            f"{self.documents:,} documents, {self.documents / self.seconds:,.1f} documents/s",
+            f"{self.cut:,} documents were truncated; {self.unfinished:,} summaries were cut off at the maximum length",
+        ]
+
     def table(self) -> str:
-        """The scores beside the baselines', as lines of text."""
-        named = (
-            ("this model", self.scores),
-            ("first sentence", self.first_sentence),
-            (f"first {self.count} words", self.first_words),
-        )
-        lines = [f"{'':<20}{'ROUGE-1':>9}{'ROUGE-2':>9}{'ROUGE-L':>9}"]
-        lines += [f"{name:<20}" + "".join(f"{x:>9.1f}" for x in scores) for name, scores in named]
-        if self.copied is not None:
-            lines += ["", f"{self.copied:.1%} of the references' words outside the vocabulary stand in the summaries"]
-        lines += ["", f"{self.documents:,} documents, {self.documents / self.seconds:,.1f} a second"]
-        lines += [f"{self.cut:,} documents were cut, {self.unfinished:,} summaries at the greatest length"]
-        return "\n".join(lines)
+        """The scores beside those of the baselines, as lines of text."""
+        return as_text(self.parts())
 
 
 def rouge(texts: Sequence[str], references: Sequence[str]) -> Rouge:

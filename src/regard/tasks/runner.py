@@ -1,4 +1,4 @@
-"""Runner: what `regard.load` returns, a model with its tokenizer and the methods of its job."""
+"""Runner: a model with its tokenizer and the methods of its job, as `regard.load` returns it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,15 +9,15 @@ from regard.errors import CheckpointError
 
 
 class Runner:
-    """A trained or published model that does a job for a user.
+    """Trained or published model with the methods of its job.
 
-    A runner is made of a module, its tokenizer (None if the folder has none) and its configuration. Verbs of the
-    command line call its methods: the one that is named as the verb, `see(text, ...)` and `evaluate(records, ...)`,
-    whose result has `table()` and `to_plain()`.
+    A runner has a module, its tokenizer (None if the folder has none) and its configuration. The verbs of the command
+    line call the methods of the same names, among them `see(text, ...)` and `evaluate(records, ...)`, whose result has
+    `table()` and `to_plain()`, and may have `parts()`: the lines and `ScoreTable`s of the table.
     """
 
     job: ClassVar[str]  # its name in `tasks.registry`
-    tokenizer_files: ClassVar[str] = "tokenizer.json"  # of which one must be in the folder
+    tokenizer_files: ClassVar[str] = "tokenizer.json"  # one of these must be in the folder
 
     def __init__(self, module: Any, tokenizer: Any, config: Mapping[str, Any] | None = None) -> None:
         self.module, self._tokenizer, self.config = module, tokenizer, dict(config or {})
@@ -31,8 +31,8 @@ class Runner:
         """
         if self._tokenizer is None:
             raise CheckpointError(
-                "the model's folder has no tokenizer that regard knows, which turns text into ids; expected "
-                f"{self.tokenizer_files} in it. Without one, give token ids to `.module`"
+                "the model's folder has no tokenizer that regard can read; expected "
+                f"{self.tokenizer_files} in it. Without a tokenizer, call `.module` with token ids"
             )
         return self._tokenizer
 
@@ -41,22 +41,22 @@ class Runner:
         return f"{type(self).__name__}({type(self.module).__name__}, {count:,} parameters)"
 
     def save(self, folder: str | Path, *, dtype: str = "float32") -> None:
-        """Write it as a folder that `regard.load` reads.
+        """Save the model in a folder that `regard.load` reads.
 
         Args:
-            folder: made if missing.
-            dtype: of the weights on disk: float32, float16 or bfloat16.
+            folder: folder, created if missing.
+            dtype: data type of the weights on disk: float32, float16 or bfloat16.
 
         Raises:
             ConfigError: an unknown dtype.
-            CheckpointError: weights that cannot be written so.
+            CheckpointError: weights that cannot be written in this dtype.
         """
         more = self.extra_files()
         folders.save(folder, self.module, self._tokenizer, self.config, task=self.job, dtype=dtype, more=more)
 
     def extra_files(self) -> Mapping[str, bytes]:
-        """What the job keeps in a folder besides configuration, tokenizer and weights, by name; nothing by default."""
+        """Further files of the job in the model's folder, by name; none by default."""
         return {}
 
     def read_extras(self, folder: Path) -> None:
-        """Read what `extra_files` wrote; nothing by default."""
+        """Read the files of `extra_files`; none by default."""

@@ -1,4 +1,4 @@
-"""Where sentences end, in a text of any language.
+"""Sentence boundaries in a text of any language.
 
 A mark of another script than Latin ends a sentence by itself (Hindi's danda, Urdu's full stop, "。"). After ".", "!",
 "?" and "…" white space must follow, and no small letter unless a full stop stands after a long word. A full stop after
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 
 class Strength(IntEnum):
-    """How good a place is to cut a text."""
+    """Strength of a boundary in a text."""
 
     CLAUSE = 1  # an end of line, a space between clauses of Thai, a full stop that an unknown abbreviation may have
     SENTENCE = 2
@@ -23,7 +23,7 @@ class Strength(IntEnum):
 
 
 class Break(NamedTuple):
-    """A place where a text may be cut: what stands between start and end belongs to neither part."""
+    """Boundary at which a text may be cut: the characters from start to end belong to neither part."""
 
     start: int
     end: int
@@ -49,7 +49,7 @@ NUMBER_OF_LIST = re.compile(r"(?:^|\n|(?P<mark>[.!?;:])\s)\s*\(?\d{1,3}$")
 
 
 def _one_of(words: str) -> str:
-    """One of these words at the end of a text; "·" is a full stop within a word, which may have a space after it."""
+    """Pattern of one of several words at the end of a text; "·" is a full stop with an optional space after it."""
     patterns = "|".join(re.escape(word).replace("·", r"\.\s?") for word in words.split())
     return rf"(?<![^\W_])(?:{patterns})$"
 
@@ -109,13 +109,13 @@ ORDINAL = re.compile(  # of German dates and names, as in "am 3. Oktober"
 
 
 def breaks(text: str) -> Iterator[Break]:
-    """The places where a text may be cut between sentences or clauses, in order.
+    """Boundaries between sentences or clauses of a text, in order.
 
     Args:
         text: any text.
 
     Yields:
-        CacheSlots, none at the ends of the text.
+        Boundaries, none at the ends of the text.
 
     >>> [text[: place.start] for text in ["See e.g. No. 5. It works."] for place in breaks(text)]
     ['See e.g. No. 5.']
@@ -127,7 +127,7 @@ def breaks(text: str) -> Iterator[Break]:
 
 
 def spaces(text: str) -> Iterator[tuple[int, int]]:
-    """The white space in a text, but for that after an abbreviation."""
+    """Spans of white space in a text, except after abbreviations."""
     for match in re.finditer(r"\s+", text):
         start, after = match.start(), text[match.end() : match.end() + LOOK_AHEAD]
         before = text[max(0, start - 1 - LOOK_BACK) : max(0, start - 1)]
@@ -136,7 +136,7 @@ def spaces(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _goes_on(after: str) -> bool:
-    """Whether a sentence goes on, by its next letter."""
+    """Whether a sentence continues, judged by its next letter."""
     return after.lstrip(OPENERS)[:1].islower()
 
 
@@ -154,7 +154,7 @@ def _strength(text: str, match: re.Match[str], start: int) -> Strength | None:
 
 
 def _end(text: str, match: re.Match[str], gap: str, after: str, goes_on: bool) -> Strength | None:
-    """What a mark and the white space after it end."""
+    """Strength of the boundary at a punctuation mark and the white space after it; None if there is none."""
     marks = re.match(rf"[{_MARKS}]+", match[0])
     run = marks[0] if marks else ""
     if any(mark in OTHER_MARKS for mark in run):
@@ -172,7 +172,7 @@ def _end(text: str, match: re.Match[str], gap: str, after: str, goes_on: bool) -
 
 
 def _numbers_item(before: str) -> bool:
-    """Whether it ends with the number of a list's item, and not with "Fig. 3"."""
+    """Whether a text ends with the number of a list item, rather than with "Fig. 3"."""
     match = NUMBER_OF_LIST.search(before)
     return match is not None and not (match["mark"] and BEFORE_NUMBER.search(before[: match.start("mark")]))
 

@@ -1,7 +1,7 @@
-"""What a model reads of a text: its pieces, and what stands before each of them.
+"""Source of a model: the pieces of a text, and the prefix that is read before each of them.
 
-A text may begin with the language or the task that is wanted: ">>fra<<" as multilingual Marian has it, "<2fr>", or T5's
-"translate English to German:". Where it is split, each piece is read with that.
+A text may begin with the target language or the task: ">>fra<<" for multilingual Marian, "<2fr>", or T5's "translate
+English to German:". If the text is split, this prefix is read before each piece.
 """
 
 import re
@@ -14,11 +14,11 @@ from regard.tasks.split import Piece, split
 
 LANGUAGE = re.compile(r"\s*(?:>>[^\s<>]{1,40}<<|<2[A-Za-z][\w-]{1,15}>)\s*")
 TRANSLATION = re.compile(r"\s*translate \w+ to \w+:\s*")
-LONGEST_WHOLE = 4096  # tokens of a text that is not split, where the model has no bound: attention takes their square
+LONGEST_WHOLE = 4096  # tokens of an unsplit text for a model without a limit: attention is quadratic in them
 
 
 class Source(NamedTuple):
-    """A text as it is read: the prefix before each of the pieces."""
+    """Prefix and pieces of a text."""
 
     prefix: str
     pieces: list[Piece]
@@ -35,17 +35,17 @@ def read_source(
     prefix: str = "",
     number: int = 1,
 ) -> Source:
-    """The pieces in which a text is read.
+    """Split a text into the pieces that a model reads.
 
     Args:
-        tokenizer: of the model.
+        tokenizer: tokenizer of the model.
         text: any text.
-        longest: tokens that the model reads well, the end mark included.
-        usual: tokens of several sentences that are read together, the end mark included; as for `split`.
-        whole: whether a text is not split, unless it is to be translated by its prefix.
-        most: tokens that the model can read at all, the end mark included; None for no bound.
-        prefix: what is read before each piece; what the text itself begins with comes after it.
-        number: of the text, for errors.
+        longest: maximum tokens of a piece, the end mark included.
+        usual: maximum tokens of a piece of several sentences, the end mark included; as for `split`.
+        whole: whether not to split the text, unless its prefix asks for a translation.
+        most: maximum tokens that the model can read, the end mark included; None for no limit.
+        prefix: text to read before each piece; a prefix of the text itself comes after it.
+        number: number of the text, for errors.
 
     Returns:
         The prefix and the pieces, which together are the text.
@@ -56,31 +56,31 @@ def read_source(
     begins = LANGUAGE.match(text) or TRANSLATION.match(text)
     if begins and begins.end() < len(text):
         prefix, text = prefix + begins[0], text[begins.end() :]
-    taken = 1 + (len(tokenizer.encode(prefix.strip())) if prefix.strip() else 0)
+    prefix_tokens = 1 + (len(tokenizer.encode(prefix.strip())) if prefix.strip() else 0)
     if whole and not TRANSLATION.match(prefix):
-        tokens, bound = taken + count(tokenizer, [text])[0], most or LONGEST_WHOLE
-        if tokens > bound:
+        tokens, limit = prefix_tokens + count(tokenizer, [text])[0], most or LONGEST_WHOLE
+        if tokens > limit:
             raise DataError(
-                f"text {number} has {tokens} tokens and is read whole, since what the model writes of its parts cannot "
-                f"be put together; expected at most {bound}: shorten it"
+                f"text {number} has {tokens} tokens and is read whole, since outputs for its parts could not be "
+                f"joined; expected at most {limit}: shorten it"
             )
         return Source(prefix, [Piece(text)])
-    if taken >= longest:
+    if prefix_tokens >= longest:
         raise DataError(
-            f"prefix={prefix.strip()!r:.80} has {taken - 1} tokens, and the model reads at most {longest - 1} with the "
-            "text after it; shorten it"
+            f"prefix={prefix.strip()!r:.80} has {prefix_tokens - 1} tokens, and the model reads at most "
+            f"{longest - 1} with the text after it; shorten it"
         )
-    few = None if usual is None else max(1, usual - taken)
-    return Source(prefix, split(text, longest - taken, lambda some: count(tokenizer, some), few))
+    usual_text = None if usual is None else max(1, usual - prefix_tokens)
+    return Source(prefix, split(text, longest - prefix_tokens, lambda some: count(tokenizer, some), usual_text))
 
 
 def count(tokenizer: Any, texts: Sequence[str]) -> list[int]:
-    """The numbers of tokens."""
+    """Numbers of tokens of texts."""
     return [len(ids) for ids in encode(tokenizer, texts)]
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """The tokens of texts without spaces around them, and without odd characters that the tokenizer does not know."""
+    """Token ids of texts, without surrounding spaces and unusual characters that the tokenizer does not know."""
     clean: Callable[[str], str] = lambda text: readable(text.strip(), tokenizer.encode, unknown_of(tokenizer))  # noqa: E731
     ids: list[list[int]] = tokenizer.encode_batch([clean(text) for text in texts])
     return ids

@@ -1,8 +1,8 @@
-"""Text that is too long for a model, in pieces that are not.
+"""Splitting of long texts into pieces that a model can read.
 
-A piece holds as many sentences as fit, or as are usual. A sentence that alone is too long is cut between clauses, else
-after a comma, semicolon or colon, else between words, else anywhere. What stood between two pieces is kept beside them,
-so that the pieces can be joined again as they were.
+A piece has as many sentences as fit. A sentence that is too long by itself is cut between clauses, else after a comma,
+semicolon or colon, else between words, else anywhere. The text between two pieces is stored with them, so that the
+pieces can be joined again.
 """
 
 import itertools
@@ -14,35 +14,35 @@ from typing import NamedTuple
 from regard.data.spaces import DROPPED
 from regard.tasks.sentences import Strength, breaks, spaces
 
-# A match is what stands between two pieces: white space, or nothing after the signs of scripts that write none.
+# A match is the text between two pieces: white space, or nothing after punctuation of scripts without spaces.
 COMMA = re.compile(r"(?<=[,;:،؛፣፤፥])\s+|(?<=[，、；：၊])")  # noqa: RUF001
 SPACE = re.compile(r"\s+")
-TOKENS_PER_CHARACTER = 4  # at most: the bytes of a character in UTF-8
-LONGEST_CLUSTER = 16  # characters with their accents and joiners that are not cut apart
+TOKENS_PER_CHARACTER = 4  # maximum: the bytes of a character in UTF-8
+LONGEST_CLUSTER = 16  # characters, with accents and joiners, that are not separated
 
 Count = Callable[[Sequence[str]], list[int]]
 Spans = Iterable[tuple[int, int]]
 
 
 class Piece(NamedTuple):
-    """A part of a text, and what stands between it and the next one."""
+    """Part of a text, and the text between it and the next part."""
 
     text: str
     gap: str = ""
 
 
 def split(text: str, longest: int, count: Count, usual: int | None = None) -> list[Piece]:
-    """The pieces of a text, each short enough.
+    """Split a text into pieces of limited length.
 
     Args:
         text: any text.
-        longest: tokens that a piece may have, >= 1.
-        count: the numbers of tokens of texts.
-        usual: tokens that a piece of several sentences may have, >= 1, and each paragraph is a piece of its own; None:
-            a text is cut only where it is longer than `longest`.
+        longest: maximum tokens of a piece, >= 1.
+        count: function that counts the tokens of texts.
+        usual: maximum tokens of a piece of several sentences, >= 1; each paragraph is then a piece of its own. None: a
+            text is split only if it is longer than `longest`.
 
     Returns:
-        At least one piece; texts and gaps joined are the text.
+        At least one piece; the texts and gaps together are the text.
 
     >>> split("One two. Three four. Five.", 4, lambda texts: [len(text.split()) for text in texts])
     [Piece(text='One two. Three four.', gap=' '), Piece(text='Five.', gap='')]
@@ -59,7 +59,7 @@ def _places(text: str, weakest: Strength) -> Spans:
     return ((place.start, place.end) for place in breaks(text) if place.strength >= weakest)
 
 
-# Where text may be cut, best first.
+# Where a text may be cut, best first.
 LEVELS: Sequence[Callable[[str], Spans]] = (
     lambda text: _places(text, Strength.SENTENCE),
     lambda text: _places(text, Strength.CLAUSE),
@@ -72,7 +72,7 @@ LEVELS: Sequence[Callable[[str], Spans]] = (
 def _split(
     piece: Piece, most: int, longest: int, count: Count, levels: Sequence[Callable[[str], Spans]]
 ) -> list[Piece]:
-    """`most` tokens for what the first level leaves together, `longest` for what the others do."""
+    """Split by levels: at most `most` tokens in a piece of the first level, `longest` in those of the others."""
     if count([piece.text])[0] <= most:
         return [piece]
     if not levels:
@@ -92,7 +92,7 @@ def _cut(piece: Piece, spans: Spans) -> Iterator[Piece]:
 
 
 def _pack(parts: Sequence[Piece], counts: Sequence[int], longest: int) -> list[Piece]:
-    """Neighbors together, as many as fit."""
+    """Join neighboring parts, as many as fit."""
     packed: list[Piece] = []
     group: list[Piece] = []
     tokens = 0
@@ -111,26 +111,26 @@ def _join(group: Sequence[Piece]) -> Piece:
 
 
 def _anywhere(piece: Piece, size: int) -> Iterator[Piece]:
-    """Pieces of `size` characters, or less where a character would be parted from its accents."""
+    """Pieces of `size` characters, or fewer to keep a character with its accents."""
     start, text = 0, piece.text
     while start + size < len(text):
         end = start + size
         lowest = max(start + 1, end - LONGEST_CLUSTER)
-        while end > lowest and _clings(text[end]):
+        while end > lowest and _is_combining(text[end]):
             end -= 1
-        end = start + size if _clings(text[end]) else end
+        end = start + size if _is_combining(text[end]) else end
         yield Piece(text[start:end])
         start = end
     yield Piece(text[start:], piece.gap)
 
 
-def _clings(character: str) -> bool:
-    """Whether it belongs to the character before it."""
+def _is_combining(character: str) -> bool:
+    """Whether a character combines with the one before it."""
     return unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf")
 
 
 def _with_unseen(pieces: Iterable[Piece], text: str) -> list[Piece]:
-    """Pieces of a text without characters that are dropped, as pieces of the text with them."""
+    """Pieces of the original text, from the pieces of the text without its invisible characters."""
     dropped = {i for match in DROPPED.finditer(text) for i in range(*match.span())}
     seen = [i for i in range(len(text)) if i not in dropped]
     ends = [0, *itertools.accumulate(len(part) for piece in pieces for part in piece)]

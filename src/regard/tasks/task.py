@@ -1,7 +1,7 @@
-"""Task: what differs between jobs, as the trainer sees it.
+"""Task: the interface between a job and the trainer.
 
 A task turns a user's files into rows on disk, rows into batches, and a model's outputs into a loss and metrics.
-Training knows nothing else of a job. `tasks.registry` names the jobs.
+The trainer knows nothing else about a job. `tasks.registry` lists the jobs.
 """
 
 from abc import ABC, abstractmethod
@@ -22,26 +22,26 @@ from regard.data.sampler import Rows
 from regard.data.store import RecordStore
 from regard.errors import ConfigError, nearest
 
-Progress = Callable[[str, int], None]  # what is being done, and how many rows of it are done
+Progress = Callable[[str, int], None]  # the action, and the number of rows done
 Batch = TypeVar("Batch", bound=tuple[Any, ...])
 
 
 class Loss(NamedTuple):
-    """Sums over the counted units of a batch: target tokens, or rows."""
+    """Sums of the loss over the units of a batch: target tokens, or rows."""
 
     minimized: Tensor  # (): differentiable
     reported: Tensor  # (): without label smoothing and other regularizers, detached
 
 
 class Best(NamedTuple):
-    """The metric that decides which weights of a run are kept."""
+    """Metric by which the best weights of a run are chosen."""
 
     metric: str = "loss"
     higher: bool = False  # whether a higher value is better
 
 
 class JobOptions(Protocol):
-    """What a task reads of the options of a run, which `regard.TrainOptions` documents."""
+    """Options of a run that tasks read; `regard.TrainOptions` documents them."""
 
     files: tuple[str, ...]
     start: str | None
@@ -66,24 +66,24 @@ class JobOptions(Protocol):
 
 
 class Task(ABC):
-    """A job that a model is trained for.
+    """Job that a model is trained for.
 
     Args:
-        options: of the run.
-        start: the runner that training starts from, for fine-tuning; None to train from random weights.
+        options: options of the run.
+        start: runner of the model to fine-tune; None to train from random weights.
 
     Raises:
-        ConfigError: options that the job does not have, or that don't go together.
+        ConfigError: options that the job does not have, or that exclude each other.
     """
 
     name: ClassVar[str]
     runner: ClassVar[Any]  # class of what `regard.load` returns for a model of this job
-    fields: ClassVar[Mapping[str, str]]  # the part of a record -> the field or column that holds it by default
+    fields: ClassVar[Mapping[str, str]]  # part of a record -> default field or column
     models: ClassVar[tuple[str, ...]]  # architectures for the job, the default first
-    rows: ClassVar[str] = "rows"  # what a row is called in messages, such as "pairs"
-    unit: ClassVar[str] = "tokens"  # what the loss is a mean over, and what speed counts
+    rows: ClassVar[str] = "rows"  # name of the rows in messages, such as "pairs"
+    unit: ClassVar[str] = "tokens"  # unit of the mean loss and of the speed
     best: ClassVar[Best] = Best()
-    perplexity: ClassVar[bool] = True  # whether exp(loss) means something
+    perplexity: ClassVar[bool] = True  # whether exp(loss) is meaningful
 
     def __init__(self, options: JobOptions, start: Any = None) -> None:
         self.options, self.start = options, start
@@ -94,13 +94,13 @@ class Task(ABC):
         self.preparation = self.make_preparation()
         self.data: Prepared[Any]
 
-    def check_options(self) -> None:  # noqa: B027 - most jobs take all
+    def check_options(self) -> None:  # noqa: B027 - most jobs accept all options
         """Raise ConfigError for options that the job does not have, before any file is opened."""
 
     @classmethod
     @abstractmethod
     def convert(cls, record: Record) -> Any:
-        """A record of the job from the values of a row, by part; or a `BadRow` that says why there is none."""
+        """Record of the job from the values of a row, by part; a `BadRow` with the reason if there is none."""
 
     @classmethod
     def read(
@@ -113,11 +113,11 @@ class Task(ABC):
         delimiter: str | None = None,
         skip_bad_rows: bool = False,
     ) -> RecordReader[Any]:
-        """A reader of the job's records.
+        """Reader of the job's records.
 
         Args:
             files: as for `RecordReader`.
-            fields: the field or column of some parts of a record, where it is not the default.
+            fields: field or column of parts of a record that differ from the default.
             parallel, format, delimiter, skip_bad_rows: as for `RecordReader`.
 
         Raises:
@@ -141,14 +141,14 @@ class Task(ABC):
 
     @abstractmethod
     def make_preparation(self) -> Preparation[Any]:
-        """How records become rows of numbers."""
+        """Conversion of records to rows of numbers."""
 
     def prepare(self, folder: Path, progress: Progress) -> None:
-        """Turn the records into rows on disk; do nothing where the folder holds them already.
+        """Turn the records into rows on disk, unless the folder has them already.
 
         Args:
-            folder: where to.
-            progress: called now and then.
+            folder: folder of the rows.
+            progress: function to call at intervals.
 
         Raises:
             DataError: records that cannot be used.
@@ -157,93 +157,95 @@ class Task(ABC):
         self.data = prepare(self.reader, folder, self.preparation, valid=valid, held_out=held_out, progress=progress)
 
     def is_prepared(self, folder: Path) -> bool:
-        """Whether a folder holds rows of records with the content that the options name now."""
+        """Whether a folder has the rows of the records that the options name, unchanged."""
         readers = [self.reader, *([] if self.valid_reader is None else [self.valid_reader])]
         return is_prepared_from(folder, readers)
 
     @property
     def notes(self) -> list[str]:
-        """How files were read, where their names do not say all of it: a line each."""
+        """Lines about how files were read, where that does not follow from their names."""
         return [f"{shown_name(file)}: {note}" for file, note in self.data.counts.get("read_as", {}).items()]
 
     @property
     def summary(self) -> str:
-        """One line about the prepared data: how many rows there are, and what was left out."""
+        """One line about the prepared data: number of rows, and reasons for rows left out."""
         counts = self.data.counts
         reasons = {**counts.get("left_out", {}), **counts["skipped"]}
-        left = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
-        return f"{counts['train']:,} {self.rows} to train on, {counts['valid']:,} held out; left out: {left or 'none'}"
+        left_out = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+        return (
+            f"{counts['train']:,} {self.rows} to train on, {counts['valid']:,} held out; left out: {left_out or 'none'}"
+        )
 
     @property
     def digests(self) -> Mapping[str, str]:
-        """Digests of what must be the same when a run is resumed: of the processor and the rows."""
+        """Digests of the processor and the rows, which must not change when a run resumes."""
         rows = {split: self.store(split).digest for split in ("train", "valid")}
         return {"processor": self.preparation.digest, **rows}
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Rows to train on and held out: "train" and "valid"."""
+        """Number of rows of "train" and of "valid" (held out)."""
         return {split: len(self.store(split)) for split in ("train", "valid")}
 
     def store(self, split: str) -> RecordStore:
-        """The rows of "train" or "valid"."""
+        """Rows of "train" or "valid"."""
         return self.data.train if split == "train" else self.data.valid
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """The model to train, with weights to start from."""
+        """Model to train, with its initial weights."""
 
     @abstractmethod
     def sizes(self, split: str, rows: Rows) -> np.ndarray[Any, Any]:
         """Sizes (n, k) of rows of "train" or "valid", for `BatchSampler`: padded length first."""
 
     def units(self, rows: Rows) -> int:
-        """Units of some training rows, which the loss is divided by; as many as rows by default."""
+        """Number of units in training rows, by which the loss is divided; by default, the number of rows."""
         return len(rows)
 
     @abstractmethod
     def batch(self, split: str, rows: Sequence[int] | Rows) -> tuple[Any, ...]:
-        """Rows as tensors on the CPU: what `loss` and `measure` take."""
+        """Batch of rows as tensors on the CPU, for `loss` and `measure`."""
 
     @abstractmethod
     def loss(self, module: nn.Module, batch: Any) -> Loss:
-        """The loss of a batch, through one call of the module, which may be wrapped for several processes."""
+        """Loss of a batch, from one call of the module, which may be wrapped for distributed training."""
 
     def measure(self, module: nn.Module, batch: Any) -> Tensor:
-        """Sums over a batch, (k,) float64, of which `metrics` makes metrics once all are added up."""
+        """Sums over a batch, (k,) float64, from whose totals `metrics` computes the metrics."""
         reported = self.loss(module, batch).reported
         return torch.tensor([float(reported), self.batch_units(batch)], dtype=torch.float64)
 
     def batch_units(self, batch: Any) -> int:
-        """Units of a batch; as many as the rows of its first tensor by default."""
+        """Number of units in a batch; by default, the rows of its first tensor."""
         return len(batch[0])
 
     def metrics(self, sums: Tensor) -> dict[str, float]:
-        """Metrics by name of the added sums of `measure`, "loss" among them."""
+        """Metrics by name from the totals of `measure`; "loss" is one of them."""
         return {"loss": float(sums[0] / sums[1])}
 
     def sample(self, module: nn.Module, number: int) -> list[tuple[str, str]]:
-        """Lines that show what the model makes of a held-out record: (label, text); none by default."""
+        """Labels and texts that show the model's output for a held-out record; none by default."""
         return []
 
     def save(self, folder: Path, module: nn.Module, training: Mapping[str, Any]) -> None:
-        """Write the model as `regard.load` reads it.
+        """Save the model for `regard.load`.
 
         Args:
-            folder: of the run.
-            module: the model, not wrapped.
-            training: what config.json says of the run under "training".
+            folder: folder of the run.
+            module: model, not wrapped.
+            training: description of the run for config.json, under "training".
         """
         self.runner(module, self.data.processor, {"training": {**training, "data": self.data.counts}}).save(folder)
 
-    def refuse(self, **given: Any) -> None:
-        """Raise ConfigError for an option that this job does not have, unless it is None or empty."""
-        for name, x in given.items():
+    def refuse(self, **options: Any) -> None:
+        """Raise ConfigError for options that this job does not have, unless they are None or empty."""
+        for name, x in options.items():
             if x:
                 raise ConfigError(f"{name}={x!r}: the task {self.name!r} has no such option; leave it out")
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """A named tuple with its tensors on the device."""
+    """Named tuple with its tensors moved to a device."""
     moved = (x.to(device, non_blocking=True) if isinstance(x, Tensor) else x for x in batch)
     return type(batch)(*moved)

@@ -1,7 +1,7 @@
-"""Train a model on files of records: `regard.train("pairs.tsv", out="runs/en-it", minutes=30)`.
+"""Training of models on files of records: `regard.train("pairs.tsv", out="runs/en-it", minutes=30)`.
 
-This name is a package and a function. Python sets `regard.train` to this package when a module of it is first imported,
-so that a function of the same name could be lost then; calling the package itself is right in any order of imports.
+The package itself is callable: Python binds `regard.train` to this package when one of its modules is first imported,
+which would replace a function of the same name.
 """
 
 import os
@@ -14,20 +14,20 @@ Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def train(files: Files = (), **options: Any) -> Any:
-    """Train a model on records; called again with the same arguments, resume the run.
+    """Train a model on records; a call with the same arguments resumes the run.
 
     Args:
-        files: a file of pairs, or several; none where `parallel` names two.
-        options: the other fields of `TrainOptions`: `out`, the run's folder; `start`, the model to fine-tune;
-            `minutes`, `steps` or `epochs`; `size`, `learning_rate` and so on.
+        files: one or more files of records; none if `parallel` names two files.
+        options: other fields of `TrainOptions`, such as `out`, the folder of the run; `start`, the model to fine-tune;
+            `minutes`, `steps` or `epochs`; `size`; `learning_rate`.
 
     Returns:
-        The best model, as `regard.load` gives it: a `Translator`.
+        The runner of the best model, as `regard.load` returns it, such as a `Translator`.
 
     Raises:
-        ConfigError: options that are unknown, out of range or don't go together, or other ones than the run's folder
-            was begun with.
-        DataError: pairs that cannot be used.
+        ConfigError: options that are unknown, out of range or exclude each other, or that differ from those the run
+            was started with.
+        DataError: records that cannot be used.
         CheckpointError: a model to start from that cannot be read, or a disk that cannot be written.
     """
     from dataclasses import fields
@@ -49,7 +49,7 @@ def train(files: Files = (), **options: Any) -> Any:
 
 
 class _Callable(ModuleType):
-    """A module that is called as its function `train`."""
+    """Module that is callable as its function `train`."""
 
     def __call__(self, files: Files = (), **options: Any) -> Any:
         return train(files, **options)

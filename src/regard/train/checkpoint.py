@@ -1,10 +1,10 @@
-"""Checkpoints: all that a run needs to go on exactly as if it had not stopped.
+"""Checkpoints: the state from which a run resumes exactly as if it had not stopped.
 
     checkpoints/step-00000400/model.safetensors, optimizer.safetensors, state.json
 
-A checkpoint is written under a temporary name and renamed when it is on the disk; `state.json` holds the digests of
-the two others. The newest whose digests agree is used. Nothing random is kept: what is random in a step follows from
-the seed and the step's number.
+A checkpoint is written under a temporary name and renamed once it is on the disk; `state.json` has the digests of the
+two other files. A run resumes from the newest checkpoint whose digests match. No random state is stored: the randomness
+of a step follows from the seed and the number of the step.
 """
 
 import hashlib
@@ -27,23 +27,23 @@ PREFIX, UNFINISHED = "step-", ".writing-"
 
 
 class Checkpoint(NamedTuple):
-    """Where a checkpoint is, and the plain part of its state."""
+    """Folder of a checkpoint, and the contents of its state.json."""
 
     folder: Path
     state: dict[str, Any]
 
 
 def write(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Add the checkpoint of step `state["step"]`.
+    """Write the checkpoint of step `state["step"]`.
 
     Args:
-        folder: of the checkpoints, made if missing.
-        module: whose state is kept.
-        optimizer: whose state is kept.
-        state: plain data, "step" among them.
+        folder: folder of all checkpoints, created if missing.
+        module: model to save.
+        optimizer: optimizer to save.
+        state: JSON data with a key "step".
 
     Raises:
-        CheckpointError: a disk that is full or cannot be written; earlier checkpoints stay.
+        CheckpointError: a disk that is full or cannot be written; earlier checkpoints are not touched.
     """
     name = f"{PREFIX}{state['step']:08}"
     partial = folder / f"{UNFINISHED}{name}"
@@ -61,41 +61,41 @@ def write(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, sta
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(
-            f"checkpoint {folder / name} cannot be written: {error.strerror or error}; earlier ones are as they were"
+            f"checkpoint {folder / name} cannot be written: {error.strerror or error}; the earlier ones are unchanged"
         ) from error
 
 
 def newest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole, or None."""
+    """Newest intact checkpoint, or None."""
     return next(whole(folder), None)
 
 
 def whole(folder: Path) -> Iterator[Checkpoint]:
-    """The checkpoints whose files are as they were written, the newest first."""
+    """Intact checkpoints, whose digests match, the newest first."""
     for path in sorted(folder.glob(f"{PREFIX}*"), reverse=True):
         try:
             state = json.loads((path / STATE).read_bytes())
             if all(_digest(path / name) == digest for name, digest in state["digests"].items()):
                 yield Checkpoint(path, state)
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # half deleted, truncated or changed: the one before it will do
+            continue  # partly deleted, truncated or changed: use an earlier one
 
 
 def read(checkpoint: Checkpoint, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Give a model and its optimizer the state of a checkpoint.
+    """Load a checkpoint into a model and its optimizer.
 
     Raises:
-        CheckpointError: tensors of another model.
+        CheckpointError: the checkpoint is of another model.
     """
     _fill(module, checkpoint.folder / WEIGHTS)
-    kept = safetensors.torch.load_file(checkpoint.folder / OPTIMIZER)
+    tensors = safetensors.torch.load_file(checkpoint.folder / OPTIMIZER)
     for name, parameter in module.named_parameters():
-        state = {key.split("/", 1)[1]: x for key, x in kept.items() if key.split("/", 1)[0] == name}
+        state = {key.split("/", 1)[1]: x for key, x in tensors.items() if key.split("/", 1)[0] == name}
         optimizer.state[parameter] = {key: x.to(parameter.device) for key, x in state.items()}
 
 
 def average(checkpoints: list[Checkpoint], module: nn.Module) -> None:
-    """Give a model the mean of the weights of some checkpoints.
+    """Set the weights of a model to the mean of those of several checkpoints.
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 6.1.
     """
@@ -109,23 +109,25 @@ def average(checkpoints: list[Checkpoint], module: nn.Module) -> None:
 
 
 def prune(folder: Path, keep: int, every: int) -> None:
-    """Leave the newest two, the newest few of those at multiples of `every`, and nothing unfinished."""
+    """Delete all but the newest two checkpoints and the newest `keep` at multiples of `every` steps."""
     paths = sorted(folder.glob(f"{PREFIX}*"), reverse=True)
     regular = [path for path in paths if int(path.name.removeprefix(PREFIX)) % every == 0]
-    kept = {*paths[:2], *regular[:keep]}
-    for path in [*(path for path in paths if path not in kept), *folder.glob(f"{UNFINISHED}*")]:
+    to_keep = {*paths[:2], *regular[:keep]}
+    for path in [*(path for path in paths if path not in to_keep), *folder.glob(f"{UNFINISHED}*")]:
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _fill(module: nn.Module, path: Path) -> None:
-    found = safetensors.torch.load_file(path)
+    tensors = safetensors.torch.load_file(path)
     expected = dict(module.named_parameters())
-    wrong = set(expected.keys() ^ found.keys()) or {n for n, x in expected.items() if x.shape != found[n].shape}
-    if wrong:
-        raise CheckpointError(f"{path} is of another model: {', '.join(sorted(wrong)[:5])} differ")
+    differing = set(expected.keys() ^ tensors.keys()) or {
+        name for name, x in expected.items() if x.shape != tensors[name].shape
+    }
+    if differing:
+        raise CheckpointError(f"{path} is of another model: {', '.join(sorted(differing)[:5])} differ")
     with torch.no_grad():
         for name, x in expected.items():
-            x.copy_(found[name])
+            x.copy_(tensors[name])
 
 
 def _optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
@@ -154,7 +156,7 @@ def _digest(path: Path) -> str:
 
 
 def _sync(folder: Path) -> None:
-    """The names in a folder onto the disk."""
+    """Flush the directory entries of a folder to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""The device of a run, and the precision of its matrix products."""
+"""Device of a run and precision of its matrix products."""
 
 import os
 
@@ -8,21 +8,21 @@ from regard.checkpoints.device import device_of
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; under torchrun, a GPU for each process.
+    """Device by name; under torchrun, one GPU per process.
 
     Raises:
-        ConfigError: a device that is not there.
+        ConfigError: an unavailable device.
     """
     device = device_of(name)
     if device.type == "cuda" and "LOCAL_RANK" in os.environ:
         device = device_of(f"cuda:{os.environ['LOCAL_RANK']}")
     if device.index is not None and device.type == "cuda":
-        torch.cuda.set_device(device)  # where collectives of objects go
+        torch.cuda.set_device(device)  # the device that object collectives use
     return device
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """What matrix products are computed in; "auto" is bfloat16 where the device multiplies it faster."""
+    """Data type of matrix products by name; "auto" is bfloat16 on devices that multiply it faster than float32."""
     if name != "auto":
         return torch.bfloat16 if name == "bfloat16" else torch.float32
     if device.type == "cuda":

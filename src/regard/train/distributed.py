@@ -1,6 +1,6 @@
-"""Several processes that train one model: who this one is, and sums over all of them.
+"""Process group of a distributed run: rank, size and reductions.
 
-`torchrun` starts the processes and says to each its rank; without it there is one.
+`torchrun` starts the processes and sets their ranks; without it there is one process.
 """
 
 import os
@@ -19,11 +19,11 @@ T = TypeVar("T")
 @final
 @dataclass(frozen=True)
 class Group:
-    """The processes of a run.
+    """Processes of a run.
 
     Args:
-        rank: of this one.
-        size: how many there are.
+        rank: rank of this process.
+        size: number of processes.
     """
 
     rank: int = 0
@@ -31,38 +31,38 @@ class Group:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes and prints."""
+        """Whether this process is the one that writes files and messages."""
         return self.rank == 0
 
     def add(self, x: Tensor) -> Tensor:
-        """The sum of a tensor over the processes."""
+        """Sum of a tensor over the processes, in place."""
         if self.size > 1:
             distributed.all_reduce(x)
         return x
 
-    def first_says(self, x: T) -> T:
-        """Plain data as the first process has it."""
+    def broadcast(self, x: T) -> T:
+        """Plain data of the first process."""
         if self.size == 1:
             return x
-        said = [x]
-        distributed.broadcast_object_list(said, src=0)
-        return said[0]
+        objects = [x]
+        distributed.broadcast_object_list(objects, src=0)
+        return objects[0]
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait for all processes."""
         if self.size > 1:
             distributed.barrier()
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Group]:
-    """The group that torchrun's environment describes, left at the end; one process without it."""
+    """Context with the process group of torchrun's environment; a group of one process without it."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Group()
         return
     store, rank, size = next(rendezvous("env://"))
-    # A restarted process must not read the addresses of processes that have died.
+    # A restarted process must not read addresses of processes that have died.
     store = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size)

@@ -1,7 +1,7 @@
-"""The length of a run: its steps, the learning rate of each, and the steps that fit into a time budget.
+"""Length of a run: number of steps, learning-rate schedule, and the steps that fit into a time budget.
 
-A run of so many minutes measures the time of a step first, and fits its steps to the time left after each evaluation;
-what it found is written down, so that a resumed run has the same learning rates.
+A run with a time budget measures the time of a step first, and adjusts its number of steps after each evaluation. The
+results are written to the run file, so that a resumed run has the same learning rates.
 """
 
 import math
@@ -17,30 +17,30 @@ from regard.train.run_file import RunFile
 from regard.train.schedule import Schedule
 from regard.train.trainer import Trainer
 
-EVALUATIONS = 20  # in a run, if `evaluate_every` says nothing
-MIN_STEPS_BETWEEN = 50  # evaluations, likewise
-EVALUATION_SHARE = 0.1  # of the minutes, at most, for which there may be fewer
-EPOCHS = 10  # if nothing is said of the run's length
-FEW_EPOCHS = 3  # from random weights: of these and fewer a run of minutes warns
+EVALUATIONS = 20  # default number of evaluations in a run
+MIN_STEPS_BETWEEN = 50  # default minimum of steps between evaluations
+EVALUATION_SHARE = 0.1  # maximum share of a time budget for evaluations, which are made fewer
+EPOCHS = 10  # default length
+FEW_EPOCHS = 3  # from random weights: fewer make a time budget too short, which is reported
 MEASURED_STEPS = 12
-SPARE = 0.97  # share of the minutes that is planned
+SPARE = 0.97  # share of the time budget that is planned
 PEAK, FINE_TUNING_PEAK = 1e-3, 2e-4
 
 
 @final
 class Length:
-    """Steps and learning rates of a run.
+    """Number of steps and learning-rate schedule of a run.
 
     Args:
-        options: of the run.
-        plan: what the run's folder was begun with.
-        trainer: whose steps are measured.
-        report: for messages.
-        started: when the process started, by `time.perf_counter`.
-        state: of the checkpoint that the run goes on from; None at its beginning.
+        options: options of the run.
+        run_file: run file of the run.
+        trainer: trainer whose steps are measured.
+        report: report for messages.
+        started: start of the process, by `time.perf_counter`.
+        state: state of the checkpoint that the run resumes from; None for a new run.
 
     Raises:
-        ConfigError: minutes without time for a step, or an extension that is none.
+        ConfigError: a time budget too short for a step, or an extension to a length that the run has passed.
     """
 
     def __init__(
@@ -69,47 +69,58 @@ class Length:
 
     @property
     def steps(self) -> int:
-        """Steps of the run, as far as is known."""
+        """Number of steps as planned now."""
         return self.schedule.steps
 
-    def refit(self, progress: Progress, *, lately: float, usually: float, evaluation: float) -> None:
-        """Fit the steps to the minutes that are left, once after each evaluation.
+    @property
+    def summary(self) -> str:
+        """One line about the length, for the user."""
+        options, steps = self.options, f"{self.steps:,} steps"
+        if options.minutes is not None:
+            steps = f"about {steps} in {options.minutes:g} minutes"
+        elif options.steps is None:
+            steps += f", {EPOCHS if options.epochs is None else options.epochs:g} epochs"
+        patience = "" if options.patience is None else f", patience {options.patience}"
+        return f"{steps}; evaluated every {self.every:,}{patience}; checkpoint every {options.checkpoint_every:,}"
+
+    def refit(self, progress: Progress, *, recent: float, overall: float, evaluation: float) -> None:
+        """Fit the number of steps to the time left, once after each evaluation.
 
         Args:
-            progress: of the run.
-            lately: seconds a step since the last evaluation, with its share of the evaluation.
-            usually: likewise, in this sitting.
-            evaluation: seconds of one.
+            progress: progress of the run.
+            recent: seconds per step since the last evaluation, with the step's share of an evaluation.
+            overall: seconds per step since the process started, likewise.
+            evaluation: seconds per evaluation.
         """
         number = progress.step
         if self.options.minutes is None or number >= self.steps:
             return
         if number not in (fits := self._fits()):
-            left = SPARE * 60 * self.options.minutes - progress.seconds - evaluation  # the last one is certain
-            more = max(0, int(left / lately))
-            if 0 < more < self.every:  # the last fit, and a slow stretch may be over
-                more = int(left / min(lately, usually))
-            fits[number] = self.group.first_says(number + more)
+            left = SPARE * 60 * self.options.minutes - progress.seconds - evaluation  # of the last one
+            more = max(0, int(left / recent))
+            if 0 < more < self.every:  # the last fit: the machine may be faster again
+                more = int(left / min(recent, overall))
+            fits[number] = self.group.broadcast(number + more)
             self.run_file.put(write=self.group.leads, fits=fits)
         self.schedule = self.schedule.refit(number, fits[number])
 
     def _fits(self) -> dict[int, int]:
-        """Steps of the run as fitted, by the step at which they were, in order."""
+        """Fitted numbers of steps, by the step at which they were fitted."""
         return {int(step): steps for step, steps in self.run_file.get("fits", {}).items()}
 
     def _lengths(self, state: dict[str, Any] | None) -> tuple[int, int]:
-        """Steps between evaluations, and of the run: measured once where minutes are given, and written down."""
-        options, first_says = self.options, self.group.first_says
-        planned = first_says(self.run_file.get("steps", 0))
-        every = first_says(self.run_file.get("evaluate_every", 0))
-        extended = first_says(bool(planned) and self.run_file.has_new_length)
-        fits: dict[str, int] = {} if extended else first_says(self.run_file.get("fits", {}))
+        """Steps between evaluations and in the run; with a time budget, they are measured once and written down."""
+        options, broadcast = self.options, self.group.broadcast
+        planned = broadcast(self.run_file.get("steps", 0))
+        every = broadcast(self.run_file.get("evaluate_every", 0))
+        extended = broadcast(bool(planned) and self.run_file.has_new_length)
+        fits: dict[str, int] = {} if extended else broadcast(self.run_file.get("fits", {}))
         steps = 0 if extended else planned
         if not steps and options.minutes is not None:
             if extended and state is not None:
-                steps = first_says(self._steps_at_pace(options.minutes, state))
+                steps = broadcast(self._steps_at_pace(options.minutes, state))
             else:
-                steps, every = map(first_says, self._steps_in(options.minutes))
+                steps, every = map(broadcast, self._steps_in(options.minutes))
         elif not steps and options.steps is not None:
             steps = options.steps
         elif not steps:
@@ -121,7 +132,7 @@ class Length:
                 f"{self.run_file.folder} has taken {taken:,} steps; the new length is {steps:,}: give a greater one"
             )
         if steps != planned:
-            self._say_length(steps, planned)
+            self._report_length(steps, planned)
         every = every or options.evaluate_every or max(MIN_STEPS_BETWEEN, steps // EVALUATIONS)
         self.run_file.put(write=self.group.leads, steps=steps, evaluate_every=every, fits=fits, finished=False)
         return every, steps
@@ -137,11 +148,12 @@ class Length:
             peak = PEAK if options.start is None else FINE_TUNING_PEAK
         return Schedule(kind=options.schedule, peak=peak, warmup=warmup, steps=steps)
 
-    def _say_length(self, steps: int, before: int) -> None:
-        """How long the run will be, where that is not what the options say."""
+    def _report_length(self, steps: int, before: int) -> None:
+        """Report the number of steps of an extended run or of a time budget, which the options don't name."""
         if before:
             self.report.say(
-                f"extended from {before:,} to {steps:,} steps; the learning rate goes on as that of a run of so many"
+                f"extended from {before:,} to {steps:,} steps; from here on, the learning rates are those of a run of "
+                "that length"
             )
         if self.options.minutes is None:
             return
@@ -150,28 +162,28 @@ class Length:
         if self.options.start is None and epochs < FEW_EPOCHS:
             self.report.say(
                 f"warning: {epochs:.1f} epochs are few for random weights; give more --minutes, a smaller --size, or a "
-                "model to start from with --from"
+                "model to fine-tune with --from"
             )
         elif epochs < 1:
             self.report.say(f"warning: {epochs:.0%} of the rows will be seen; give more --minutes to see all of them")
 
     def _steps_at_pace(self, minutes: float, state: dict[str, Any]) -> int:
-        """Steps of a run that has taken some, if it goes on at their pace until it has taken so many minutes."""
+        """Number of steps of a resumed run that fits into the time budget at the pace so far."""
         left = SPARE * 60 * minutes - state["seconds"] - (time.perf_counter() - self.started)
         return int(state["step"] + max(0.0, left) * state["step"] / max(state["seconds"], 1e-9))
 
     def _steps_in(self, minutes: float) -> tuple[int, int]:
-        """How many steps fit, and how many of them lie between evaluations."""
+        """Number of steps that fits into a time budget, and steps between evaluations, from measured times."""
         self.report.progress("measuring the time of a step")
         step = self.trainer.seconds_per_step(MEASURED_STEPS)
-        began = time.perf_counter()
+        start = time.perf_counter()
         self.trainer.evaluate()
-        evaluation = time.perf_counter() - began
-        left = SPARE * 60 * minutes - (time.perf_counter() - self.started) - evaluation  # the last one is certain
+        evaluation = time.perf_counter() - start
+        left = SPARE * 60 * minutes - (time.perf_counter() - self.started) - evaluation  # of the last one
         if left < step:
             raise ConfigError(
                 f"minutes={minutes:g} leaves no time to train: a step takes {step:.1f} s and evaluation "
-                f"{evaluation:.0f} s; give more"
+                f"{evaluation:.0f} s; give more minutes"
             )
         if self.options.evaluate_every is not None:
             return max(1, int(left / (step + evaluation / self.options.evaluate_every))), self.options.evaluate_every

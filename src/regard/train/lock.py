@@ -1,4 +1,4 @@
-"""One process in a run's folder at a time."""
+"""Lock of a run's folder, which one process at a time may hold."""
 
 import os
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from regard.errors import ConfigError
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder; the system gives it back when the process ends, however it ends.
+    """Context that holds the lock; the system releases it when the process ends, however it ends.
 
     Raises:
-        ConfigError: another process holds it.
+        ConfigError: another process holds the lock.
     """
     try:
         import fcntl
@@ -25,7 +25,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ConfigError(f"another process trains in {folder}; wait for it, or give another --out") from error
+            raise ConfigError(
+                f"another process trains in {folder}; wait until it ends, or give another --out"
+            ) from error
         yield
     finally:
         os.close(handle)

@@ -1,7 +1,7 @@
-"""Trainer: one optimizer step, and evaluation, of any task in any number of processes.
+"""Trainer: optimizer steps and evaluation of any task, in one or several processes.
 
-A step takes `accumulate` batches; in several processes each takes its share of every batch's rows. What is random in a
-step (dropout) is seeded by the step's number, so that a resumed run needs no generator's state.
+A step consumes `accumulate` batches, of whose rows each process takes its share. The randomness of a step (dropout) is
+seeded by its number, so that a resumed run needs no generator state.
 """
 
 import math
@@ -26,15 +26,15 @@ from regard.train.options import TrainOptions
 @final
 @dataclass
 class Trainer:
-    """A model, its optimizer, and how to make a step.
+    """Model, optimizer and batches of a run.
 
     Args:
-        task: the job.
-        module: the model, on its device.
-        optimizer: of its parameters.
-        options: of the run.
-        group: the processes that share the run.
-        precision: what matrix products are computed in.
+        task: task to train.
+        module: model, on its device.
+        optimizer: optimizer of the model's parameters.
+        options: options of the run.
+        group: processes of the run.
+        precision: data type of matrix products.
     """
 
     task: Task
@@ -58,29 +58,29 @@ class Trainer:
         self.parallel = self.module if self.group.size == 1 else wrap(self.module, self.device)
 
     def step(self, batches: list[Rows], number: int, rate: float) -> float:
-        """One step of the optimizer.
+        """Take an optimizer step.
 
         Args:
-            batches: rows of the step's batches, for all processes.
-            number: of the step, which seeds dropout.
-            rate: the learning rate.
+            batches: rows of the batches, of all processes.
+            number: number of the step, which seeds dropout.
+            rate: learning rate.
 
         Returns:
-            The reported loss, a unit.
+            The reported loss per unit.
 
         Raises:
-            ConfigError: a loss, or a gradient, that is not finite.
+            ConfigError: a loss or gradient that is not finite.
         """
         loss = self.gradients(batches, number)
         if not math.isfinite(loss):
             raise ConfigError(
-                f"the loss is {loss} at step {number} with learning_rate={rate:.3g}; give a lower one, or a lower clip"
+                f"the loss is {loss} at step {number} with learning_rate={rate:.3g}; give a lower learning rate or clip"
             )
-        largest = math.inf if self.options.clip is None else self.options.clip
-        norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), largest))
-        if not math.isfinite(norm):  # nothing of it has reached the weights yet
+        max_norm = math.inf if self.options.clip is None else self.options.clip
+        norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), max_norm))
+        if not math.isfinite(norm):  # the weights are still unchanged
             raise ConfigError(
-                f"the gradient's norm is {norm} at step {number} with learning_rate={rate:.3g}; give a lower one"
+                f"the gradient's norm is {norm} at step {number} with learning_rate={rate:.3g}; give a lower rate"
             )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -88,7 +88,7 @@ class Trainer:
         return loss
 
     def gradients(self, batches: list[Rows], number: int) -> float:
-        """The gradients of a step, the same in all processes; the reported loss, a unit."""
+        """Compute the gradients of a step, the same in all processes, and its reported loss per unit."""
         self.module.train()
         self.optimizer.zero_grad()
         torch.manual_seed(_mixed(self.options.seed, number, self.group.rank))
@@ -96,7 +96,7 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         for i, rows in enumerate(batches):
             share = rows[self.group.rank :: size]
-            # All processes take part in each reduction: one without rows adds nothing of another's first row.
+            # Every process must take part in each reduction; one without rows uses the first row with weight 0.
             weight = size / units if len(share) else 0.0  # gradients are averaged over the processes
             batch = to_device(self.task.batch("train", share if len(share) else rows[:1]), self.device)
             last = i == len(batches) - 1
@@ -107,7 +107,7 @@ class Trainer:
         return float(self.group.add(total)) / units
 
     def evaluate(self) -> dict[str, float]:
-        """The task's metrics on the held-out rows, without dropout."""
+        """Metrics of the task on the held-out rows, without dropout."""
         module = in_evaluation(self.module)
         sums: Tensor | None = None
         with torch.no_grad(), self.casting():
@@ -119,25 +119,25 @@ class Trainer:
         return self.task.metrics(self.group.add(sums.to(self.device)).cpu())
 
     def casting(self) -> AbstractContextManager[Any]:
-        """Matrix products in the run's precision."""
+        """Context in which matrix products use the precision of the run."""
         if self.precision == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps to go over the data once, as in the first epoch."""
+        """Number of steps in the first epoch."""
         pools = (len(self.sampler.pool(0, number)) for number in range(self.sampler.pools))
         return sum(math.ceil(batches / self.options.accumulate) for batches in pools)
 
     def seconds_per_step(self, steps: int) -> float:
-        """How long a step takes, from some at a learning rate of 0, which change no weight.
+        """Measured time of a step, at a learning rate of 0, which changes no weight.
 
         Args:
-            steps: to measure.
+            steps: number of steps to measure.
 
         Returns:
-            Seconds, the mean over batches of all sizes.
+            Mean seconds per step, over batches of all sizes.
         """
         batches = sorted(self.sampler.pool(0, 0), key=len)
         chosen = [batches[i * len(batches) // (steps + 1)] for i in range(steps + 1)]
@@ -145,23 +145,23 @@ class Trainer:
         for i, rows in enumerate(chosen):
             start = time.perf_counter()
             self.step([rows] * self.options.accumulate, i + 1, 0.0)
-            seconds += time.perf_counter() - start if i else 0.0  # the first also allocates
-        self.optimizer.state.clear()  # its moments did change
+            seconds += time.perf_counter() - start if i else 0.0  # the first one also allocates memory
+        self.optimizer.state.clear()  # the moments have changed
         return seconds / steps
 
     def next_batches(self, position: Position) -> list[Rows]:
-        """The rows of the next step's batches; `position` moves past them."""
+        """Rows of the batches of the next step; advances `position`."""
         return self.sampler.take(position, self.options.accumulate)
 
     def _accumulating(self, last: bool) -> AbstractContextManager[Any]:
-        """No reduction over the processes before the last batch of a step."""
+        """Context that reduces gradients over the processes only for the last batch of a step."""
         if last or not isinstance(self.parallel, DistributedDataParallel):
             return nullcontext()
         return self.parallel.no_sync()
 
 
 def wrap(module: nn.Module, device: torch.device) -> DistributedDataParallel:
-    """The module, whose gradients are averaged over the processes while the backward pass goes on."""
+    """Module whose gradients are averaged over the processes during the backward pass."""
     return DistributedDataParallel(
         module,
         device_ids=[device] if device.type == "cuda" else None,
@@ -170,7 +170,7 @@ def wrap(module: nn.Module, device: torch.device) -> DistributedDataParallel:
 
 
 def make_optimizer(module: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """AdamW with the paper's moments, without decay of vectors; or plain gradient descent.
+    """Optimizer of a run: AdamW with the betas of the paper and no weight decay of vectors, or plain SGD.
 
     Source: Loshchilov and Hutter 2017, arXiv 1711.05101, algorithm 2; moments: Vaswani et al. 2017, arXiv 1706.03762,
     section 5.3.
@@ -185,5 +185,5 @@ def make_optimizer(module: nn.Module, options: TrainOptions) -> torch.optim.Opti
 
 
 def _mixed(seed: int, step: int, rank: int) -> int:
-    """A seed of its own for every step and process."""
+    """Random seed of a step in a process."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
