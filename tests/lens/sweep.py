@@ -61,7 +61,7 @@ def _tiny(model_type: str) -> Tiny:
     """A tiny model; LookupError where none can be made."""
     try:
         return tiny(model_type)
-    except RuntimeError as error:  # of inputs that a configuration has no room for
+    except (RuntimeError, TypeError) as error:  # of inputs that a configuration has no room for
         raise LookupError(told(error)) from error
 
 

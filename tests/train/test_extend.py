@@ -154,3 +154,13 @@ def test_what_cannot_change_is_named(tmp_path):
     assert "batch_tokens was 128, now 256" in str(caught.value)
     assert "steps was" not in str(caught.value)
     assert "only minutes, steps, epochs and patience may change" in str(caught.value)
+
+
+def test_a_run_with_the_former_name_of_its_file_resumes(tmp_path, monkeypatch):
+    run_until(5, monkeypatch, options(tmp_path))
+    (tmp_path / "run/run.json").rename(tmp_path / "run/plan.json")
+    with pytest.raises(ConfigError, match="was started with other options"):
+        train(options(tmp_path, batch_tokens=77))
+    folder = train(options(tmp_path))
+    assert last(folder)["step"] == 9
+    assert (folder / "run.json").exists()

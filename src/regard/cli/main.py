@@ -23,6 +23,7 @@ VERBS = {
     "train": "Train a model on your own data.",
     **{verb: line for job in JOBS.values() for verb, line in job.verbs.items()},
     "evaluate": "Measure a model on records with reference answers.",
+    "lens": "Study what a model attends to, over many records.",
     "see": "Show what a model attends to.",
     "info": "Describe the folder of a run or of a published checkpoint.",
 }

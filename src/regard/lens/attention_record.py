@@ -133,6 +133,7 @@ class AttentionRecord:
         self._weights: list[Tensor] = []
         self._sampled: list[Tensor] = []
         self._gradients: dict[int, Tensor] = {}
+        self._outputs: list[Tensor] = []
         self.value: Tensor | None = None
 
     def add(self, call: AttentionCall) -> None:
@@ -152,6 +153,7 @@ class AttentionRecord:
             and call.result.requires_grad
         ):
             call.result.register_hook(self._take_gradient(self.calls - 1, call.output.shape))
+            self._outputs.append(call.output.detach())
         call = call if self.settings.differentiable else detached(call)
         with torch.set_grad_enabled(self.settings.differentiable and torch.is_grad_enabled()):
             self._summarize(call)
@@ -267,6 +269,11 @@ class AttentionRecord:
     def rows(self) -> Tensor:
         """The queries that `weights` are of: all, or one at random of each of equal strata."""
         return torch.cat(self._sampled)
+
+    @property
+    def output(self) -> Tensor:
+        """The model's outputs by head, with `gradients=True`: (B, H, L, V)."""
+        return torch.cat(self._outputs, 2)
 
     @property
     def output_grad(self) -> Tensor:

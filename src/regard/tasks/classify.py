@@ -111,7 +111,7 @@ class Classifier(Runner):
         check_texts(texts)
         if not len(texts):
             return torch.empty(0, len(self.labels))
-        rows = [self.tokenizer.marked(ids, longest=self._longest) for ids in self.tokenizer.encode_batch(texts)]
+        rows = [self.tokenizer.marked(ids, longest=self.longest) for ids in self.tokenizer.encode_batch(texts)]
 
         def run(tokens: Tensor, lengths: Tensor, chosen: list[int]) -> Tensor:
             logits = self.module(tokens, lengths).logits.float().cpu()
@@ -195,7 +195,7 @@ class Classifier(Runner):
             DataError: a text without tokens.
         """
         [chosen] = self.classify([text], top=1)
-        ids = self.tokenizer.marked(self.tokenizer.encode(text), longest=self._longest)
+        ids = self.tokenizer.marked(self.tokenizer.encode(text), longest=self.longest)
         device = next(self.module.parameters()).device
         with torch.no_grad(), record(self.module, weights=True) as seen:
             self.module(torch.tensor([ids], device=device))
@@ -214,7 +214,8 @@ class Classifier(Runner):
             self.baseline = BagOfWords.load(folder / BASELINE, multi_label=self.module.config.multi_label)
 
     @property
-    def _longest(self) -> int:
+    def longest(self) -> int:
+        """Tokens of a text that are read, special tokens included."""
         trained = self.config.get("training", {}).get("max_tokens", MAX_TOKENS)
         return min(trained, self.module.longest or trained)
 
