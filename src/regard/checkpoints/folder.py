@@ -30,7 +30,14 @@ from regard.data.tokenizer import Tokenizer
 from regard.data.word_tokenizer import WordTokenizer
 from regard.errors import CheckpointError, ConfigError, nearest
 from regard.models.published import BUILD_ERRORS, describe_mismatches, summarize_names
-from regard.models.registry import build, config_from_plain, config_to_plain, name_of, vocabulary_size
+from regard.models.registry import (
+    FORMER_DEFAULTS,
+    build,
+    config_from_plain,
+    config_to_plain,
+    name_of,
+    vocabulary_size,
+)
 
 FORMAT = 1
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
@@ -225,7 +232,7 @@ def _load_tokenizer(folder: Path, config: Mapping[str, Any]) -> AnyTokenizer:
 
 def _build(path: Path, config: Mapping[str, Any], tokenizer: AnyTokenizer) -> nn.Module:
     """Build the module that config.json describes, and check the tokenizer against it."""
-    fields = dict(config["model"])
+    fields = {**FORMER_DEFAULTS.get(config["model"].get("name"), {}), **config["model"]}
     try:
         model_config = config_from_plain(fields.pop("name"), fields)
     except BUILD_ERRORS as error:

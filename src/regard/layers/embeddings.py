@@ -18,12 +18,15 @@ class Embeddings(nn.Module):
         embed_dim: D.
         shared: whether source and target share their embeddings.
         tied: whether the output projection uses the target embeddings.
+        scale: factor of embedded tokens, not of the output projection. Embeddings are initialized with a standard
+            deviation of 0.1, which suits logits and, unscaled, makes the inputs of gates too small.
 
     Source: Press and Wolf 2016, arXiv 1608.05859, section 3.
     """
 
-    def __init__(self, size: int, embed_dim: int, *, shared: bool, tied: bool) -> None:
+    def __init__(self, size: int, embed_dim: int, *, shared: bool, tied: bool, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         self.weight = nn.Parameter(torch.empty(size, embed_dim))
         self.target_weight = None if shared else nn.Parameter(torch.empty(size, embed_dim))
         self.output_weight = None if tied else nn.Parameter(torch.empty(size, embed_dim))
@@ -39,11 +42,14 @@ class Embeddings(nn.Module):
 
     def source(self, tokens: Tensor) -> Tensor:
         """Embed source tokens (...) as vectors (..., D)."""
-        return functional.embedding(tokens, self.weight)
+        return self._scaled(functional.embedding(tokens, self.weight))
 
     def target(self, tokens: Tensor) -> Tensor:
         """Embed target tokens (...) as vectors (..., D)."""
-        return functional.embedding(tokens, self._target)
+        return self._scaled(functional.embedding(tokens, self._target))
+
+    def _scaled(self, vectors: Tensor) -> Tensor:
+        return vectors if self.scale == 1 else vectors * self.scale
 
     @property
     def projection(self) -> OutputProjection:

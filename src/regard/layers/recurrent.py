@@ -127,14 +127,18 @@ class LSTM(nn.Module):
         hidden_dim: n, size of outputs and cells.
         layers: number of layers.
         dropout: dropout module between the layers.
+        gate_gain: gain of Xavier initialization of each gate's input map; None for gain 1 over the maps of all gates
+            together, whose weights are then half as large.
 
     Source: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", with the forget gate of Gers et al. 2000,
     "Learning to Forget"; dropout: Zaremba et al. 2014, arXiv 1409.2329, section 3.2.
     """
 
-    def __init__(self, input_dim: int, hidden_dim: int, layers: int, *, dropout: nn.Module) -> None:
+    def __init__(
+        self, input_dim: int, hidden_dim: int, layers: int, *, dropout: nn.Module, gate_gain: float | None = None
+    ) -> None:
         super().__init__()
-        self.hidden_dim, self.dropout = hidden_dim, dropout
+        self.hidden_dim, self.dropout, self.gate_gain = hidden_dim, dropout, gate_gain
         sizes = [input_dim] + [hidden_dim] * (layers - 1)
         self.input_projs = nn.ModuleList(Linear(size, 4 * hidden_dim) for size in sizes)  # rows: i, f, o, new
         self.state_projs = nn.ModuleList(Linear(hidden_dim, 4 * hidden_dim, bias=False) for _ in sizes)
@@ -144,7 +148,8 @@ class LSTM(nn.Module):
         """Reset the parameters: recurrent maps orthogonal, others Xavier, bias 1 for the forget gate, else 0."""
         n = self.hidden_dim
         for into, recurrent in zip(self.input_projs, self.state_projs, strict=True):
-            nn.init.xavier_uniform_(into.weight)
+            for matrix in [into.weight.data] if self.gate_gain is None else into.weight.data.split(n):
+                nn.init.xavier_uniform_(matrix, gain=self.gate_gain or 1.0)
             for matrix in recurrent.weight.data.split(n):
                 nn.init.orthogonal_(matrix)
             nn.init.zeros_(into.bias)

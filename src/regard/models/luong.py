@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from regard.attention.normalizer import Normalizer, Softmax
 from regard.attention.patterns.pattern import Pattern
@@ -47,6 +47,8 @@ class LuongConfig:
             faster.
         max_length: maximum length of a source with score="location".
         dropout: dropout of the inputs of each layer and of the output projection.
+        input_scale: what embedded tokens are multiplied by: 10 gives inputs of unit variance.
+        gate_gain: gain of Xavier's initialization of the gates' input maps.
         share_embeddings: whether source and target share token embeddings.
         tie_output: whether the output projection shares the target embeddings.
         attention: score, normalizer and other values that replace the default attention's; its score replaces `score`.
@@ -65,6 +67,8 @@ class LuongConfig:
     input_feeding: bool = True
     max_length: int = 512
     dropout: float = 0.2
+    input_scale: float = 10.0
+    gate_gain: float = 2.0
     share_embeddings: bool = True
     tie_output: bool = True
     attention: AttentionConfig = AttentionConfig()
@@ -110,12 +114,15 @@ class Luong(Seq2Seq):
         self.config, self.vocabulary = config, config.vocabulary
         embed, hidden = config.embed_dim, config.hidden_dim
         self.embeddings = Embeddings(
-            config.vocabulary.size, embed, shared=config.share_embeddings, tied=config.tie_output
-        )
+            config.vocabulary.size, embed, shared=config.share_embeddings, tied=config.tie_output,
+            scale=config.input_scale,
+        )  # fmt: skip
         self.dropout = Dropout(config.dropout)
-        self.encoder = LSTM(embed, hidden, config.num_layers, dropout=self.dropout)
+        self.encoder = LSTM(embed, hidden, config.num_layers, dropout=self.dropout, gate_gain=config.gate_gain)
         feeding = embed if config.input_feeding else 0
-        self.decoder = LSTM(embed + feeding, hidden, config.num_layers, dropout=self.dropout)
+        self.decoder = LSTM(
+            embed + feeding, hidden, config.num_layers, dropout=self.dropout, gate_gain=config.gate_gain
+        )
         scores: dict[str, Score | Learned] = {
             "dot": Dot(scale=1.0),
             "general": LearnedBilinear(),
@@ -126,6 +133,7 @@ class Luong(Seq2Seq):
         self.center_proj = Linear(hidden, hidden, bias=False) if config.window == "local-p" else None  # W_p
         self.center_vector = Linear(hidden, 1, bias=False) if config.window == "local-p" else None  # v_p
         self.attentional = Linear(2 * hidden, embed)  # W_c
+        nn.init.xavier_uniform_(self.attentional.weight)
 
     def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
         lengths = self.source_lengths(inputs, lengths)

@@ -35,6 +35,8 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "text-classifier": (TextClassifierConfig, TextClassifier),
 }
 FORMER = {"hidden_dim": "ffn_dim", "layers": "num_layers"}  # old names of fields, in folders saved before version 0.1
+# Fields that folders saved before version 0.1 lack, where the default is another value now.
+FORMER_DEFAULTS: dict[str, dict[str, Any]] = {"rnn": {"input_scale": 1.0}, "luong": {"input_scale": 1.0}}
 NAME = "name"  # key of the model's name, in a configuration inside another
 
 

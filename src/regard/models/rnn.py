@@ -38,6 +38,7 @@ class RNNConfig:
         align_dim: hidden size of the score; 1000 in the paper.
         context: "attention", or "fixed" for one vector of the whole source, the baseline RNNenc.
         dropout: dropout of embeddings and of the readout; 0 in the paper.
+        input_scale: what embedded tokens are multiplied by: 10 gives inputs of unit variance.
         share_embeddings: whether source and target share token embeddings.
         tie_output: whether the output projection shares the target embeddings.
         attention: score, normalizer and other values that replace the default attention's.
@@ -52,6 +53,7 @@ class RNNConfig:
     align_dim: int = 256
     context: Literal["attention", "fixed"] = "attention"
     dropout: float = 0.2
+    input_scale: float = 10.0
     share_embeddings: bool = True
     tie_output: bool = True
     attention: AttentionConfig = AttentionConfig()
@@ -101,8 +103,9 @@ class RNN(Seq2Seq):
         attends = config.context == "attention"
         context = 2 * hidden if attends else hidden
         self.embeddings = Embeddings(
-            config.vocabulary.size, embed, shared=config.share_embeddings, tied=config.tie_output
-        )
+            config.vocabulary.size, embed, shared=config.share_embeddings, tied=config.tie_output,
+            scale=config.input_scale,
+        )  # fmt: skip
         self.encoder = GRU(embed, hidden)
         self.backward_encoder = GRU(embed, hidden) if attends else None
         self.first_proj = Linear(hidden, hidden)

@@ -9,6 +9,8 @@ import time
 from typing import Any, final
 
 from regard.errors import ConfigError
+from regard.models.recipes import learning_rate_of
+from regard.models.registry import MODELS
 from regard.train.distributed import Group
 from regard.train.options import TrainOptions
 from regard.train.progress import Progress
@@ -24,7 +26,7 @@ EPOCHS = 10  # default length
 FEW_EPOCHS = 3  # from random weights: fewer make a time budget too short, which is reported
 MEASURED_STEPS = 12
 SPARE = 0.97  # share of the time budget that is planned
-PEAK, FINE_TUNING_PEAK = 1e-3, 2e-4
+FINE_TUNING_PEAK = 2e-4
 
 
 @final
@@ -145,8 +147,16 @@ class Length:
             size = getattr(getattr(self.trainer.module, "config", None), "embed_dim", 512)
             peak = (size * max(1, warmup)) ** -0.5
         elif peak is None:
-            peak = PEAK if options.start is None else FINE_TUNING_PEAK
+            peak = self._default_rate() if options.start is None else FINE_TUNING_PEAK
+        if options.learning_rate is None:
+            self.report.say(f"learning rate: {peak:g} at its peak, after {warmup:,} steps of warm-up")
         return Schedule(kind=options.schedule, peak=peak, warmup=warmup, steps=steps)
+
+    def _default_rate(self) -> float:
+        """Peak learning rate of the architecture."""
+        config = getattr(self.trainer.module, "config", None)
+        name = next((name for name, (kind, _) in MODELS.items() if type(config) is kind), "")
+        return learning_rate_of(name)
 
     def _report_length(self, steps: int, before: int) -> None:
         """Report the number of steps of an extended run or of a time budget, which the options don't name."""

@@ -1,0 +1,86 @@
+"""Which peak learning rate does each architecture want, and what does it reach with it?
+
+Small models of equal width on 250,000 target tokens, one seed: as `regard train` makes them, but for their size. The
+perplexities are of this data and length only. Runs that --out holds are not repeated.
+"""
+
+import argparse
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import kept, processor_minutes, replaced, write
+
+SIZES: dict[str, list[str]] = {
+    "rnn": ["--model.embed_dim", "128", "--model.hidden_dim", "192", "--model.align_dim", "128"],
+    "luong": ["--model.embed_dim", "128", "--model.hidden_dim", "192"],
+    "convs2s": ["--model.embed_dim", "128", "--model.hidden_dim", "128"],
+    "transformer": ["--size", "tiny"],
+}
+RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
+FIRST = {"rnn": 4e-3, "luong": 8e-3, "convs2s": 2e-3, "transformer": 4e-3}
+TOKENS = 250_000
+MAX_TOKENS, VOCABULARY = 16, 2000
+
+
+def run(model: str, rate: float, steps: int, given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Train a model, and tell the perplexity of held-out pairs."""
+    out = folder / f"{model}-{rate:g}"
+    arguments = [
+        *("train", f"{given.pairs}/train.tsv.gz", "--valid", f"{given.pairs}/valid.tsv.gz", "--out", str(out)),
+        *("--model", model, *SIZES[model], "--max-tokens", str(MAX_TOKENS), "--vocab-size", str(VOCABULARY)),
+        *("--batch-tokens", str(given.batch), "--steps", str(steps), "--evaluate-every", str(steps)),
+        *("--learning-rate", str(rate), "--threads", "1", "--dropout", "0.1"),
+    ]
+    minutes = processor_minutes(arguments)
+    training = json.loads((out / "config.json").read_text(encoding="utf-8"))["training"]
+    return {"perplexity": math.exp(training["valid_loss"]), "minutes": round(minutes, 2)}
+
+
+def cases(given: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+    """Rates of each model, from a likely one on, until the best has worse neighbors."""
+    steps = 4 if given.quick else round(TOKENS / (given.batch * 0.8))
+    for model in given.models:
+        found: dict[float, float] = {}
+        place = RATES.index(FIRST[model])
+        tried = [place, place - 1, place + 1]
+        while tried:
+            at = tried.pop(0)
+            rate = RATES[at]
+            if rate in found:
+                continue
+            result = kept(folder / f"{model}-{rate:g}.json", partial(run, model, rate, steps, given, folder))
+            found[rate] = result["perplexity"]
+            case = f"{model}, learning rate {rate:g}"
+            about = {"bar": None, "steps": steps, "batch_tokens": given.batch, "minutes": result["minutes"]}
+            yield {"case": case, "unit": "perplexity", "value": round(result["perplexity"], 2), **about}
+            best = RATES.index(min(found, key=found.__getitem__))
+            if not tried:
+                tried = [x for x in (best - 1, best + 1) if 0 <= x < len(RATES) and RATES[x] not in found]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", default=os.environ.get("REGARD_PAIRS"), help="folder of train and valid.tsv.gz")
+    parser.add_argument("--out", help="folder of the runs, to keep them and go on from them")
+    parser.add_argument("--models", nargs="+", default=list(SIZES))
+    parser.add_argument("--batch", type=int, default=512, help="tokens of a batch")
+    parser.add_argument("--quick", action="store_true", help="try the script out")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.pairs is None:
+        parser.error("--pairs FOLDER, or $REGARD_PAIRS: pairs as train and valid.tsv.gz")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(given.out or name)
+        folder.mkdir(parents=True, exist_ok=True)
+        write("recipes", replaced("recipes", cases(given, folder)), quick=given.quick)
+
+
+if __name__ == "__main__":
+    main()
