@@ -4,7 +4,7 @@ One table, so that `regard train --model NAME` learns with no other option.
 """
 
 DEFAULT_RATE = 1e-3
-# Screened on 250,000 target tokens of small models, until the best rate had worse neighbors: benchmarks/bench_recipes.py.
+# Screened by benchmarks/bench_recipes.py: small models, 250,000 target tokens; the best rate has worse neighbors.
 RATES: dict[str, float] = {"rnn": 8e-3, "luong": 8e-3}
 
 

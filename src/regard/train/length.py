@@ -148,8 +148,6 @@ class Length:
             peak = (size * max(1, warmup)) ** -0.5
         elif peak is None:
             peak = self._default_rate() if options.start is None else FINE_TUNING_PEAK
-        if options.learning_rate is None:
-            self.report.say(f"learning rate: {peak:g} at its peak, after {warmup:,} steps of warm-up")
         return Schedule(kind=options.schedule, peak=peak, warmup=warmup, steps=steps)
 
     def _default_rate(self) -> float:

@@ -102,7 +102,7 @@ class TrainOptions:
     batch_tokens: int = option("Tokens per batch, padding included.", 2048, group="optimization")
     accumulate: int = option("Batches per step, whose gradients are accumulated.", 1, group="optimization")
     learning_rate: float | None = option(
-        "Peak learning rate; by default that of the architecture, 2e-4 with --from, or the paper's with --schedule paper.",
+        "Peak learning rate; by default the architecture's, 2e-4 with --from, or the paper's with --schedule paper.",
         None,
         group="optimization",
     )

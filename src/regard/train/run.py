@@ -168,7 +168,7 @@ class _Run:
 
     def _description(self, trainer: Trainer, length: Length) -> dict[str, str]:
         """What the run will do, by subject, for the user to check before it starts."""
-        module, start = trainer.module, self.options.start
+        module, start, schedule = trainer.module, self.options.start, length.schedule
         count, threads = sum(p.numel() for p in module.parameters()), torch.get_num_threads()
         precision = str(trainer.precision).removeprefix("torch.")
         device = f"{self.device}, {precision}, {threads} thread{'' if threads == 1 else 's'}"
@@ -178,6 +178,7 @@ class _Run:
             "model": f"{type(module).__name__}, {count:,} parameters" + (f", from {start}" if start else ""),
             "device": device + (f", {self.group.size} processes" if self.group.size > 1 else ""),
             "length": length.summary,
+            "learning rate": f"{schedule.peak:.2g} after {schedule.warmup:,} steps, {schedule.kind}",
             "folder": str(self.folder),
         }
 
