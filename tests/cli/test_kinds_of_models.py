@@ -63,4 +63,4 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({name: x for name, x in config.items() if name != "model_type"}))
     for words in (["info", str(folder)], ["embed", "a", "--model", str(folder)]):
-        assert 'config.json has no "model_type"' in error(*words, code=1)
+        assert 'config.json has neither a "model_type"' in error(*words, code=1)

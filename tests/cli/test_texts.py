@@ -49,7 +49,7 @@ def test_the_name_of_a_file_is_not_taken_for_a_text(verb: str, here: Path) -> No
 
 def test_see_reads_no_file(here: Path) -> None:
     message = error("see", "notes.txt")
-    assert message.startswith('notes.txt is a file; to read the file: regard see "$(cat notes.txt)"; to read its name')
+    assert message.startswith("notes.txt is a file; to read the file: regard see --file notes.txt; to read its name")
     assert regard("see", " notes.txt", *MODEL).exit_code == 0
 
 

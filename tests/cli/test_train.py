@@ -133,7 +133,7 @@ def test_wrong_use(words: str, message: str) -> None:
         ("a --steps 3 --minutes 4", "minutes=4.0 and steps=3: give one of them"),
         ("a --schedule cosin", "unknown schedule 'cosin'; did you mean 'cosine'?"),
         ("a --model transformr", "unknown model 'transformr'; did you mean 'transformer'?"),
-        ("a --model.embed 3", "transformer has no setting 'embed'; did you mean 'embed_dim'?"),
+        ("a --model.embed 3", "transformer has no field 'embed'; did you mean 'embed_dim'?"),
         ("a --attention.normaliser entmax", "attention has no part 'normaliser'; did you mean 'normalizer'?"),
         ("a --attention.normalizer entmx", "unknown kind 'entmx'; did you mean 'entmax'?"),
         (

@@ -120,7 +120,7 @@ def test_wrong_use(words: tuple[str, ...], message: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--beam", "2", "--n-best", "3"), "n_best=3 is more than size=2"),
+        (("--beam", "2", "--n-best", "3"), "n_best=3 must be at most size=2"),
         (("--sample", "--temperature", "0"), "temperature=0.0 must be above 0"),
         (("--sample", "--top-p", "1.5"), "top_p=1.5 must be a probability"),
     ],

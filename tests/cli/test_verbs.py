@@ -106,7 +106,7 @@ def test_see_one_head_of_the_encoder() -> None:
 
 def test_see_wrong_use() -> None:
     assert error("see", "x", "--png", "a.svg").startswith("--png a.svg: the name must end in .png")
-    assert error("see").startswith("Missing argument")
+    assert error("see").startswith("give a text, or --file FILE")
     assert "did you mean 'encoder'" in error("see", "The", *MODEL, "--kind", "encode", code=1)
     assert "expected 1 to 23: see one or a few sentences" in error("see", " ", *MODEL, code=1)
 

@@ -1,7 +1,7 @@
 """Every misuse that the package answers with an error: what is called, the error, and what its message must say.
 
-The text is the part that helps: the value that was wrong, and the remedy. tests/structure/test_raises.py fails for
-a `raise` that no case here reaches. The cases stand in the files `*_cases.py` beside this one.
+The text is the part that helps: the value that was wrong, and the remedy. The cases stand in the files `*_cases.py`
+beside this one.
 """
 
 import importlib

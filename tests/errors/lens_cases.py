@@ -111,5 +111,5 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("terminal-width", lambda: draw(seen().map(), columns=39), ConfigError, "columns=39 must be an integer >= 40"),
     ("picture-format", lambda: save(seen().map(), "seen.jpg"), ConfigError, "'seen.jpg' ends in '.jpg'; expected .png"),
     ("picture-matplotlib", without_matplotlib, ConfigError, "pip install regard[pictures]"),
-    ("page-nothing", lambda: page([]), ConfigError, "page: got 0 alignments"),
+    ("page-nothing", lambda: page([]), ConfigError, "page: got 0 attentions"),
 ]

@@ -89,7 +89,7 @@ def test_see_is_what_the_layers_did(made):
     assert seen.kinds == ["text"]
     assert seen.source == [word for word, _ in one.tokenizer.words(ids)]
     assert seen.source[-3:] == ["The", "library", "reads"]
-    with torch.no_grad(), rg.record(one.module) as recorded:
+    with torch.no_grad(), rg.record(one.module, weights=True) as recorded:
         one.module(torch.tensor([ids]))
     spans = [span for _, span in one.tokenizer.words(ids)]
     for path, weights in seen.weights.items():

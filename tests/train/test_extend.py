@@ -153,7 +153,7 @@ def test_what_cannot_change_is_named(tmp_path):
         train(options(tmp_path, steps=20, batch_tokens=256))
     assert "batch_tokens was 128, now 256" in str(caught.value)
     assert "steps was" not in str(caught.value)
-    assert "only minutes, steps, epochs and patience may change" in str(caught.value)
+    assert "may change only minutes, steps, epochs and patience" in str(caught.value)
 
 
 def test_a_run_with_the_former_name_of_its_file_resumes(tmp_path, monkeypatch):

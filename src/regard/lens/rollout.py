@@ -65,15 +65,13 @@ def cross_rollout(encoder: Sequence[Tensor], decoder: Sequence[tuple[Tensor, Ten
     if not decoder:
         raise ConfigError("cross_rollout: got no decoder layers; expected the weights of at least one")
     source = rollout(encoder) if encoder else None
-    reached: Tensor | None = None
+    reached = torch.zeros_like(decoder[0][1].mean(-3))
     for own, cross in decoder:
         read = cross.mean(-3) if source is None else cross.mean(-3) @ source
         mixing = _mixing(own, RESIDUAL)
         if mixing.shape[-1] != read.shape[-2]:
             raise ShapeError(f"cross_rollout: self-attention {tuple(own.shape)} beside {tuple(cross.shape)}")
-        before = torch.zeros_like(read) if reached is None else mixing @ reached
-        reached = read if reached is None else RESIDUAL * before + (1 - RESIDUAL) * read
-    assert reached is not None
+        reached = RESIDUAL * mixing @ reached + (1 - RESIDUAL) * read
     return reached / reached.sum(-1, keepdim=True).clamp(min=torch.finfo(reached.dtype).tiny)
 
 
