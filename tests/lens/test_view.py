@@ -35,7 +35,7 @@ def test_bins_sum_keys_and_average_queries() -> None:
     assert bin_edges(64, 64) == list(range(65))
 
 
-def test_a_long_view_has_labelled_bins() -> None:
+def test_a_long_view_has_labeled_bins() -> None:
     view = long_view()
     assert view.kinds == ["text"]
     heat_map = view.map(layer=2, head=3)

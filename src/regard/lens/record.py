@@ -121,7 +121,7 @@ class Recording(Mapping[str, AttentionRecord]):
         return sorted(outer)
 
     def view(self, tokens: Tokens | None = None, *, title: str = "What the model attends to", batch: int = 0) -> View:
-        """All maps over labelled tokens; see `view_of`."""
+        """All maps over labeled tokens; see `view_of`."""
         notes = [*self.notes, *(f"{path or 'itself'}: {reason}" for path, reason in self.not_captured)]
         return view_of(self._checked(), tokens, title=title, batch=batch, notes=notes)
 

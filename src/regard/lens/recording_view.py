@@ -1,4 +1,4 @@
-"""A recording as pages and pictures take it: its attentions over axes of labelled tokens."""
+"""A recording as pages and pictures take it: its attentions over axes of labeled tokens."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a page or a picture of attention shows: labelled axes, and binned maps of layers and heads over them.
+"""What a page or a picture of attention shows: labeled axes, and binned maps of layers and heads over them.
 
 Layout: H heads, L queries, S keys, r and c bins of queries and keys, k largest weights of a query.
 """
@@ -17,7 +17,7 @@ from regard.errors import ConfigError, ShapeError, nearest
 @final
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """A list of labelled places in one input of a model: words, tokens; later frames of sound, patches of a picture.
+    """A list of labeled places in one input of a model: words, tokens; later frames of sound, patches of a picture.
 
     Args:
         name: what the places are, as "text", "source", "target".
