@@ -150,7 +150,11 @@ def view_within(
     if not ids or (longest is not None and len(ids) > longest):
         raise DataError(f"text has {len(ids)} tokens; expected 1 to {longest}")
     seen = _recorded(module, list(ids), grid=grid, top=top)
-    return view_of(seen, tokenizer.pieces(ids), title=shortened(printable(title[:LONGEST_TITLE]), LONGEST_TITLE))
+    return view_of(
+        seen,
+        tokenizer.pieces(ids),
+        title=shortened(printable(" ".join(title[: 2 * LONGEST_TITLE].split())), LONGEST_TITLE),
+    )
 
 
 def _recorded(module: nn.Module, *sequences: list[int] | None, **settings: Any) -> Recording:
