@@ -213,8 +213,8 @@ def _build(path: Path, config: Mapping[str, Any], tokenizer: AnyTokenizer) -> nn
         made = config_from_plain(settings.pop("name"), settings)
     except WRONG as error:
         raise CheckpointError(f"{path} describes no model: {error}") from error
-    size = vocabulary_size(made)
     if tokenizer is not None:
+        size = vocabulary_size(made)
         # Published models may have more embeddings than tokens, or tokens without embeddings, which are not used.
         if tokenizer.kind == Tokenizer.kind and size != tokenizer.size:
             raise CheckpointError(

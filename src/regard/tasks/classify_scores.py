@@ -29,6 +29,7 @@ class ClassifyEvaluation(NamedTuple):
     counts: list[int]  # texts that have each label
     texts: int
     seconds: float
+    unit: str = "texts"  # what was classified, in tables
 
     def to_plain(self) -> dict[str, Any]:
         """The same as JSON's types."""
@@ -52,7 +53,7 @@ class ClassifyEvaluation(NamedTuple):
         for name, scores in (("this model", self.scores), ("bag of words", self.baseline)):
             if scores is not None:
                 lines.append(f"{name:<20}{scores.accuracy:>10.3f}{scores.macro_f1:>10.3f}{scores.calibration:>19.3f}")
-        lines += ["", f"{'label':<30}{'texts':>8}{'F1':>8}"]
+        lines += ["", f"{'label':<30}{self.unit:>8}{'F1':>8}"]
         for label, f1, count in zip(self.labels, self.f1, self.counts, strict=True):
             lines.append(f"{label[:28]:<30}{count:>8,}{f1:>8.3f}")
         if self.confusion is not None and len(self.labels) <= MAX_CELLS:
@@ -65,7 +66,7 @@ class ClassifyEvaluation(NamedTuple):
             for label, row in zip(self.labels, self.confusion.tolist(), strict=True):
                 lines.append(f"{label[:18]:<20}" + "".join(f"{count:>{SHOWN + 2},}" for count in row))
         speed = self.texts / self.seconds
-        return "\n".join([*lines, "", f"{self.texts:,} texts, {speed:,.1f} a second, {self.seconds:,.1f} s"])
+        return "\n".join([*lines, "", f"{self.texts:,} {self.unit}, {speed:,.1f} a second, {self.seconds:,.1f} s"])
 
     def picture(self, path: str) -> None:
         """Write the confusion matrix as a picture, each row scaled to 1.

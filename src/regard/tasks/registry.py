@@ -52,12 +52,13 @@ JOBS: dict[str, Job] = {
     "classify": Job(
         runner="regard.tasks.classify:Classifier",
         task="regard.tasks.classify:Classify",
-        verbs={"classify": "Classify texts, or the lines of standard input."},
+        verbs={"classify": "Classify texts, pictures, or the lines of standard input."},
     ),
     "encode": Job(
         runner="regard.tasks.encode:Encoder",
-        verbs={"embed": "Turn texts into vectors.", "fill": "Predict masked words."},
+        verbs={"embed": "Turn texts or pictures into vectors.", "fill": "Predict masked words."},
     ),
+    "pictures": Job(runner="regard.tasks.pictures:PictureEncoder"),
 }
 TRAINED = tuple(name for name, job in JOBS.items() if job.task is not None)
 _registered: dict[str, "type[Task]"] = {}
