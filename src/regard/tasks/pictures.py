@@ -14,6 +14,7 @@ from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedEr
 from regard.layers.evaluation import in_evaluation
 from regard.models.vit import ViT, ViTOutput
 from regard.tasks.classify_scores import ClassifyEvaluation, confusion_of, decisions, f1_of, score
+from regard.tasks.labeled_pictures import LabeledPicture
 from regard.tasks.runner import Runner
 from regard.vision.pictures import Pixels, read_picture
 from regard.vision.processor import PictureProcessor, to_tensor
@@ -21,14 +22,6 @@ from regard.vision.processor import PictureProcessor, to_tensor
 PREPROCESSOR = "preprocessor_config.json"
 POOLINGS = ("cls", "mean")
 Picture = str | Path | Pixels
-
-
-class LabeledPicture(NamedTuple):
-    """A picture file, its label, and where that stands."""
-
-    picture: str
-    label: str
-    place: str
 
 
 class PictureClassification(NamedTuple):

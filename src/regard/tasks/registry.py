@@ -5,9 +5,10 @@ It imports nothing heavy: a job's module is imported when the job is asked for.
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from regard.errors import ConfigError, nearest
@@ -58,7 +59,10 @@ JOBS: dict[str, Job] = {
         runner="regard.tasks.encode:Encoder",
         verbs={"embed": "Turn texts or pictures into vectors.", "fill": "Predict masked words."},
     ),
-    "pictures": Job(runner="regard.tasks.pictures:PictureEncoder"),
+    "pictures": Job(
+        runner="regard.tasks.pictures:PictureEncoder",
+        task="regard.tasks.classify_pictures:ClassifyPictures",
+    ),
 }
 TRAINED = tuple(name for name, job in JOBS.items() if job.task is not None)
 _registered: dict[str, "type[Task]"] = {}
@@ -115,6 +119,24 @@ def task_class(name: str) -> "type[Task]":
     if name in JOBS:
         raise ConfigError(f"the task {name!r} is not trained by regard; known: {', '.join(known)}")
     raise ConfigError(f"unknown task {name!r}; {nearest(name, known)}, or module:Class of your own")
+
+
+def of_pictures(name: str, model: str | None, files: Sequence[str], start: str | None) -> str:
+    """The job that is meant by a name: "pictures" for "classify" where the model or the files are of pictures.
+
+    Args:
+        name: of a job.
+        model: architecture; None for the default.
+        files: of records; a folder holds pictures.
+        start: folder of the model that training starts from; None for none.
+
+    Returns:
+        A name of a job.
+    """
+    if name != "classify":
+        return name
+    starts = start is not None and Path(start, "preprocessor_config.json").is_file()
+    return "pictures" if starts or model == "vit" or any(Path(file).is_dir() for file in files) else name
 
 
 def runner_class(name: str) -> Any:
