@@ -136,6 +136,6 @@ def test_command_line_refuses_pictures_for_a_model_of_texts(pictures: list[str])
         check_reads(object(), "classify", pictures=True)
 
 
-def test_grey_and_large_pictures(folder: Path, tmp_path: Path) -> None:
-    shape("red", 1).convert("L").resize((300, 200)).save(tmp_path / "grey.jpg")
-    assert len(rg.load(folder).classify([tmp_path / "grey.jpg"], top=1)[0].labels) == 1
+def test_gray_and_large_pictures(folder: Path, tmp_path: Path) -> None:
+    shape("red", 1).convert("L").resize((300, 200)).save(tmp_path / "gray.jpg")
+    assert len(rg.load(folder).classify([tmp_path / "gray.jpg"], top=1)[0].labels) == 1

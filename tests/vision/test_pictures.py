@@ -37,7 +37,7 @@ def test_modes_become_rgb(tmp_path: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1"])
-def test_grey(tmp_path: Path, mode: str) -> None:
+def test_gray(tmp_path: Path, mode: str) -> None:
     image = Image.fromarray(np.array([[0, 255, 255], [255, 0, 0]], np.uint8)).convert(mode)
     expected = np.array([[0, 255, 255], [255, 0, 0]], np.uint8)[..., None].repeat(3, 2)
     np.testing.assert_array_equal(read_picture(saved(tmp_path, image)), expected)

@@ -94,10 +94,7 @@ class ClassifyPictures(Task):
         return PictureFolders(fields=cls.fields, folders=tuple(folders), skip_bad_rows=bool(how.get("skip_bad_rows")))
 
     def make_preparation(self) -> LabeledPictures:
-        processor = self._processor()
-        size = processor.crop or processor.size
-        if size is None:
-            raise ConfigError("pictures of one size are needed to train; expected size or crop in the processor")
+        processor, size = self._processor()
         return LabeledPictures(processor, size, skip=self.options.skip_bad_rows)
 
     def build(self) -> nn.Module:
@@ -190,12 +187,11 @@ class ClassifyPictures(Task):
     def _dropout(self) -> dict[str, float]:
         return {} if self.options.dropout is None else {"dropout": self.options.dropout}
 
-    def _processor(self) -> PictureProcessor:
-        if self.start is None:
-            side = self._config().image_size
-            return PictureProcessor(size=(side, side))
-        processor: PictureProcessor = self.start.processor
-        if processor.size is None and processor.crop is None:
-            side = self.start.module.config.image_size
-            processor = replace(processor, shortest_edge=None, size=(side, side))
-        return processor
+    def _processor(self) -> tuple[PictureProcessor, tuple[int, int]]:
+        """How pictures become inputs, and (H, W) of these."""
+        config = self._config() if self.start is None else self.start.module.config
+        square = (config.image_size, config.image_size)
+        processor = PictureProcessor(size=square) if self.start is None else self.start.processor
+        if processor.size is None and processor.crop is None:  # batches need pictures of one size
+            processor = replace(processor, shortest_edge=None, size=square)
+        return processor, processor.crop or processor.size or square

@@ -119,7 +119,7 @@ class PictureEncoder(Runner):
                 "the model has no classifier, so it cannot classify; it can embed. To train one: regard train PHOTOS "
                 "--task classify --from MODEL"
             )
-        rows = self._run(pictures, lambda output: _not_none(output.logits).float().softmax(-1), batch_size)
+        rows = self._run(pictures, lambda output: output.logits.float().softmax(-1), batch_size)
         return torch.stack(rows) if rows else torch.empty(0, len(self.labels))
 
     def classify(
@@ -250,12 +250,6 @@ class PictureEncoder(Runner):
             for batch in waiting.values():
                 run(batch)
         return [results[number] for number in range(len(results))]
-
-
-def _not_none(x: Tensor | None) -> Tensor:
-    if x is None:
-        raise UnsupportedError("the model has no classifier; expected num_labels in its configuration")
-    return x
 
 
 def _labels(config: Mapping[str, Any], count: int | None) -> list[str]:

@@ -100,7 +100,7 @@ def _to_pixels(image_module: Any, path: Path, image: Any) -> Pixels:
 
 
 def _eight_bits(image_module: Any, path: Path, image: Any) -> Any:
-    """A grey picture of 16 bits with 8."""
+    """A gray picture of 16 bits with 8."""
     deep = np.asarray(image).astype(np.int64)
     if deep.size and not 0 <= deep.min() <= deep.max() <= 65535:
         raise DataError(
