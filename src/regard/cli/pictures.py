@@ -3,16 +3,20 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from regard.errors import DataError, UnsupportedError
-from regard.vision.pictures import Pixels, is_picture_name
+
+if TYPE_CHECKING:
+    from regard.vision.pictures import Pixels
 
 
 def are_pictures(texts: Sequence[str]) -> bool:
     """Whether the arguments name pictures: one at least is a file whose name ends as that of a picture."""
+    from regard.vision.pictures import is_picture_name
+
     return any(is_picture_name(Path(text)) and os.path.isfile(text) for text in texts)  # noqa: PTH113 - any text may come
 
 
@@ -27,7 +31,7 @@ def check_reads(runner: Any, verb: str, *, pictures: bool) -> bool:
     return bool(reads)
 
 
-def readable(runner: Any, names: Sequence[str], failed: list[str]) -> Iterator[tuple[str, Pixels]]:
+def readable(runner: Any, names: Sequence[str], failed: list[str]) -> Iterator[tuple[str, "Pixels"]]:
     """The pictures that can be read; the others are told of on standard error, and their names added to `failed`."""
     for name in names:
         try:

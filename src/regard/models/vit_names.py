@@ -39,7 +39,8 @@ COMMON = {
 }
 VIT_READ = (*COMMON, "model_type", "hidden_act", "intermediate_size", "pooler_output_size")
 DINO_READ = (*COMMON, "model_type", "hidden_act", "mlp_ratio", "use_swiglu_ffn", "layerscale_value")
-ONLY: dict[str, tuple[Any, ...]] = {**COMMON_ONLY, "pooler_act": ("tanh", None)}
+DINO_ONLY: dict[str, tuple[Any, ...]] = {**COMMON_ONLY, "is_encoder_decoder": (False, None)}
+ONLY: dict[str, tuple[Any, ...]] = {**DINO_ONLY, "pooler_act": ("tanh", None)}
 IRRELEVANT = {**COMMON_IRRELEVANT, "encoder_stride": HEADS}
 DINO_IRRELEVANT = {
     **COMMON_IRRELEVANT,
@@ -52,9 +53,9 @@ DINO_IRRELEVANT = {
 FIELDS = {
     "vit": Fields("ViT", VIT_READ, ONLY, IRRELEVANT),
     "deit": Fields("DeiT", VIT_READ, ONLY, IRRELEVANT),
-    "dinov2": Fields("Dinov2", DINO_READ, COMMON_ONLY, DINO_IRRELEVANT),
+    "dinov2": Fields("Dinov2", DINO_READ, DINO_ONLY, DINO_IRRELEVANT),
     "dinov2_with_registers": Fields(
-        "Dinov2WithRegisters", (*DINO_READ, "num_register_tokens"), COMMON_ONLY, DINO_IRRELEVANT
+        "Dinov2WithRegisters", (*DINO_READ, "num_register_tokens"), DINO_ONLY, DINO_IRRELEVANT
     ),
 }
 DINO = ("dinov2", "dinov2_with_registers")
