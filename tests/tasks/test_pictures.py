@@ -66,6 +66,21 @@ def test_saved_and_loaded(folder: Path, pictures: list[str], tmp_path: Path) -> 
     assert torch.equal(again.probabilities(pictures), model.probabilities(pictures))
 
 
+def test_exported(folder: Path, pictures: list[str], tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = rg.load(folder)
+    rg.export_hf(model, tmp_path)
+    again = rg.load(tmp_path)
+    assert (again.processor, again.labels) == (model.processor, LABELS)
+    assert torch.equal(again.probabilities(pictures), model.probabilities(pictures))
+    theirs = transformers.AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+    assert theirs.config.id2label == dict(enumerate(LABELS))
+    inputs = torch.stack([model.processor(read_picture(picture)) for picture in pictures])
+    with torch.inference_mode():
+        expected = theirs(inputs).logits.softmax(-1)
+    torch.testing.assert_close(model.probabilities(pictures), expected, rtol=0, atol=1e-5)
+
+
 def test_scores(folder: Path, pictures: list[str]) -> None:
     model = rg.load(folder)
     truth = [LabeledPicture(p, label.label, p) for p, label in zip(pictures, model.classify(pictures), strict=True)]

@@ -25,6 +25,7 @@ from regard.errors import CheckpointError, UnsupportedError
 from regard.models.pooling import Embedding
 from regard.models.seq2seq import Seq2Seq
 from regard.models.text_encoder import TextEncoder
+from regard.models.vit import ViT
 
 
 def export_hf(model: Any, folder: str | Path) -> None:
@@ -34,8 +35,8 @@ def export_hf(model: Any, folder: str | Path) -> None:
     in that of GPT-2. Its tokenizer and its search go with it, and `regard.load` reads the folder back.
 
     Args:
-        model: what `regard.load` gives, or a module alone: BERT and its kin, GPT, Llama, T5, or a Transformer that
-            Marian's or Pegasus's layout can say.
+        model: what `regard.load` gives, or a module alone: BERT and its kin, GPT, Llama, T5, a ViT, or a
+            Transformer that Marian's or Pegasus's layout can say.
         folder: made if missing; other files of it stay.
 
     Raises:
@@ -52,7 +53,12 @@ def export_hf(model: Any, folder: str | Path) -> None:
     stored = {name: x.detach().to("cpu").contiguous() for name, x in _once(state).items()}
     fields["dtype"] = str(next(x.dtype for x in stored.values())).removeprefix("torch.")
     tokenizer, files = _tokenizer_of(runner), {}
-    if not isinstance(module, TextEncoder):
+    if isinstance(module, ViT):
+        files |= getattr(runner, "extra_files", dict)()
+        labels = getattr(runner, "labels", [])
+        if labels:
+            fields |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    elif not isinstance(module, TextEncoder):
         published = getattr(runner, "config", {}).get("published")
         published = published if isinstance(published, dict) else {}
         fields |= {name: published[name] for name in ("task_specific_params", "prefix") if name in published}
