@@ -1,5 +1,6 @@
 """Decoding of picture files."""
 
+import logging
 import struct
 import warnings
 from pathlib import Path
@@ -79,6 +80,9 @@ def pillow() -> Any:
         import PIL.Image
     except ImportError as error:
         raise DataError("pictures need the package Pillow: pip install 'regard[vision]'") from error
+    logger = logging.getLogger("PIL")
+    if not logger.handlers:  # else Python prints what Pillow logs of damaged files, beside the error that is raised
+        logger.addHandler(logging.NullHandler())
     return PIL.Image
 
 
