@@ -54,6 +54,7 @@ TABLES = {
     "summarize": Table("summarize", by_unit=True),
     "classify": Table("classify", by_unit=True),
     "kill": Table("kill"),
+    "lens": Table("lens"),
 }
 JSON_ONLY = Table("accelerate", "linear map")  # a hundred rows by size and type
 

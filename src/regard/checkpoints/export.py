@@ -25,6 +25,7 @@ from regard.errors import CheckpointError, UnsupportedError
 from regard.models.pooling import Embedding
 from regard.models.seq2seq import Seq2Seq
 from regard.models.text_encoder import TextEncoder
+from regard.models.vit import ViT
 
 
 def export_hf(model: Any, folder: str | Path) -> None:
@@ -34,8 +35,8 @@ def export_hf(model: Any, folder: str | Path) -> None:
     GPT-2's. Tokenizer and generation settings are included, and `regard.load` can load the folder too.
 
     Args:
-        model: the result of `regard.load`, or a module alone: a Bert, GPT, Llama or T5, or a Transformer that Marian's
-            or Pegasus's layout can represent.
+        model: the result of `regard.load`, or a module alone: a Bert, GPT, Llama, T5 or ViT, or a Transformer that
+            Marian's or Pegasus's layout can represent.
         folder: created if missing; other files in it are kept.
 
     Raises:
@@ -52,7 +53,12 @@ def export_hf(model: Any, folder: str | Path) -> None:
     tensors = {name: x.detach().to("cpu").contiguous() for name, x in _without_aliases(state).items()}
     fields["dtype"] = str(next(x.dtype for x in tensors.values())).removeprefix("torch.")
     tokenizer, files = _tokenizer_of(runner), {}
-    if not isinstance(module, TextEncoder):
+    if isinstance(module, ViT):
+        files |= getattr(runner, "extra_files", dict)()
+        labels = getattr(runner, "labels", [])
+        if labels:
+            fields |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    elif not isinstance(module, TextEncoder):
         published = getattr(runner, "config", {}).get("published")
         published = published if isinstance(published, dict) else {}
         fields |= {name: published[name] for name in ("task_specific_params", "prefix") if name in published}

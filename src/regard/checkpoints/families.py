@@ -6,7 +6,7 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from regard.models import bert_names, gpt, llama_names, marian, pegasus, t5_names
+from regard.models import bert_names, gpt, llama_names, marian, pegasus, t5_names, vit_names
 from regard.models.bert import Bert
 from regard.models.bert_names import from_bert, to_bert
 from regard.models.gpt import GPT, from_gpt2, to_gpt2
@@ -18,6 +18,8 @@ from regard.models.published import ConfigFields
 from regard.models.t5 import T5
 from regard.models.t5_names import from_t5, to_t5
 from regard.models.transformer import Transformer
+from regard.models.vit import ViT
+from regard.models.vit_names import from_vit, to_vit
 
 
 @final
@@ -30,7 +32,8 @@ class Family:
         write: converts a module to fields and tensors.
         module: class of its modules.
         job: the job of its checkpoints, a key of `regard.tasks.registry.JOBS`.
-        tokenizer: default tokenizer class, a key of `hub_tokenizer.CLASSES`.
+        tokenizer: default tokenizer class, a key of `hub_tokenizer.CLASSES`; empty for a family that
+            reads no text.
         fields: known fields of its config.json.
         unread: vocabulary files that are not supported.
     """
@@ -81,4 +84,8 @@ FAMILIES: dict[str, Family] = {
     "t5": Family(
         read=from_t5, write=to_t5, module=T5, job="translate", tokenizer="T5Tokenizer", fields=t5_names.CONFIG_FIELDS
     ),
+    **{
+        name: Family(read=from_vit, write=to_vit, module=ViT, job="pictures", tokenizer="", fields=fields)
+        for name, fields in vit_names.FIELDS.items()
+    },
 }

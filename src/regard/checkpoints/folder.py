@@ -237,8 +237,8 @@ def _build(path: Path, config: Mapping[str, Any], tokenizer: AnyTokenizer) -> nn
         model_config = config_from_plain(fields.pop("name"), fields)
     except BUILD_ERRORS as error:
         raise CheckpointError(f"{path} does not describe a model: {error}") from error
-    size = vocabulary_size(model_config)
     if tokenizer is not None:
+        size = vocabulary_size(model_config)
         # Published models may have more embeddings than tokens, or tokens without embeddings, refused in `check_rows`.
         if tokenizer.kind == Tokenizer.kind and size != tokenizer.size:
             raise CheckpointError(

@@ -95,7 +95,7 @@ def read_hub(folder: str | Path) -> tuple[dict[str, Any], LazyState, AnyTokenize
     own = config.get(OWN)
     if isinstance(own, dict) and own.get("tokenizer") is True:
         return config, read_state(folder), Tokenizer.load(check_inside(folder, require_file(folder, TOKENIZER)))
-    return config, read_state(folder), read_tokenizer(folder, family.tokenizer)
+    return config, read_state(folder), read_tokenizer(folder, family.tokenizer) if family.tokenizer else None
 
 
 def load_hub(folder: str | Path) -> tuple[str, nn.Module, AnyTokenizer, dict[str, Any]]:

@@ -4,12 +4,14 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from regard.cli.command import Command, Count, Option
 from regard.cli.output import on_terminal, print_table
+from regard.cli.pictures import are_pictures, check_reads, readable
 from regard.cli.shared import CHUNK_BATCHES, SENTENCES, model_flags, open_for
 from regard.cli.texts import text_params, texts_of
+from regard.errors import DataError
 
 if TYPE_CHECKING:
     from regard.tasks.classify import Classification
@@ -25,13 +27,17 @@ def run(
     batch_size: int,
     as_json: bool,
 ) -> None:
-    """Classify texts, or the lines of standard input.
+    """Classify texts, pictures, or the lines of standard input.
 
-    One output line per text, with tab-separated columns: a label and its probability, the most probable first. On a
-    terminal, a table.
+    One output line per text, with tab-separated columns: a label and its probability, the most probable first; before
+    them, a picture's file name. Of texts on a terminal, a table.
     """
-    lines = texts_of("classify", texts, file)
+    pictures = are_pictures(texts)
+    lines = iter(texts) if pictures else texts_of("classify", texts, file)
     classifier = open_for("classify", model, threads, device)
+    if check_reads(classifier, "classify", pictures=pictures):
+        _classify_pictures(classifier, lines, top, batch_size, as_json)
+        return
     console = None if as_json else on_terminal()
     while chunk := list(itertools.islice(lines, CHUNK_BATCHES * batch_size)):
         results = classifier.classify(chunk, top=top, batch_size=batch_size)
@@ -54,6 +60,24 @@ def _rows(results: "Iterable[Classification]") -> Iterator[tuple[str, str, str]]
             yield "" if i else result.text, label, f"{probability:.4f}"
 
 
+def _classify_pictures(classifier: Any, names: Iterator[str], top: int, batch_size: int, as_json: bool) -> None:
+    """The lines of pictures by file name; those that cannot be read are told of, and the others go on."""
+    failed: list[str] = []
+    while chunk := list(itertools.islice(names, batch_size)):
+        read = list(readable(classifier, chunk, failed))
+        results = classifier.classify([pixels for _, pixels in read], top=top, batch_size=batch_size)
+        for (name, _), result in zip(read, results, strict=True):
+            if as_json:
+                plain = {"picture": name, "labels": dict(result.labels)}
+                sys.stdout.write(json.dumps(plain, ensure_ascii=False) + "\n")
+            else:
+                columns = [name, *(f"{label}\t{p:.4f}" for label, p in result.labels)]
+                sys.stdout.write("\t".join(columns) + "\n")
+        sys.stdout.flush()
+    if failed:
+        raise DataError(f"{len(failed):,} of the pictures could not be read; see the lines above")
+
+
 command = Command(
     "classify",
     run,
@@ -64,5 +88,8 @@ command = Command(
         Option(["--json", "as_json"], is_flag=True, help="Write a line of JSON per text: text, labels."),
         Option(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),
     ],
-    examples=['regard classify "A film that I would see again." --model runs/reviews'],
+    examples=[
+        'regard classify "A film that I would see again." --model runs/reviews',
+        "regard classify photos/*.jpg --model runs/clothes --top 3",
+    ],
 )

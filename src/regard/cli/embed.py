@@ -3,13 +3,17 @@
 import itertools
 import json
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import click
 
 from regard.cli.command import FILE, Command, Option, Suggested
 from regard.cli.output import counting
+from regard.cli.pictures import are_pictures, check_reads, readable
 from regard.cli.shared import CHUNK_BATCHES, SENTENCES, model_flags, open_for
 from regard.cli.texts import text_params, texts_of
+from regard.errors import DataError
 
 
 def run(
@@ -25,12 +29,19 @@ def run(
     npy: str | None,
     batch_size: int,
 ) -> None:
-    """Embed texts, or the lines of standard input, as vectors of length 1, whose products are cosine similarities.
+    """Embed texts, pictures, or the lines of standard input, as vectors of length 1: products are cosines.
 
-    One line of JSON per text, with "text" and "embedding"; or all vectors in one file for numpy.
+    One line of JSON each, with "text" or "picture" and "embedding"; or all vectors in one file for numpy.
     """
-    lines = texts_of("embed", texts, file)
+    pictures = are_pictures(texts)
+    lines = iter(texts) if pictures else texts_of("embed", texts, file)
     encoder = open_for("embed", model, threads, device)
+    if check_reads(encoder, "embed", pictures=pictures):
+        prompts = {"--prompt": prompt, "--prompt-name": prompt_name}
+        for name in (name for name, x in prompts.items() if x is not None):
+            raise click.UsageError(f"{name} is of texts, and the model reads pictures; leave it out")
+        _embed_pictures(encoder, lines, {"pooling": pooling or "cls", "normalize": not raw}, npy, batch_size)
+        return
     options = {"pooling": pooling, "prompt": prompt, "prompt_name": prompt_name, "normalize": False if raw else None}
     vectors, total, cut = [], 0, 0
     with counting("texts", shown=npy is not None or not sys.stdout.isatty()) as add:
@@ -47,11 +58,36 @@ def run(
     if cut:
         click.echo(f"{cut:,} of {total:,} texts are longer than the model reads: their ends were cut", err=True)
     if npy is not None:
-        import numpy as np
+        _write(npy, vectors or [encoder.embed([], **options).numpy()])
 
-        with open(npy, "wb") as output:  # noqa: PTH123 - np.save would append a suffix to a name
-            np.save(output, np.concatenate(vectors) if vectors else encoder.embed([], **options).numpy())
-        click.echo(f"wrote {npy}", err=True)
+
+def _embed_pictures(encoder: Any, names: Iterator[str], how: dict[str, Any], npy: str | None, batch_size: int) -> None:
+    """The vectors of pictures by file name; NaN in a NumPy file for those that cannot be read."""
+    failed: list[str] = []
+    kept = [encoder.embed([], **how).numpy()]
+    while chunk := list(itertools.islice(names, batch_size)):
+        read = list(readable(encoder, chunk, failed))
+        vectors = encoder.embed([pixels for _, pixels in read], **how, batch_size=batch_size)
+        by_name = {name: vector for (name, _), vector in zip(read, vectors, strict=True)}
+        if npy is not None:
+            missing = vectors.new_full((vectors.shape[1],), float("nan"))
+            kept += [by_name.get(name, missing).numpy()[None] for name in chunk]
+        else:
+            for name, vector in by_name.items():
+                sys.stdout.write(json.dumps({"picture": name, "embedding": vector.tolist()}, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+    if npy is not None:
+        _write(npy, kept)
+    if failed:
+        raise DataError(f"{len(failed):,} of the pictures could not be read; see the lines above")
+
+
+def _write(npy: str, parts: list[Any]) -> None:
+    import numpy as np
+
+    with open(npy, "wb") as file:  # noqa: PTH123 - numpy would add an end to a name
+        np.save(file, np.concatenate(parts))
+    click.echo(f"wrote {npy}", err=True)
 
 
 command = Command(
@@ -78,5 +114,6 @@ command = Command(
     examples=[
         'regard embed "A cat sat on the mat." --model sentence-transformers/all-MiniLM-L6-v2',
         "regard embed --model sentence-transformers/all-MiniLM-L6-v2 --npy vectors.npy --file texts.txt",
+        "regard embed photos/*.jpg --model facebook/dinov2-small --npy vectors.npy",
     ],
 )

@@ -116,6 +116,8 @@ def _params(about: str, limit: int, *more: Option) -> list[click.Parameter]:
 command = click.Group(
     "lens",
     help="Studies of what a model attends to, over many records.",
+    epilog="\\b\nExamples:\n  regard lens align test.tsv --gold alignments.txt --model runs/en-it\n"
+    "  regard lens heads test.tsv --model runs/en-it\n  regard lens faithful reviews.csv --model runs/reviews",
     commands=[
         Command(
             "align",

@@ -140,16 +140,23 @@ class Residual(nn.Module):
         dropout: probability that an entry of the output of the sublayer is dropped.
         norm_eps: epsilon of the norm.
         make_norm: factory of another norm over D features; None for layer normalization.
+        layer_scale: initial value of a learned factor of each output feature; None for no factor.
 
     Raises:
         ConfigError: a `norm` that is neither "post" nor "pre".
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, sections 3.1 and 5.4; "pre": Xiong et al. 2020, arXiv 2002.04745,
-    section 3.2.
+    section 3.2; the factor: Touvron et al. 2021, "Going deeper with Image Transformers", arXiv 2103.17239, section 2.
     """
 
     def __init__(
-        self, embed_dim: int, norm: Norm, dropout: float, norm_eps: float = NORM_EPS, make_norm: MakeNorm | None = None
+        self,
+        embed_dim: int,
+        norm: Norm,
+        dropout: float,
+        norm_eps: float = NORM_EPS,
+        make_norm: MakeNorm | None = None,
+        layer_scale: float | None = None,
     ) -> None:
         super().__init__()
         if norm not in ("post", "pre"):
@@ -157,6 +164,7 @@ class Residual(nn.Module):
         self.first = norm == "pre"
         self.norm = nn.LayerNorm(embed_dim, norm_eps) if make_norm is None else make_norm()
         self.dropout = Dropout(dropout)
+        self.scale = None if layer_scale is None else nn.Parameter(torch.full((embed_dim,), float(layer_scale)))
 
     def forward(self, x: Tensor, part: Callable[[Tensor], Tensor]) -> Tensor:
         """Apply the sublayer with its residual connection.
@@ -168,9 +176,12 @@ class Residual(nn.Module):
         Returns:
             (B, L, D).
         """
+        y = part(self.norm(x) if self.first else x)
+        if self.scale is not None:
+            y = y * self.scale
         if self.first:
-            return x + self.dropout(part(self.norm(x)))
-        normed: Tensor = self.norm(x + self.dropout(part(x)))
+            return x + self.dropout(y)
+        normed: Tensor = self.norm(x + self.dropout(y))
         return normed
 
 
@@ -189,6 +200,7 @@ class EncoderLayer(nn.Module):
         norm_eps: epsilon of both norms.
         make_norm: factory of another norm over D features; None for layer normalization.
         feed_forward: another feed-forward network; None for `FeedForward`.
+        layer_scale: initial value of learned factors of the outputs of both sublayers; None for no factors.
         attention: options of `MultiHeadAttention`: score, normalizer, pattern, position_bias.
 
     Raises:
@@ -210,13 +222,14 @@ class EncoderLayer(nn.Module):
         norm_eps: float = NORM_EPS,
         make_norm: MakeNorm | None = None,
         feed_forward: nn.Module | None = None,
+        layer_scale: float | None = None,
         **attention: Any,
     ) -> None:
         super().__init__()
         self.self_attention = MultiHeadAttention(embed_dim, num_heads, dropout=attention_dropout, **attention)
         self.feed_forward = FeedForward(embed_dim, ffn_dim, activation) if feed_forward is None else feed_forward
-        self.around_self = Residual(embed_dim, norm, dropout, norm_eps, make_norm)
-        self.around_feed_forward = Residual(embed_dim, norm, dropout, norm_eps, make_norm)
+        self.around_self = Residual(embed_dim, norm, dropout, norm_eps, make_norm, layer_scale)
+        self.around_feed_forward = Residual(embed_dim, norm, dropout, norm_eps, make_norm, layer_scale)
 
     def forward(self, x: Tensor, pattern: Pattern, bias: Bias | None = None) -> Tensor:
         """Apply the layer.

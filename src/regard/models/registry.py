@@ -21,6 +21,7 @@ from regard.models.seq2seq import Vocabulary
 from regard.models.t5 import T5, T5Config
 from regard.models.text_classifier import TextClassifier, TextClassifierConfig
 from regard.models.transformer import Transformer, TransformerConfig
+from regard.models.vit import ViT, ViTConfig
 
 MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "transformer": (TransformerConfig, Transformer),
@@ -33,6 +34,7 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "t5": (T5Config, T5),
     "pointer-generator": (PointerGeneratorConfig, PointerGenerator),
     "text-classifier": (TextClassifierConfig, TextClassifier),
+    "vit": (ViTConfig, ViT),
 }
 FORMER = {"hidden_dim": "ffn_dim", "layers": "num_layers"}  # old names of fields, in folders saved before version 0.1
 # Fields that folders saved before version 0.1 lack, where the default is another value now.

@@ -31,6 +31,7 @@ class ClassifyEvaluation(NamedTuple):
     counts: list[int]  # texts that have each label
     texts: int
     seconds: float
+    unit: str = "texts"  # what was classified, in tables
 
     def to_plain(self) -> dict[str, Any]:
         """The same as JSON's types."""
@@ -59,7 +60,7 @@ class ClassifyEvaluation(NamedTuple):
         parts: list[ScoreTable | str] = [
             ScoreTable(("", "accuracy", "macro F1", "calibration error"), scores, widths=(20, 10, 10, 19)),
             "",
-            ScoreTable(("label", "texts", "F1"), labels, widths=(30, 8, 8)),
+            ScoreTable(("label", self.unit, "F1"), labels, widths=(30, 8, 8)),
         ]
         if self.confusion is not None and len(self.labels) <= MAX_CELLS:
             rows = [
@@ -68,7 +69,11 @@ class ClassifyEvaluation(NamedTuple):
             ]
             table = ScoreTable(("", *self.labels), rows, widths=(20, *[CELL] * len(self.labels)))
             parts += ["", "true label (row), predicted (column)", table]
-        return [*parts, "", f"{self.texts:,} texts, {self.texts / self.seconds:,.1f} texts/s, {self.seconds:,.1f} s"]
+        return [
+            *parts,
+            "",
+            f"{self.texts:,} {self.unit}, {self.texts / self.seconds:,.1f} {self.unit}/s, {self.seconds:,.1f} s",
+        ]
 
     def table(self) -> str:
         """The scores beside those of the baseline, those of each label, and the confusion matrix, as lines of text."""

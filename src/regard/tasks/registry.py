@@ -5,9 +5,10 @@ It imports nothing heavy: the module of a job is imported on demand.
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from regard.errors import ConfigError, nearest
@@ -52,11 +53,15 @@ JOBS: dict[str, Job] = {
     "classify": Job(
         runner="regard.tasks.classify:Classifier",
         task="regard.tasks.classify:Classify",
-        verbs={"classify": "Classify texts."},
+        verbs={"classify": "Classify texts or pictures."},
     ),
     "encode": Job(
         runner="regard.tasks.encode:Encoder",
-        verbs={"embed": "Embed texts as vectors.", "fill": "Predict masked words (fill-mask)."},
+        verbs={"embed": "Embed texts or pictures as vectors.", "fill": "Predict masked words (fill-mask)."},
+    ),
+    "pictures": Job(
+        runner="regard.tasks.pictures:PictureEncoder",
+        task="regard.tasks.classify_pictures:ClassifyPictures",
     ),
 }
 TRAINED = tuple(name for name, job in JOBS.items() if job.task is not None)
@@ -114,6 +119,24 @@ def task_class(name: str) -> "type[Task]":
     if name in JOBS:
         raise ConfigError(f"regard cannot train the task {name!r}; expected one of {', '.join(known)}")
     raise ConfigError(f"unknown task {name!r}; {nearest(name, known)}, or module:Class of your own")
+
+
+def of_pictures(name: str, model: str | None, files: Sequence[str], start: str | None) -> str:
+    """The job that is meant by a name: "pictures" for "classify" where the model or the files are of pictures.
+
+    Args:
+        name: of a job.
+        model: architecture; None for the default.
+        files: of records; a folder holds pictures.
+        start: folder of the model that training starts from; None for none.
+
+    Returns:
+        A name of a job.
+    """
+    if name != "classify":
+        return name
+    starts = start is not None and Path(start, "preprocessor_config.json").is_file()
+    return "pictures" if starts or model == "vit" or any(Path(file).is_dir() for file in files) else name
 
 
 def runner_class(name: str) -> Any:
