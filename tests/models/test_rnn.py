@@ -58,13 +58,13 @@ def read(held: dict[str, Tensor], state: Tensor, word: Tensor, context: Tensor) 
 
 def test_the_equations() -> None:
     model, held = made()
-    words = held["embeddings.weight"][SOURCE]
+    words = 10 * held["embeddings.weight"][SOURCE]
     forward = run(held, "encoder", words)
     backward = run(held, "backward_encoder", words.flip(0))[::-1]
     annotations = [torch.cat(pair) for pair in zip(forward, backward, strict=True)]
     state, expected = torch.tanh(linear(held, "first_proj", backward[0])), []
     for y in TARGET:
-        word = held["embeddings.target_weight"][y]
+        word = 10 * held["embeddings.target_weight"][y]
         v, u = held["cross_attention.score.vector"][0], held["cross_attention.key_proj.weight"]
         asked = linear(held, "cross_attention.query_proj", state)
         weights = torch.softmax(torch.stack([v @ torch.tanh(asked + u @ h) for h in annotations]), 0)
@@ -78,10 +78,10 @@ def test_the_equations() -> None:
 def test_the_fixed_context() -> None:
     """Cho et al. 2014, appendix A: c = tanh(V h_S), s_0 = tanh(V' c)."""
     model, held = made(context="fixed")
-    context = torch.tanh(linear(held, "context_proj", run(held, "encoder", held["embeddings.weight"][SOURCE])[-1]))
+    context = torch.tanh(linear(held, "context_proj", run(held, "encoder", 10 * held["embeddings.weight"][SOURCE])[-1]))
     state, expected = torch.tanh(linear(held, "first_proj", context)), []
     for y in TARGET:
-        word = held["embeddings.target_weight"][y]
+        word = 10 * held["embeddings.target_weight"][y]
         state = unit(held, "cell", word, state, context)
         expected.append(read(held, state, word, context))
     found = model(torch.tensor([SOURCE]), None, torch.tensor([TARGET])).logits[0]

@@ -270,4 +270,5 @@ def test_decoded_text_is_that_of_transformers(family: str, clean_up: bool, tmp_p
 
 
 def test_every_family_is_here() -> None:
-    assert {name.partition(",")[0].partition(":")[0] for name in FOLDERS} | {"distilbert", "pegasus"} == set(FAMILIES)
+    of_texts = {name for name, family in FAMILIES.items() if family.tokenizer}
+    assert {name.partition(",")[0].partition(":")[0] for name in FOLDERS} | {"distilbert", "pegasus"} == of_texts
