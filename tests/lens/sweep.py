@@ -135,8 +135,8 @@ def page(verdicts: Sequence[Verdict]) -> str:
     lines = [
         "# Models of transformers under the recorder",
         "",
-        f"{len(verdicts)} of the {len(model_types())} model types of transformers {transformers.__version__}, in the order",
-        'of their names, as tiny random models, recorded with `rg.record` under `"eager"` and `"sdpa"`. This page is',
+        f"{len(verdicts)} of the {len(model_types())} model types of transformers {transformers.__version__},",
+        'in the order of their names, as tiny random models, recorded with `rg.record` under `"eager"` and `"sdpa"`. This page is',
         "written by `python -m tests.lens.sweep RESULTS.jsonl`.",
         "",
         "| result | model types | what it means |",
