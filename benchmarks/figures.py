@@ -55,6 +55,7 @@ TABLES = {
     "classify": Table("classify", by_unit=True),
     "kill": Table("kill"),
     "lens": Table("lens"),
+    "recipes": Table("recipes"),
 }
 JSON_ONLY = Table("accelerate", "linear map")  # a hundred rows by size and type
 
