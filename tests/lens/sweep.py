@@ -6,6 +6,7 @@ and writes docs/lens_models.md; `... RESULTS.jsonl bert gpt2` over some, and wri
 
 import json
 import sys
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -148,7 +149,7 @@ def page(verdicts: Sequence[Verdict]) -> str:
     ]
     order = list(MEANING)
     for one in sorted(verdicts, key=lambda one: (order.index(one.outcome), one.model_type)):
-        last = one.why or f"{one.difference:.0e}"
+        last = textwrap.shorten(one.why, 110) or f"{one.difference:.0e}"
         lines.append(f"| {one.model_type} | {one.kind} | {one.outcome} | {one.attentions} | {cell(last)} |")
     return "\n".join(lines) + "\n"
 
