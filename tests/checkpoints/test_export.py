@@ -98,7 +98,7 @@ def check_translator(made: Translator, title: str, folder: Path) -> None:
     again = rg.load(folder)
     assert type(theirs).__name__ == title
     assert again.module.config.vocabulary == made.module.config.vocabulary
-    assert (again.longest, again.usual) == (made.longest, made.usual)
+    assert (again.longest, again.split_length) == (made.longest, made.split_length)
     assert words.model_max_length == made.longest
     target = torch.tensor([[made.module.vocabulary.bos, *made.tokenizer.encode("The library")]])
     limit = made.longest  # so that nothing is cut at different lengths

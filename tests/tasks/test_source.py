@@ -36,7 +36,7 @@ def test_other_beginnings_are_text(text: str) -> None:
     st.text(alphabet="ab .\n\xa0\u200b<>2:", max_size=40), st.sampled_from(["", ">>fra<< ", "p: "]), st.integers(20, 60)
 )
 def test_prefix_and_pieces_are_the_text_and_fit(text: str, prefix: str, longest: int) -> None:
-    source = read_source(tokenizer(), text, longest=longest, usual=22, prefix=prefix)
+    source = read_source(tokenizer(), text, longest=longest, split_length=22, prefix=prefix)
     assert source.prefix + "".join(part for piece in source.pieces for part in piece) == prefix + text
     read = encode(tokenizer(), [source.prefix + piece.text.strip() for piece in source.pieces])
     assert all(len(ids) < longest for ids in read)
@@ -45,7 +45,7 @@ def test_prefix_and_pieces_are_the_text_and_fit(text: str, prefix: str, longest:
 def test_what_cannot_be_split_is_read_whole_or_refused() -> None:
     text = " ".join([TWO] * 9)
     tokens = len(tokenizer().encode(text)) + 1
-    assert read_source(tokenizer(), text, longest=9, usual=5, whole=True) == Source("", [Piece(text)])
+    assert read_source(tokenizer(), text, longest=9, split_length=5, whole=True) == Source("", [Piece(text)])
     assert read_source(tokenizer(), text, longest=9, whole=True, most=tokens).pieces == [Piece(text)]
     with pytest.raises(DataError, match=rf"text 3 has {tokens} tokens and is read whole.* at most {tokens - 1}"):
         read_source(tokenizer(), text, longest=9, whole=True, most=tokens - 1, number=3)

@@ -34,16 +34,16 @@ def test_where_it_is_cut(text: str, longest: int, expected: list[tuple[str, str]
     assert split(text, longest, words) == [Piece(*each) for each in expected]
 
 
-def test_sentences_stay_together_up_to_the_usual_length_and_whole_up_to_the_longest() -> None:
+def test_sentences_stay_together_up_to_the_split_length_and_whole_up_to_the_longest() -> None:
     text = "One two. Three. Four five six seven. Eight, nine ten eleven twelve thirteen."
-    assert [piece.text for piece in split(text, 5, words, usual=3)] == [
+    assert [piece.text for piece in split(text, 5, words, split_length=3)] == [
         "One two. Three.",
         "Four five six seven.",
         "Eight,",
         "nine ten eleven twelve thirteen.",
     ]
-    assert [piece.text for piece in split(text, 99, words, usual=13)] == [text]
-    assert split(text, 5, words, usual=99) == split(text, 5, words)
+    assert [piece.text for piece in split(text, 99, words, split_length=13)] == [text]
+    assert split(text, 5, words, split_length=99) == split(text, 5, words)
 
 
 def test_scripts_without_spaces() -> None:
@@ -63,9 +63,9 @@ def test_no_piece_ends_with_an_abbreviation() -> None:
         assert not [piece for piece in pieces if piece.text.endswith(".")]
 
 
-def test_paragraphs_are_read_one_by_one_if_a_length_is_usual() -> None:
+def test_paragraphs_are_translated_separately_with_a_split_length() -> None:
     text = "A heading\n\nOne two. Three.\n \nFour."
-    assert split(text, 9, words, usual=9) == [
+    assert split(text, 9, words, split_length=9) == [
         Piece("A heading", "\n\n"), Piece("One two. Three.", "\n \n"), Piece("Four.")
     ]  # fmt: skip
     assert split(text, 9, words) == [Piece(text)]

@@ -43,7 +43,7 @@ def test_long_text_is_split_where_training_ended() -> None:
     assert len(whole.pieces) == 1
 
 
-def test_text_of_more_than_usual_length_is_split_at_sentence_ends_only() -> None:
+def test_text_beyond_the_split_length_is_split_at_sentence_ends_only() -> None:
     text = " ".join(SENTENCES)
     made = translator(max_tokens=10_000, usual_tokens=24)
     found = made.translate([text], search=Greedy())[0]

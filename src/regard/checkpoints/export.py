@@ -98,7 +98,7 @@ def _own_settings(runner: Any, generation: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that only regard has: that the tokenizer is its own, and a translation model's lengths."""
     if not _translates(runner):
         return {"tokenizer": True}
-    lengths = {"max_tokens": runner.longest, "usual_tokens": runner.usual}
+    lengths = {"max_tokens": runner.longest, "usual_tokens": runner.split_length}
     return {"tokenizer": True, **lengths, "max_length": generation.get("max_length")}
 
 

@@ -1,4 +1,4 @@
-"""Classify: texts and their labels."""
+"""Classify: a text classifier, its training task and its evaluation."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,7 +37,7 @@ from regard.tasks.text_pairs import vocabulary_of
 from regard.tasks.text_to_text import SUBWORDS
 
 BASELINE = "bag_of_words.safetensors"
-MAX_TOKENS = 256  # of a text that is read, unless training took another number
+MAX_TOKENS = 256  # of a text that are read, unless the model was trained with another limit
 
 
 class Classification(NamedTuple):
@@ -70,8 +70,8 @@ class Classifier(Runner):
     Args:
         module: the torch module; `module(inputs, lengths)` gives named results, `logits` among them.
         tokenizer: of the model.
-        config: what else is known of it: the names of the labels under "labels", how it was trained under "training".
-        baseline: logistic regression on the same training rows; None for none.
+        config: fields of config.json: names of the labels under "labels", training settings under "training".
+        baseline: logistic regression on the same training rows, or None.
 
     Raises:
         CheckpointError: a config without the names of the labels.
@@ -99,14 +99,14 @@ class Classifier(Runner):
         """The probability of each label.
 
         Args:
-            texts: any texts; what is beyond the greatest length is cut.
-            batch_size: texts that run together.
+            texts: any texts; tokens beyond the maximum length are truncated.
+            batch_size: texts per batch.
 
         Returns:
-            (texts, labels), rows that sum to 1 unless a text may have several labels.
+            (texts, labels); rows sum to 1, except in multi-label models.
 
         Raises:
-            DataError: something else than a list of texts.
+            DataError: texts that are not a list of strings.
         """
         check_texts(texts)
         if not len(texts):
@@ -131,7 +131,7 @@ class Classifier(Runner):
             A `Classification` for each text, in order.
 
         Raises:
-            DataError: something else than a list of texts.
+            DataError: texts that are not a list of strings.
         """
         ranked = self.probabilities(texts, batch_size=batch_size).sort(dim=-1, descending=True)
         named = [
@@ -145,7 +145,7 @@ class Classifier(Runner):
 
         Args:
             records: texts with their labels.
-            batch_size: texts that run together.
+            batch_size: texts per batch.
 
         Returns:
             The scores.
@@ -183,18 +183,18 @@ class Classifier(Runner):
         )
 
     def see(self, text: str) -> Alignment:
-        """How much each word counts in the pooled vector, by hop, under the label that the text is given.
+        """Weight of each word in the pooled vector, for each hop, with the predicted label.
 
         Args:
             text: one or a few sentences.
 
         Returns:
-            The weights of the pooling, a head a hop, from the label to the words.
+            The pooling weights from the label to the words, one head per hop.
 
         Raises:
             DataError: a text without tokens.
         """
-        [chosen] = self.classify([text], top=1)
+        [classification] = self.classify([text], top=1)
         ids = self.tokenizer.marked(self.tokenizer.encode(text), longest=self.longest)
         device = next(self.module.parameters()).device
         with torch.no_grad(), record(self.module, weights=True) as seen:
@@ -202,7 +202,7 @@ class Classifier(Runner):
         words = self.tokenizer.words(ids)
         weights = merged(seen["pooling"].weights[0].float().cpu(), [range(1)], [pieces for _, pieces in words])
         names = [word for word, _ in words]
-        return Alignment(source=names, target=[chosen.label], weights={"pooling.cross_attention": weights})
+        return Alignment(source=names, target=[classification.label], weights={"pooling.cross_attention": weights})
 
     def extra_files(self) -> Mapping[str, bytes]:
         """The logistic regression, if there is one."""
@@ -215,7 +215,7 @@ class Classifier(Runner):
 
     @property
     def longest(self) -> int:
-        """Tokens of a text that are read, special tokens included."""
+        """Maximum number of tokens of a text, special tokens included."""
         trained = self.config.get("training", {}).get("max_tokens", MAX_TOKENS)
         return min(trained, self.module.longest or trained)
 
@@ -282,8 +282,8 @@ class Classify(Task):
         settings |= {"num_labels": len(self.preparation.labels), "multi_label": self.preparation.multi_label}
         if self.start is None:
             settings["vocabulary"] = vocabulary_of(self.data.processor)
-            made: nn.Module = build(config_from_plain(self.models[0], settings))
-            return made
+            classifier: nn.Module = build(config_from_plain(self.models[0], settings))
+            return classifier
         encoder = replace(self.start.module.config, masked_words=False, pooler=False)
         tokens = {"size": encoder.vocab_size, "pad": self.data.processor.pad or 0, "bos": 0, "eos": 0}
         settings = {"hops": 1, "dropout": 0.1, **settings, "vocabulary": tokens, "encoder": encoder}
@@ -318,7 +318,7 @@ class Classify(Task):
         return Loss(minimized + count * output.penalty, reported.detach())
 
     def measure(self, module: nn.Module, batch: LabeledBatch) -> Tensor:
-        """Loss, texts, texts with all labels right; then of each label hits, decisions and true ones."""
+        """Sums (3 + 3 labels,): loss, texts, texts all correct; then true positives, predictions and true labels."""
         logits, true = module(batch.inputs, batch.lengths).logits.float(), batch.labels.bool()
         several = self.preparation.multi_label
         decided = decisions(logits.sigmoid() if several else logits.softmax(-1), multi_label=several)
@@ -338,8 +338,8 @@ class Classify(Task):
 
     def sample(self, module: nn.Module, number: int) -> list[tuple[str, str]]:
         record = self.data.valid_records[number % len(self.data.valid_records)]
-        [chosen] = self._runner(module, {}).classify([record.text], top=3)
-        ranked = ", ".join(f"{label} {probability:.2f}" for label, probability in chosen.labels)
+        [classification] = self._runner(module, {}).classify([record.text], top=3)
+        ranked = ", ".join(f"{label} {probability:.2f}" for label, probability in classification.labels)
         return [("text", f"{record.text:.200}"), ("label", ", ".join(record.labels)), ("output", ranked)]
 
     def save(self, folder: Path, module: nn.Module, training: Mapping[str, Any]) -> None:
@@ -352,7 +352,7 @@ class Classify(Task):
         return Classifier(module, self.data.processor, config, self._baseline)
 
     def _targets(self, labels: Iterable[Iterable[int]]) -> Tensor:
-        """Labels by number as rows of 1 and 0."""
+        """Label indices as multi-hot rows (B, labels)."""
         rows = list(labels)
         targets = torch.zeros(len(rows), len(self.preparation.labels))
         for i, numbers in enumerate(rows):
@@ -369,8 +369,8 @@ class Classify(Task):
         return baseline
 
     def _baseline_score(self) -> str:
-        """How good the baseline is on the held-out texts."""
+        """Scores of the baseline on the held-out texts, as one line."""
         _, labels, words = zip(*(self.data.valid.row(i) for i in range(len(self.data.valid))), strict=True)
         several = self.preparation.multi_label
-        found = score(self._baseline.probabilities(words), self._targets(labels).bool(), multi_label=several)
-        return f"bag of words, held out: accuracy {found.accuracy:.3f}, macro F1 {found.macro_f1:.3f}"
+        scores = score(self._baseline.probabilities(words), self._targets(labels).bool(), multi_label=several)
+        return f"bag of words, held out: accuracy {scores.accuracy:.3f}, macro F1 {scores.macro_f1:.3f}"

@@ -13,15 +13,15 @@ CELL = 12  # characters of a column of that table
 
 
 class Scores(NamedTuple):
-    """How good decisions are."""
+    """Accuracy, macro F1 and calibration of predictions."""
 
-    accuracy: float  # share of texts whose labels are all right
+    accuracy: float  # share of texts whose labels are all correct
     macro_f1: float  # mean over the labels that occur, in the texts or in the decisions
     calibration: float  # expected calibration error, from 0 to 1: Guo et al. 2017, arXiv 1706.04599, equation 3
 
 
 class ClassifyEvaluation(NamedTuple):
-    """How good a classifier is on texts with known labels."""
+    """Evaluation of a classifier on labeled texts."""
 
     labels: list[str]
     scores: Scores
@@ -34,7 +34,7 @@ class ClassifyEvaluation(NamedTuple):
     unit: str = "texts"  # what was classified, in tables
 
     def to_plain(self) -> dict[str, Any]:
-        """The same as JSON's types."""
+        """The evaluation as JSON types."""
         per_label = {
             label: {"f1": f1, "texts": count}
             for label, f1, count in zip(self.labels, self.f1, self.counts, strict=True)
@@ -135,14 +135,14 @@ def score(probabilities: Tensor, true: Tensor, *, multi_label: bool) -> Scores:
 
 
 def calibration_error(confidence: Tensor, right: Tensor) -> float:
-    """Mean distance between confidence and accuracy, over bins of equal width, weighted by their sizes."""
+    """Expected calibration error: |confidence - accuracy| over bins of equal width, weighted by their sizes."""
     bins = (confidence * BINS).long().clamp(max=BINS - 1)
     gaps = torch.zeros(BINS).index_add_(0, bins, confidence.float() - right.float())
     return float(gaps.abs().sum() / len(confidence))
 
 
 def confusion_of(decided: Tensor, true: Tensor) -> Tensor:
-    """How often texts of each true label (row) are given each label (column), of booleans with one label a row."""
+    """Confusion matrix (labels, labels) of single-label predictions: true labels in rows, predicted ones in columns."""
     size = true.shape[1]
     cells = true.long().argmax(1) * size + decided.long().argmax(1)
     return torch.bincount(cells, minlength=size * size).view(size, size)

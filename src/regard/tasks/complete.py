@@ -1,4 +1,4 @@
-"""Complete: a language model with its tokenizer, which `regard.load` gives for GPT, Llama and their kin."""
+"""Text generation: a language model with its tokenizer, as `regard.load` returns for GPT and Llama families."""
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar, final
@@ -16,12 +16,12 @@ from regard.tasks.runner import Runner
 
 @final
 class TextGenerator(Runner):
-    """A model with its tokenizer, and what the two can do.
+    """A language model with its tokenizer: continues texts and shows their attention.
 
     Args:
         module: the torch module; `module(tokens, lengths)` gives named results, `logits` and `hidden`.
-        tokenizer: of the model; None where there is none, and then only the module is of use.
-        config: what else is known of it.
+        tokenizer: of the model; None if its folder has none, and then only the module can be used.
+        config: fields of config.json, those of a published checkpoint under "published".
     """
 
     job: ClassVar[str] = "complete"
@@ -37,39 +37,38 @@ class TextGenerator(Runner):
         batch_size: int = 32,
         on_text: Callable[[int, str], None] | None = None,
     ) -> list[Completion]:
-        """How texts go on; `str` of one is the text with its best continuation.
+        """Continue texts; `str` of a result is the text with its best continuation.
 
         Args:
             texts: any texts.
-            search: `Greedy`, `Sample` or `Beam`; by default what a published checkpoint asks for, or `Greedy()`. Its
-                rules for the tokens, its lengths and its stop strings hold in any case.
-            max_new_tokens: tokens that may be written after each text, at most; by default as the checkpoint says, or
-                else 64.
-            stop: strings before which a text ends; by default those of the checkpoint, or else none.
+            search: `Greedy`, `Sample` or `Beam`; by default that of the checkpoint's generation config, or
+                `Greedy()`. The config's token constraints, lengths and stop strings apply in any case.
+            max_new_tokens: maximum number of new tokens; by default the checkpoint's, or else 64.
+            stop: stop strings, before which a text ends; by default those of the checkpoint.
             task: one of those that a published checkpoint's config.json names, such as "text-generation".
-            batch_size: texts that run together, where they have as many tokens.
-            on_text: called with the number of a text and what has been written, piece by piece as it comes. Not with a
-                beam search.
+            batch_size: texts per batch; texts in one batch have equal numbers of tokens.
+            on_text: called with the index of a text and each new piece of its continuation. Not with beam
+                search.
 
         Returns:
             A completion for each text, in order, with `.text`, `.prompt` and all `.candidates`.
 
         Raises:
-            DataError: something else than a list of texts, a text with more tokens than the model has positions or the
-                checkpoint's greatest length has room for.
-            ConfigError: a length, batch size or stop string that is none; on_text with a beam search; a task that the
+            DataError: texts that are not a list of strings, or a text that leaves no room for new tokens: more tokens
+                than the model has positions, or than the checkpoint's maximum length.
+            ConfigError: an invalid length, batch size or stop string; on_text with beam search; a task that the
                 checkpoint does not name.
-            UnsupportedError: no search, where the checkpoint asks for one that regard does not have.
+            UnsupportedError: no `search`, and a checkpoint whose generation config asks for one that is not supported.
         """
-        wanted = self.generation_config(task, search=search)
+        settings = self.generation_config(task, search=search)
         return complete(
             self.module,
             self.tokenizer,
-            [wanted.prefix + text for text in texts] if wanted.prefix else texts,
-            search=wanted.search,
-            constraints=wanted.constraints,
-            max_new_tokens=self._room(wanted) if max_new_tokens is None else max_new_tokens,
-            stop=wanted.stop if stop is None else stop,
+            [settings.prefix + text for text in texts] if settings.prefix else texts,
+            search=settings.search,
+            constraints=settings.constraints,
+            max_new_tokens=self._room(settings) if max_new_tokens is None else max_new_tokens,
+            stop=settings.stop if stop is None else stop,
             batch_size=batch_size,
             on_text=on_text,
         )
@@ -79,37 +78,37 @@ class TextGenerator(Runner):
 
         Args:
             task: one of those that its config.json names; None for none.
-            search: one that goes before the checkpoint's.
+            search: overrides the checkpoint's.
 
         Returns:
-            The search, rules for the tokens, the greatest length and the stop strings.
+            The search, token constraints, maximum length and stop strings.
 
         Raises:
             ConfigError: a task that it does not name.
-            UnsupportedError: a setting that cannot be honored.
+            UnsupportedError: a setting that is not supported.
         """
         fields = self.config.get("published")
         return generation_config(fields if isinstance(fields, dict) else {}, task, search=search)
 
     @staticmethod
-    def _room(wanted: GenerationConfig) -> Callable[[int], int]:
-        """Tokens that may be written after a prompt of so many."""
+    def _room(settings: GenerationConfig) -> Callable[[int], int]:
+        """Maximum number of new tokens as a function of the prompt's number of tokens."""
 
         def room(prompt: int) -> int:
-            found = wanted.limit(prompt)
-            if found is None:
+            limit = settings.limit(prompt)
+            if limit is None:
                 return NEW_TOKENS
-            if found < 1:
+            if limit < 1:
                 raise DataError(
-                    f"a text has {prompt} tokens, and the checkpoint says max_length={wanted.max_length}, which counts "
-                    "them; say max_new_tokens yourself, or shorten it"
+                    f"a text has {prompt} tokens, and the checkpoint says max_length={settings.max_length}, "
+                    "which counts them; say max_new_tokens yourself, or shorten it"
                 )
-            return found
+            return limit
 
         return room
 
     def see(self, text: str) -> Alignment:
-        """What each word of a text attends to: itself and those before it.
+        """Attention of each word of a text to itself and the words before it.
 
         Args:
             text: one or a few sentences.
@@ -125,18 +124,18 @@ class TextGenerator(Runner):
         return look_within(self.module, self.tokenizer, ids)
 
     def view(self, text: str, *, grid: int = 64, top: int = 8) -> View:
-        """What each token of a text attends to, in bins: of texts as long as the model reads.
+        """Attention between the tokens of a text, in bins, up to the model's maximum length.
 
         Args:
-            text: what the model reads.
+            text: the input.
             grid: bins on each side of a map, at most.
-            top: largest weights that are kept of each token.
+            top: number of largest weights to keep per token.
 
         Returns:
-            The maps of all layers and heads, for `rg.lens` pages and pictures.
+            The maps of all layers and heads, which pages and pictures show.
 
         Raises:
-            DataError: a text that is longer than the model reads, or has no tokens.
+            DataError: a text without tokens, or longer than the model's maximum length.
         """
         check_texts([text])
         [ids] = prompts_of(self.tokenizer, [text])

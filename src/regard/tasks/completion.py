@@ -1,4 +1,4 @@
-"""How a language model continues a prompt."""
+"""Continuation of prompts by a language model."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -21,16 +21,16 @@ End = Literal["end", "stop", "length"]
 
 
 class Continuation(NamedTuple):
-    """One way that a text goes on."""
+    """One continuation of a text."""
 
     text: str
     score: float  # as the search counts it
     tokens: list[int]
-    end: End  # the model ended the text; a stop string came; the greatest length was reached
+    end: End  # the model's end token, a stop string, or the maximum length
 
 
 class Completion(NamedTuple):
-    """A text, and how it goes on, best first."""
+    """A text and its continuations, best first."""
 
     prompt: str
     candidates: list[Continuation]
@@ -56,27 +56,27 @@ def complete(
     batch_size: int = 32,
     on_text: Callable[[int, str], None] | None = None,
 ) -> list[Completion]:
-    """How texts go on.
+    """Continue texts.
 
     Args:
         module: the model.
         tokenizer: of the model.
         texts: any texts, empty ones too.
         search: `Greedy`, `Sample` or `Beam`.
-        constraints: rules for the tokens, those of the text among them.
-        max_new_tokens: tokens that may be written after each text, at most, the one that ends it among them; or that
-            as a function of the number of tokens of the text.
-        stop: strings before which a text ends. A beam search finds its best texts first, which are then cut.
-        batch_size: texts that run together, where they have as many tokens.
-        on_text: called with the number of a text and what has been written, piece by piece as it comes; the pieces
-            together are the continuation. Not with a beam search.
+        constraints: token constraints; the tokens of the prompt count.
+        max_new_tokens: maximum number of new tokens, the end token included; or a function from the prompt's number of
+            tokens to that maximum.
+        stop: stop strings, before which a text ends. Results of a beam search are cut afterwards.
+        batch_size: texts per batch; texts in one batch have equal numbers of tokens.
+        on_text: called with the index of a text and each new piece of its continuation; the pieces joined are the
+            continuation. Not with beam search.
 
     Returns:
         A completion for each text, in order.
 
     Raises:
-        DataError: something else than texts, or one that has more tokens than the model has positions.
-        ConfigError: a length, a batch size or a stop string that is none; on_text with a beam search.
+        DataError: texts that are not a list of strings, or one with more tokens than the model has positions.
+        ConfigError: an invalid length, batch size or stop string; on_text with beam search.
     """
     check_texts(texts)
     if not callable(max_new_tokens):
@@ -88,7 +88,7 @@ def complete(
     prompts = [prompt or [module.vocabulary.bos] for prompt in prompts_of(tokenizer, texts)]
     writers = [Writer(tokenizer, prompt, stop) for prompt in prompts]
 
-    def take(number: int, token: int | None) -> bool:
+    def on_new_token(number: int, token: int | None) -> bool:
         writer = writers[number]
         if token is not None:
             writer.add(token)
@@ -97,26 +97,26 @@ def complete(
         return writer.stopped
 
     watched = (on_text is not None or stop) and not isinstance(search, Beam)
-    found = generate(
+    results = generate(
         module,
         prompts,
         search=search,
         constraints=constraints,
         max_length=max_new_tokens,
         batch_size=batch_size,
-        on_token=take if watched else None,
+        on_token=on_new_token if watched else None,
     )
     for number, writer in enumerate(writers if on_text is not None else ()):
         if piece := writer.ready(last=True):  # of one that reached the greatest length
             on_text(number, piece)
     return [
         Completion(text, [continuation(tokenizer, prompt, one, stop) for one in hypotheses])
-        for text, prompt, hypotheses in zip(texts, prompts, found, strict=True)
+        for text, prompt, hypotheses in zip(texts, prompts, results, strict=True)
     ]
 
 
 def prompts_of(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """The tokens that a model reads of texts: with the marks before them that it was trained with.
+    """Token ids of prompts, with the special tokens that the model expects before them.
 
     Args:
         tokenizer: of the model.
@@ -130,11 +130,11 @@ def prompts_of(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[list[int]
 
 @final
 class Writer:
-    """One text that grows by tokens, and what of it can be told.
+    """Incremental decoding of one continuation: the text of its tokens, and the part of it that is final.
 
     Args:
         tokenizer: of the model.
-        prompt: the tokens before, at least one.
+        prompt: tokens of the prompt, at least one.
         stop: strings before which the text ends.
     """
 
@@ -142,25 +142,25 @@ class Writer:
         self._tokenizer, self._stop = tokenizer, stop
         self._tokens = list(prompt[-CONTEXT:])
         self._before = tokenizer.decode(self._tokens)
-        self._told = 0
+        self._emitted = 0
         self.text = ""
         self.stopped = False
 
     def add(self, *tokens: int) -> None:
-        """More tokens."""
+        """Append tokens."""
         self._tokens += tokens
         self.text = self._decoded(len(self._tokens))
         if places := [place for stop in self._stop if (place := self.text.find(stop)) >= 0]:
             self.text, self.stopped = self.text[: min(places)], True
 
     def _decoded(self, end: int) -> str:
-        """What stands before token `end`, without the prompt."""
+        """Text of the tokens before index `end`, without the prompt's."""
         whole: str = self._tokenizer.decode(self._tokens[:end])
         before = self._before if whole.startswith(self._before) else self._before.rstrip(UNFINISHED)
         return whole[len(before) :]
 
     def ready(self, *, last: bool) -> str:
-        """What has not been told yet, but for what the next token may change: part of a character, or of a stop."""
+        """New text since the last call, without what a next token may change: part of a character or stop string."""
         sure = len(self.text)
         if not last:
             end = len(self._tokens)
@@ -171,15 +171,15 @@ class Writer:
             for stop in self._stop:
                 begun = (n for n in range(len(stop) - 1, 0, -1) if self.text.endswith(stop[:n]))
                 sure = min(sure, len(self.text) - next(begun, 0))
-        piece, self._told = self.text[self._told : sure], max(self._told, sure)
+        piece, self._emitted = self.text[self._emitted : sure], max(self._emitted, sure)
         return piece
 
 
 def continuation(
-    tokenizer: TextTokenizer, prompt: Sequence[int], found: Hypothesis, stop: Sequence[str]
+    tokenizer: TextTokenizer, prompt: Sequence[int], hypothesis: Hypothesis, stop: Sequence[str]
 ) -> Continuation:
-    """What a search found as text, cut before the first stop string."""
+    """A hypothesis as text, cut before the first stop string."""
     writer = Writer(tokenizer, prompt, stop)
-    writer.add(*found.tokens)
-    end: End = "stop" if writer.stopped else "end" if found.finished else "length"
-    return Continuation(writer.text, found.score, found.tokens, end)
+    writer.add(*hypothesis.tokens)
+    end: End = "stop" if writer.stopped else "end" if hypothesis.finished else "length"
+    return Continuation(writer.text, hypothesis.score, hypothesis.tokens, end)

@@ -1,4 +1,4 @@
-"""Dates as people write them, in many languages, and as ISO 8601 does: pairs to learn from, made when they are needed.
+"""Synthetic pairs: dates written in thirty languages, and the same dates in ISO 8601.
 
 The words and their order are those of the Unicode locale data, through babel. A date (year, month, day) belongs to one
 part, "train", "valid" or "test", in every language and with every seed: a test date was never seen in any other way.
@@ -20,7 +20,7 @@ LANGUAGES = (
 FORMATS = ("full", "long", "medium")  # of the locale data: with the weekday, without it, with a short month or digits
 FIRST, LAST = datetime.date(1950, 1, 1), datetime.date(2049, 12, 31)
 PARTS = {"train": range(8), "valid": range(8, 9), "test": range(9, 10)}  # tenths of all dates
-BETWEEN = "; "  # the dates of a row
+BETWEEN = "; "  # separates the dates of a row
 
 
 class DatePair(NamedTuple):
@@ -32,12 +32,12 @@ class DatePair(NamedTuple):
 
 
 def dates(part: str, count: int, *, seed: int = 0, languages: Sequence[str] = LANGUAGES) -> Iterator[DatePair]:
-    """Dates as each language writes them in turn, at full length, long or medium.
+    """Generate dates in each language in turn, in the full, long or medium format.
 
     Args:
         part: "train", "valid" or "test": which dates.
         count: of pairs.
-        seed: the same one gives the same pairs.
+        seed: of the random choices.
         languages: codes of the locale data.
 
     Returns:
@@ -52,13 +52,13 @@ def dates(part: str, count: int, *, seed: int = 0, languages: Sequence[str] = LA
 def concatenated(
     length: int, part: str, count: int, *, seed: int = 0, languages: Sequence[str] = LANGUAGES
 ) -> Iterator[DatePair]:
-    """Several dates in a row, in languages that change: texts of any length to learn from.
+    """Generate rows of several dates in random languages: texts of any length.
 
     Args:
         length: dates in a row, at least 1.
         part: "train", "valid" or "test": which dates.
         count: of pairs.
-        seed: the same one gives the same pairs.
+        seed: of the random choices.
         languages: codes of the locale data.
 
     Returns:
@@ -76,7 +76,7 @@ def concatenated(
 
 
 def written(day: datetime.date, language: str, style: str = "full") -> str:
-    """A date in a language.
+    """Format a date in a language.
 
     Args:
         day: of the Gregorian calendar.
@@ -84,7 +84,7 @@ def written(day: datetime.date, language: str, style: str = "full") -> str:
         style: "full", "long" or "medium".
 
     Returns:
-        What people who write the language would write.
+        The date in the language's own format.
 
     >>> written(datetime.date(2022, 5, 3), "it")
     'martedì 3 maggio 2022'
@@ -95,7 +95,7 @@ def written(day: datetime.date, language: str, style: str = "full") -> str:
 
 
 def name(language: str) -> str:
-    """What a language is called in English.
+    """English name of a language.
 
     >>> name("it")
     'Italian'
@@ -106,7 +106,7 @@ def name(language: str) -> str:
 
 
 def part_of(day: datetime.date) -> str:
-    """The part that a date belongs to, always."""
+    """The part that a date belongs to."""
     tenth = hashlib.blake2b(day.isoformat().encode()).digest()[0] % 10
     return next(part for part, tenths in PARTS.items() if tenth in tenths)
 

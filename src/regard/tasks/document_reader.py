@@ -1,4 +1,4 @@
-"""Readers: documents and summaries as token ids and back, in subwords or in words."""
+"""Encoding and decoding of documents and summaries, as subwords or as words."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, final
@@ -9,44 +9,44 @@ from regard.lens.words import Words, words_read, words_written
 
 
 class Document(NamedTuple):
-    """A document as a model reads it."""
+    """An encoded document."""
 
     ids: list[int]
-    unknown: list[str]  # its words outside the vocabulary, which have the ids behind it
-    cut: bool  # whether it was longer than what the model reads
+    unknown: list[str]  # its words outside the vocabulary; their ids follow the vocabulary's
+    cut: bool  # whether it was truncated
 
 
 class DocumentReader(Protocol):
     """Converts documents and summaries to token ids and back."""
 
     def read(self, text: str, longest: int) -> Document:
-        """A document, of at most `longest` ids."""
+        """Encode a document, truncated to `longest` ids."""
         ...
 
     def encode(self, summary: str, document: Document) -> list[int]:
-        """The ids of a summary of the document."""
+        """Encode a summary of the document."""
         ...
 
     def decode(self, ids: Sequence[int], document: Document) -> str:
-        """The text of a summary of the document."""
+        """Decode a summary of the document."""
         ...
 
     def known_words(self) -> set[str] | None:
-        """The vocabulary; None where it is not of words."""
+        """Words of the vocabulary; None for subwords."""
         ...
 
     def words_read(self, text: str, document: Document) -> Words:
-        """Which ids each word of the document has."""
+        """Map the document's words to its ids."""
         ...
 
     def words_written(self, ids: Sequence[int], document: Document) -> Words:
-        """Which ids each word of a summary has."""
+        """Map a summary's words to its ids."""
         ...
 
 
 @final
 class SubwordReader(DocumentReader):
-    """Subwords: every word has ids."""
+    """Documents as subwords."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self.tokenizer = tokenizer
@@ -74,7 +74,7 @@ class SubwordReader(DocumentReader):
 
 @final
 class WordReader(DocumentReader):
-    """Words: those outside the vocabulary have ids of their own in each document, so that they can be copied."""
+    """Documents as words; those outside the vocabulary get ids per document, so that they can be copied."""
 
     def __init__(self, tokenizer: WordTokenizer) -> None:
         self.tokenizer = tokenizer
@@ -105,5 +105,5 @@ class WordReader(DocumentReader):
 
 
 def reader_of(tokenizer: Any) -> DocumentReader:
-    """The reader that goes with a tokenizer."""
+    """The reader for a tokenizer."""
     return WordReader(tokenizer) if isinstance(tokenizer, WordTokenizer) else SubwordReader(tokenizer)

@@ -1,4 +1,4 @@
-"""Texts as vectors, by a model that reads a text as a whole."""
+"""Sentence embeddings by pooling an encoder's hidden states."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,10 +18,10 @@ from regard.tasks.check import check_texts
 
 
 class Embedded(NamedTuple):
-    """Texts as vectors."""
+    """Embeddings of texts."""
 
     vectors: Tensor  # (texts, D)
-    cut: list[int]  # the numbers of the texts that were too long, from 0
+    cut: list[int]  # indices of the texts that were truncated
 
 
 def embed(
@@ -40,17 +40,17 @@ def embed(
         module: the model.
         tokenizer: of the model.
         texts: any texts.
-        embedding: how a text's vector comes from those of its tokens, marks included.
-        prompt: what stands before each text.
+        embedding: pooling of the token vectors, special tokens included.
+        prompt: prefix of each text.
         normalize: whether vectors have length 1, so that their products are cosines.
-        batch_size: texts that run together.
+        batch_size: texts per batch.
 
     Returns:
-        The vectors on the CPU, in the order of the texts, and which texts were cut.
+        The vectors on the CPU, in the order of the texts, and the indices of truncated texts.
 
     Raises:
-        ConfigError: an unknown pooling, or one whose vectors the next step does not take.
-        DataError: something else than a list of texts, or a text without tokens.
+        ConfigError: an unknown pooling, or one whose size does not fit the following layer.
+        DataError: texts that are not a list of strings, or a text without tokens.
 
     Source: the mean and its rivals: Reimers and Gurevych 2019, arXiv 1908.10084, section 3; "weightedmean" and
     "lasttoken": Muennighoff 2022, arXiv 2202.08904, section 4.
@@ -82,7 +82,7 @@ def embed(
 
 
 def _before(tokenizer: TextTokenizer, prompt: str) -> int:
-    """The tokens of a prompt and of the marks before it."""
+    """Number of tokens of a prompt and of the special tokens before it."""
     ids = tokenizer.encode(prompt)
     return next(
         i for i in range(len(tokenizer.marked(ids)) + 1) if tokenizer.marked(ids)[i : i + len(ids)] == ids

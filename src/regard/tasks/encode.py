@@ -1,4 +1,4 @@
-"""A published encoder as one object: what `regard.load` gives for BERT and its kin."""
+"""A published encoder with its tokenizer, as `regard.load` returns for BERT families."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,13 +23,13 @@ from regard.tasks.runner import Runner
 
 @final
 class Encoder(Runner):
-    """A model that reads whole texts, with its tokenizer, and what the two can do.
+    """A text encoder with its tokenizer: fills masks, embeds texts and shows their attention.
 
     Args:
         module: the torch module; `module(tokens, lengths)` gives named results, `hidden` and `logits` among them.
         tokenizer: of the model; None if its folder has none, and then only the module can be used.
-        config: what else is known of it, such as config.json's fields under "published".
-        embedding: how texts become vectors, if the checkpoint says it.
+        config: fields of config.json, those of a published checkpoint under "published".
+        embedding: pooling and prompts of the checkpoint, if it has any.
     """
 
     job: ClassVar[str] = "encode"
@@ -48,28 +48,28 @@ class Encoder(Runner):
 
     @property
     def pooling(self) -> str:
-        """How texts become vectors unless it is said: as the checkpoint says, or by the mean."""
+        """Default pooling: the checkpoint's, or the mean."""
         return self.embedding.pooling
 
     @property
     def prompts(self) -> Mapping[str, str]:
-        """What the checkpoint may put before texts, by name."""
+        """Named prompts of the checkpoint."""
         return self.embedding.prompts
 
     def fill(self, texts: Sequence[str], *, top: int = 5, batch_size: int = 32) -> list[Filling]:
         """The most probable words for the masks of texts; `str` of one is the text with the best.
 
         Args:
-            texts: each with at least one mask, which is written as `.tokenizer.roles["mask"]` says.
+            texts: each with at least one mask, written as `.tokenizer.roles["mask"]`.
             top: words for each mask.
-            batch_size: texts that run together.
+            batch_size: texts per batch.
 
         Returns:
             A filling for each text, in order, with `.text` and `.places`.
 
         Raises:
             UnsupportedError: a model without a masked-word head, or a vocabulary without a mask.
-            DataError: something else than a list of texts, or a text without a mask, or too long.
+            DataError: texts that are not a list of strings, or a text without a mask or that is too long.
         """
         return fill(self.module, self.tokenizer, texts, top=top, batch_size=batch_size)
 
@@ -86,24 +86,24 @@ class Encoder(Runner):
         """A vector for each text.
 
         Args:
-            texts: any texts; what a model cannot read of a long one is cut.
+            texts: any texts; those beyond the model's maximum length are truncated.
             pooling: "mean", "max", "cls", "mean_sqrt_len_tokens", "weightedmean" or "lasttoken", or several joined by
-                "+"; as the checkpoint says by default, or else the mean.
-            normalize: whether vectors have length 1; by default they have, unless the checkpoint compares its vectors
-                by something else than the cosine.
-            prompt: what stands before each text, such as "query: "; "" for nothing.
-            prompt_name: one of `.prompts`, as the checkpoint names them; by default the one that it says, or else none.
-            batch_size: texts that run together.
+                "+"; by default the checkpoint's, or else the mean.
+            normalize: whether to scale vectors to length 1; by default True, unless the checkpoint's similarity is
+                not the cosine.
+            prompt: prefix of each text, such as "query: "; "" for none.
+            prompt_name: a key of `.prompts`; by default the checkpoint's default prompt, if it has one.
+            batch_size: texts per batch.
 
         Returns:
             (texts, D).
 
         Raises:
             ConfigError: an unknown pooling or prompt.
-            DataError: something else than a list of texts, or a text without tokens.
+            DataError: texts that are not a list of strings, or a text without tokens.
         """
-        how = {"pooling": pooling, "normalize": normalize, "prompt": prompt, "prompt_name": prompt_name}
-        return self.embedded(texts, **how, batch_size=batch_size).vectors
+        options = {"pooling": pooling, "normalize": normalize, "prompt": prompt, "prompt_name": prompt_name}
+        return self.embedded(texts, **options, batch_size=batch_size).vectors
 
     def embedded(
         self,
@@ -115,7 +115,7 @@ class Encoder(Runner):
         prompt_name: str | None = None,
         batch_size: int = 32,
     ) -> Embedded:
-        """The same as `embed`, and which texts were cut.
+        """The vectors of `embed`, and which texts were truncated.
 
         Args:
             texts: as for `embed`.
@@ -125,7 +125,7 @@ class Encoder(Runner):
             batch_size: as for `embed`.
 
         Returns:
-            The vectors, and the numbers of the texts that were cut, from 0.
+            The vectors, and the indices of truncated texts.
         """
         embedding = self.embedding if pooling is None else replace(self.embedding, pooling=pooling)
         return embed(
@@ -139,7 +139,7 @@ class Encoder(Runner):
         )
 
     def see(self, text: str) -> Alignment:
-        """What each word of a text attends to.
+        """Attention between the words of a text.
 
         Args:
             text: one or a few sentences.
@@ -148,24 +148,24 @@ class Encoder(Runner):
             The weights of all layers and heads between words, those of the kind "encoder".
 
         Raises:
-            DataError: a text that is longer than the model reads, or has no tokens.
+            DataError: a text without tokens, or longer than the model's maximum length.
         """
         check_texts([text])
         return look_within(self.module, self.tokenizer, self.tokenizer.encode(text, marks=True))
 
     def view(self, text: str, *, grid: int = 64, top: int = 8) -> View:
-        """What each token of a text attends to, in bins: of texts as long as the model reads.
+        """Attention between the tokens of a text, in bins, up to the model's maximum length.
 
         Args:
-            text: what the model reads.
+            text: the input.
             grid: bins on each side of a map, at most.
-            top: largest weights that are kept of each token.
+            top: number of largest weights to keep per token.
 
         Returns:
-            The maps of all layers and heads, for `rg.lens` pages and pictures.
+            The maps of all layers and heads, which pages and pictures show.
 
         Raises:
-            DataError: a text that is longer than the model reads, or has no tokens.
+            DataError: a text without tokens, or longer than the model's maximum length.
         """
         check_texts([text])
         ids = self.tokenizer.encode(text, marks=True)
@@ -176,7 +176,7 @@ class Encoder(Runner):
         return layout_files(self.embedding, self.module.config.embed_dim)
 
     def read_extras(self, folder: Path) -> None:
-        """Read how texts become vectors, where the folder says it as the sentence-transformers package does."""
+        """Read pooling and prompts from a folder in the layout of sentence-transformers."""
         layout = layout_of(folder)
         if layout is not None:
             self.embedding = layout.embedding

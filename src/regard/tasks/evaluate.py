@@ -1,4 +1,4 @@
-"""How good translations are, and how fast they came: against references, over all and by length."""
+"""Evaluation of translations against references: BLEU, chrF and speed, overall and by length."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +13,7 @@ from regard.tasks.score_table import ScoreTable, as_text
 from regard.tasks.translation import Translation, translate
 
 TOKENIZE = "13a"  # sacrebleu's own default
-LONGEST_OF_BUCKETS = (5, 10, 20, 30, 50)  # words of the source; one more bucket holds what is longer
+LONGEST_OF_BUCKETS = (5, 10, 20, 30, 50)  # upper bounds in words of the source; the last bucket has none
 
 
 class Scores(NamedTuple):
@@ -28,11 +28,11 @@ class Metrics:
     """BLEU and chrF, as sacrebleu computes them.
 
     Args:
-        tokenize: how BLEU finds words, as sacrebleu names it: "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char",
+        tokenize: BLEU's tokenizer, by sacrebleu's name: "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char",
             "flores101", "flores200" or "none".
 
     Raises:
-        ConfigError: a tokenizer that sacrebleu has not, or whose package or vocabulary is not here.
+        ConfigError: an unknown tokenizer, or one whose package or vocabulary is not installed.
     """
 
     def __init__(self, tokenize: str = TOKENIZE) -> None:
@@ -53,12 +53,12 @@ class Metrics:
         return Scores(**{name: one.corpus_score(texts, [references]).score for name, one in self._metrics.items()})
 
     def signatures(self) -> dict[str, str]:
-        """How each score is computed, by name, once there are scores."""
+        """sacrebleu's signature of each score, by name; call it after `scores`."""
         return {name: str(one.get_signature()) for name, one in self._metrics.items()}
 
 
 class Bucket(NamedTuple):
-    """The pairs whose sources have so many words."""
+    """Scores of the pairs whose sources have between `shortest` and `longest` words."""
 
     shortest: int
     longest: int | None  # None: no bound
@@ -67,21 +67,21 @@ class Bucket(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What `evaluate` found."""
+    """Result of `evaluate`."""
 
     scores: Scores
-    exact: float  # share of translations that are the reference, letter by letter
+    exact: float  # share of translations equal to the reference
     buckets: list[Bucket]
     pairs: int
-    unfinished: int  # translations that were cut off, for the model did not end them
+    unfinished: int  # translations that were cut off at the maximum length
     seconds: float
-    tokens: int  # that were written, the end marks included
+    tokens: int  # tokens generated, end tokens included
     translations: list[Translation]
-    signatures: dict[str, str]  # of each score, by name: how sacrebleu computed it
-    search: str  # how targets were searched for
+    signatures: dict[str, str]  # sacrebleu's signature of each score, by name
+    search: str  # repr of the search
 
     def parts(self) -> list[ScoreTable | str]:
-        """The scores by length and overall as a table, and lines about how they came about."""
+        """The scores by length and overall as a table, and lines about speed and settings."""
         rows = []
         for bucket in self.buckets:
             words = f"{bucket.shortest}+" if bucket.longest is None else f"{bucket.shortest}-{bucket.longest}"
@@ -105,7 +105,7 @@ class Evaluation(NamedTuple):
         return f"Evaluation({', '.join(f'{name}={x!r}' for name, x in numbers.items())}, translations=[...])"
 
     def to_plain(self) -> dict[str, Any]:
-        """The numbers as JSON's types; texts are left out."""
+        """The numbers as JSON types, without the texts."""
         buckets = [{**b._asdict(), "scores": b.scores._asdict()} for b in self.buckets]
         numbers = {name: x for name, x in self._asdict().items() if name != "translations"}
         speed = {"pairs_per_second": self.pairs / self.seconds, "tokens_per_second": self.tokens / self.seconds}
@@ -119,25 +119,25 @@ def evaluate(
     *,
     search: Search = Beam(),
     longest: int = 256,
-    usual: int | None = None,
+    split_length: int | None = None,
     whole: bool = False,
     max_length: int | Callable[[int], int] | None = None,
     batch_size: int = 32,
     tokenize: str = TOKENIZE,
-    **how: Any,
+    **options: Any,
 ) -> Evaluation:
     """Translate the sources of pairs, and compare with their targets.
 
     Args:
         module: the model.
-        tokenizer: what it was trained with.
+        tokenizer: of the model.
         pairs: sources and references.
-        search: how the target is looked for.
-        longest, usual, whole: beyond how many tokens sources are split; as for `translate`.
-        max_length: tokens of a target at most; as for `translate`.
-        batch_size: sentences that run together.
+        search: `Beam`, `Greedy` or `Sample`.
+        longest, split_length, whole: lengths at which sources are split; as for `translate`.
+        max_length: maximum number of tokens of a target; as for `translate`.
+        batch_size: sentences per batch.
         tokenize: as for `Metrics`.
-        how: what else `translate` takes: constraints, prefix.
+        options: further arguments of `translate`: constraints, prefix.
 
     Returns:
         BLEU and chrF over all and by length of the source, and the speed.
@@ -152,8 +152,8 @@ def evaluate(
         raise DataError("no pairs to evaluate; give a file with at least one row")
     sources, references = [row[0] for row in rows], [row[1] for row in rows]
     start = time.perf_counter()
-    how |= {"longest": longest, "usual": usual, "whole": whole, "max_length": max_length}
-    translations = translate(module, tokenizer, sources, search=search, **how, batch_size=batch_size)
+    options |= {"longest": longest, "split_length": split_length, "whole": whole, "max_length": max_length}
+    translations = translate(module, tokenizer, sources, search=search, **options, batch_size=batch_size)
     seconds = time.perf_counter() - start
     texts = [translation.text for translation in translations]
     best = [translation.candidates[0] for translation in translations]
@@ -175,8 +175,8 @@ def score(texts: Sequence[str], references: Sequence[str], *, tokenize: str = TO
     """BLEU and chrF of texts, each against one reference.
 
     Args:
-        texts: what was written.
-        references: what should have been, as many.
+        texts: hypotheses.
+        references: one for each text.
         tokenize: as for `Metrics`.
 
     Returns:
@@ -193,7 +193,7 @@ def score(texts: Sequence[str], references: Sequence[str], *, tokenize: str = TO
 def by_length(
     sources: Sequence[str], texts: Sequence[str], references: Sequence[str], metrics: Metrics | None = None
 ) -> list[Bucket]:
-    """The scores of the pairs of like length, where there are any."""
+    """Scores of the pairs in each non-empty bucket of source lengths."""
     metrics = metrics or Metrics()
     lengths = [len(source.split()) for source in sources]
     buckets, shortest = [], 0

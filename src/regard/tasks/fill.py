@@ -16,7 +16,7 @@ from regard.tasks.check import check_texts
 
 
 class Word(NamedTuple):
-    """One word for a place."""
+    """A candidate for a mask."""
 
     text: str
     probability: float  # given the text around it, other masks as they are
@@ -24,19 +24,19 @@ class Word(NamedTuple):
 
 
 class Filling(NamedTuple):
-    """A text with masks, and the words for each, best first."""
+    """A text with masks, and the candidates for each, best first."""
 
     source: str
-    mask: str  # the token that stands for a word
+    mask: str  # the mask token
     places: list[list[Word]]
 
     @property
     def text(self) -> str:
-        """The text with the best word at each place."""
+        """The text with the best candidate for each mask."""
         return self.with_words([words[0] for words in self.places])
 
     def with_words(self, words: Sequence[Word]) -> str:
-        """The text with one word at each place."""
+        """The text with the masks replaced by words."""
         parts = self.source.split(self.mask)
         return "".join([parts[0], *(word.text + part for word, part in zip(words, parts[1:], strict=True))])
 
@@ -59,14 +59,14 @@ def fill(
         tokenizer: of the model.
         texts: each with at least one mask.
         top: words for each mask.
-        batch_size: texts that run together.
+        batch_size: texts per batch.
 
     Returns:
         A filling for each text, in order.
 
     Raises:
         UnsupportedError: a model without such a head, or a vocabulary without a mask.
-        DataError: something else than a list of texts, or a text without a mask, or too long.
+        DataError: texts that are not a list of strings, or a text without a mask or that is too long.
 
     Source: Devlin et al. 2018, arXiv 1810.04805, section 3.1, task 1.
     """
@@ -96,5 +96,5 @@ def fill(
             places[row].append([Word(text, chance, i) for text, chance, i in words])
         return places
 
-    found = batched(module, marked, run, batch_size=batch_size, pad=tokenizer.pad or 0)
-    return [Filling(text, mask, places) for text, places in zip(texts, found, strict=True)]
+    rows = batched(module, marked, run, batch_size=batch_size, pad=tokenizer.pad or 0)
+    return [Filling(text, mask, places) for text, places in zip(texts, rows, strict=True)]

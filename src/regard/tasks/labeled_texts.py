@@ -1,4 +1,4 @@
-"""Labeled texts: from records to token ids, labels and words on disk."""
+"""Preparation of labeled texts: token ids, label indices and word features on disk."""
 
 import json
 from collections import Counter
@@ -20,7 +20,7 @@ MAX_LABELS = 10_000
 
 
 class Labeled(NamedTuple):
-    """A text, its labels, and where they stand."""
+    """A text, its labels, and the place of its row in the file."""
 
     text: str
     labels: list[str]
@@ -29,11 +29,11 @@ class Labeled(NamedTuple):
 
 @final
 class LabeledTexts(Preparation[Labeled]):
-    """Texts as token ids, their labels as numbers, and their words as features of the baseline.
+    """Texts as token ids, label indices, and word features for the baseline.
 
     Args:
-        vocab_size: subwords of the tokenizer.
-        max_tokens: of a text, marks counted; the rest is cut.
+        vocab_size: number of subwords of the tokenizer.
+        max_tokens: maximum number of tokens of a text, special tokens included; longer texts are truncated.
         tokenizer: used instead of training one.
     """
 

@@ -1,4 +1,4 @@
-"""ROUGE: the overlap of summaries with references, beside two baselines that need no model."""
+"""ROUGE scores of summaries, and of two extractive baselines."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -24,20 +24,20 @@ class Rouge(NamedTuple):
 
 
 class SummaryEvaluation(NamedTuple):
-    """How good summaries are."""
+    """Evaluation of summaries."""
 
     scores: Rouge
     first_sentence: Rouge  # of the first sentence of each document
     first_words: Rouge  # of its first words, as many as the references have on average
     count: int  # words of the latter
-    copied: float | None  # share of references' words outside the vocabulary that stand in the summary; None without
+    copied: float | None  # share of references' out-of-vocabulary words in the summary; None without
     documents: int
-    cut: int  # documents that were longer than what the model reads
-    unfinished: int  # summaries that were cut at the greatest length
+    cut: int  # documents that were truncated
+    unfinished: int  # summaries that were cut at the maximum length
     seconds: float
 
     def to_plain(self) -> dict[str, Any]:
-        """The same as JSON's types."""
+        """The evaluation as JSON types."""
         scores = {name: getattr(self, name)._asdict() for name in ("scores", "first_sentence", "first_words")}
         return {**self._asdict(), **scores, "documents_per_second": self.documents / self.seconds}
 
@@ -76,32 +76,32 @@ def rouge(texts: Sequence[str], references: Sequence[str]) -> Rouge:
     scorer = RougeScorer(list(KINDS), use_stemmer=True)
     sums = dict.fromkeys(KINDS, 0.0)
     for text, reference in zip(texts, references, strict=True):
-        for kind, found in scorer.score(reference, text).items():
-            sums[kind] += found.fmeasure
+        for kind, measure in scorer.score(reference, text).items():
+            sums[kind] += measure.fmeasure
     return Rouge(**{kind: 100 * total / max(1, len(texts)) for kind, total in sums.items()})
 
 
 def first_sentence(document: str) -> str:
-    """What stands before the first end of a sentence."""
+    """The first sentence of a document."""
     ends = (place.start for place in breaks(document) if place.strength >= Strength.SENTENCE)
     return document[: next(ends, len(document))]
 
 
 def first_words(document: str, count: int) -> str:
-    """The first words, parted by spaces."""
+    """The first `count` words of a document."""
     return " ".join(document.split()[:count])
 
 
 def mean_words(references: Sequence[str]) -> int:
-    """Words of a reference on average, at least one."""
+    """Mean number of words of the references, at least 1."""
     return max(1, round(sum(len(reference.split()) for reference in references) / max(1, len(references))))
 
 
 def copied_share(texts: Sequence[str], references: Sequence[str], known: set[str]) -> float | None:
-    """The share of words of references that are outside a vocabulary and stand in the text; None if there are none."""
-    wanted = hits = 0
+    """Share of the references' out-of-vocabulary words that occur in the text; None if there are none."""
+    total_words = hits = 0
     for text, reference in zip(texts, references, strict=True):
         others = {word for word in split_words(reference) if word not in known}
-        wanted += len(others)
+        total_words += len(others)
         hits += len(others & set(split_words(text)))
-    return hits / wanted if wanted else None
+    return hits / total_words if total_words else None

@@ -29,7 +29,7 @@ def read_source(
     text: str,
     *,
     longest: int,
-    usual: int | None = None,
+    split_length: int | None = None,
     whole: bool = False,
     most: int | None = None,
     prefix: str = "",
@@ -41,7 +41,7 @@ def read_source(
         tokenizer: tokenizer of the model.
         text: any text.
         longest: maximum tokens of a piece, the end mark included.
-        usual: maximum tokens of a piece of several sentences, the end mark included; as for `split`.
+        split_length: maximum tokens of a piece of several sentences, the end mark included; as for `split`.
         whole: whether not to split the text, unless its prefix asks for a translation.
         most: maximum tokens that the model can read, the end mark included; None for no limit.
         prefix: text to read before each piece; a prefix of the text itself comes after it.
@@ -70,8 +70,8 @@ def read_source(
             f"prefix={prefix.strip()!r:.80} has {prefix_tokens - 1} tokens, and the model reads at most "
             f"{longest - 1} with the text after it; shorten it"
         )
-    usual_text = None if usual is None else max(1, usual - prefix_tokens)
-    return Source(prefix, split(text, longest - prefix_tokens, lambda some: count(tokenizer, some), usual_text))
+    split_text_length = None if split_length is None else max(1, split_length - prefix_tokens)
+    return Source(prefix, split(text, longest - prefix_tokens, lambda some: count(tokenizer, some), split_text_length))
 
 
 def count(tokenizer: Any, texts: Sequence[str]) -> list[int]:

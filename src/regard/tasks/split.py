@@ -31,15 +31,15 @@ class Piece(NamedTuple):
     gap: str = ""
 
 
-def split(text: str, longest: int, count: Count, usual: int | None = None) -> list[Piece]:
+def split(text: str, longest: int, count: Count, split_length: int | None = None) -> list[Piece]:
     """Split a text into pieces of limited length.
 
     Args:
         text: any text.
         longest: maximum tokens of a piece, >= 1.
         count: function that counts the tokens of texts.
-        usual: maximum tokens of a piece of several sentences, >= 1; each paragraph is then a piece of its own. None: a
-            text is split only if it is longer than `longest`.
+        split_length: maximum tokens of a piece of several sentences, >= 1; each paragraph is then a piece of its own.
+            None: a text is split only if it is longer than `longest`.
 
     Returns:
         At least one piece; the texts and gaps together are the text.
@@ -49,8 +49,8 @@ def split(text: str, longest: int, count: Count, usual: int | None = None) -> li
     """
     seen = DROPPED.sub("", text)
     whole = Piece(seen)
-    parts = [whole] if usual is None else list(_cut(whole, _places(seen, Strength.PARAGRAPH)))
-    most = min(usual or longest, longest)
+    parts = [whole] if split_length is None else list(_cut(whole, _places(seen, Strength.PARAGRAPH)))
+    most = min(split_length or longest, longest)
     pieces = [short for part in parts for short in _split(part, most, longest, count, LEVELS)]
     return pieces if seen == text else _with_unseen(pieces, text)
 

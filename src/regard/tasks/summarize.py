@@ -1,4 +1,4 @@
-"""Summarize: documents and their summaries."""
+"""Summarization: a summarizer, its training task and its evaluation."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,20 +25,20 @@ from regard.tasks.runner import Runner
 from regard.tasks.text_pairs import SAMPLED_PAIRS, TOKENIZER, TOO_LONG, TextPairs, vocabulary_of
 from regard.tasks.text_to_text import TextToText
 
-MAX_TOKENS = 256  # of a document that are read, unless training took another number
-WORDS = 20_000  # of a vocabulary of words by default
-NOTHING = Hypothesis(tokens=[], score=0.0, finished=True)  # of a document in which nothing can be seen
+MAX_TOKENS = 256  # of a document that are read, unless the model was trained with another limit
+WORDS = 20_000  # default size of a word vocabulary
+NOTHING = Hypothesis(tokens=[], score=0.0, finished=True)  # of a blank document
 
 
 class Summary(NamedTuple):
-    """A document and what came of it."""
+    """A document and its summary."""
 
     document: str
     text: str
-    score: float  # mean log-probability of the tokens, as the search counts it
+    score: float  # of the search: the normalized log-probability
     tokens: list[int]
-    finished: bool  # whether the model ended the summary by itself
-    cut: bool  # whether the document was longer than what the model reads
+    finished: bool  # whether it ends with the end token
+    cut: bool  # whether the document was truncated
 
     def __str__(self) -> str:
         return self.text
@@ -51,7 +51,7 @@ class Summarizer(Runner):
     Args:
         module: the torch module; `module(inputs, lengths, targets)` gives named results, `logits` among them.
         tokenizer: of the model: subwords, or words for a pointer-generator.
-        config: what else is known of it, such as how it was trained under "training".
+        config: fields of config.json, training settings under "training".
     """
 
     job: ClassVar[str] = "summarize"
@@ -67,21 +67,21 @@ class Summarizer(Runner):
         """The summaries of documents; `str` of one is its text.
 
         Args:
-            texts: documents; what is beyond the greatest length is not read, which `cut` says.
+            texts: documents; those beyond the maximum length are truncated, which `cut` says.
             search: `Beam`, `Greedy` or `Sample`.
-            max_length: tokens of a summary at most; by default the longest of the training and 16 more.
-            batch_size: documents that run together.
+            max_length: maximum number of tokens of a summary; by default 16 more than the longest in training.
+            batch_size: documents per batch.
 
         Returns:
             A summary for each document, in order.
 
         Raises:
-            DataError: something else than a list of texts.
+            DataError: texts that are not a list of strings.
         """
         check_texts(texts)
         reader = reader_of(self.tokenizer)
         documents = [reader.read(text, self._max_tokens) for text in texts]
-        found = iter(
+        hypotheses = iter(
             generate(
                 self.module,
                 [document.ids for document in documents if document.ids],
@@ -92,7 +92,7 @@ class Summarizer(Runner):
         )
         summaries = []
         for text, document in zip(texts, documents, strict=True):
-            best = next(found)[0] if document.ids else NOTHING
+            best = next(hypotheses)[0] if document.ids else NOTHING
             written = reader.decode(best.tokens, document)
             summaries.append(Summary(text, written, best.score, best.tokens, best.finished, document.cut))
         return summaries
@@ -139,18 +139,18 @@ class Summarizer(Runner):
         )
 
     def see(self, text: str, target: str | None = None, *, search: Search = Beam()) -> Alignment:
-        """What each word of a summary attended to.
+        """Attention of each word of a summary to the document.
 
         Args:
             text: the document.
-            target: a summary to look at; None for the model's own.
-            search: how the model's own is searched for.
+            target: a given summary; None to generate one.
+            search: for generating one.
 
         Returns:
             The weights of all layers and heads between words.
 
         Raises:
-            DataError: a document in which nothing can be seen.
+            DataError: a blank document.
         """
         check_texts([text] if target is None else [text, target])
         reader = reader_of(self.tokenizer)
@@ -175,11 +175,11 @@ class Summarizer(Runner):
 
 @final
 class WordPairs(Preparation[Pair]):
-    """Documents and summaries as words, those of a document outside the vocabulary included.
+    """Documents and summaries as words, with ids for words outside the vocabulary.
 
     Args:
-        vocab_size: words of the vocabulary.
-        max_tokens: words of a document that are read, and of a summary at most.
+        vocab_size: number of words of the vocabulary.
+        max_tokens: maximum number of words of a document, which is truncated, and of a summary.
         tokenizer: used instead of making one.
     """
 
@@ -236,7 +236,7 @@ class Summarize(TextToText):
 
     @property
     def copies(self) -> bool:
-        """Whether the model is one that copies words."""
+        """Whether the model copies words from the document."""
         if self.start is not None:
             return isinstance(self.start.module, PointerGenerator)
         return (self.options.model or self.models[0]) == "pointer-generator"

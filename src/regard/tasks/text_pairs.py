@@ -1,4 +1,4 @@
-"""Pairs of texts: from records to token ids on disk, and from rows to the tensors of a batch."""
+"""Preparation of text pairs: token ids on disk, and collation into batches."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -25,13 +25,13 @@ TOO_LONG = "longer than max_tokens"
 
 
 class TextBatch(NamedTuple):
-    """Pairs of texts as an encoder-decoder takes them."""
+    """A batch of an encoder-decoder."""
 
     inputs: Tensor  # (B, S): source ids, end mark, padding
     lengths: Tensor  # (B,): inputs that are not padding
     targets: Tensor  # (B, T): start mark, ids, padding
     labels: Tensor  # (B, T): ids, end mark, then IGNORED
-    tokens: int  # labels that count
+    tokens: int  # labels other than IGNORED
 
 
 @final
@@ -39,10 +39,10 @@ class TextPairs(Preparation[Pair]):
     """Pairs of texts as token ids.
 
     Args:
-        vocab_size: subwords of the tokenizer.
-        max_tokens: of the longer text of a pair, at most.
+        vocab_size: number of subwords of the tokenizer.
+        max_tokens: maximum number of tokens of either text.
         tokenizer: used instead of training one.
-        cuts_sources: whether a source that is too long is cut, rather than its pair left out.
+        cuts_sources: whether sources that are too long are truncated; otherwise their pairs are left out.
 
     Raises:
         ConfigError: a size that is out of range.
@@ -106,15 +106,15 @@ def prepare_pairs(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Prepared[Pair]:
-    """Pairs of texts as token ids on disk, as training has them.
+    """Tokenize pairs of texts into a folder, as training does.
 
     Args:
-        files: paths as for `read_pairs`, or its reader where other options than these are wanted.
-        folder: where to; used again while files and options stay the same.
+        files: paths as for `read_pairs`, or its reader for other options.
+        folder: of the output; reused while files and options stay the same.
         valid: files to validate on, or a reader of them; None: rows of `files` are held out, by a hash of their source.
-        held_out: how many; at most one in twenty. Rows with the same source are on the same side.
-        skip_bad_rows: count rows that cannot be used and go on, instead of stopping at the first.
-        progress: called now and then with what is being done, and how many rows of it are done.
+        held_out: number of validation rows; at most one in twenty. Rows with the same source are on the same side.
+        skip_bad_rows: skip and count invalid rows instead of raising at the first.
+        progress: called from time to time with the name of the current step and its number of rows done.
         settings: those of `TextPairs`: vocab_size, max_tokens, tokenizer.
 
     Returns:
@@ -145,10 +145,10 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
 
 
 def collate(pairs: Sequence[tuple[Any, ...]], vocabulary: Vocabulary) -> TextBatch:
-    """Pairs of token ids as tensors, ended and padded at the right to the longest.
+    """Collate pairs of token ids: add start and end tokens, and pad on the right.
 
     Args:
-        pairs: ids of each source and target, without marks.
+        pairs: ids of each source and target, without special tokens.
         vocabulary: of both.
 
     Returns:

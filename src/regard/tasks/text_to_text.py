@@ -1,4 +1,4 @@
-"""Text to text: training an encoder-decoder on pairs of texts, which several jobs share."""
+"""Base of the tasks that train an encoder-decoder on text pairs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,17 +21,17 @@ from regard.models.transformer import size_settings
 from regard.tasks.task import JobOptions, Loss, Task
 from regard.tasks.text_pairs import TextBatch, TextPairs, collate, text_pair, vocabulary_of
 
-MOST_TARGETS = 99.9  # percent of the targets, whose length is taken for usual
-SUBWORDS = 8000  # of the tokenizer by default
-WHOLE_TEXT = 48  # tokens of a text that may stay whole whatever the training's texts had
+MOST_TARGETS = 99.9  # percentile of the targets' excess length that the maximum length allows for
+SUBWORDS = 8000  # default size of the tokenizer
+WHOLE_TEXT = 48  # tokens below which texts are never split, whatever the training's lengths
 
 
 class TextToText(Task):
-    """A job that an encoder-decoder learns from pairs of texts."""
+    """A task that trains an encoder-decoder on text pairs."""
 
     models: ClassVar[tuple[str, ...]] = ("transformer", "rnn", "luong", "convs2s")
     rows = "pairs"
-    cuts_sources: ClassVar[bool] = False  # whether a source that is too long is cut, rather than its row left out
+    cuts_sources: ClassVar[bool] = False  # whether too long sources are truncated; otherwise their rows are left out
 
     def check_options(self) -> None:
         if self.start is None:
@@ -47,7 +47,7 @@ class TextToText(Task):
         )
 
     def check_start(self) -> None:
-        """Raise ConfigError for a model to start from that is for another job."""
+        """Raise ConfigError for a starting model of another task."""
         if self.start is not None and not isinstance(self.start, self.runner):
             raise ConfigError(
                 f"start={self.options.start!r} is a {type(self.start).__name__}, which is for another job; expected "
@@ -60,7 +60,7 @@ class TextToText(Task):
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer, once the data is prepared."""
+        """The tokenizer; available once the data is prepared."""
         return self.data.processor
 
     @property
@@ -71,8 +71,8 @@ class TextToText(Task):
         if self.start is not None:
             module: nn.Module = self.start.module
             return module
-        made: nn.Module = build(self._config(vocabulary_of(self.tokenizer)))
-        return made
+        module: nn.Module = build(self._config(vocabulary_of(self.tokenizer)))
+        return module
 
     def sizes(self, split: str, rows: Rows) -> np.ndarray[Any, Any]:
         store = self.store(split)
@@ -113,13 +113,13 @@ class TextToText(Task):
         self.runner(module, self.tokenizer, {"training": described}).save(folder)
 
     def sizes_of_training(self) -> dict[str, Any]:
-        """Lengths of the training's texts, which the runner goes by."""
+        """Lengths of the training texts, which set the runner's defaults."""
         lengths = self.data.train.lengths("source")
-        usual = min(max(WHOLE_TEXT, int(np.percentile(lengths, 90)) + 1), self.options.max_tokens)
-        return {"max_tokens": self.options.max_tokens, "usual_tokens": usual, **self._target_lengths()}
+        split_length = min(max(WHOLE_TEXT, int(np.percentile(lengths, 90)) + 1), self.options.max_tokens)
+        return {"max_tokens": self.options.max_tokens, "usual_tokens": split_length, **self._target_lengths()}
 
     def _target_lengths(self) -> dict[str, Any]:
-        """How long targets are beside their sources, in tokens: all together, and by how many they exceed twice."""
+        """Target lengths relative to sources, in tokens: the overall ratio, and the excess over twice the source."""
         sources, targets = (self.data.train.lengths(column) for column in ("source", "target"))
         excess = int(np.percentile(targets - 2 * sources, MOST_TARGETS)) + 1
         return {"length_ratio": float(targets.sum() / sources.sum()), "target_excess": max(excess, 0)}
@@ -133,8 +133,8 @@ def model_config(options: JobOptions, default: str, vocabulary: Vocabulary) -> A
 
     Args:
         options: of the run.
-        default: architecture where they name none.
-        vocabulary: of source and target together.
+        default: architecture if they name none.
+        vocabulary: joint, of source and target.
 
     Returns:
         The model's configuration.

@@ -1,4 +1,4 @@
-"""Translate: pairs of a source text and its translation."""
+"""Translation: a translator and its training task."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,9 +21,9 @@ from regard.tasks.source import read_source
 from regard.tasks.text_to_text import TextToText
 from regard.tasks.translation import Candidate, Translation, gaps, translate, within_word
 
-MAX_TOKENS = 256  # what training leaves out beyond, unless it was told another number
-T5_TOKENS = 512  # that T5 was trained on, unless its config.json says another number
-SUMMARY = 0.5  # tokens of targets for each of sources, below which a model is taken for one that summarizes
+MAX_TOKENS = 256  # training's default maximum length
+T5_TOKENS = 512  # T5's training length, unless config.json has n_positions
+SUMMARY = 0.5  # ratio of target to source tokens below which a model is taken for a summarizer
 
 
 @final
@@ -32,8 +32,8 @@ class Translator(Runner):
 
     Args:
         module: the torch module; `module(inputs, lengths, targets)` gives named results, `logits` among them.
-        tokenizer: what it was trained with; None if its folder has none, and then only the module can be used.
-        config: what else is known of it, such as how it was trained under "training".
+        tokenizer: of the model; None if its folder has none, and then only the module can be used.
+        config: fields of config.json, training settings under "training".
     """
 
     job: ClassVar[str] = "translate"
@@ -41,61 +41,61 @@ class Translator(Runner):
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest source that the model was trained on, the end mark included."""
+        """Maximum number of tokens of a source, the end token included."""
         longest = self._trained("max_tokens") or (self._positions() if isinstance(self.module, T5) else MAX_TOKENS)
         return longest if self.module.longest is None else min(longest, self.module.longest)
 
     @property
-    def usual(self) -> int:
-        """Tokens beyond which a text is split at sentence ends: what most sources of the training had, or `longest`."""
+    def split_length(self) -> int:
+        """Number of tokens beyond which a text is split at sentence ends: training's 90th percentile, or `longest`."""
         return min(self._trained("usual_tokens") or self.longest, self.longest)
 
     @property
     def whole(self) -> bool:
-        """Whether texts are read whole however long: those to be summarized, and T5's but for translations."""
+        """Whether texts are never split: true of models that summarize, and of T5 except for translation."""
         training = self.config.get("training")
         ratio = training.get("length_ratio") if isinstance(training, dict) else None
         return isinstance(self.module, T5) or (isinstance(ratio, float) and ratio < SUMMARY)
 
     def _positions(self) -> int:
         fields = self.config.get("published")
-        found = fields.get("n_positions") if isinstance(fields, dict) else None
-        return found if is_integer(found) and found > 0 else T5_TOKENS
+        value = fields.get("n_positions") if isinstance(fields, dict) else None
+        return value if is_integer(value) and value > 0 else T5_TOKENS
 
-    def _bounds(self, whole: bool | None) -> dict[str, Any]:
-        """How long the texts may be that are read at a time."""
-        usual = None if "published" in self.config else self.usual
-        return {"longest": self.longest, "usual": usual, "whole": self.whole if whole is None else whole}
+    def _length_options(self, whole: bool | None) -> dict[str, Any]:
+        """Arguments of `translate` that concern the length of sources."""
+        split_length = None if "published" in self.config else self.split_length
+        return {"longest": self.longest, "split_length": split_length, "whole": self.whole if whole is None else whole}
 
     def _trained(self, name: str) -> int | None:
         training = self.config.get("training")
-        found = training.get(name) if isinstance(training, dict) else None
-        return found if is_integer(found) and found > 0 else None
+        value = training.get(name) if isinstance(training, dict) else None
+        return value if is_integer(value) and value > 0 else None
 
     def generation_config(self, task: str | None = None, *, search: Search | None = None) -> GenerationConfig | None:
-        """How a published checkpoint wants its targets looked for, None for a model of regard's own.
+        """Generation settings of a published checkpoint; None for a model of regard's own.
 
         Args:
             task: one of those that its config.json names; None for none.
-            search: one that goes before the checkpoint's.
+            search: overrides the checkpoint's.
 
         Returns:
-            The search, rules for the tokens, the greatest length and the prefix.
+            The search, token constraints, maximum length and prefix.
 
         Raises:
             ConfigError: a task that it does not name.
-            UnsupportedError: a setting that cannot be honored.
+            UnsupportedError: a setting that is not supported.
         """
         fields = self.config.get("published")
         if not isinstance(fields, dict):
             fields = None if task is None else {}
-        found = None if fields is None else generation_config(fields, task, search=search)
-        if found is not None and found.stop:
+        settings = None if fields is None else generation_config(fields, task, search=search)
+        if settings is not None and settings.stop:
             raise UnsupportedError(
-                f"the checkpoint asks for stop_strings={list(found.stop)!r:.60}, before which a target shall end; that "
+                f"the checkpoint asks for stop_strings={list(settings.stop)!r:.60}, before which a target shall end; that "
                 "is not supported of models that translate: take it out of generation_config.json"
             )
-        return found
+        return settings
 
     def translate(
         self,
@@ -120,34 +120,34 @@ class Translator(Runner):
             max_length: tokens of a target at most, the end mark among them; where a text is split, of each of its
                 pieces. By default what a published checkpoint says, or more than the targets of the training had.
             whole: whether texts are never split; by default as the property `whole` says.
-            batch_size: sentences that run together.
+            batch_size: sentences per batch.
 
         Returns:
             A translation for each text, in order, with `.text`, `.score`, `.finished` and all `.candidates`.
 
         Raises:
-            DataError: something else than a list of texts, or a text that is too long and not to be split.
+            DataError: texts that are not a list of strings, or a text that is too long and not to be split.
             ConfigError: a task that the checkpoint does not name.
-            UnsupportedError: no search, where the checkpoint asks for what regard does not do.
+            UnsupportedError: no `search`, and a checkpoint whose generation config is not supported.
         """
-        how = self._how(search, prefix, task, max_length) | self._bounds(whole)
-        return translate(self.module, self.tokenizer, texts, **how, batch_size=batch_size)
+        options = self._search_options(search, prefix, task, max_length) | self._length_options(whole)
+        return translate(self.module, self.tokenizer, texts, **options, batch_size=batch_size)
 
-    def _how(
+    def _search_options(
         self, search: Search | None, prefix: str | None, task: str | None, max_length: int | None
     ) -> dict[str, Any]:
-        """The search, the rules, the prefix and the greatest length: what is said here, or by the checkpoint."""
-        wanted = self.generation_config(task, search=search) or GenerationConfig(search=search or Beam())
-        said = wanted.limit(1) if max_length is None else max_length  # after the start mark
+        """Search, constraints, prefix and maximum length: the caller's, or else the checkpoint's."""
+        settings = self.generation_config(task, search=search) or GenerationConfig(search=search or Beam())
+        limit = settings.limit(1) if max_length is None else max_length  # after the start token
         return {
-            "search": wanted.search,
-            "constraints": wanted.constraints,
-            "prefix": wanted.prefix if prefix is None else prefix,
-            "max_length": self._length() if said is None else said,
+            "search": settings.search,
+            "constraints": settings.constraints,
+            "prefix": settings.prefix if prefix is None else prefix,
+            "max_length": self._length() if limit is None else limit,
         }
 
     def _length(self) -> Callable[[int], int] | None:
-        """The greatest length of targets, by that of their source, if those of the training were long."""
+        """Maximum target length as a function of the source's, if targets in training were long."""
         excess = self._trained("target_excess")
         return None if excess is None else lambda source: twice_as_long(source) + excess
 
@@ -162,44 +162,45 @@ class Translator(Runner):
         max_length: int | None = None,
         whole: bool | None = None,
     ) -> Alignment:
-        """What each word of a translation attended to.
+        """Attention of each word of a translation to the source.
 
         Args:
             text: the source. Where `translate` splits it, its pieces attend to themselves alone.
-            target: a translation to look at, of the whole text; None for the model's own.
-            search: how the model's own is looked for; as for `translate`.
+            target: a given translation of the whole text; None to generate one.
+            search: for generating one; as for `translate`.
             prefix, task, max_length, whole: as for `translate`.
 
         Returns:
             The weights of all layers and heads between words.
 
         Raises:
-            DataError: a text that is blank, or longer than the model was trained on.
+            DataError: a blank text, or one longer than the model's maximum length.
         """
         check_texts([text])
-        search = Beam() if search is None and target is not None else search  # none is made, and none can be refused
-        how = self._how(search, prefix, task, max_length)
-        tokens = len(words_read(self.tokenizer, text, how["prefix"]).tokens)
+        if search is None and target is not None:
+            search = Beam()  # not used, so the checkpoint's cannot be refused
+        options = self._search_options(search, prefix, task, max_length)
+        tokens = len(words_read(self.tokenizer, text, options["prefix"]).tokens)
         alignments: list[Alignment] = []  # none of a blank text
         if tokens < self.longest:
             if target is None:
-                [translation] = translate(self.module, self.tokenizer, [text], **how, **self._bounds(whole))
+                [translation] = translate(self.module, self.tokenizer, [text], **options, **self._length_options(whole))
             else:
-                translation = self._translated(text, target, how["prefix"])
+                translation = self._translated(text, target, options["prefix"])
             alignments = list(self._look(translation))
         if not alignments:
             raise DataError(f"text has {tokens} tokens; expected 1 to {self.longest - 1}: see one or a few sentences")
         return joined(alignments)
 
     def _translated(self, text: str, target: str, prefix: str) -> Translation:
-        """A translation that the model did not write."""
+        """A given target as a `Translation`."""
         check_texts([target])
         tokens = self.tokenizer.encode(target.strip(), target=True)
         source = read_source(self.tokenizer, text, longest=self.longest, prefix=prefix)
         return Translation(text, source.pieces, [Candidate(target, 0.0, [tokens], True)], source.prefix)
 
     def _look(self, translation: Translation) -> Iterator[Alignment]:
-        """What the pieces of a translation attended to, their words numbered by those of the whole text."""
+        """Alignments of the pieces of a translation, with words numbered as in the whole text."""
         pieces, [best, *_] = translation.pieces, translation.candidates
         texts = self.tokenizer.decode_batch(best.tokens)
         inside = "".join(part for piece in pieces for part in piece)
@@ -216,10 +217,10 @@ class Translator(Runner):
                 written_before -= not gap and within_word(text, texts[i + 1])
 
     def align(self, translation: Translation) -> str:
-        """Which source word each word of a translation came from, as "0-0 2-1": source, target, from 0 (Pharaoh).
+        """Word alignment of a translation in Pharaoh format, such as "0-0 2-1": source-target, from 0.
 
-        Words are those of `translation.source` and `translation.text`, as `str.split` parts them; in scripts that part
-        no words, the pieces of the vocabulary.
+        Words are those of `translation.source` and `translation.text`, split by `str.split`; in scripts
+        without spaces, the pieces of the vocabulary.
         """
         links = (seen.pharaoh() for seen in self._look(translation))
         return " ".join(link for link in links if link)
@@ -241,8 +242,8 @@ class Translator(Runner):
         Args:
             pairs: sources and references.
             search, prefix, task, max_length, whole: as for `translate`.
-            batch_size: sentences that run together.
-            tokenize: how BLEU finds words, as sacrebleu names it: "13a", "intl", "zh", "ja-mecab", "ko-mecab",
+            batch_size: sentences per batch.
+            tokenize: BLEU's tokenizer, by sacrebleu's name: "13a", "intl", "zh", "ja-mecab", "ko-mecab",
                 "char", "flores101", "flores200" or "none".
 
         Returns:
@@ -251,11 +252,11 @@ class Translator(Runner):
         Raises:
             DataError: no pairs.
             UnsupportedError: as for `translate`.
-            ConfigError: a task that the checkpoint does not name; a tokenizer that sacrebleu has not, or whose package
-                or vocabulary is not here.
+            ConfigError: a task that the checkpoint does not name; an unknown tokenizer of sacrebleu, or one whose
+                package or vocabulary is not installed.
         """
-        how = self._how(search, prefix, task, max_length) | self._bounds(whole)
-        return evaluate(self.module, self.tokenizer, pairs, **how, batch_size=batch_size, tokenize=tokenize)
+        options = self._search_options(search, prefix, task, max_length) | self._length_options(whole)
+        return evaluate(self.module, self.tokenizer, pairs, **options, batch_size=batch_size, tokenize=tokenize)
 
 
 @final

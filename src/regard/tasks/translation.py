@@ -1,4 +1,4 @@
-"""How a text is translated: piece by piece through the model, and the text between the pieces."""
+"""Translation of texts: split into pieces, decoded by the model, and joined again."""
 
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -15,25 +15,25 @@ from regard.tasks.check import check_texts
 from regard.tasks.source import Source, encode, read_source
 from regard.tasks.split import Piece
 
-NOTHING = Hypothesis(tokens=[], score=0.0, finished=True)  # of a text that says nothing
+NOTHING = Hypothesis(tokens=[], score=0.0, finished=True)  # of a blank text
 
 
 class Candidate(NamedTuple):
-    """One way to say a text."""
+    """One translation of a text."""
 
     text: str
-    score: float  # as the search counts it; the mean where the text was split
-    tokens: list[list[int]]  # of each piece, without bos and eos
-    finished: bool  # whether the model ended every piece by itself; if not, it was cut at the greatest length
+    score: float  # of the search; the mean over the pieces of a split text
+    tokens: list[list[int]]  # of each piece, without special tokens
+    finished: bool  # whether every piece ends with the end token; if not, it was cut at the maximum length
 
 
 class Translation(NamedTuple):
-    """A text, what was translated at a time, and what came of it, best first."""
+    """A source text, the pieces it was split into, and its translations, best first."""
 
     source: str
     pieces: list[Piece]
     candidates: list[Candidate]
-    prefix: str = ""  # what was read before each piece; what the source itself began with is at its end
+    prefix: str = ""  # prefix of each piece, including a prefix that the source itself began with
 
     @property
     def text(self) -> str:
@@ -47,7 +47,7 @@ class Translation(NamedTuple):
 
     @property
     def finished(self) -> bool:
-        """Whether the model ended the best by itself; if not, it was cut at the greatest length."""
+        """Whether the best ends with the end token; if not, it was cut at the maximum length."""
         return self.candidates[0].finished
 
     def __str__(self) -> str:
@@ -62,44 +62,50 @@ def translate(
     search: Search = Beam(),
     constraints: Constraints = Constraints(),
     longest: int = 256,
-    usual: int | None = None,
+    split_length: int | None = None,
     whole: bool = False,
     max_length: int | Callable[[int], int] | None = None,
     prefix: str = "",
     batch_size: int = 32,
 ) -> list[Translation]:
-    """The translations of texts.
+    """Translate texts.
 
     Args:
         module: the model.
-        tokenizer: what it was trained with.
-        texts: any texts; one in which nothing can be seen gives an empty one.
-        search: how the target is looked for: `Beam`, `Greedy` or `Sample`.
-        constraints: rules for the tokens of targets.
-        longest: tokens that the model reads well, the end mark included; a longer text is split at sentence ends,
-            and the translations of its pieces are joined as the pieces were.
-        usual: tokens of a text that is not split at sentence ends, the end mark included; paragraphs are read one by
-            one. None for `longest`, and paragraphs are read together.
-        whole: whether texts are never split, as those to be summarized.
-        max_length: tokens of a target at most, `eos` among them, or that as a function of the tokens of its source;
-            None for twice as many as its source has, and 16 more.
-        prefix: what the model reads before each piece, such as "translate English to German: ". A language or a task
-            that a text begins with is read before each of its pieces as well.
-        batch_size: sentences that run together.
+        tokenizer: of the model.
+        texts: any texts; the translation of a blank one is empty.
+        search: `Beam`, `Greedy` or `Sample`.
+        constraints: token constraints of the targets.
+        longest: maximum number of tokens of a source, the end token included; longer texts are split at sentence
+            ends, and the translations of the pieces are joined.
+        split_length: number of tokens beyond which a text is split at sentence ends, the end token included;
+            paragraphs are translated separately. None for `longest`, with paragraphs translated together.
+        whole: whether texts are never split.
+        max_length: maximum number of tokens of a target, `eos` included, or a function from the source's number of
+            tokens to it; None for twice the source's plus 16.
+        prefix: prefix of each piece, such as "translate English to German: ". A language or task prefix with which a
+            text begins is repeated before each of its pieces.
+        batch_size: sentences per batch.
 
     Returns:
         A translation for each text, in order.
 
     Raises:
-        DataError: something else than a list of texts, a text that is not valid Unicode, or one that is too long and
+        DataError: texts that are not a list of strings, a text that is not valid Unicode, or one that is too long and
             not to be split.
     """
     check_texts(texts)
-    bounds = {"longest": longest, "usual": usual, "whole": whole, "most": module.longest, "prefix": prefix}
+    bounds = {
+        "longest": longest,
+        "split_length": split_length,
+        "whole": whole,
+        "most": module.longest,
+        "prefix": prefix,
+    }
     read = [read_source(tokenizer, text, **bounds, number=number) for number, text in enumerate(texts, start=1)]
     sources = _tokens(tokenizer, read)
-    how = {"search": search, "constraints": constraints, "max_length": max_length}
-    hypotheses = generate(module, [ids for ids in sources if ids], **how, batch_size=batch_size)
+    options = {"search": search, "constraints": constraints, "max_length": max_length}
+    hypotheses = generate(module, [ids for ids in sources if ids], **options, batch_size=batch_size)
     found, rows = iter(hypotheses), iter(sources)
     each = [[next(found) if next(rows) else [NOTHING] for _ in source.pieces] for source in read]
     return [
@@ -109,7 +115,7 @@ def translate(
 
 
 def _tokens(tokenizer: Tokenizer, read: Sequence[Source]) -> list[list[int]]:
-    """The tokens of each piece, with its prefix; none of a piece in which nothing can be seen."""
+    """Token ids of each piece, with its prefix; empty for a blank piece."""
     pieces = [(source.prefix, piece.text) for source in read for piece in source.pieces]
     alone = encode(tokenizer, [text for _, text in pieces])
     if not any(source.prefix for source in read):
@@ -119,7 +125,7 @@ def _tokens(tokenizer: Tokenizer, read: Sequence[Source]) -> list[list[int]]:
 
 
 def candidates(tokenizer: Tokenizer, pieces: Sequence[Piece], found: Sequence[list[Hypothesis]]) -> list[Candidate]:
-    """The k-th hypotheses of the pieces joined; a piece that has fewer gives its last one."""
+    """Join the k-th hypotheses of the pieces; a piece with fewer hypotheses contributes its last one."""
     joined = []
     for k in range(max(len(some) for some in found)):
         chosen = [some[min(k, len(some) - 1)] for some in found]
@@ -133,17 +139,17 @@ def candidates(tokenizer: Tokenizer, pieces: Sequence[Piece], found: Sequence[li
 
 
 def gaps(pieces: Sequence[Piece], texts: Sequence[str]) -> list[str]:
-    """What stands after each translated piece.
+    """The text after each translated piece.
 
-    Ends of lines stay as they were, and other white space is one space. Where there was none, after "。" or between
-    words of Thai, a space is put if the translation writes spaces; not within a word that was too long.
+    Line ends are kept, and other white space becomes one space. Where there was none, as after "。" or between words of
+    Thai, a space is added if the translation's script uses spaces, except within a word that was split.
 
     Args:
         pieces: of the source.
         texts: the translations of the pieces.
 
     Returns:
-        As many gaps, the last of which is that after the text.
+        One gap per piece; the last is the one after the text.
     """
     between = [_gap(*sides) for sides in zip(pairwise(pieces), pairwise(texts), strict=True)]
     return [*between, pieces[-1].gap]
@@ -163,7 +169,7 @@ def _plain(match: Any) -> str:
 
 
 def within_word(before: str, after: str) -> bool:
-    """Whether one word goes on from a text to the next one, of a script that parts its words."""
+    """Whether two adjacent texts split a word of a script that uses spaces."""
     left, right = before[-1:], after[:1]
     return bool(left and right) and not any(
         character.isspace() or UNSPACED.match(character) or unicodedata.category(character)[0] in "PS"
@@ -172,6 +178,6 @@ def within_word(before: str, after: str) -> bool:
 
 
 def _unspaced(character: str) -> bool:
-    """Whether no space stands beside it: a character of such a script, or its punctuation, or no character."""
+    """Whether a character takes no space beside it: one of a script without spaces, its punctuation, or none."""
     wide = unicodedata.east_asian_width(character) in ("W", "F") if character else True
     return wide or bool(UNSPACED.match(character))
