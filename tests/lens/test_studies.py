@@ -38,14 +38,27 @@ GOLD = ["0-0 1-1 2-2 3-3 4-4", "0-0 1-1 2?3 2-4 3-2"]
 
 def test_the_shipped_translator_aligns_words() -> None:
     translator = rg.load()
-    rows = alignment_study([translator.see(*pair) for pair in PAIRS], PAIRS, [read_gold(line) for line in GOLD])
+    gold, norms = [read_gold(line) for line in GOLD], [translator.see(*pair, norms=True) for pair in PAIRS]
+    rows = alignment_study([translator.see(*pair) for pair in PAIRS], PAIRS, gold, norms=norms, corpus=PAIRS)
     errors = {row.name: row.error for row in rows}
     assert errors["mean of all heads"].aer < 0.5
     assert min(error.aer for name, error in errors.items() if name.startswith("best")) <= errors["layer 1"].aer + 0.2
     assert errors["mean of all heads, shifted"].aer > errors["mean of all heads"].aer  # it reads as it writes
-    assert IBM in errors
+    assert errors["value norm, mean of all heads"].aer < 0.5
+    assert "IBM model 1, trained on 4 pairs" in errors
+    assert IBM in {row.name for row in alignment_study(norms, PAIRS, gold)}
     with pytest.raises(DataError, match="2 pairs beside 1 alignments"):
         alignment_study([translator.see(*pair) for pair in PAIRS], PAIRS, [read_gold("")])
+
+
+def test_norms_are_those_of_the_values_after_the_output_projection() -> None:
+    translator = rg.load()
+    plain, norms = translator.see(*PAIRS[1]), translator.see(*PAIRS[1], norms=True)
+    for path, weights in plain.weights.items():
+        ratios = norms.weights[path] / weights
+        assert norms.weights[path].shape == weights.shape
+        assert (ratios[weights > 0] > 0).all()
+        assert not torch.allclose(norms.weights[path], weights)
 
 
 class Told(nn.Module):

@@ -26,7 +26,8 @@ def align(file: str, gold: str, limit: int, as_json: bool, model: str | None, th
     pairs = list(itertools.islice(_pairs(file), limit))
     links = [read_gold(line) for line in itertools.islice(file_texts(gold), limit)]
     alignments = [opened.see(source, target) for source, target in _counted(pairs, "pairs")]
-    rows = [(row.name, *row.error) for row in alignment_study(alignments, pairs, links)]
+    norms = [opened.see(source, target, norms=True) for source, target in pairs]
+    rows = [(row.name, *row.error) for row in alignment_study(alignments, pairs, links, norms=norms)]
     _write(("links from", "AER", "precision", "recall"), rows, as_json=as_json)
 
 

@@ -12,9 +12,11 @@ from regard.data.tokenizer import Tokenizer
 from regard.errors import ConfigError, DataError
 from regard.layers.evaluation import in_evaluation
 from regard.lens.alignment import END, Alignment, kind_of, merged
+from regard.lens.attention_record import AttentionRecord
 from regard.lens.record import Recording, record
 from regard.lens.recording_view import view_of
 from regard.lens.text import printable, shortened
+from regard.lens.value_norm import value_norms
 from regard.lens.view import View
 from regard.lens.words import Words, words_read, words_written
 from regard.models.language_model import LanguageModel
@@ -56,13 +58,14 @@ def look(
     return look_at(module, words_read(tokenizer, source), written)
 
 
-def look_at(module: Seq2Seq, read: Words, written: Words) -> Alignment:
+def look_at(module: Seq2Seq, read: Words, written: Words, *, norms: bool = False) -> Alignment:
     """What a model attends to, between the words of a source and of a target.
 
     Args:
         module: the model; its mode and its hooks are as before afterwards.
         read: the source.
         written: the target.
+        norms: take the norms of the weighted values instead of the weights; see `value_norms`.
 
     Returns:
         The weights between words, and the numbers of the words.
@@ -71,7 +74,9 @@ def look_at(module: Seq2Seq, read: Words, written: Words) -> Alignment:
         ConfigError: a model without attention.
     """
     vocabulary = module.vocabulary
-    seen = _recorded(module, [*read.tokens, vocabulary.eos], None, [vocabulary.bos, *written.tokens], weights=True)
+    seen = _recorded(
+        module, [*read.tokens, vocabulary.eos], None, [vocabulary.bos, *written.tokens], weights=True, values=norms
+    )
     columns, rows = ([*side.spans, (END, range(len(side.tokens), len(side.tokens) + 1))] for side in (read, written))
     source_ranges, target_ranges = ([tokens for _, tokens in words] for words in (columns, rows))
     # the decoder reads a start mark before the target: the columns of its words stand one place later
@@ -81,12 +86,11 @@ def look_at(module: Seq2Seq, read: Words, written: Words) -> Alignment:
         "encoder": (source_ranges, source_ranges),
         "decoder": (target_ranges, read_ranges),
     }
+    maps = {path: _norms(module, path, one) if norms else one.weights for path, one in seen.items()}
     return Alignment(
         source=[word for word, _ in columns],
         target=[word for word, _ in rows],
-        weights={
-            path: merged(attention.weights[0].float().cpu(), *ranges[kind_of(path)]) for path, attention in seen.items()
-        },
+        weights={path: merged(x[0].float().cpu(), *ranges[kind_of(path)]) for path, x in maps.items()},
         source_numbers=[*read.numbers, None],
         target_numbers=[*written.numbers, None],
     )
@@ -155,6 +159,15 @@ def view_within(
         tokenizer.pieces(ids),
         title=shortened(printable(" ".join(title[: 2 * LONGEST_TITLE].split())), LONGEST_TITLE),
     )
+
+
+def _norms(module: nn.Module, path: str, seen: AttentionRecord) -> torch.Tensor:
+    """Norms of the weighted values, (B, H, L, S), after the output projection if there is one."""
+    if seen.value is None:
+        raise ConfigError(f"the values of {path!r} are not recorded; their norms are not known")
+    projection = getattr(module.get_submodule(path), "output_proj", None)
+    weight = None if projection is None else projection.weight.detach()
+    return value_norms(seen.weights, seen.value, weight)
 
 
 def _recorded(module: nn.Module, *sequences: list[int] | None, **settings: Any) -> Recording:

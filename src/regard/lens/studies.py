@@ -26,17 +26,26 @@ class AlignmentRow(NamedTuple):
 
 
 def alignment_study(
-    alignments: Sequence[Alignment], pairs: Sequence[tuple[str, str]], gold: Sequence[Gold]
+    alignments: Sequence[Alignment],
+    pairs: Sequence[tuple[str, str]],
+    gold: Sequence[Gold],
+    *,
+    norms: Sequence[Alignment] = (),
+    corpus: Sequence[tuple[str, str]] = (),
 ) -> list[AlignmentRow]:
     """Alignment error of cross-attention: the mean of all, each layer, the best head; without and with a shift by one.
+
+    The shift reads a word's links from the next step, whose input is the word (Chen et al. 2020, arXiv 2004.14837).
 
     Args:
         alignments: of each pair, as `look` gives: a word a row, an end mark last.
         pairs: source and target of each.
         gold: hand-made links of each.
+        norms: alignments by the norms of weighted values, of the same pairs.
+        corpus: more pairs on which IBM model 1 is trained.
 
     Returns:
-        The mean of all heads, each layer's mean, the best head, and IBM model 1.
+        The mean of all heads, each layer's mean, the best head, the same by norms, and IBM model 1.
 
     Raises:
         DataError: other numbers of alignments and of hand-made ones, or words that are not those of the text.
@@ -48,6 +57,17 @@ def alignment_study(
         words = (len(source.split()) + 1, len(target.split()) + 1)
         if (len(one.source), len(one.target)) != words:
             raise DataError(f"{source!r:.60}: the model reads {len(one.source) - 1} words; expected {words[0] - 1}")
+    rows = _attention_rows(alignments, gold, "")
+    if norms:
+        rows += _attention_rows(norms, gold, "value norm, ")
+    split = [(source.split(), target.split()) for source, target in (*pairs, *corpus)]
+    name = IBM if not corpus else f"IBM model 1, trained on {len(split):,} pairs"
+    rows.append(AlignmentRow(name, alignment_error(ibm_model_1(split)[: len(pairs)], gold)))
+    return rows
+
+
+def _attention_rows(alignments: Sequence[Alignment], gold: Sequence[Gold], prefix: str) -> list[AlignmentRow]:
+    """Errors of links from the maps of cross-attention."""
     layers = [torch.stack(list(one.layers("cross").values()))[..., :-1] for one in alignments]  # (layers, H, T, S)
     num_layers, num_heads = layers[0].shape[:2]
     rows: list[AlignmentRow] = []
@@ -55,7 +75,7 @@ def alignment_study(
     def add(name: str, choose: Callable[[torch.Tensor], torch.Tensor]) -> None:
         for shift in (0, 1):
             links = [_links(choose(x), shift) for x in layers]
-            label = f"{name}, shifted" if shift else name
+            label = f"{prefix}{name}, shifted" if shift else f"{prefix}{name}"
             rows.append(AlignmentRow(label, alignment_error(links, gold)))
 
     add("mean of all heads", lambda x: x.mean((0, 1)))
@@ -66,11 +86,10 @@ def alignment_study(
     layer, head, shift = min(errors, key=lambda key: errors[key].aer)
     rows.append(
         AlignmentRow(
-            f"best head: layer {layer + 1}, head {head + 1}{', shifted' if shift else ''}", errors[layer, head, shift]
+            f"{prefix}best head: layer {layer + 1}, head {head + 1}{', shifted' if shift else ''}",
+            errors[layer, head, shift],
         )
     )
-    split = [(source.split(), target.split()) for source, target in pairs]
-    rows.append(AlignmentRow(IBM, alignment_error(ibm_model_1(split), gold)))
     return rows
 
 

@@ -92,8 +92,8 @@ class Translator(Runner):
         settings = None if fields is None else generation_config(fields, task, search=search)
         if settings is not None and settings.stop:
             raise UnsupportedError(
-                f"the checkpoint asks for stop_strings={list(settings.stop)!r:.60}, before which a target shall end; that "
-                "is not supported of models that translate: take it out of generation_config.json"
+                f"the checkpoint asks for stop_strings={list(settings.stop)!r:.60}, before which a target shall end; "
+                "that is not supported of models that translate: take it out of generation_config.json"
             )
         return settings
 
@@ -161,6 +161,7 @@ class Translator(Runner):
         task: str | None = None,
         max_length: int | None = None,
         whole: bool | None = None,
+        norms: bool = False,
     ) -> Alignment:
         """Attention of each word of a translation to the source.
 
@@ -169,6 +170,7 @@ class Translator(Runner):
             target: a given translation of the whole text; None to generate one.
             search: for generating one; as for `translate`.
             prefix, task, max_length, whole: as for `translate`.
+            norms: norms of the weighted values instead of the weights (Kobayashi et al. 2020, arXiv 2004.10102).
 
         Returns:
             The weights of all layers and heads between words.
@@ -187,7 +189,7 @@ class Translator(Runner):
                 [translation] = translate(self.module, self.tokenizer, [text], **options, **self._length_options(whole))
             else:
                 translation = self._translated(text, target, options["prefix"])
-            alignments = list(self._look(translation))
+            alignments = list(self._look(translation, norms=norms))
         if not alignments:
             raise DataError(f"text has {tokens} tokens; expected 1 to {self.longest - 1}: see one or a few sentences")
         return joined(alignments)
@@ -199,7 +201,7 @@ class Translator(Runner):
         source = read_source(self.tokenizer, text, longest=self.longest, prefix=prefix)
         return Translation(text, source.pieces, [Candidate(target, 0.0, [tokens], True)], source.prefix)
 
-    def _look(self, translation: Translation) -> Iterator[Alignment]:
+    def _look(self, translation: Translation, *, norms: bool = False) -> Iterator[Alignment]:
         """Alignments of the pieces of a translation, with words numbered as in the whole text."""
         pieces, [best, *_] = translation.pieces, translation.candidates
         texts = self.tokenizer.decode_batch(best.tokens)
@@ -210,7 +212,7 @@ class Translator(Runner):
             read = words_read(self.tokenizer, piece.text, translation.prefix).after(read_before)
             written = words_written(self.tokenizer, tokens).after(written_before)
             if any(number is not None for number in read.numbers):
-                yield dataclasses.replace(look_at(self.module, read, written), finished=best.finished)
+                yield dataclasses.replace(look_at(self.module, read, written, norms=norms), finished=best.finished)
             read_before, written_before = read.count, written.count
             if i + 1 < len(pieces):  # a word that was too long goes on in the next piece
                 read_before -= not piece.gap and within_word(piece.text, pieces[i + 1].text)
