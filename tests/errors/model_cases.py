@@ -78,6 +78,12 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("rnn-vocabulary", lambda: RNNConfig(vocabulary=9), ConfigError, "RNNConfig: vocabulary=9 must be a Vocabulary"),
     ("luong-score", lambda: LuongConfig(vocabulary=SMALL, score="dott"), ConfigError, "'dott'; did you mean 'dot'?"),
     (
+        "luong-bidirectional",
+        lambda: LuongConfig(vocabulary=SMALL, bidirectional=True, hidden_dim=5),
+        ConfigError,
+        "bidirectional=True with hidden_dim=5; expected an even number",
+    ),
+    (
         "luong-window",
         lambda: LuongConfig(vocabulary=SMALL, window="local"),
         ConfigError,

@@ -37,8 +37,11 @@ def test_it_is_that_of_packed_sentences(layers: int) -> None:
     packed = nn.utils.rnn.pack_padded_sequence(x, LENGTHS, batch_first=True, enforce_sorted=False)
     output, (hidden, cell) = theirs(packed)
     expected, _ = nn.utils.rnn.pad_packed_sequence(output, batch_first=True)
-    found, last_outputs, last_cells = as_ours(theirs)(x, LENGTHS)
+    outputs, states = as_ours(theirs)(x, LENGTHS)
     seen = torch.arange(7) < LENGTHS[:, None]
-    torch.testing.assert_close(found[seen], expected[seen])
-    torch.testing.assert_close(last_outputs, hidden[-2:].transpose(0, 1).flatten(1))
-    torch.testing.assert_close(last_cells, cell[-2:].transpose(0, 1).flatten(1))
+    torch.testing.assert_close(outputs[seen], expected[seen])
+    assert len(states) == layers
+    for layer, (last_outputs, last_cells) in enumerate(states):
+        both = slice(2 * layer, 2 * layer + 2)
+        torch.testing.assert_close(last_outputs, hidden[both].transpose(0, 1).flatten(1))
+        torch.testing.assert_close(last_cells, cell[both].transpose(0, 1).flatten(1))

@@ -107,6 +107,26 @@ def test_a_window_beyond_the_source_reads_nothing() -> None:
     assert [bool(context.any()) for context in contexts] == [True, True, True, False, False]
 
 
+def test_a_bidirectional_encoder_reads_ahead() -> None:
+    torch.manual_seed(0)
+    config = LuongConfig(vocabulary=Vocabulary(size=N), embed_dim=4, hidden_dim=6, bidirectional=True, num_layers=2)
+    model = Luong(config).double().eval()
+    inputs, lengths = model.collate([SOURCE, SOURCE[:2]])
+    memory = model.encode(inputs, lengths)
+    assert memory.states.shape == (2, len(SOURCE) + 1, 6)
+    changed = inputs.clone()
+    changed[0, len(SOURCE) - 1] = 3 if inputs[0, len(SOURCE) - 1] != 3 else 4
+    assert not torch.equal(model.encode(changed, lengths).states[0, 0], memory.states[0, 0])
+    # padding changes nothing, and the decoder starts from the states of both directions of each layer
+    alone = model.encode(*model.collate([SOURCE[:2]]))
+    torch.testing.assert_close(memory.states[1, :3], alone.states[0])
+    torch.testing.assert_close(memory.extra[1][1], alone.extra[1][0])
+    targets = torch.tensor([TARGET, TARGET])
+    logits = model(inputs, lengths, targets).logits
+    state, tokens = model.prefill(inputs, lengths)
+    torch.testing.assert_close(model.step(tokens[:, None], state)[:, 0], logits[:, 0])
+
+
 def test_the_lstm_runs_on_where_it_stopped() -> None:
     torch.manual_seed(0)
     lstm = LSTM(3, SIZE, 2, dropout=nn.Identity()).double()

@@ -30,7 +30,7 @@ def made(dtype: torch.dtype = torch.float64, **changes: object) -> PointerGenera
 def by_the_equations(model: PointerGenerator, source: Tensor) -> Tensor:
     """Probabilities (T, N + 2) of the words after those of the first target, one step after the other."""
     attention, words = model.cross_attention, torch.where(source < N, source, 3)
-    states, hidden, cell = model.encoder(model.embedding(words)[None], torch.tensor([len(words)]))
+    states, [(hidden, cell)] = model.encoder(model.embedding(words)[None], torch.tensor([len(words)]))
     s = torch.relu(model.first_hidden(hidden.flatten())), torch.relu(model.first_cell(cell.flatten()))
     covered, context, found = torch.zeros(len(source), dtype=states.dtype), torch.zeros_like(states[0, 0]), []
     for word in TARGET[0].tolist():

@@ -196,37 +196,43 @@ class BidirectionalLSTM(nn.Module):
         hidden_dim: n, size of outputs and cells of each direction.
         layers: number of layers.
         dropout: dropout module between the layers.
+        gate_gain: as for `LSTM`.
 
     Source: Graves and Schmidhuber 2005, "Framewise phoneme classification with bidirectional LSTM", section 2.
     """
 
-    def __init__(self, input_dim: int, hidden_dim: int, layers: int, *, dropout: nn.Module) -> None:
+    def __init__(
+        self, input_dim: int, hidden_dim: int, layers: int, *, dropout: nn.Module, gate_gain: float | None = None
+    ) -> None:
         super().__init__()
         self.dropout = dropout
         sizes = [input_dim] + [2 * hidden_dim] * (layers - 1)
         self.forwards, self.backwards = (
-            nn.ModuleList(LSTM(size, hidden_dim, 1, dropout=dropout) for size in sizes) for _ in range(2)
+            nn.ModuleList(LSTM(size, hidden_dim, 1, dropout=dropout, gate_gain=gate_gain) for size in sizes)
+            for _ in range(2)
         )
 
-    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the outputs of the top layer, and its last outputs and cells in both directions.
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Layers]:
+        """Compute the outputs of the top layer, and the last outputs and cells of all layers in both directions.
 
         Args:
             x: (B, L, input_dim).
             lengths: (B,), number of positions that are not padding.
 
         Returns:
-            Outputs (B, L, 2 n), forward direction first; last outputs (B, 2 n) and last cells (B, 2 n).
+            Outputs (B, L, 2 n), forward direction first; for each layer its last outputs and cells, (B, 2 n) each.
 
         Raises:
             ShapeError: no position.
         """
-        ends: list[tuple[Tensor, Tensor]] = []
+        states: Layers = []
         for i, (forwards, backwards) in enumerate(zip(self.forwards, self.backwards, strict=True)):
             x = x if i == 0 else self.dropout(x)
             ahead, [(_, ahead_cells)] = forwards(x)
             back, [(_, back_cells)] = backwards(reverse(x, lengths))
-            ends = [(last(y, lengths), last(c, lengths)) for y, c in ((ahead, ahead_cells), (back, back_cells))]
+            output, cell = (
+                torch.cat([last(y, lengths) for y in both], -1) for both in ((ahead, back), (ahead_cells, back_cells))
+            )
+            states.append((output, cell))
             x = torch.cat([ahead, reverse(back, lengths)], -1)
-        outputs, cells = (torch.cat(y, -1) for y in zip(*ends, strict=True))
-        return x, outputs, cells
+        return x, states

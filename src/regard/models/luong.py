@@ -4,7 +4,7 @@ Source: Luong et al. 2015, "Effective Approaches to Attention-based Neural Machi
 """
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from regard.layers.embeddings import Embeddings
 from regard.layers.learned import Learned, LearnedAdditive, LearnedBilinear, LearnedLocation
 from regard.layers.linear import Linear
 from regard.layers.output_projection import OutputProjection
-from regard.layers.recurrent import LSTM, check_positions, last
+from regard.layers.recurrent import LSTM, BidirectionalLSTM, check_positions, last
 from regard.models.check import check_fields
 from regard.models.hypothesis_state import HypothesisState
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
@@ -46,6 +46,7 @@ class LuongConfig:
         input_feeding: whether the attentional state is fed to the next step (section 3.3). Without it, training is
             faster.
         max_length: maximum length of a source with score="location".
+        bidirectional: whether the encoder reads in both directions, n / 2 units each; the paper's reads forward only.
         dropout: dropout of the inputs of each layer and of the output projection.
         input_scale: what embedded tokens are multiplied by: 10 gives inputs of unit variance.
         gate_gain: gain of Xavier's initialization of the gates' input maps.
@@ -66,6 +67,7 @@ class LuongConfig:
     window_size: int = 10
     input_feeding: bool = True
     max_length: int = 512
+    bidirectional: bool = False
     dropout: float = 0.2
     input_scale: float = 10.0
     gate_gain: float = 2.0
@@ -77,6 +79,10 @@ class LuongConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.bidirectional and self.hidden_dim % 2:
+            raise ConfigError(
+                f"LuongConfig: bidirectional=True with hidden_dim={self.hidden_dim}; expected an even number"
+            )
         if self.window == "local-p" and self.attention.normalizer is not None:
             raise ConfigError(
                 f"LuongConfig: window='local-p' needs softmax, times a Gaussian; got normalizer="
@@ -118,7 +124,12 @@ class Luong(Seq2Seq):
             scale=config.input_scale,
         )  # fmt: skip
         self.dropout = Dropout(config.dropout)
-        self.encoder = LSTM(embed, hidden, config.num_layers, dropout=self.dropout, gate_gain=config.gate_gain)
+        encoder_options: dict[str, Any] = {"dropout": self.dropout, "gate_gain": config.gate_gain}
+        self.encoder: LSTM | BidirectionalLSTM = (
+            BidirectionalLSTM(embed, hidden // 2, config.num_layers, **encoder_options)
+            if config.bidirectional
+            else LSTM(embed, hidden, config.num_layers, **encoder_options)
+        )
         feeding = embed if config.input_feeding else 0
         self.decoder = LSTM(
             embed + feeding, hidden, config.num_layers, dropout=self.dropout, gate_gain=config.gate_gain
@@ -137,8 +148,13 @@ class Luong(Seq2Seq):
 
     def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
         lengths = self.source_lengths(inputs, lengths)
-        states, history = self.encoder(self.dropout(self.embeddings.source(inputs)))
-        first = torch.stack([last(x, lengths) for layer in history for x in layer], 1)  # (B, 2 layers, n)
+        embedded = self.dropout(self.embeddings.source(inputs))
+        if isinstance(self.encoder, BidirectionalLSTM):
+            states, ends = self.encoder(embedded, lengths)
+        else:
+            states, history = self.encoder(embedded)
+            ends = [(last(outputs, lengths), last(cells, lengths)) for outputs, cells in history]
+        first = torch.stack([x for layer in ends for x in layer], 1)  # (B, 2 layers, n)
         return Memory(states, lengths, (self.cross_attention.project_key(states), first))
 
     def decode(self, targets: Tensor, memory: Memory) -> Tensor:

@@ -221,7 +221,7 @@ class PointerGenerator(Seq2Seq):
 
     def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
         lengths = self.source_lengths(inputs, lengths)
-        states, last_hidden, last_cell = self.encoder(self._embed(inputs), lengths)
+        states, [(last_hidden, last_cell)] = self.encoder(self._embed(inputs), lengths)
         states = states.to(self.embedding.weight.dtype)
         first = [torch.relu(self.first_hidden(last_hidden)), torch.relu(self.first_cell(last_cell))]
         keys = self.cross_attention.key_proj(states).to(states.dtype)  # once for all steps
