@@ -63,6 +63,7 @@ def cases(given: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     """Each measure of each method on each classifier."""
     steps = 4 if given.quick else STEPS
     for system, rate in RATES.items():
+        sums: dict[tuple[str, str], list[float]] = {}
         for seed in given.seeds:
             run = Run(system, seed, steps, rate)
             job = json.dumps({"run": run, "folder": str(folder)})
@@ -70,10 +71,14 @@ def cases(given: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
             name = folder / f"faithful-{system}-{seed}-{steps}.json"
             result: Mapping[str, Any] = kept(name, lambda job=job, words=words: fresh(__file__, "--job", job, *words))
             for method, values in result.items():
-                case = f"{'regard' if system == 'regard' else 'transformers'}, seed {seed}: {method}"
+                case = f"{system}, seed {seed}: {method}"
                 for unit, value in values.items():
                     about = {"texts": given.limit, "steps": steps, "bar": None}
+                    sums.setdefault((method, unit), []).append(value)
                     yield {"case": case, "unit": unit, "value": round(value, 4), **about}
+        for (method, unit), values in sums.items():
+            case = f"{method}, a classifier of {system}, mean of {len(values)} seeds"
+            yield {"case": case, "unit": unit, "value": round(sum(values) / len(values), 4), "bar": None}
 
 
 def main() -> None:

@@ -55,6 +55,9 @@ TABLES = {
     "classify": Table("classify", by_unit=True),
     "kill": Table("kill"),
     "lens": Table("lens"),
+    "viewers": Table("viewers", by_unit=True),
+    "faithful": Table("faithful", ".*mean of", by_unit=True),
+    "alignment": Table("alignment", by_unit=True),
     "recipes": Table("recipes"),
 }
 JSON_ONLY = Table("accelerate", "linear map")  # a hundred rows by size and type
