@@ -1,7 +1,8 @@
 """Which peak learning rate does each architecture want, and what does it reach with it?
 
-Small models of equal width on 250,000 target tokens, one seed: as `regard train` makes them, but for their size. The
-perplexities are of this data and length only. Runs that --out holds are not repeated.
+Small models of equal width on 250,000 target tokens, one seed: as `regard train` makes them, but for their size. With
+--default, models and batches of the sizes that `regard train` takes where it is given none, for as many steps as ten
+minutes on two cores have. The perplexities are of this data and length only. Runs that --out holds are not repeated.
 """
 
 import argparse
@@ -17,6 +18,8 @@ from typing import Any
 import torch
 from common import kept, processor_minutes, replaced, write
 
+from regard.train.options import TrainOptions
+
 SIZES: dict[str, list[str]] = {
     "rnn": ["--model.embed_dim", "128", "--model.hidden_dim", "192", "--model.align_dim", "128"],
     "luong": ["--model.embed_dim", "128", "--model.hidden_dim", "192"],
@@ -24,28 +27,37 @@ SIZES: dict[str, list[str]] = {
     "transformer": ["--size", "tiny"],
 }
 RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
-FIRST = {"rnn": 4e-3, "luong": 8e-3, "convs2s": 2e-3, "transformer": 4e-3}
+FIRST = {"rnn": 4e-3, "luong": 8e-3, "convs2s": 2e-3, "transformer": 2e-3}
 TOKENS = 250_000
+DEFAULT_STEPS = 500
 MAX_TOKENS, VOCABULARY = 16, 2000
 
 
 def run(model: str, rate: float, steps: int, given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Train a model, and tell the perplexity of held-out pairs."""
-    out = folder / f"{model}-{rate:g}"
+    out = folder / name_of(model, rate, given)
+    small = [
+        *(*SIZES[model], "--max-tokens", str(MAX_TOKENS), "--vocab-size", str(VOCABULARY)),
+        *("--batch-tokens", str(given.batch), "--dropout", "0.1"),
+    ]
     arguments = [
         *("train", f"{given.pairs}/train.tsv.gz", "--valid", f"{given.pairs}/valid.tsv.gz", "--out", str(out)),
-        *("--model", model, *SIZES[model], "--max-tokens", str(MAX_TOKENS), "--vocab-size", str(VOCABULARY)),
-        *("--batch-tokens", str(given.batch), "--steps", str(steps), "--evaluate-every", str(steps)),
-        *("--learning-rate", str(rate), "--threads", "1", "--dropout", "0.1"),
+        *("--model", model, *([] if given.default else small), "--steps", str(steps), "--evaluate-every", str(steps)),
+        *("--learning-rate", str(rate), "--threads", "1"),
     ]
     minutes = processor_minutes(arguments)
     training = json.loads((out / "config.json").read_text(encoding="utf-8"))["training"]
     return {"perplexity": math.exp(training["valid_loss"]), "minutes": round(minutes, 2)}
 
 
+def name_of(model: str, rate: float, given: argparse.Namespace) -> str:
+    """The name of a run's folder."""
+    return f"{'default-' if given.default else ''}{model}-{rate:g}"
+
+
 def cases(given: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     """Rates of each model, from a likely one on, until the best has worse neighbors."""
-    steps = 4 if given.quick else round(TOKENS / (given.batch * 0.8))
+    steps = 4 if given.quick else DEFAULT_STEPS if given.default else round(TOKENS / (given.batch * 0.8))
     for model in given.models:
         found: dict[float, float] = {}
         place = RATES.index(FIRST[model])
@@ -55,10 +67,13 @@ def cases(given: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
             rate = RATES[at]
             if rate in found:
                 continue
-            result = kept(folder / f"{model}-{rate:g}.json", partial(run, model, rate, steps, given, folder))
+            result = kept(
+                folder / f"{name_of(model, rate, given)}.json", partial(run, model, rate, steps, given, folder)
+            )
             found[rate] = result["perplexity"]
-            case = f"{model}, learning rate {rate:g}"
-            about = {"bar": None, "steps": steps, "batch_tokens": given.batch, "minutes": result["minutes"]}
+            case = f"{model}{', default sizes' if given.default else ''}, learning rate {rate:g}"
+            batch = TrainOptions(files=("-",)).batch_tokens if given.default else given.batch
+            about = {"bar": None, "steps": steps, "batch_tokens": batch, "minutes": result["minutes"]}
             yield {"case": case, "unit": "perplexity", "value": round(result["perplexity"], 2), **about}
             best = RATES.index(min(found, key=found.__getitem__))
             if not tried:
@@ -71,6 +86,7 @@ def main() -> None:
     parser.add_argument("--out", help="folder of the runs, to keep them and go on from them")
     parser.add_argument("--models", nargs="+", default=list(SIZES))
     parser.add_argument("--batch", type=int, default=512, help="tokens of a batch")
+    parser.add_argument("--default", action="store_true", help="models and batches of default sizes")
     parser.add_argument("--quick", action="store_true", help="try the script out")
     given = parser.parse_args()
     torch.set_num_threads(1)
