@@ -28,6 +28,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], str]] = {
     "fixed vector": ("rnn", {"context": "fixed"}, "hidden_dim"),
     "Bahdanau": ("rnn", {"context": "attention"}, "hidden_dim"),
     "Luong, global, dot": ("luong", {"score": "dot", "window": "global"}, "hidden_dim"),
+    "Luong, one layer, concat": ("luong", {"score": "concat", "window": "global", "num_layers": 1}, "hidden_dim"),
     "Luong, local-m": ("luong", {"score": "dot", "window": "local-m"}, "hidden_dim"),
     "Luong, local-p": ("luong", {"score": "general", "window": "local-p"}, "hidden_dim"),
     "ConvS2S": ("convs2s", {}, "hidden_dim"),

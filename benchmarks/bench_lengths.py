@@ -68,6 +68,7 @@ def learned(model: str, seed: int, rate: float, tokens: int, task: Translate, gi
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1_500_000], help="target tokens of a run")
+    parser.add_argument("--rates", type=float, nargs="+", default=[RATE], help="learning rates")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument(
         "--models",
@@ -91,7 +92,7 @@ def main() -> None:
                 "dropout": DROPOUT, "vocabulary": task.tokenizer.size,
             }  # fmt: skip
             runs = Runs((folder if given.quick else RESULTS) / "lengths.jsonl", setting)
-            for model, seed, rate in runs.missing(given.models, given.seeds, [RATE]):
+            for model, seed, rate in runs.missing(given.models, given.seeds, given.rates):
                 runs.add(model, seed, **learned(model, seed, rate, tokens, task, given))
             cases += cases_of(runs, setting, str(TESTED[1] if given.quick else LONG))
         if not given.learn:
