@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # for type checkers and editors
     from regard.attention.bias import ALiBi, RelativeBias, TensorBias
     from regard.attention.cache import KeyValueCache
     from regard.attention.engine.draw import shade
+    from regard.attention.hard import Gumbel, Hard, Reinforce, StraightThrough
     from regard.attention.normalizer import Entmax, Sigmoid, Softmax, Sparsemax
     from regard.attention.patterns.block_pattern import BlockSparse, RandomBlocks
     from regard.attention.patterns.pattern import Causal, Dilated, Full, GlobalTokens, SlidingWindow, Strided
@@ -95,6 +96,8 @@ __all__ = [
     "Gaussian",
     "GlobalTokens",
     "Greedy",
+    "Gumbel",
+    "Hard",
     "Hypothesis",
     "KeyLengths",
     "KeyValueCache",
@@ -120,6 +123,7 @@ __all__ = [
     "RNN",
     "RNNConfig",
     "RandomBlocks",
+    "Reinforce",
     "RelativeBias",
     "Rotary",
     "Sample",
@@ -130,6 +134,7 @@ __all__ = [
     "SlidingWindow",
     "Softmax",
     "Sparsemax",
+    "StraightThrough",
     "Strided",
     "Summary",
     "T5",
@@ -166,6 +171,7 @@ _NAMES = {
     "attention.patterns.block_pattern": ("BlockSparse", "RandomBlocks"),
     "attention.cache": ("KeyValueCache",),
     "attention.engine.draw": ("shade",),
+    "attention.hard": ("Gumbel", "Hard", "Reinforce", "StraightThrough"),
     "attention.normalizer": ("Entmax", "Sigmoid", "Softmax", "Sparsemax"),
     "attention.patterns.pattern": ("Causal", "Dilated", "Full", "GlobalTokens", "SlidingWindow", "Strided"),
     "attention.plan": ("Plan",),

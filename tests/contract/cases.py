@@ -150,7 +150,12 @@ NORMALIZERS: dict[str, Entry] = {
     "entmax_sparse": lambda s, t: rg.Entmax(2.5),
     "sigmoid": lambda s, t: rg.Sigmoid(-1.5),
     "sigmoid_per_head": lambda s, t: rg.Sigmoid(t("bias_of_sigmoid", s.H, low=-3.0)),
+    "hard": lambda s, t: rg.Hard(),
+    "hard_straight_through": lambda s, t: rg.Hard(sample=rg.StraightThrough(), temperature=0.7),
+    "hard_reinforce": lambda s, t: rg.Hard(sample=rg.Reinforce()),
+    "hard_gumbel": lambda s, t: rg.Hard(sample=rg.Gumbel(), temperature=t("temperature", s.H, low=0.6, high=1.4)),
 }
+CHOICES = [name for name in NORMALIZERS if name.startswith("hard")]  # which native refuses
 
 
 def _layout(s: Edge, t: Source, *heads: int) -> rg.BlockSparse:
@@ -300,7 +305,7 @@ class Problem:
             "pattern": pattern,
             "bias": BIASES[case.bias](s, t),
             "dropout": s.dropout,
-            "seed": 2**40 + self.seed if s.dropout else None,
+            "seed": 2**40 + self.seed,  # of dropout, and of normalizers that sample
             "query_start": start,
             "key_start": s.key_start,
         }
@@ -362,7 +367,9 @@ def full() -> tuple[Case, ...]:
 
 
 def refused(case: Case) -> bool:
-    """Whether sdpa's plan should refuse."""
+    """Whether the plan should refuse the case's backend."""
+    if case.backend == "native":
+        return case.normalizer in CHOICES
     plain = case.score in ("dot", "dot_scaled") and case.normalizer == "softmax" and not EDGES[case.edge].dropout
     return case.backend == "sdpa" and not plain
 
@@ -392,7 +399,8 @@ def large() -> tuple[Case, ...]:
     """Each normalizer with each pattern, large, native and in float32, the other axes in turn."""
     scores = [name for name in SCORES if not name.startswith("additive")]
     cases = []
-    for i, (normalizer, pattern) in enumerate(product(NORMALIZERS, PATTERNS)):
+    normalizers = [name for name in NORMALIZERS if name not in CHOICES]
+    for i, (normalizer, pattern) in enumerate(product(normalizers, PATTERNS)):
         rest = scores[i % len(scores)], normalizer, pattern, list(BIASES)[i % len(BIASES)]
         cases.append(Case("native", *rest, "float32", list(LARGE)[i % len(LARGE)]))
     return tuple(cases)
@@ -408,5 +416,6 @@ def summarized() -> tuple[Case, ...]:
         tile = TILES[i % len(TILES)]
         cases.append(Case("reference", *rest, dtypes[i % 4], edges[(5 * i) % len(edges)]))
         cases.append(Case("chunked", *rest, dtypes[(i + i // 4) % 4], edges[(7 * i + 3) % len(edges)], tile))
-        cases.append(Case("native", *rest, dtypes[(i + i // 8) % 4], edges[(11 * i + 5) % len(edges)]))
+        if normalizer not in CHOICES:
+            cases.append(Case("native", *rest, dtypes[(i + i // 8) % 4], edges[(11 * i + 5) % len(edges)]))
     return tuple(cases)

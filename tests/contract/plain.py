@@ -23,6 +23,7 @@ class Plain(NamedTuple):
     output: Tensor  # (B, H, L, V)
     weights: Tensor  # (B, H, L, S), before dropout
     log_sum_exp: Tensor | None  # (B, H, L)
+    log_prob: Tensor | None  # (B, H, L), of a choice
     margin: float  # how far the nearest score is from its row's threshold; inf where no threshold decides
 
 
@@ -51,12 +52,16 @@ def attend(
         largest = torch.where(visible, scores, 0).detach().abs().amax(-1, keepdim=True)
         scores = scores + unit * share * largest
     wide = torch.promote_types(dtype, torch.float32)  # as torch.softmax does inside
-    weights, log_sum_exp, margin = normalize(arguments["normalizer"], scores.to(wide), visible, hold)
+    normalizer, scores, log_sum_exp, log_prob = arguments["normalizer"], scores.to(wide), None, None
+    if isinstance(normalizer, rg.Hard):
+        weights, log_prob, margin = choose(normalizer, scores, visible, hold, arguments["seed"])
+    else:
+        weights, log_sum_exp, margin = normalize(normalizer, scores, visible, hold)
     weights = prior(arguments["normalizer"], weights.to(dtype), key_S)
     kept = weights
     if arguments["dropout"]:
         kept = weights * keep_scale(arguments["dropout"], arguments["seed"], weights.shape).to(dtype)
-    return Plain(kept @ value, weights, log_sum_exp, margin)
+    return Plain(kept @ value, weights, log_sum_exp, log_prob, margin)
 
 
 def positions(arguments: dict[str, Any]) -> tuple[list[list[int]], list[int]]:
@@ -247,6 +252,42 @@ def normalize(value: Any, scores: Tensor, visible: Tensor, hold: bool) -> tuple[
     return torch.where(some, weights, 0), None, margin
 
 
+def choose(
+    value: rg.Hard, scores: Tensor, visible: Tensor, hold: bool, seed: int
+) -> tuple[Tensor, Tensor | None, float]:
+    """Weights of the choice of a key, its log-probability, and how far the second key is from being chosen."""
+    some = visible.any(-1, keepdim=True)
+    hidden = torch.where(visible, scores, -math.inf)
+    safe = torch.where(some, hidden, torch.zeros_like(hidden))
+    temperature = per_head(value.temperature, scores.dtype)
+
+    def scaled(x: Tensor) -> Tensor:
+        return torch.where(x == -math.inf, x, torch.where(x == -math.inf, 0, x) / temperature)
+
+    def log_softmax(x: Tensor) -> Tensor:
+        total = x.logsumexp(-1, keepdim=True)
+        return x - (total.detach() if hold else total)
+
+    noise = torch.zeros_like(scores)
+    if value.sample is not None:
+        words = philox(seed, scores.shape)[1].astype(np.float64)
+        noise = torch.from_numpy(-np.log(-np.log((words + 0.5) / 2**32))).to(scores.dtype)
+    if isinstance(value.sample, rg.Gumbel):
+        return torch.where(some, log_softmax(scaled(safe + noise)).exp(), 0), None, math.inf
+    perturbed = (safe if value.sample is None else scaled(safe) + noise).detach()
+    best = perturbed.topk(min(2, perturbed.shape[-1]), dim=-1)
+    weights = torch.zeros_like(scores).scatter(-1, best.indices[..., :1], 1.0)
+    log_prob = log_softmax(scaled(safe))
+    if isinstance(value.sample, rg.StraightThrough):
+        soft = log_prob.exp()
+        weights = weights + soft - soft.detach()
+    gap = best.values[..., 0] - best.values[..., -1]
+    several = (visible.sum(-1) > 1) & (perturbed.shape[-1] > 1)
+    margin = float(torch.where(several, gap, math.inf).min())
+    log_prob = torch.where(some, log_prob.gather(-1, best.indices[..., :1]), 0)[..., 0]
+    return torch.where(some, weights, 0), log_prob, margin
+
+
 def sparsemax(scores: Tensor, hold: bool) -> tuple[Tensor, Tensor]:
     """By sorting (Martins and Astudillo 2016, algorithm 1), and each score's distance from the threshold."""
     ordered = scores.sort(dim=-1, descending=True).values
@@ -314,7 +355,12 @@ def per_head(x: Any, dtype: torch.dtype) -> Any:
 
 
 def keep_scale(p: float, seed: int | Tensor, shape: torch.Size) -> Tensor:
-    """0 where a weight is dropped, else 1 / (1 - p), by Philox4x32-10 in unsigned integers."""
+    """0 where a weight is dropped, else 1 / (1 - p)."""
+    return torch.from_numpy(philox(seed, shape)[0] >= np.uint64(round(p * 2**32))).double() / (1 - p)
+
+
+def philox(seed: int | Tensor, shape: torch.Size) -> list[Any]:
+    """Four words of Philox4x32-10 for each entry of the weights, in unsigned integers."""
     low = np.uint64(0xFFFFFFFF)
     half = np.uint64(32)
     c = [x.astype(np.uint64) for x in np.indices(tuple(shape))]
@@ -326,7 +372,7 @@ def keep_scale(p: float, seed: int | Tensor, shape: torch.Size) -> Tensor:
             (first >> half) ^ c[3] ^ np.uint64(k[1]), first & low,
         ]  # fmt: skip
         k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
-    return torch.from_numpy(c[0] >= np.uint64(round(p * 2**32))).double() / (1 - p)
+    return c
 
 
 def summarize(plain: Plain, *, key_start: int, top_k: int, grid: tuple[int, int]) -> dict[str, Tensor]:
@@ -343,6 +389,7 @@ def summarize(plain: Plain, *, key_start: int, top_k: int, grid: tuple[int, int]
     ]
     return {
         "log_sum_exp": plain.log_sum_exp,
+        "log_prob": plain.log_prob,
         "entropy": -(weights * torch.where(some, weights, 1).log()).sum(-1),
         "expected_key": mean,
         "key_variance": (share * (keys - mean[..., None]) ** 2).sum(-1),

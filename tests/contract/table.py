@@ -50,6 +50,7 @@ NORMALIZER_ROWS = {
     "`Entmax`": ["entmax", "entmax_sparse"],
     "`Entmax` with a learned alpha": ["entmax_per_head"],
     "`Sigmoid`": ["sigmoid", "sigmoid_per_head"],
+    "`Hard`": ["hard", "hard_straight_through", "hard_reinforce", "hard_gumbel"],
 }
 PATTERN_ROWS = {
     "`Full`": ["full"],

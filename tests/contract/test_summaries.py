@@ -11,10 +11,10 @@ import regard as rg
 from regard.attention.engine import tiling
 from tests.contract import plain
 from tests.contract.bounds import error, make_problem, poison
-from tests.contract.cases import DTYPES, NORMALIZERS, Case, Problem
+from tests.contract.cases import CHOICES, DTYPES, NORMALIZERS, Case, Problem
 
 TOP_K = 4
-DIFFERENTIABLE = ("log_sum_exp", "entropy", "expected_key", "key_mass")
+DIFFERENTIABLE = ("log_sum_exp", "log_prob", "entropy", "expected_key", "key_mass")
 Summaries = dict[str, Tensor]
 
 
@@ -23,7 +23,8 @@ def wanted(problem: Problem) -> rg.Summary:
     normalizer = problem.case.normalizer
     return rg.Summary(
         log_sum_exp=normalizer.startswith("softmax"),
-        entropy=normalizer not in ("sigmoid", "sigmoid_per_head") and "prior" not in normalizer,
+        log_prob=normalizer in CHOICES and normalizer != "hard_gumbel",
+        entropy=not normalizer.startswith(("sigmoid", "hard")) and "prior" not in normalizer,
         expected_key=True,
         key_mass=True,
         top_k=TOP_K,
@@ -60,7 +61,7 @@ def run(
     """The summaries, and the gradients of the differentiable ones together with the output."""
     output, seen = compute(**problem.arguments(leaves))
     inputs = {name: x for name, x in leaves.items() if x.requires_grad}
-    sums = [seen[name] for name in DIFFERENTIABLE if name in seen]
+    sums = [seen[name] for name in DIFFERENTIABLE if name in seen and seen[name].requires_grad]
     # Multiples of 1/8, exact in every dtype. A row that sees nothing has log-sum-exp -inf and passes no gradient on.
     incoming = [((torch.arange(x.numel()) % 7 - 3) / 8).reshape(x.shape).to(x.dtype) for x in sums]
     grads = torch.autograd.grad(

@@ -72,7 +72,8 @@ def attend(
         bias: term added to the scores: a `Bias`, or a tensor that broadcasts to (B, H, L, S).
         dropout: probability that a weight is dropped, 0 <= dropout < 1. There is no training flag: pass 0.0 in
             evaluation.
-        seed: seed of the dropout: an int or an int64 tensor; by default drawn from torch's default generator.
+        seed: seed of dropout and of the samples of `Hard`: an int or an int64 tensor; by default drawn from torch's
+            default generator.
         query_start: position of the first query: an int, or integers (B,), one for each sequence; by default S - L plus
             `key_start`, so that the last query has the position of the last key.
         key_start: position of the first key.
@@ -107,7 +108,8 @@ def attend(
             result: Tensor | tuple[Tensor, Seen] = attend(query, key, value, **arguments)
         return observer.notify(observers, result, query, key, value, arguments)
     values, signature = (score, normalizer, pattern, bias), None
-    if summary is None and type(dropout) in (float, int) and dropout == 0:
+    draws = normalizer is not SOFTMAX and getattr(normalizer, "draws", False)
+    if summary is None and type(dropout) in (float, int) and dropout == 0 and not draws:
         signature, cached = lookup(query, key, value, values, query_start, key_start, backend)
         if cached is not None:
             if cached.fast_path is not None and (output := cached.fast_path(query, key, value)) is not None:

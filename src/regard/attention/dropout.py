@@ -36,6 +36,31 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: Tensor) -> tupl
     return c0, c1, c2, c3
 
 
+def random_words(
+    seed: Tensor, batch: int, heads: int, rows: slice, columns: slice
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Four random 32-bit words for each entry of the weight matrix, (B, H, rows, columns): [0] decides on dropout.
+
+    Args:
+        seed: int64 ().
+        batch: B.
+        heads: H.
+        rows: query rows of the call.
+        columns: key rows of the call.
+
+    Returns:
+        Four int64 tensors.
+    """
+    device = seed.device
+    counter = (
+        torch.arange(batch, device=device)[:, None, None, None],
+        torch.arange(heads, device=device)[:, None, None],
+        torch.arange(rows.start, rows.stop, device=device)[:, None],
+        torch.arange(columns.start, columns.stop, device=device),
+    )
+    return philox(counter, seed)
+
+
 def keep_scale(
     p: float, seed: Tensor, batch: int, heads: int, rows: slice, columns: slice, dtype: torch.dtype
 ) -> Tensor:
@@ -53,12 +78,5 @@ def keep_scale(
     Returns:
         The factors.
     """
-    device = seed.device
-    counter = (
-        torch.arange(batch, device=device)[:, None, None, None],
-        torch.arange(heads, device=device)[:, None, None],
-        torch.arange(rows.start, rows.stop, device=device)[:, None],
-        torch.arange(columns.start, columns.stop, device=device),
-    )
-    word = philox(counter, seed)[0]
+    word = random_words(seed, batch, heads, rows, columns)[0]
     return (word >= round(p * 2**32)).to(dtype) / (1 - p)

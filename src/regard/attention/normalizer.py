@@ -43,9 +43,31 @@ class Normalizer(Value, ABC):
         """Weights (B, H, L, S) of the scores; 0 in a row whose scores are all -inf."""
 
     @property
+    def draws(self) -> bool:
+        """Whether the weights are sampled with the seed of the call."""
+        return False
+
+    def drawn(self, words: Tensor, dtype: torch.dtype) -> "Normalizer":
+        """The normalizer with its noise for some rows and keys, from random 32-bit words (B, H, L, S)."""
+        return self
+
+    def in_evaluation(self) -> "Normalizer":
+        """The normalizer without sampling."""
+        return self
+
+    def log_prob(self, scores_BHLS: Tensor) -> Tensor:
+        """Log-probability (B, H, L) of each row's choice, where `no_log_prob` is None; 0 in a row without a key."""
+        raise NotImplementedError
+
+    @property
     def no_entropy(self) -> str | None:
         """Reason why the entropy of a row is undefined; None if it is defined."""
         return None
+
+    @property
+    def no_log_prob(self) -> str | None:
+        """Reason why there is no log-probability of a choice; None if there is one."""
+        return f"{type(self).__name__} chooses no key; Hard() does"
 
     @property
     def no_log_sum_exp(self) -> str | None:

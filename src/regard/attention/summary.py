@@ -22,6 +22,7 @@ class Summary(Value):
 
     Args:
         log_sum_exp: log of the sum of exp(score) of each row, including the sink.
+        log_prob: log-probability of each row's key under softmax(score / T), for `Hard`.
         entropy: -sum w log w of each row, in nats, over the keys.
         expected_key: mean and variance of the key position under each row's weights, normalized to sum to 1.
         key_mass: total weight of each key, summed over the queries.
@@ -34,6 +35,7 @@ class Summary(Value):
     """
 
     log_sum_exp: bool = False
+    log_prob: bool = False
     entropy: bool = False
     expected_key: bool = False
     key_mass: bool = False
@@ -78,6 +80,7 @@ class Seen:
 
     Args:
         log_sum_exp: (B, H, L).
+        log_prob: (B, H, L), nats; 0 in a row without visible keys.
         entropy: (B, H, L), nats.
         expected_key: (B, H, L), a position.
         key_variance: (B, H, L), positions squared; without gradient.
@@ -89,6 +92,7 @@ class Seen:
     """
 
     log_sum_exp: Tensor | None = None
+    log_prob: Tensor | None = None
     entropy: Tensor | None = None
     expected_key: Tensor | None = None
     key_variance: Tensor | None = None
@@ -190,11 +194,18 @@ class Merger:
         return _ratio(self.spread, self.mass)
 
 
-def collect(summary: Summary, sums: tuple[Tensor, ...], merger: Merger | None, log_sum_exp: Tensor | None) -> Seen:
+def collect(
+    summary: Summary,
+    sums: tuple[Tensor, ...],
+    merger: Merger | None,
+    log_sum_exp: Tensor | None,
+    log_prob: Tensor | None = None,
+) -> Seen:
     """Assemble the summaries from the finished sums."""
     by_name = dict(zip(summary.sums, sums, strict=True))
     return Seen(
         log_sum_exp=log_sum_exp,
+        log_prob=log_prob,
         entropy=by_name.get("entropy"),
         expected_key=_ratio(by_name["moment"], by_name["mass"]) if summary.expected_key else None,
         key_variance=merger.variance() if merger is not None and summary.expected_key else None,

@@ -14,6 +14,7 @@ from typing import Any, final
 
 from regard.attention.bias import Bias
 from regard.attention.check import show
+from regard.attention.hard import SAMPLES, GradientEstimator, Hard
 from regard.attention.normalizer import Entmax, Normalizer, Sigmoid, Softmax, Sparsemax
 from regard.attention.patterns.block_pattern import RandomBlocks
 from regard.attention.patterns.pattern import Causal, Dilated, Full, GlobalTokens, Pattern, SlidingWindow, Strided
@@ -24,7 +25,7 @@ from regard.layers.attention_settings import SETTINGS
 from regard.layers.learned import Learned
 
 PLAIN_VALUES: tuple[type[Value], ...] = (
-    Dot, Cosine, Softmax, Sparsemax, Entmax, Sigmoid, Full, Causal, SlidingWindow, Dilated, Strided, GlobalTokens,
+    Dot, Cosine, Softmax, Sparsemax, Entmax, Sigmoid, Hard, Full, Causal, SlidingWindow, Dilated, Strided, GlobalTokens,
     RandomBlocks,
 )  # fmt: skip
 PARTS: dict[str, type[Value]] = {"score": Score, "normalizer": Normalizer, "pattern": Pattern, "position_bias": Bias}
@@ -110,7 +111,9 @@ def _to_plain(part: str, value: Any) -> dict[str, Any]:
     if kinds(part).get(kind) is not type(value):
         raise ConfigError(f"attention.{part}={show(value)} cannot be written as plain data; known: {_known(part)}")
     settings = {f.name: getattr(value, f.name) for f in fields(value)}
-    return {"kind": kind, **{name: x for name, x in settings.items() if x != _default(value, name)}}
+    names = {sample: name for name, sample in SAMPLES.items()}
+    plain = {name: names[type(x)] if isinstance(x, GradientEstimator) else x for name, x in settings.items()}
+    return {"kind": kind, **{name: x for name, x in plain.items() if x != _default(value, name)}}
 
 
 def _default(value: Any, name: str) -> Any:

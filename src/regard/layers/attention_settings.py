@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from regard.attention.check import show
+from regard.attention.normalizer import Normalizer
 from regard.attention.value import Value, holds_tensors
 from regard.errors import ConfigError
 from regard.layers.learned import (
@@ -99,6 +100,12 @@ def make_setting(
 def build_value(part: nn.Module | Value) -> Any:
     """Value of the result of `make_setting`, from its current tensors."""
     return part if isinstance(part, Value) else part()
+
+
+def build_normalizer(part: nn.Module | Value, training: bool) -> Normalizer:
+    """Normalizer of the result of `make_setting`: in training it may sample, in evaluation it does not."""
+    normalizer: Normalizer = build_value(part)
+    return normalizer if training else normalizer.in_evaluation()
 
 
 def _remedy(name: str, value: Value) -> str:

@@ -13,7 +13,7 @@ from regard.attention.summary import Seen, Summary
 from regard.errors import ConfigError, ShapeError
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.attention_module import AttentionModule
-from regard.layers.attention_settings import LearnedValue, build_value, make_setting
+from regard.layers.attention_settings import LearnedValue, build_normalizer, build_value, make_setting
 from regard.layers.learned import Learned, LearnedAdditive
 from regard.layers.linear import Linear
 
@@ -163,7 +163,7 @@ class CrossAttention(AttentionModule):
             _like(key, query_BKLE)[:, None],
             _like(value, query_BKLE)[:, None],
             score=_of_one_head(build_value(self.score)),
-            normalizer=build_value(self.normalizer) if normalizer is None else normalizer,
+            normalizer=build_normalizer(self.normalizer, self.training) if normalizer is None else normalizer,
             pattern=self._joined(pattern),
             query_start=query_start,
             summary=summary,

@@ -19,7 +19,7 @@ from regard.attention.summary import Seen, Summary
 from regard.attention.value import Value
 from regard.errors import ConfigError, ShapeError, UnsupportedError
 from regard.layers.attention_module import AttentionModule
-from regard.layers.attention_settings import LearnedValue, build_value, make_setting
+from regard.layers.attention_settings import LearnedValue, build_normalizer, build_value, make_setting
 from regard.layers.learned import Learned
 from regard.layers.linear import Linear
 from regard.layers.positions import Rotary
@@ -302,7 +302,7 @@ class MultiHeadAttention(AttentionModule):
             k,
             v,
             score=build_value(self.score),
-            normalizer=build_value(self.normalizer),
+            normalizer=build_normalizer(self.normalizer, self.training),
             dropout=self.dropout if self.training else 0.0,
             backend=self.backend,
             **options,

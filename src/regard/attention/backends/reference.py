@@ -13,7 +13,7 @@ from torch import Tensor
 from regard.attention.backends.protocol import Cost
 from regard.attention.dropout import keep_scale
 from regard.attention.engine.call import Call
-from regard.attention.engine.formula import masked_scores, mix, shield, with_prior
+from regard.attention.engine.formula import drawn, masked_scores, mix, shield, with_prior
 from regard.attention.patterns.pattern import Full
 from regard.attention.summary import Frame, Merger, Seen, collect, contributions
 
@@ -42,12 +42,13 @@ class Reference:
             query, key, value, sees = shield(query, key, value, visible)
 
         scores_BHLS = masked_scores(spec, query.to(dtype), key.to(dtype), query_BL, key_S, visible, [key_S.shape[0]])
-        row = spec.normalizer.row_stats(scores_BHLS)
-        weights_BHLS = with_prior(spec, spec.normalizer.weights(scores_BHLS, row), query_BL, key_S)
+        batch, heads, rows, columns = scores_BHLS.shape
+        area = (slice(0, rows), slice(0, columns))
+        normalizer = drawn(spec.normalizer, call.seed, batch, heads, area[0], area[1:], scores_BHLS)
+        row = normalizer.row_stats(scores_BHLS)
+        weights_BHLS = with_prior(spec, normalizer.weights(scores_BHLS, row), query_BL, key_S)
         dropped_BHLS = weights_BHLS
-        if call.seed is not None:
-            batch, heads, rows, columns = weights_BHLS.shape
-            area = (slice(0, rows), slice(0, columns))
+        if spec.dropout and call.seed is not None:
             dropped_BHLS = weights_BHLS * keep_scale(spec.dropout, call.seed, batch, heads, *area, dtype)
         output_BHLV = mix(dropped_BHLS, value.to(dtype))
         if sees is not None:
@@ -56,11 +57,12 @@ class Reference:
         if call.summary is None:
             return output, None
 
-        batch, heads, rows, columns = weights_BHLS.shape
-        frame = Frame(slice(0, rows), slice(0, columns), rows, columns, call.key_start)
+        frame = Frame(*area, rows, columns, call.key_start)
         merger = None
         if call.summary.merged:
             merger = Merger(call.summary, batch, heads, rows, weights_BHLS)
             merger.add(weights_BHLS, frame)
         log_sum_exp = (row.max + row.offset).squeeze(-1) if call.summary.log_sum_exp else None
-        return output, collect(call.summary, contributions(call.summary, weights_BHLS, frame), merger, log_sum_exp)
+        log_prob = normalizer.log_prob(scores_BHLS) if call.summary.log_prob else None
+        sums = contributions(call.summary, weights_BHLS, frame)
+        return output, collect(call.summary, sums, merger, log_sum_exp, log_prob)

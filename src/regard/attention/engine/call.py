@@ -26,7 +26,7 @@ class Call(NamedTuple):
     key: Tensor
     value: Tensor
     spec: AttentionSpec
-    seed: Tensor | None  # int64 (); None without dropout
+    seed: Tensor | None  # int64 (); None without dropout and sampling
     query_start: int | Tensor
     key_start: int
     summary: Summary | None
@@ -92,7 +92,8 @@ def make_call(
         if not isinstance(summary, Summary):
             raise ConfigError(f"summary={show(summary)} is not a Summary; expected one such as Summary(entropy=True)")
         _check_summary(summary, spec.normalizer, num_queries, num_keys)
-    if spec.dropout:
+    needs_seed = bool(spec.dropout) or (spec is not PLAIN and spec.normalizer.draws)
+    if needs_seed:
         seed = _seed(seed, query.device)
     return Call(query, key, value, spec, seed if isinstance(seed, Tensor) else None, query_start, key_start, summary)
 
@@ -216,6 +217,7 @@ def _check_summary(summary: Summary, normalizer: Normalizer, num_queries: int, n
     for name, requested, reason in (
         ("entropy", summary.entropy, normalizer.no_entropy),
         ("log_sum_exp", summary.log_sum_exp, normalizer.no_log_sum_exp),
+        ("log_prob", summary.log_prob, normalizer.no_log_prob),
     ):
         if requested and reason is not None:
             raise UnsupportedError(f"Summary({name}=True) is undefined for {normalizer}: {reason}")
@@ -227,7 +229,7 @@ def _check_summary(summary: Summary, normalizer: Normalizer, num_queries: int, n
 
 
 def _seed(seed: int | Tensor | None, device: torch.device) -> Tensor:
-    """Dropout seed as an int64 tensor (); by default drawn from torch's default generator."""
+    """Seed of dropout and sampling as an int64 tensor (); by default drawn from torch's default generator."""
     if seed is None:
         return torch.randint(2**62, (), device=device)
     if not isinstance(seed, Tensor):

@@ -64,6 +64,7 @@ def _names(summary: Summary) -> list[str]:
     """Fields of `Seen` that a summary fills, in order."""
     filled = {
         "log_sum_exp": summary.log_sum_exp,
+        "log_prob": summary.log_prob,
         "entropy": summary.entropy,
         "expected_key": summary.expected_key,
         "key_variance": summary.expected_key,

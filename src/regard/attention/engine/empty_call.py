@@ -64,6 +64,7 @@ def _empty_summaries(call: Call) -> Seen:
 
     top = (rows, summary.top_k)
     seen = Seen(
+        log_prob=zeros(summary.log_prob, rows),
         entropy=zeros(summary.entropy, rows),
         expected_key=zeros(summary.expected_key, rows),
         key_variance=zeros(summary.expected_key, rows),

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from regard.attention.bias import Bias
-from regard.attention.normalizer import Softmax
+from regard.attention.hard import Hard, noise_words
+from regard.attention.normalizer import Normalizer, Softmax
 from regard.attention.score import products
 from regard.attention.spec import AttentionSpec
 from regard.attention.value import restrict
@@ -49,6 +50,36 @@ def with_prior(spec: AttentionSpec, weights: Tensor, query_BL: Tensor, key_S: Te
     if isinstance(spec.normalizer, Softmax) and spec.normalizer.prior is not None:
         return weights * spec.normalizer.prior.factor(query_BL, key_S, weights.dtype)
     return weights
+
+
+def drawn(
+    normalizer: Normalizer,
+    seed: Tensor | None,
+    batch: int,
+    heads: int,
+    rows: slice,
+    runs: Sequence[slice],
+    like: Tensor,
+) -> Normalizer:
+    """The normalizer with its noise for some query rows and runs of key rows, if it samples its weights."""
+    if seed is None or not normalizer.draws:
+        return normalizer
+    words = [noise_words(seed, batch, heads, rows, run) for run in runs]
+    return normalizer.drawn(words[0] if len(words) == 1 else torch.cat(words, -1), like.dtype)
+
+
+def pick(normalizer: Hard, scores_BHLS: Tensor, value_BGSV: Tensor, factor_BHLS: Tensor | None = None) -> Tensor:
+    """The value of each query's key, (B, H, L, V), times the key's factor; 0 for a query without a key.
+
+    The same as `mix` of the weights, without the products.
+    """
+    index, exists = normalizer.choose(scores_BHLS)  # (B, H, L, 1)
+    (batch, heads, rows, _), (groups, dim) = index.shape, (value_BGSV.shape[1], value_BGSV.shape[3])
+    flat = index.reshape(batch, groups, heads // groups * rows, 1).expand(-1, -1, -1, dim)
+    output = value_BGSV.gather(2, flat).reshape(batch, heads, rows, dim)
+    if factor_BHLS is not None:
+        output = output * factor_BHLS.gather(-1, index)
+    return torch.where(exists, output, 0.0)
 
 
 def mix(weights_BHLS: Tensor, value_BGSV: Tensor) -> Tensor:

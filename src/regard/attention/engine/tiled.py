@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from regard.attention.dropout import keep_scale
 from regard.attention.engine.call import Call
-from regard.attention.engine.formula import masked_scores, mix, shield, with_prior
+from regard.attention.engine.formula import drawn, masked_scores, mix, pick, shield, with_prior
 from regard.attention.engine.tile_sum import (
     Output,
     any_batched,
@@ -31,7 +31,8 @@ from regard.attention.engine.tile_sum import (
 )
 from regard.attention.engine.tiling import Tile, cut
 from regard.attention.engine.tracing import vmapped
-from regard.attention.normalizer import RowStats, Sigmoid, Softmax, finite, sink_of
+from regard.attention.hard import Hard
+from regard.attention.normalizer import Normalizer, RowStats, Sigmoid, Softmax, finite, sink_of
 from regard.attention.spec import AttentionSpec
 from regard.attention.summary import Frame, Merger, Seen, Summary, collect, contributions, sum_axes, sum_shapes
 from regard.attention.value import per_head, rebuild
@@ -75,6 +76,7 @@ class _TileScores(NamedTuple):
     """Scores of a tile, with the inputs of the following steps."""
 
     spec: AttentionSpec
+    normalizer: Normalizer  # with its noise, if it samples
     scores: Tensor
     value: Tensor
     sees: Tensor | None  # queries that see a key, as in `shield`; None for all
@@ -83,7 +85,7 @@ class _TileScores(NamedTuple):
 
     def weights(self, row: RowStats) -> Tensor:
         """Weights before the prior."""
-        return self.spec.normalizer.weights(self.scores, row)
+        return self.normalizer.weights(self.scores, row)
 
 
 class _TiledCall:
@@ -113,11 +115,14 @@ class _TiledCall:
         query, key, value = (x.to(self.dtype) for x in (query, key, value))
         widths = [run.stop - run.start for run in tile.runs]
         scores = masked_scores(spec, query, key, query_BL, key_S, visible, widths)
-        return _TileScores(spec, scores, value, sees, query_BL, key_S)
+        batch, heads, _ = self.rows
+        runs = [slice(*run[:2]) for run in tile.runs]
+        normalizer = drawn(spec.normalizer, self.call.seed, batch, heads, tile.rows, runs, scores)
+        return _TileScores(spec, normalizer, scores, value, sees, query_BL, key_S)
 
     def keep(self, tile: Tile) -> Tensor | None:
         """Dropout factors of a tile; None without dropout."""
-        if self.call.seed is None:
+        if self.call.seed is None or not self.spec.dropout:
             return None
         batch, heads, _ = self.rows
         scales = [
@@ -131,6 +136,11 @@ class _TiledCall:
         weights = with_prior(view.spec, weights, view.query_BL, view.key_S)
         keep = self.keep(tile)
         output = mix(weights if keep is None else weights * keep, view.value)
+        return output if view.sees is None else torch.where(view.sees, output, 0)
+
+    def pick(self, tile: Tile, view: _TileScores, normalizer: Hard) -> Tensor:
+        """Contribution of a tile to the output of a normalizer that chooses one key a row."""
+        output = pick(normalizer, view.scores, view.value, self.keep(tile))
         return output if view.sees is None else torch.where(view.sees, output, 0)
 
     def softmax(self) -> tuple[Tensor, RowStats]:
@@ -188,7 +198,9 @@ class _TiledCall:
 
         def add(tile: Tile, *parts: Tensor) -> Sequence[Tensor]:
             view = self.view(tile, *parts)
-            row = view.spec.normalizer.row_stats(view.scores)
+            row = view.normalizer.row_stats(view.scores)
+            if isinstance(view.normalizer, Hard) and not view.normalizer.dense:
+                return self.pick(tile, view, view.normalizer), row.max, row.offset
             return self.contribution(tile, view, view.weights(row)), row.max, row.offset
 
         output, row_max, offset = tile_sum(add, self.tiles, self.inputs, self.axes, [self.out, self.row, self.row])
@@ -215,21 +227,25 @@ class _TiledCall:
                 if pending is not None:
                     pending.add(piece, frame)
             joined = zip(*sums, strict=True)
-            return tuple(
+            results = [
                 torch.cat(parts, -1) if "S" in axes else sum(parts[1:], parts[0])
                 for axes, parts in zip(sum_axes(summary), joined, strict=True)
-            )
+            ]
+            return [*results, view.normalizer.log_prob(view.scores)] if summary.log_prob else results
 
         axes = sum_axes(summary)
         shapes = sum_shapes(summary, batch, heads, num_queries, num_keys)
         outputs = [Output(shape, self.dtype, a) for shape, a in zip(shapes, axes, strict=True)]
+        if summary.log_prob:
+            outputs.append(Output(self.rows, self.dtype, "BHL"))
         sums: tuple[Tensor, ...] = ()
         if outputs or merger is not None:
             inputs, input_axes = [*self.inputs, *row], [*self.axes, "BHLi", "BHLi"]
             sums = tile_sum(add, self.tiles, inputs, input_axes, outputs)
         pending = None  # backward calls `add` again and must not merge twice
         log_sum_exp = (row.max + row.offset).squeeze(-1) if summary.log_sum_exp else None
-        return collect(summary, sums, merger, log_sum_exp)
+        log_prob = sums[-1] if summary.log_prob else None
+        return collect(summary, sums[: len(axes)], merger, log_sum_exp, log_prob)
 
 
 class _OnlineSoftmax(torch.autograd.Function):
