@@ -1,27 +1,29 @@
-"""Attention as one HTML file that needs no network: maps of every layer and head, to look through and to hear.
+"""Attention as one HTML file that needs no network: every layer, head and word, to look through and to hear.
 
-The page is made from page.html, page.css and page.js beside this file. The mean of all layers and heads stands in it
-as a table, so that it can be read without scripts too; the rest stands in it as JSON.
+The page is page.html of the folder web, with its styles and scripts, and the views as npz files in base64, which the
+scripts read as they read a file that a reader opens. Without scripts it shows the mean of all layers and heads.
 """
 
-import json
+import base64
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from importlib.resources import files
-from typing import Any
 
+import torch
 from torch import Tensor
 
 from regard.errors import ConfigError
-from regard.lens.alignment import AXES, NAMES, Alignment
+from regard.lens.alignment import Alignment
+from regard.lens.files import npz
+from regard.lens.notebook import table
 from regard.lens.text import printable
-from regard.lens.view import Axis, HeatMap, LayerView, View, name_of_axes
+from regard.lens.view import LayerView, View
 
-NAMED_WORDS = 40  # of a text, in the list of texts
-SINK = 0.3  # share of a head's weight from which a key is named as its sink
-STEPS = 1000  # weights are written in thousandths
-FAINT, MIDDLE, STRONG = 0.05, 0.54, 0.69  # a weight that is not written, and shares that change the ink: as in page.js
+SCRIPTS = ("data.js", "colors.js", "maps.js", "panels.js", "overview.js", "heatmap.js", "attributions.js", "page.js")
+CELLS = 3_000_000  # of all maps of a view, at most: bins join in pairs until they fit
+TOP, TOP_OF_ALL = 8, 1_500_000  # largest weights of a query, and of all queries of a view, at most
 
 
 def page(views: Alignment | View | Sequence[Alignment | View], *, title: str | None = None) -> str:
@@ -41,97 +43,52 @@ def page(views: Alignment | View | Sequence[Alignment | View], *, title: str | N
     each = [one.view() if isinstance(one, Alignment) else one for one in several]
     if not each or not all(one.layers for one in each):
         raise ConfigError("page: got 0 attentions; expected at least one, as `look` and `record` give")
-    first = each[0].map()
-    notes = [note for one in each for note in one.notes]
     parts = {
         "title": escape(printable(" ".join((title or each[0].title).split()))),
         "style": _part("page.css"),
-        "script": _part("page.js"),
-        "table": _table(first),
-        "notes": "".join(f"<li>{escape(printable(note))}</li>" for note in notes),
-        "most": _percent(first.weights.max()),
-        "data": _data(each),
+        "script": "\n".join(map(_part, SCRIPTS)),
+        "table": table(each[0].map()),
+        "data": "\n".join(_data(view) for view in each),
     }
     # in one go, so that a part may hold what looks like the place of another
     return re.sub(r"\{(\w+)\}", lambda match: parts[match[1]], _part("page.html"))
 
 
 def _part(name: str) -> str:
-    return files("regard.lens").joinpath(name).read_text(encoding="utf-8")
+    return (files("regard.lens") / "web" / name).read_text(encoding="utf-8")
 
 
-def _data(views: list[View]) -> str:
-    """All maps and labels as JSON that no HTML parser takes for markup."""
-    plain = json.dumps([_plain(view) for view in views], separators=(",", ":"))
-    return plain.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+def _data(view: View) -> str:
+    data = base64.b64encode(npz(fitting(view), compact=True)).decode()
+    return f'<script type="application/octet-stream" class="view">{data}</script>'
 
 
-def _plain(view: View) -> dict[str, Any]:
-    kinds = {}
-    for kind in view.kinds:
-        layers = view.layers_of(kind)
-        first = layers[0]
-        words = [view.axes[first.rows].bins(first.row_edges), view.axes[first.columns].bins(first.column_edges)]
-        kinds[kind] = {
-            "name": NAMES.get(kind, name_of_axes(first)),
-            "axes": AXES.get(kind, (first.rows, first.columns)),
-            "words": [[printable(word) for word in side] for side in words],
-            "layers": [_thousandths(layer.grid) for layer in layers],
-            "facts": [
-                [_facts(layer, head, view.axes[layer.columns]) for head in range(layer.num_heads)] for layer in layers
-            ],
-        }
-    axis = view.axes.get("source") or next(iter(view.axes.values()))
-    words = [printable(label) for i, label in enumerate(axis.labels) if i not in axis.special]
-    return {"source": words[:NAMED_WORDS], "kinds": kinds}
+def fitting(view: View) -> View:
+    """A view as a page holds it: printable labels, and bins and largest weights no more than fit."""
+    axes = {name: replace(axis, labels=[printable(label) for label in axis.labels]) for name, axis in view.axes.items()}
+    layers = list(view.layers)
+    while sum(layer.grid.numel() for layer in layers) > CELLS:
+        largest = max(layer.grid[0].numel() for layer in layers)
+        layers = [_halved(layer) if layer.grid[0].numel() == largest else layer for layer in layers]
+    queries = sum(layer.entropy.numel() for layer in layers if layer.entropy is not None)
+    top = min(TOP, max(1, TOP_OF_ALL // max(1, queries)))
+    return replace(view, axes=axes, layers=[_with_top(layer, top) for layer in layers])
 
 
-def _facts(layer: LayerView, head: int, axis: Axis) -> str:
-    """What is known of a head besides its map, in a line."""
-    facts = []
-    if layer.entropy is not None:
-        facts.append(f"mean entropy {float(layer.entropy[head].mean()):.2f} nats")
-    if layer.distance is not None and layer.rows == layer.columns:
-        facts.append(f"mean distance {float(layer.distance[head].mean()):.1f} places back")
-    if layer.key_mass is not None:
-        shares = layer.key_mass[head] / max(float(layer.key_mass[head].sum()), 1e-9)
-        place = int(shares.argmax())
-        if float(shares[place]) > SINK:
-            facts.append(f"sink: {float(shares[place]):.0%} of all weight on {axis.labels[place]!r}, place {place + 1}")
-    if layer.error is not None:
-        facts.append(f"error of the output {layer.error:.0e}")
-    return "; ".join(facts)
+def _halved(layer: LayerView) -> LayerView:
+    """A layer with bins joined in pairs: sums over keys, means over queries."""
+    rows, columns = ([*edges[:-1:2], edges[-1]] for edges in (layer.row_edges, layer.column_edges))
+    heights = torch.tensor(list(layer.row_edges)).diff()[:, None]
+    sums = _pairs(_pairs((layer.grid * heights).mT).mT)
+    return replace(layer, grid=sums / torch.tensor(rows).diff()[:, None], row_edges=rows, column_edges=columns)
 
 
-def _thousandths(weights: Tensor) -> list[list[int]]:
-    rounded: list[list[int]] = (weights.detach().double() * STEPS).round().int().flatten(1).tolist()
-    return rounded
+def _pairs(x: Tensor) -> Tensor:
+    """Sums of pairs along the last axis; the last may stand alone."""
+    return torch.nn.functional.pad(x, (0, x.shape[-1] % 2)).unflatten(-1, (-1, 2)).sum(-1)
 
 
-def _table(heat_map: HeatMap) -> str:
-    """A map as an HTML table, as page.js makes it."""
-    rows, columns = ([escape(printable(word)) for word in side] for side in (heat_map.rows, heat_map.columns))
-    most = max(float(heat_map.weights.max()), 1e-9)
-    head = "".join(f'<th scope="col"><span>{word}</span></th>' for word in columns)
-    lines = [
-        f'<tr><th scope="row"><span>{word}</span></th>{"".join(_cell(weight, most) for weight in weights)}</tr>'
-        for word, weights in zip(rows, heat_map.weights.tolist(), strict=True)
-    ]
-    across = f'<th class="axis across" scope="colgroup" colspan="{len(columns)}">{heat_map.column_axis}</th>'
-    return f"""<table><caption>{heat_map.title}, in percent</caption>
-<thead><tr><td></td>{across}</tr>
-<tr><th class="axis down">{heat_map.row_axis}</th>{head}</tr></thead>
-<tbody>
-{chr(10).join(lines)}
-</tbody></table>"""
-
-
-def _cell(weight: float, most: float) -> str:
-    share = weight / most
-    ink = "strong" if share > STRONG else "middle" if share > MIDDLE else ""
-    kind = f' class="seen {ink}"' if weight >= FAINT else ""
-    return f'<td{kind} style="--share: {share:.3f}">{100 * weight:.0f}</td>'
-
-
-def _percent(weight: Tensor) -> str:
-    return f"{100 * float(weight):.0f} %"
+def _with_top(layer: LayerView, top: int) -> LayerView:
+    if layer.top_keys is None or layer.top_weights is None:
+        return layer
+    return replace(layer, top_keys=layer.top_keys[..., :top], top_weights=layer.top_weights[..., :top])

@@ -23,11 +23,13 @@ class Axis:
         name: what the places are, as "text", "source", "target".
         labels: one a place, in order.
         special: places of tokens that are no words: start, end, padding.
+        kind: what a page draws the places with: the name of a panel in web/panels.js.
     """
 
     name: str
     labels: Sequence[str]
     special: frozenset[int] = frozenset()
+    kind: str = "words"
 
     def __post_init__(self) -> None:
         if any(not 0 <= place < len(self.labels) for place in self.special):
