@@ -23,7 +23,7 @@ from regard.lens.view import LayerView, View
 
 SCRIPTS = ("data.js", "colors.js", "maps.js", "panels.js", "overview.js", "heatmap.js", "attributions.js", "page.js")
 CELLS = 3_000_000  # of all maps of a view, at most: bins join in pairs until they fit
-TOP, TOP_OF_ALL = 8, 1_500_000  # largest weights of a query, and of all queries of a view, at most
+TOP, TOP_OF_ALL = 5, 1_500_000  # largest weights of a query, and of all queries of a view, at most
 
 
 def page(views: Alignment | View | Sequence[Alignment | View], *, title: str | None = None) -> str:

@@ -2,8 +2,8 @@
 //
 // A view: {title, notes, axes: {name: axis}, layers, attributions, bytes}
 // An axis: {name, kind, labels, special: a Set of places, rightToLeft}
-// A layer: {path, rows, columns (names of axes), rowEdges, columnEdges, heads, error,
-//           grid, entropy, distance, key_mass, top_keys, top_weights (each {shape, at(index)} or undefined)}
+// A layer: {path, rows, columns (names of axes), rowEdges, columnEdges, heads, error, means (by name, once they are asked for),
+//           grid, entropy, distance, key_mass, top_keys, top_weights (each {shape, data} or undefined)}
 
 const FORMAT = "regard view 1";
 const ARRAY_TYPES = {
@@ -90,14 +90,16 @@ function viewOf(about, arrays, bytes) {
     const stored = arrays[`${layer}.${name}`];
     if (!stored) return undefined;
     const {shape, data} = stored, [low, step] = about.scales?.[`${layer}.${name}`] ?? [0, 1];
-    return {shape, at: index => low + step * data[index]};
+    const numbers = new Float32Array(data.length);  // keys too: exact up to 16 million
+    for (let i = 0; i < numbers.length; i++) numbers[i] = low + step * data[i];
+    return {shape, data: numbers};
   };
   const axes = {};
   for (const {name, kind, labels, special} of about.axes)
     axes[name] = {name, kind, labels, special: new Set(special), rightToLeft: isRightToLeft(labels)};
   const layers = about.layers.map((layer, i) => ({
     path: layer.path, rows: layer.rows, columns: layer.columns, error: layer.error,
-    rowEdges: layer.row_edges, columnEdges: layer.column_edges, heads: array(i, "grid").shape[0],
+    rowEdges: layer.row_edges, columnEdges: layer.column_edges, heads: array(i, "grid").shape[0], means: {},
     ...Object.fromEntries(["grid", "entropy", "distance", "key_mass", "top_keys", "top_weights"]
       .map(name => [name, array(i, name)])),
   }));

@@ -29,7 +29,7 @@ function headsOf(layers, layer, head) {
 function gridOf(heads) {
   const size = heads[0][0].grid.shape[1] * heads[0][0].grid.shape[2], values = new Float32Array(size);
   for (const [layer, head] of heads)
-    for (let i = 0, from = head * size; i < size; i++) values[i] += layer.grid.at(from + i) / heads.length;
+    for (let i = 0, from = head * size; i < size; i++) values[i] += layer.grid.data[from + i] / heads.length;
   return values;
 }
 
@@ -39,7 +39,7 @@ function sinksOf(heads) {
   if (!heads.every(([layer]) => layer.key_mass)) return sinksOfGrid(first, gridOf(heads));
   const size = first.key_mass.shape[1], mass = new Float64Array(size);
   for (const [layer, head] of heads)
-    for (let i = 0; i < size; i++) mass[i] += layer.key_mass.at(head * size + i);
+    for (let i = 0; i < size; i++) mass[i] += layer.key_mass.data[head * size + i];
   return largeShares(mass);
 }
 
@@ -66,13 +66,11 @@ function largeShares(mass) {
 // The mean of a summary over the queries of some heads; undefined where it was not recorded.
 function meanOf(heads, name) {
   if (!heads.every(([layer]) => layer[name])) return undefined;
-  let sum = 0, count = 0;
-  for (const [layer, head] of heads) {
-    const size = layer[name].shape[1];
-    for (let i = 0; i < size; i++) sum += layer[name].at(head * size + i);
-    count += size;
-  }
-  return sum / count;
+  return heads.reduce((sum, [layer, head]) => sum + (layer.means[name] ??= meansOf(layer[name]))[head], 0) / heads.length;
+}
+
+function meansOf({shape: [heads, size], data}) {
+  return Array.from({length: heads}, (_, head) => data.subarray(head * size, head * size + size).reduce((sum, x) => sum + x, 0) / size);
 }
 
 // A map to show, without what is hidden: what remains of each row is scaled to shares of 1.
@@ -139,6 +137,6 @@ function largestOf(heads, query) {
   const [layer, head] = heads[0];
   if (heads.length > 1 || !layer.top_keys) return [];
   const [, queries, top] = layer.top_keys.shape, from = (head * queries + query) * top;
-  return Array.from({length: top}, (_, i) => ({place: layer.top_keys.at(from + i), weight: layer.top_weights.at(from + i)}))
+  return Array.from({length: top}, (_, i) => ({place: layer.top_keys.data[from + i], weight: layer.top_weights.data[from + i]}))
     .filter(({weight}) => weight > 0);
 }

@@ -10,7 +10,7 @@ function drawOverview(root, layers, chosen, choose) {
     if (!some.length) return make("td");
     const button = make("button", {
       type: "button", className: "thumbnail", ariaLabel: nameOf(layers, layer, head), title: nameOf(layers, layer, head),
-    }, thumbnailCanvas(some));
+    }, paintThumbnail(make("canvas"), some));
     Object.assign(button, {layer, head, onclick: () => choose(layer, head)});
     return make("td", {}, button);
   };
@@ -44,9 +44,15 @@ function markThumbnail(root, {layer, head}) {
   }
 }
 
-function thumbnailCanvas(heads) {
+// Paint the thumbnails again, in other colors.
+function repaintThumbnails(root, layers) {
+  for (const {layer, head, firstChild: canvas} of root.querySelectorAll("button"))
+    paintThumbnail(canvas, headsOf(layers, layer, head));
+}
+
+function paintThumbnail(canvas, heads) {
   const [, height, width] = heads[0][0].grid.shape;
-  const canvas = make("canvas", {width, height});
+  Object.assign(canvas, {width, height});
   canvas.getContext("2d").putImageData(imageOf(gridOf(heads), width, height), 0, 0);
   return canvas;
 }

@@ -238,10 +238,7 @@ function redraw() {
   drawColorBar(at("bar"), at("ticks"));
   if (!views.length) return;
   drawAttributions(at("attributed"), view);
-  drawOverview(at("thumbnails"), layers, chosen, (layer, head) => {
-    chosen = {layer, head};
-    showHead();
-  });
+  repaintThumbnails(at("thumbnails"), layers);
   showHead();
 }
 

@@ -9,7 +9,7 @@
 //   show(place): bring a place into sight
 const panels = {};
 
-const MOST_WORDS = 2000;  // that stand on the page at once; of longer inputs a part is shown
+const MOST_WORDS = 1000;  // that stand on the page at once; of longer inputs a part is shown
 
 panels.words = (root, axis, edges, {id, label, point, hold}) => {
   const list = make("div", {
@@ -86,7 +86,7 @@ panels.words = (root, axis, edges, {id, label, point, hold}) => {
     const {bin, place, marked, current} = painted;
     for (const [number, element] of bins) {
       const weight = bin?.(number) ?? 0;
-      if (isBinned) element.style.setProperty("--line", weight > TINTED ? palette.css[levelOf(weight)] : "transparent");
+      if (isBinned) element.style.boxShadow = weight > TINTED ? `inset 0 -3px ${palette.css[levelOf(weight)]}` : "";
       else tint(element, weight);
       element.classList.toggle("marked", marked?.has(number) ?? false);
     }
