@@ -1,8 +1,9 @@
 """`regard see`."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -18,6 +19,9 @@ from regard.cli.shared import (
 )
 from regard.cli.texts import file_texts, refuse_file
 from regard.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from regard.lens.view import View
 
 BINS = Count(1024)
 GRID = 64
@@ -35,6 +39,7 @@ def run(
     png: str | None,
     svg: str | None,
     npz: str | None,
+    as_json: str | None,
     prefix: str | None,
     task: str | None,
     max_length: int | None,
@@ -45,7 +50,7 @@ def run(
     **how: object,
 ) -> None:
     """Show what a model attends to as it reads or writes a text: in the terminal, as a picture, as a page."""
-    for suffix, name in ((".png", png), (".svg", svg), (".npz", npz)):
+    for suffix, name in ((".png", png), (".svg", svg), (".npz", npz), (".json", as_json)):
         if name is not None and Path(name).suffix.lower() != suffix:
             raise click.UsageError(f"--{suffix[1:]} {name}: the name must end in {suffix}")
     text = _text(text, file)
@@ -54,27 +59,29 @@ def run(
         "target": target, "search": search, "prefix": prefix, "task": task, "max_length": max_length, "whole": whole,
     }  # fmt: skip
     settings = {name: x for name, x in settings.items() if x is not None}
-    shown, written, finished = _seen(text, file, grid, settings, model, threads, device)
+    seen = _seen(text, file, grid, settings, model, threads, device)
     from regard.lens import files, page, picture, terminal
 
-    chosen = shown.map(kind or shown.kinds[0], layer=layer, head=head)
+    chosen = seen.maps.map(kind or seen.maps.kinds[0], layer=layer, head=head)
     drawn = terminal.draw(chosen)
-    click.echo(f"{written}\n\n{drawn}" if written else drawn)
-    view = shown.view(title=written or text) if hasattr(shown, "view") else shown
-    if html is not None:
-        Path(html).write_text(page.page(view), encoding="utf-8")
-    if npz is not None:
-        files.save(view, npz)
+    click.echo(f"{seen.written}\n\n{drawn}" if seen.written else drawn)
+    if any((html, npz, as_json)):
+        view = seen.view()
+        if html is not None:
+            Path(html).write_text(page.page(view), encoding="utf-8")
+        for name in (npz, as_json):
+            if name is not None:
+                files.save(view, name)
     for name in (png, svg):
         if name is not None:
             picture.save(chosen, name)
     left_out = picture.simplified(chosen)
-    for name, note in ((html, ""), (npz, ""), (png, left_out), (svg, left_out)):
+    for name, note in ((html, ""), (npz, ""), (as_json, ""), (png, left_out), (svg, left_out)):
         if name is not None:
             click.echo(f"wrote {name}{note and ': '}{note}", err=True)
-    for note in view.notes:
+    for note in getattr(seen.maps, "notes", ()):
         click.echo(note, err=True)
-    if not finished:
+    if not seen.finished:
         click.echo("the translation was cut at its greatest length; raise it with --max-length", err=True)
 
 
@@ -89,11 +96,20 @@ def _text(text: str | None, file: str | None) -> str:
     return text
 
 
+class Seen(NamedTuple):
+    """What a model attended to."""
+
+    maps: Any  # an Alignment or a View, which the terminal and pictures draw
+    view: Callable[[], "View"]  # what pages and files hold
+    written: str = ""  # the text that the model wrote
+    finished: bool = True  # whether it came to an end
+
+
 def _seen(
     text: str, file: str | None, grid: int | None, settings: dict[str, Any], model: str | None, threads: int | None,
     device: str,
-) -> tuple[Any, str, bool]:  # fmt: skip
-    """What can draw maps, the text that the model wrote, and whether it came to an end."""
+) -> Seen:  # fmt: skip
+    """What a model attends to in a text, or as it translates it."""
     try:
         opened = open_for("see", model, threads, device)
     except UnsupportedError:
@@ -101,14 +117,19 @@ def _seen(
             raise
         from regard.lens.checkpoint import view_checkpoint
 
-        return view_checkpoint(model, text, grid=grid or GRID), "", True
+        view = view_checkpoint(model, text, grid=grid or GRID)
+        return Seen(view, lambda: view)
     if file is None and grid is None:
         alignment = opened.see(text, **accepted(opened, "see", settings))
-        return alignment, " ".join(alignment.target[:-1]), alignment.finished
+        if hasattr(opened, "explain"):
+            return Seen(alignment, lambda: opened.explain(text), " ".join(alignment.target[:-1]))
+        written = " ".join(alignment.target[:-1])
+        return Seen(alignment, lambda: alignment.view(title=written or text), written, alignment.finished)
     if not hasattr(opened, "view"):
         kind = type(opened).__name__
         raise click.UsageError(f"--file and --grid are for models that read one text; this is a {kind}")
-    return opened.view(text, **accepted(opened, "view", {"grid": grid or GRID, **settings})), "", True
+    view = opened.view(text, **accepted(opened, "view", {"grid": grid or GRID, **settings}))
+    return Seen(view, lambda: view)
 
 
 command = Command(
@@ -121,7 +142,8 @@ command = Command(
         Option(["--html"], type=FILE, metavar="FILE", help="Write a page with all layers and heads, for any browser."),
         Option(["--png"], type=FILE, metavar="FILE", help="Write a picture."),
         Option(["--svg"], type=FILE, metavar="FILE", help="Write a picture that scales."),
-        Option(["--npz"], type=FILE, metavar="FILE", help="Write the maps as NumPy arrays; the page opens them too."),
+        Option(["--npz"], type=FILE, metavar="FILE", help="Write the maps as NumPy arrays; a page opens them too."),
+        Option(["--json", "as_json"], type=FILE, metavar="FILE", help="Write the maps as JSON; a page opens them too."),
         Option(["--grid"], type=BINS, help="Show tokens in bins, at most this many on a side; 64 with --file."),
         Option(
             ["--kind"],

@@ -1,6 +1,8 @@
-"""A heat map as a small piece of HTML, which notebooks show by themselves."""
+"""What notebooks show by themselves: a heat map as a small table, and a page in a frame."""
 
+from dataclasses import dataclass
 from html import escape
+from typing import final
 
 from regard.lens.text import printable, shortened
 from regard.lens.view import HeatMap
@@ -16,6 +18,30 @@ STYLE = """<style>
 .regard-map thead th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; padding: 6px 2px }
 .regard-map td { width: 24px; height: 20px; padding: 0; text-align: center; border: 1px solid #8883 }
 </style>"""
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class Frame:
+    """A page inside a notebook, which needs no server and no network.
+
+    Args:
+        html: the whole page.
+        height: of the frame, in pixels.
+    """
+
+    html: str
+    height: int
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it; the page's scripts reach nothing outside of the frame."""
+        return (
+            f'<iframe srcdoc="{escape(self.html)}" sandbox="allow-scripts allow-downloads" title="What a model attends '
+            f'to" style="width: 100%; height: {self.height}px; border: 0"></iframe>'
+        )
+
+    def __repr__(self) -> str:
+        return f"Frame({len(self.html):,} characters of HTML; a notebook shows them)"
 
 
 def table(heat_map: HeatMap) -> str:

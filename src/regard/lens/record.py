@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ from regard.lens.capture.functions import Caller, FunctionCapture
 from regard.lens.capture.modules import around_forward, fused_modules, is_fused, run_in_sight
 from regard.lens.recording_view import Tokens, view_of
 from regard.lens.view import View
+
+if TYPE_CHECKING:
+    from regard.lens.notebook import Frame
 
 BUDGET = 2**28  # bytes of the weights of one call
 TRUSTED = 1e-3  # largest error of outputs, relative to their largest number, of weights that are the model's
@@ -137,8 +140,79 @@ class Recording(Mapping[str, AttentionRecord]):
 
         Path(file).write_text(page(self.view(tokens, title=title)), encoding="utf-8")
 
-    def _repr_html_(self) -> str:
-        """As notebooks show it."""
+    def show(
+        self, tokens: Tokens | None = None, *, title: str = "What the model attends to", height: int = 900
+    ) -> "Frame":
+        """The page inside a notebook, as the last value of a cell.
+
+        Args:
+            tokens: labels of the places; see `view_of`.
+            title: of the page.
+            height: of the frame, in pixels.
+
+        Returns:
+            What notebooks show as a frame; nothing is shown elsewhere.
+        """
+        from regard.lens.notebook import Frame
+        from regard.lens.page import page
+
+        return Frame(page(self.view(tokens, title=title)), height)
+
+    def picture(
+        self,
+        file: str | Path,
+        tokens: Tokens | None = None,
+        *,
+        kind: str | None = None,
+        layer: int | None = None,
+        head: int | None = None,
+    ) -> None:
+        """Write one map as a PNG or SVG file.
+
+        Args:
+            file: its path, which ends in .png or .svg.
+            tokens: labels of the places; see `view_of`.
+            kind: of attention; the first by default.
+            layer, head: counted from 1; None for the mean.
+
+        Raises:
+            ConfigError: another format, a map that there is not, or matplotlib is not installed.
+        """
+        from regard.lens import picture
+
+        picture.save(self.view(tokens).map(kind, layer=layer, head=head), file)
+
+    def terminal(
+        self,
+        tokens: Tokens | None = None,
+        *,
+        kind: str | None = None,
+        layer: int | None = None,
+        head: int | None = None,
+        columns: int | None = None,
+        color: bool | None = None,
+    ) -> str:
+        """One map as text to print.
+
+        Args:
+            tokens: labels of the places; see `view_of`.
+            kind: of attention; the first by default.
+            layer, head: counted from 1; None for the mean.
+            columns: how wide it may be; as wide as the terminal by default.
+            color: whether to write color codes; by default, if standard output is a terminal that shows them.
+
+        Returns:
+            Lines; see `terminal.draw`.
+
+        Raises:
+            ConfigError: a map that there is not, or a width below 40.
+        """
+        from regard.lens import terminal
+
+        return terminal.draw(self.view(tokens).map(kind, layer=layer, head=head), columns=columns, color=color)
+
+    def _repr_html_(self) -> str | None:
+        """As notebooks show it: one map; `show` gives all."""
         return self.view()._repr_html_()
 
     def _checked(self) -> Mapping[str, AttentionRecord]:

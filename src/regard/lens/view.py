@@ -138,7 +138,8 @@ class Attribution:
         axis: name of the axis.
         scores: (S,), larger for what mattered more.
         target: what the scores explain, as a label or a word.
-        trust: measures of the scores by name, as comprehensiveness, sufficiency, and those of random scores.
+        trust: measures of the scores by name, as comprehensiveness and sufficiency, and the same of random scores under
+            "random " and the name.
     """
 
     method: str

@@ -16,7 +16,10 @@ from regard.data.record import BadRow, Record
 from regard.data.sampler import Rows
 from regard.errors import CheckpointError, ConfigError, DataError
 from regard.lens.alignment import Alignment, merged
+from regard.lens.explain import explained_view
 from regard.lens.record import record
+from regard.lens.studies import explain
+from regard.lens.view import View
 from regard.models.bert import Bert
 from regard.models.registry import build, config_from_plain
 from regard.models.text_classifier import TextClassifier
@@ -203,6 +206,27 @@ class Classifier(Runner):
         weights = merged(seen["pooling"].weights[0].float().cpu(), [range(1)], [pieces for _, pieces in words])
         names = [word for word, _ in words]
         return Alignment(source=names, target=[classification.label], weights={"pooling.cross_attention": weights})
+
+    def explain(self, text: str, *, grid: int = 64, top: int = 8) -> View:
+        """Which tokens of a text the label that it is given hangs on, by six methods, and how far each can be trusted.
+
+        Args:
+            text: one or a few sentences: the model runs several times for each token.
+            grid: bins on each side of a map, at most.
+            top: largest weights that are kept of each token.
+
+        Returns:
+            Attention and attributions, for `rg.lens` pages.
+
+        Raises:
+            DataError: a text of fewer than two tokens.
+        """
+        check_texts([text])
+        explained = explain(self, text)
+        if len(explained.ids) - len(explained.special) < 2:
+            raise DataError(f"{text!r:.80} has fewer than two tokens; give a text of several words")
+        tokens, label = self.tokenizer.pieces(explained.ids), self.labels[explained.label]
+        return explained_view(explained, tokens, label, grid=grid, top=top, title=f"{label}: {text}")
 
     def extra_files(self) -> Mapping[str, bytes]:
         """The logistic regression, if there is one."""

@@ -9,10 +9,13 @@ function drawAttributions(root, view) {
       id: `attribution-${number}`, label: heading, point() {}, hold() {},
     });
     const most = Math.max(...scores, 1e-12);
-    panel.paint({bin: place => Math.max(scores[place], 0) / most});
-    const measures = Object.entries(trust);
-    const facts = make("dl", {className: "facts"}, ...measures.flatMap(([measure, value]) =>
-      [make("div", {}, make("dt", {textContent: measure}), make("dd", {textContent: value.toFixed(3)}))]));
+    panel.paint({bin: place => (Math.max(scores[place], 0) / most) ** 2});  // squared: the color goes with the root
+    const measures = Object.entries(trust).filter(([measure]) => !measure.startsWith("random "));
+    const facts = make("dl", {className: "facts"}, ...measures.map(([measure, value]) => {
+      const random = trust[`random ${measure}`];
+      const beside = random === undefined ? "" : ` (random scores: ${random.toFixed(3)})`;
+      return make("div", {}, make("dt", {textContent: measure}), make("dd", {textContent: value.toFixed(3) + beside}));
+    }));
     const untested = make("p", {className: "soft", textContent: "Its faithfulness was not measured."});
     return make("article", {}, make("h3", {textContent: heading}), words, measures.length ? facts : untested);
   }));

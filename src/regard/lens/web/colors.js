@@ -41,7 +41,7 @@ function luminance(rgb) {
 function drawColorBar(bar, ticks) {
   bar.style.background = `linear-gradient(to right, ${palette.css.filter((_, i) => i % 15 === 0).join(", ")})`;
   ticks.replaceChildren(...TICKS.map(weight => {
-    const tick = make("span", {textContent: `${100 * weight}%`});
+    const tick = make("span", {textContent: `${100 * weight}${weight === 1 ? "%" : ""}`});
     tick.style.insetInlineStart = `${100 * Math.sqrt(weight)}%`;
     return tick;
   }));

@@ -133,7 +133,7 @@ function showFacts() {
   for (const {place, share} of sinks)
     facts.push(["sink", `${plainLabel(columnAxis.labels[place])}, place ${count(place + 1)}: ${percent(share)} of all weight`]);
   const errors = heads.map(([layer]) => layer.error).filter(error => error !== null);
-  if (errors.length) facts.push(["error of the output", Math.max(...errors).toExponential(0)]);
+  if (errors.length) facts.push(["error of the output", Math.max(...errors) ? Math.max(...errors).toExponential(0) : "0"]);
   at("facts").replaceChildren(...facts.map(([name, value]) =>
     make("div", {}, make("dt", {textContent: name}), make("dd", {textContent: value}))));
   at("sinks").disabled = !sinks.length && !at("sinks").checked;
