@@ -37,23 +37,26 @@ class Browser:
         self.folder = tempfile.mkdtemp(prefix="chromium")
         read, self.to_browser = os.pipe()
         self.from_browser, write = os.pipe()
-        # Chromium reads commands from file 3 and writes answers to file 4.
+        # Chromium reads commands from file 3 and writes answers to file 4; bash, since sh may not know files above 9
         command = f'exec "$0" "$@" 3<&{read} 4>&{write}'
         self.process = subprocess.Popen(
-            ["/bin/sh", "-c", command, executable, *ARGUMENTS, f"--user-data-dir={self.folder}", "about:blank"],
+            ["bash", "-c", command, executable, *ARGUMENTS, f"--user-data-dir={self.folder}"],
             pass_fds=(read, write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(read)
         os.close(write)
         self.number, self.session, self.rest = 0, "", b""
         self.events: list[dict[str, Any]] = []
-        pages = [x for x in self.call("Target.getTargets")["targetInfos"] if x["type"] == "page"]
-        target = pages[0]["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "DOM"):
-            self.call(f"{domain}.enable")
 
     def __enter__(self) -> "Browser":
+        try:
+            target = self.call("Target.createTarget", url="about:blank")["targetId"]
+            self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "DOM"):
+                self.call(f"{domain}.enable")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
