@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from regard.errors import ConfigError
+from regard.lens.fonts import covering
 from regard.lens.picture import MOST_CELLS, MOST_PIXELS, figure, save, simplified
 from regard.lens.view import HeatMap
 from tests.lens.models import alignment
@@ -82,7 +84,28 @@ def test_then_words_share_a_cell() -> None:
     assert simplified(seen) == "1 x 2 words a cell; 1 cell in 3 is named"
     shown = torch.from_numpy(drawn.axes[0].images[0].get_array().data)
     assert shown.shape == (3, MOST_CELLS // 2 + 1)
-    weights = seen.weights.double()
+    weights = seen.weights.float()
     torch.testing.assert_close(shown[:, :-1], weights[:, :-1].unflatten(1, (-1, 2)).sum(2))
     torch.testing.assert_close(shown[:, -1], weights[:, -1])
     assert [label.get_text() for label in drawn.axes[0].get_xticklabels()] == seen.columns[::6]
+
+
+@pytest.mark.parametrize("colors", ["blue", "cividis"])
+def test_all_pictures_have_one_scale(colors: str) -> None:
+    drawn = figure(map_of(3, 5), colors=colors)
+    assert (drawn.axes[0].images[0].norm.vmin, drawn.axes[0].images[0].norm.vmax) == (0, 1)
+    labels = [label.get_text() for label in drawn.axes[1].get_yticklabels()]
+    assert labels == ["0%", "1%", "10%", "25%", "50%", "100%"]
+
+
+def test_characters_without_a_font_are_named_in_a_line(tmp_path: Path) -> None:
+    unassigned = "\U000e1234\U000e1235"  # no font has them
+    with pytest.warns(UserWarning, match="picture: no installed font has the characters .: install one") as warned:
+        save(alignment(f"a {unassigned[0]}", "b").map(), tmp_path / "a.png")
+    assert len(warned) == 1
+    assert covering(["a b", unassigned[1]]) == (["DejaVu Sans"], [unassigned[1]])
+
+
+def test_other_colors_are_refused() -> None:
+    with pytest.raises(ConfigError, match="colors='viridis'"):
+        figure(map_of(2, 2), colors="viridis")

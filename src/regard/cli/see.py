@@ -1,6 +1,7 @@
 """`regard see`."""
 
 import shlex
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -74,7 +75,10 @@ def run(
                 files.save(view, name)
     for name in (png, svg):
         if name is not None:
-            picture.save(chosen, name)
+            with warnings.catch_warnings(record=True) as warned:
+                picture.save(chosen, name)
+            for line in dict.fromkeys(str(one.message) for one in warned):
+                click.echo(line, err=True)
     left_out = picture.simplified(chosen)
     for name, note in ((html, ""), (npz, ""), (as_json, ""), (png, left_out), (svg, left_out)):
         if name is not None:

@@ -6,13 +6,15 @@ share a cell.
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from regard.errors import ConfigError
+from regard.errors import ConfigError, nearest
 from regard.lens.alignment import merged
+from regard.lens.fonts import covering, missing
 from regard.lens.text import printable, shortened
 from regard.lens.view import HeatMap
 
@@ -30,33 +32,36 @@ PAD = 0.2  # around the picture
 BAR_GAP, BAR_WIDTH, BAR_HEIGHT = 0.45, 0.14, 2.4
 TITLE_GAP = 0.15
 INK, PAPER, LINE = "#1f2328", "#ffffff", "#d7dbe0"
-LOW_TO_HIGH = ("#f3f6fa", "#c3dcf0", "#7fb8dd", "#3a87c2", "#135a9e", "#0a2f63")
-# DejaVu Sans comes with matplotlib; the others have the letters that it lacks, where they are installed.
-FONTS = (
-    "DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Hiragino Sans", "Microsoft YaHei",
-    "Arial Unicode MS", "Noto Sans", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Hebrew", "Noto Sans Thai",
-)  # fmt: skip
+BLUE = ("#f3f6fa", "#c3dcf0", "#7fb8dd", "#3a87c2", "#135a9e", "#0a2f63")
+TICKS = (0.0, 0.01, 0.1, 0.25, 0.5, 1.0)  # of the color bar
+COLORS = ("blue", "cividis")
 
 
-def save(heat_map: HeatMap, path: str | os.PathLike[str]) -> None:
+def save(heat_map: HeatMap, path: str | os.PathLike[str], *, colors: str = "blue") -> None:
     """Write a heat map as a picture: words on both axes, their names, and a color bar.
 
     Args:
         heat_map: what to draw.
         path: of the file; its end says the format, .png or .svg.
+        colors: "blue" or "cividis".
 
-    A PNG has at most 4,000 pixels a side; `simplified` says what is left out for that.
+    A PNG has at most 4,000 pixels a side; `simplified` says what is left out for that. A warning names characters that
+    no installed font has.
 
     Raises:
-        ConfigError: another format, or matplotlib is not installed.
+        ConfigError: another format or other colors, or matplotlib is not installed.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise ConfigError(f"picture: {os.fspath(path)!r} ends in {suffix!r}; expected {' or '.join(FORMATS)}")
-    drawn = figure(heat_map)
-    box = drawn.get_tightbbox().padded(PAD)  # in inches
-    dots = min(DOTS, (MOST_PIXELS - 1) / max(box.size))
-    drawn.savefig(path, format=suffix[1:], dpi=dots, facecolor=PAPER, bbox_inches=box)
+    drawn = figure(heat_map, colors=colors)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        box = drawn.get_tightbbox().padded(PAD)  # in inches
+        dots = min(DOTS, (MOST_PIXELS - 1) / max(box.size))
+        drawn.savefig(path, format=suffix[1:], dpi=dots, facecolor=PAPER, bbox_inches=box)
+    if left := missing([*heat_map.rows, *heat_map.columns]):
+        warnings.warn(f"picture: {left}", stacklevel=2)
 
 
 def simplified(heat_map: HeatMap) -> str:
@@ -77,32 +82,30 @@ def simplified(heat_map: HeatMap) -> str:
     return "; ".join(left_out)
 
 
-def figure(heat_map: HeatMap) -> Any:
+def figure(heat_map: HeatMap, *, colors: str = "blue") -> Any:
     """A heat map as a matplotlib Figure of its own, which no window and no pyplot know of.
 
     Args:
         heat_map: what to draw; see `simplified` for large ones.
+        colors: "blue" or "cividis"; they go with the square root of the weight, from 0 to 1 in every picture.
 
     Returns:
         The matplotlib Figure.
 
     Raises:
-        ConfigError: matplotlib is not installed.
+        ConfigError: other colors, or matplotlib is not installed.
     """
+    if colors not in COLORS:
+        raise ConfigError(f"picture: colors={colors!r}; {nearest(colors, list(COLORS))}")
     try:
-        from matplotlib.colors import LinearSegmentedColormap
+        from matplotlib.colors import LinearSegmentedColormap, PowerNorm
         from matplotlib.figure import Figure
-        from matplotlib.font_manager import fontManager
     except ImportError as error:
         raise ConfigError("pictures need matplotlib; pip install regard[pictures]") from error
 
-    installed = {font.name for font in fontManager.ttflist}
+    families, _ = covering([*heat_map.rows, *heat_map.columns])
     # words are no formulas: a "$" is a dollar
-    plain: dict[str, Any] = {
-        "fontfamily": [name for name in FONTS if name in installed],
-        "parse_math": False,
-        "color": INK,
-    }
+    plain: dict[str, Any] = {"fontfamily": families, "parse_math": False, "color": INK}
     title = "; ".join(filter(None, (heat_map.title, simplified(heat_map))))
     heat_map = _binned(heat_map)
     rows, columns = (
@@ -115,18 +118,20 @@ def figure(heat_map: HeatMap) -> Any:
     drawn = Figure(figsize=(wide, high))
     axes = drawn.add_axes((0, 0, 1, 1))
     image = axes.imshow(
-        heat_map.weights.detach().cpu().double().numpy(),
-        cmap=LinearSegmentedColormap.from_list("regard", LOW_TO_HIGH),
-        vmin=0.0,
+        heat_map.weights.detach().cpu().float().numpy(),
+        cmap=LinearSegmentedColormap.from_list("blue", BLUE) if colors == "blue" else colors,
+        norm=PowerNorm(0.5, vmin=0.0, vmax=1.0),
         aspect="auto",
+        interpolation="nearest",
     )
     across, down = (range(0, len(words), step) for words in (columns, rows))
     axes.set_xticks(across, columns[::step], rotation=45, ha="left", rotation_mode="anchor", **labels)
     axes.set_yticks(down, rows[::step], **labels)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
-    axes.set_xlabel(heat_map.column_axis, labelpad=8, fontweight="bold", **plain)
-    axes.set_ylabel(heat_map.row_axis, labelpad=8, fontweight="bold", **plain)
+    bold = {**plain, "fontfamily": families[:1], "fontweight": "bold"}  # of others there may be no bold font
+    axes.set_xlabel(heat_map.column_axis, labelpad=8, **bold)
+    axes.set_ylabel(heat_map.row_axis, labelpad=8, **bold)
     if cell * POINTS >= LEAST_CELL_OF_GRID:
         lines = {"colors": PAPER, "linewidths": 1.5 * cell / CELL}
         axes.vlines([x - 0.5 for x in range(1, len(columns))], -0.5, len(rows) - 0.5, **lines)
@@ -135,7 +140,7 @@ def figure(heat_map: HeatMap) -> Any:
     axes.spines[:].set_visible(False)
     tall = min(high, BAR_HEIGHT)
     bar_axes = drawn.add_axes((1 + BAR_GAP / wide, 1 - tall / high, BAR_WIDTH / wide, tall / high))
-    bar = drawn.colorbar(image, cax=bar_axes)
+    bar = drawn.colorbar(image, cax=bar_axes, ticks=TICKS, format=lambda weight, _: f"{weight:.0%}")
     bar.set_label("attention weight", labelpad=8, **plain)
     bar.outline.set_visible(False)
     bar.ax.tick_params(color=LINE, labelcolor=INK, labelsize="small")

@@ -166,6 +166,7 @@ class Recording(Mapping[str, AttentionRecord]):
         kind: str | None = None,
         layer: int | None = None,
         head: int | None = None,
+        colors: str = "blue",
     ) -> None:
         """Write one map as a PNG or SVG file.
 
@@ -174,13 +175,14 @@ class Recording(Mapping[str, AttentionRecord]):
             tokens: labels of the places; see `view_of`.
             kind: of attention; the first by default.
             layer, head: counted from 1; None for the mean.
+            colors: "blue" or "cividis".
 
         Raises:
             ConfigError: another format, a map that there is not, or matplotlib is not installed.
         """
         from regard.lens import picture
 
-        picture.save(self.view(tokens).map(kind, layer=layer, head=head), file)
+        picture.save(self.view(tokens).map(kind, layer=layer, head=head), file, colors=colors)
 
     def terminal(
         self,
