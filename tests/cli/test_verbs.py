@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from regard.decode.search import Greedy
+from regard.lens import files
 from regard.lens.terminal import draw
 from tests.checkpoints.made import SENTENCES, translator
 from tests.cli.run import error, model_folder, regard
@@ -81,12 +82,14 @@ def test_evaluate_says_how_a_table_was_read(file: str, tmp_path: Path) -> None:
 
 
 def test_see(tmp_path: Path) -> None:
-    html, png, svg = (str(tmp_path / name) for name in ("a.html", "a.png", "a.svg"))
-    result = regard("see", SENTENCES[0], *MODEL, "--target", SENTENCES[1], "--html", html, "--png", png, "--svg", svg)
+    html, png, svg, saved = (str(tmp_path / name) for name in ("a.html", "a.png", "a.svg", "a.json"))
+    words = ("see", SENTENCES[0], *MODEL, "--target", SENTENCES[1], "--html", html, "--png", png, "--svg", svg)
+    result = regard(*words, "--json", saved)
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("Questo pacchetto contiene la documentazione.\n\n")
     assert "attention" in result.stdout
-    assert result.stderr == f"wrote {html}\nwrote {png}\nwrote {svg}\n"
+    assert result.stderr == f"wrote {html}\nwrote {saved}\nwrote {png}\nwrote {svg}\n"
+    assert files.load(saved).axes["source"].labels[-1] == "[end]"
     assert "pacchetto" in Path(html).read_text(encoding="utf-8")
     assert Path(png).read_bytes().startswith(b"\x89PNG")
     assert "<svg" in Path(svg).read_text(encoding="utf-8")

@@ -90,3 +90,23 @@ def test_a_recording_writes_its_page(tmp_path: Path) -> None:
     assert "&lt;two&gt;" in text
     assert "<two>" not in text
     assert "http://" not in text
+
+
+def test_a_recording_is_shown_drawn_and_printed(tmp_path: Path) -> None:
+    layer = rg.MultiHeadAttention(8, 2)
+    with torch.no_grad(), record(layer) as seen:
+        layer(torch.randn(1, 3, 8))
+    tokens = ["one", "<two>", "three"]
+    frame = seen.show(tokens, title="Looked at", height=321)
+    html = frame._repr_html_()
+    assert html.startswith('<iframe srcdoc="&lt;!doctype html&gt;')
+    assert html.count("<") == 2  # the frame alone: the page is inside its attribute
+    assert "height: 321px" in html
+    assert "<h1>Looked at</h1>" in frame.html
+    assert repr(frame).endswith("characters of HTML; a notebook shows them)")
+    seen.picture(tmp_path / "map.png", tokens, head=2, colors="cividis")
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    text = seen.terminal(tokens, head=1, columns=60, color=False)
+    assert text.startswith("Attention of text to itself, head 1: text words across")
+    assert "one <two> three\n" in text
+    assert seen._repr_html_() == seen.view()._repr_html_()

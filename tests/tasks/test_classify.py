@@ -88,6 +88,26 @@ def test_the_pooling_is_seen(trained: tuple[Path, Classifier]) -> None:
     assert seen.target == ["positive"]
 
 
+def test_a_decision_is_explained(trained: tuple[Path, Classifier]) -> None:
+    _, classifier = trained
+    view = classifier.explain("film 3, great and superb I say")
+    assert view.title == "positive: film 3, great and superb I say"
+    assert view.axes["label"].labels == ["positive"]
+    assert "superb" in "".join(view.axes["text"].labels)
+    assert [layer.rows for layer in view.layers][-1] == "label"
+    methods = {"attention", "value norm", "rollout", "attention x gradient", "integrated gradients", "leave one out"}
+    assert {one.method for one in view.attributions} == methods
+    for one in view.attributions:
+        assert one.target == "positive"
+        assert one.scores.shape == (len(view.axes["text"]),)
+        names = {"comprehensiveness", "sufficiency", "deletion area"}
+        assert set(one.trust) == names | {f"random {name}" for name in names}
+    best = next(one for one in view.attributions if one.method == "leave one out")
+    assert best.trust["comprehensiveness"] > best.trust["random comprehensiveness"]
+    with pytest.raises(DataError, match="'' has fewer than two tokens"):
+        classifier.explain("")
+
+
 def test_several_labels_a_text(tmp_path: Path) -> None:
     rows = [
         {"text": f"film {i} {' '.join(words)}", "label": words}
