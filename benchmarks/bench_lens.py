@@ -1,4 +1,4 @@
-"""What recording costs: time over a model's own fused forward pass, and memory above it.
+"""What recording costs: time over a model's own fused forward pass, and memory above it; and pages and pictures.
 
 Maps, entropy, expected keys, key mass and the eight largest weights of all heads are recorded. Outputs are checked to
 be the same to the last bit.
@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import lens_pages
 import torch
 import transformers
-from common import Peak, alternate, fresh, ratio, write
+from common import Peak, alternate, fresh, ratio, replaced, write
 
 import regard as rg
 
@@ -87,19 +88,24 @@ def cases(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         "case": "recording 4 heads, 100,000 tokens, grid of 256", "unit": "MiB above a plain pass", "value": value,
         "bar": 2048, **result,
     }  # fmt: skip
+    yield from lens_pages.cases()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="try the script out")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
+    parser.add_argument("--pages", action="store_true", help="measure pages and pictures only")
     given = parser.parse_args()
     transformers.logging.set_verbosity_error()
     if given.memory:
         print(json.dumps(memory(*json.loads(given.memory))))
         return
     torch.set_num_threads(1)
-    write("lens", cases(given), quick=given.quick)
+    if given.pages:
+        write("lens", replaced("lens", lens_pages.cases()))
+    else:
+        write("lens", cases(given), quick=given.quick)
 
 
 if __name__ == "__main__":

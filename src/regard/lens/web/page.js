@@ -272,4 +272,5 @@ Promise.all([...document.querySelectorAll("script.view")].map(script => readView
   .then(some => {
     at("page").hidden = false;
     openViews(some);
+    requestAnimationFrame(() => performance.mark("drawn"));
   });
