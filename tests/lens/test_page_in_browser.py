@@ -170,7 +170,7 @@ def test_long_texts_are_bins_with_exact_weights(browser: Browser, tmp_path: Path
     click(browser, "[aria-label='layer 2, head 1']")
     point_at(browser, "#rows-7")
     assert "word attends to word (place 1,235) 50%, word (place 6) 25%; its bin to" in text(browser, "#reading")
-    assert text(browser, "#rows-words .turn span") == "1 to 960 of 3000"
+    assert text(browser, "#rows-words .turn span") == "1 to 960 of 3,000"
     click(browser, "#columns-words .turn button:last-child")
     assert browser.run("document.querySelector('#columns-1234').style.background") != ""
     assert browser.errors() == []

@@ -1,6 +1,6 @@
 // One map, large: a canvas with labels on its sides, in which the pointer and the arrow keys point at cells; or a table.
 
-const LARGEST_CELL = 40, LEAST_LABEL = 13;  // pixels: the side of a cell; from one label to the next
+const LARGEST_CELL = 40, LEAST_DOWN = 15, LEAST_ACROSS = 18;  // pixels: the side of a cell; from one label to the next
 const LABEL_FONT = "13px system-ui, sans-serif";
 const SLANT = Math.PI / 3.4;  // of the labels across
 
@@ -15,7 +15,7 @@ function drawHeatMap(root, map, {label, point, hold}) {
   root.replaceChildren(area);
 
   const names = [[map.rowAxis, map.rowEdges, shownRows], [map.columnAxis, map.columnEdges, shownColumns]]
-    .map(([axis, edges, bins]) => bins.map(bin => labelOf(axis, edges, bin)));
+    .map(([axis, edges, bins]) => bins.map(bin => shortLabelOf(axis, edges, bin)));
   const pen = base.getContext("2d"), marker = overlay.getContext("2d");
   pen.font = LABEL_FONT;
   const widest = texts => Math.max(...texts.map(text => pen.measureText(text).width));
@@ -54,9 +54,9 @@ function drawHeatMap(root, map, {label, point, hold}) {
     pen.font = LABEL_FONT;
     pen.textBaseline = "middle";
     pen.textAlign = "right";
-    every(rows, high, i => pen.fillText(fitted(names[0][i], left - 8), left - 6, yOf(i) + high / 2));
+    every(rows, high, LEAST_DOWN, i => pen.fillText(fitted(names[0][i], left - 8), left - 6, yOf(i) + high / 2));
     pen.textAlign = "left";
-    every(columns, cell, j => {
+    every(columns, cell, LEAST_ACROSS, j => {
       pen.save();
       pen.translate(xOf(j) + cell / 2, top - 6);
       pen.rotate(-SLANT);
@@ -66,9 +66,9 @@ function drawHeatMap(root, map, {label, point, hold}) {
   }
 
   // Every so many labels that they have room.
-  function every(count, size, draw) {
-    const step = Math.max(1, Math.ceil(LEAST_LABEL / size));
-    for (let i = 0; i < count; i += step) draw(i);
+  function every(number, size, least, draw) {
+    const step = Math.max(1, Math.ceil(least / size));
+    for (let i = 0; i < number; i += step) draw(i);
   }
 
   function fitted(text, room) {

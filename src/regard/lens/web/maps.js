@@ -126,7 +126,13 @@ function massOf(indices, weight) {
 // The label of a bin: of its place, or the numbers and labels of its first and last place.
 function labelOf(axis, edges, bin) {
   const first = edges[bin], last = edges[bin + 1] - 1, [one, other] = [first, last].map(place => plainLabel(axis.labels[place]));
-  return first === last ? one : `${first + 1}–${last + 1} ${one} … ${other}`;
+  return first === last ? one : `${count(first + 1)}–${count(last + 1)} ${one} … ${other}`;
+}
+
+// The same for the side of a map, which has little room.
+function shortLabelOf(axis, edges, bin) {
+  const label = plainLabel(axis.labels[edges[bin]]);
+  return edges[bin + 1] - edges[bin] === 1 ? label : `${count(edges[bin] + 1)} ${label}`;
 }
 
 // A token without its tokenizer's marks of spaces.

@@ -20,6 +20,7 @@ function drawOverview(root, layers, chosen, choose) {
   const table = make("table", {className: "thumbnails"},
     make("caption", {textContent: "Layers down, heads across; “all” is their mean"}),
     make("thead", {}, header), make("tbody", {}, ...body));
+  table.style.maxWidth = `${5.3 * columns.length + 3}rem`;
   table.addEventListener("keydown", event => {
     const step = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
     const cell = event.target.closest("td");

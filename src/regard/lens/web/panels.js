@@ -53,7 +53,7 @@ panels.words = (root, axis, edges, {id, label, point, hold}) => {
       }
     }
     list.replaceChildren(...contents);
-    where.textContent = `${edges[start] + 1} to ${edges[stop]} of ${axis.labels.length}`;
+    where.textContent = `${count(edges[start] + 1)} to ${count(edges[stop])} of ${count(axis.labels.length)}`;
     earlier.disabled = part === 0;
     later.disabled = part === parts.length - 1;
     list.scrollTop = 0;
