@@ -128,11 +128,11 @@ def cases() -> Iterator[dict[str, Any]]:
     yield {"case": f"{about}, 10,000 tokens: interaction", "unit": "ms", "value": slowest, "bar": 100, "each": each}
     result = fresh(__file__, "1000")
     for unit, name, bar in (
-        ("s", "seconds", 5),
-        ("MiB", "MiB above matplotlib", 500),
-        ("pixels", "pixels a side", 4000),
+        ("s", "time", 5),
+        ("MiB", "memory above matplotlib's", 500),
+        ("pixels", "longer side", 4000),
     ):
-        yield {"case": "PNG of 1,000 tokens", "unit": name, "value": round(result[unit], 2), "bar": bar}
+        yield {"case": f"PNG of 1,000 tokens: {name}", "unit": unit, "value": round(result[unit], 2), "bar": bar}
 
 
 if __name__ == "__main__":  # a picture, in a process of its own

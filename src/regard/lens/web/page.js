@@ -185,13 +185,15 @@ function reading({rowBin, rowPlace, columnBin, isCell}, hasRow, hasColumn, marke
     .filter(bin => weight(bin) >= TINTED).flatMap((bin, i) => [i ? ", " : "", bold(name(bin)), ` ${percent(weight(bin))}`]);
   const parts = [];
   if (hasRow) {
-    const exact = map.isWhole && rowPlace !== null && map.columnEdges.length - 1 < map.columnAxis.labels.length ? largestOf(map.heads, rowPlace) : [];
+    const isBinned = map.columnEdges.length - 1 < map.columnAxis.labels.length;
+    const exact = isBinned && map.isWhole && rowPlace !== null ? largestOf(map.heads, rowPlace) : [];
+    const bins = isBinned ? " bins" : "";
     parts.push(bold(rowPlace === null ? rowName(rowBin) : plainLabel(map.rowAxis.labels[rowPlace])), " attends to ",
       ...exact.length ? exact.slice(0, NAMED).flatMap(({place, weight}, i) =>
         [i ? ", " : "", bold(plainLabel(map.columnAxis.labels[place])), ` (place ${count(place + 1)}) ${percent(weight)}`]) : [],
       ...exact.length ? ["; its bin to "] : [],
       ...largest(map.shownColumns, columnName, column => map.weight(rowBin, column)),
-      `. 70% of the weight is on ${marked.length} of ${map.shownColumns.length}.`);
+      `. 70% of the weight is on ${marked.length} of ${map.shownColumns.length}${bins}.`);
   }
   if (hasColumn) {
     const names = largest(map.shownRows, rowName, row => map.weight(row, columnBin));
