@@ -2,6 +2,7 @@
 // decoding steps and cache copies likewise.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -25,7 +26,7 @@ using MaskArguments = std::tuple<int64_t, int64_t, int64_t, Address, Address, Ad
                                  int64_t, int64_t, Address>;
 
 using NormArguments = std::tuple<Address, Address, double, bool>;
-using WeightsArguments = std::tuple<int64_t, int64_t, Address, int64_t, Address>;
+using WeightsArguments = std::tuple<int64_t, int64_t, Address, int64_t, Address, Address, Address, Address>;
 
 template <typename T = void>
 T* at(Address address) {
@@ -43,8 +44,8 @@ Norm norm_of(const NormArguments& x) {
 }
 
 Weights weights(const WeightsArguments& x) {
-    const auto& [outputs, depth, weight, row, bias] = x;
-    return {outputs, depth, at<float>(weight), row, at<float>(bias)};
+    const auto& [outputs, depth, weight, row, bias, codes, scales, sums] = x;
+    return {outputs, depth, at<float>(weight), row, at<float>(bias), at<int8_t>(codes), at<float>(scales), at<int32_t>(sums)};
 }
 
 Mask mask(const MaskArguments& x) {
@@ -163,11 +164,24 @@ NB_MODULE(_native, module) {
     });
     module.def("linear", [](int64_t rows, int64_t outputs, int64_t depth, Address x, int64_t x_row, Address weight,
                             int64_t weight_row, Address bias, Address y, int threads) {
-        const Weights of{outputs, depth, at<float>(weight), weight_row, at<float>(bias)};
-        const LinearMap map{of, rows, at<float>(x), x_row, at<float>(y)};
+        const LinearMap map{{outputs, depth, at<float>(weight), weight_row, at<float>(bias)}, rows, at<float>(x), x_row, at<float>(y)};
         nb::gil_scoped_release unlocked;
         table().linear(&map, 1, threads);
     });
+    // Maps of the same rows, each with its output.
+    module.def("int8_linear", [](int64_t rows, Address x, int64_t x_row, const std::vector<std::pair<WeightsArguments, Address>>& maps, int threads) {
+        std::vector<LinearMap> all;
+        for (const auto& [of, y] : maps) all.push_back({weights(of), rows, at<float>(x), x_row, at<float>(y)});
+        nb::gil_scoped_release unlocked;
+        int8_table().linear(all.data(), int(all.size()), threads);
+    });
+    module.def("int8_isa", [] { return std::string(int8_table().name); });
+    module.def("int8_isas", [] {
+        std::vector<std::string> result;
+        for (const Int8Table* one : int8_tables()) result.push_back(one->name);
+        return result;
+    });
+    module.def("choose_int8", &choose_int8);
     module.def("int8_split_bytes", [](int64_t outputs, int64_t depth) {  // bytes of a split weight; 0: not supported here
         return table().int8_split_bytes ? table().int8_split_bytes(outputs, depth) : 0;
     });

@@ -1,7 +1,9 @@
 #include "dispatch.hpp"
 
-#ifdef REGARD_WITH_amx
+#if defined(__x86_64__)
 #include <cpuid.h>
+#endif
+#ifdef REGARD_WITH_amx
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -24,6 +26,16 @@ REGARD_DECLARE(avx512)
 #ifdef REGARD_WITH_avx512_bf16
 REGARD_DECLARE(avx512_bf16)
 #endif
+
+#define REGARD_DECLARE_INT8(name)           \
+    namespace name {                        \
+    extern const Int8Table int8_table;      \
+    }
+REGARD_DECLARE_INT8(int8_baseline)
+REGARD_DECLARE_INT8(int8_avx2)
+REGARD_DECLARE_INT8(int8_avx_vnni)
+REGARD_DECLARE_INT8(int8_avx512_vnni)
+REGARD_DECLARE_INT8(int8_amx)
 
 #ifdef REGARD_WITH_amx
 REGARD_DECLARE(amx)
@@ -77,17 +89,63 @@ std::vector<const Table*> tables() {
     return available;
 }
 
-static const Table*& current() {
-    static const Table* chosen = tables().back();
+#ifdef REGARD_WITH_int8_avx_vnni
+static bool has_avx_vnni() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+}
+#endif
+
+// Int8 tables for an instruction set: those of lesser ones too, in ascending order.
+static std::vector<const Int8Table*> int8_tables_of(const std::string& isa) {
+    std::vector<const Int8Table*> available;
+#ifdef REGARD_WITH_int8_baseline
+    available.push_back(&int8_baseline::int8_table);
+#endif
+    if (isa == "baseline") return available;
+#ifdef REGARD_WITH_int8_avx2
+    available.push_back(&int8_avx2::int8_table);
+#endif
+#ifdef REGARD_WITH_int8_avx_vnni
+    if (has_avx_vnni()) available.push_back(&int8_avx_vnni::int8_table);
+#endif
+    if (isa == "avx2") return available;
+#ifdef REGARD_WITH_int8_avx512_vnni
+    if (__builtin_cpu_supports("avx512vnni")) available.push_back(&int8_avx512_vnni::int8_table);
+#endif
+#ifdef REGARD_WITH_int8_amx
+    if (isa == "amx") available.push_back(&int8_amx::int8_table);
+#endif
+    return available;
+}
+
+// Tables in use.
+struct Current {
+    const Table* table = tables().back();
+    const Int8Table* int8 = int8_tables_of(table->name).back();
+};
+static Current& current() {
+    static Current chosen;
     return chosen;
 }
 
-const Table& table() { return *current(); }
+const Table& table() { return *current().table; }
+const Int8Table& int8_table() { return *current().int8; }
+std::vector<const Int8Table*> int8_tables() { return int8_tables_of(tables().back()->name); }
 
 bool choose(const std::string& name) {
     for (const Table* one : tables())
         if (name == one->name) {
-            current() = one;
+            current() = {one, int8_tables_of(name).back()};
+            return true;
+        }
+    return false;
+}
+
+bool choose_int8(const std::string& name) {
+    for (const Int8Table* one : int8_tables())
+        if (name == one->name) {
+            current().int8 = one;
             return true;
         }
     return false;

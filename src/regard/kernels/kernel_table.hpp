@@ -21,4 +21,13 @@ struct Table {
     void (*fused_feed_forward)(const FusedFeedForward&, int64_t rows, float* x, int threads);
 };
 
+// Linear maps in int8, of one instruction set.
+struct Int8Table {
+    const char* name;
+    void (*linear)(const LinearMap*, int count, int threads);  // of the same rows
+};
+
+// Int8 table in use.
+const Int8Table& int8_table();
+
 }  // namespace regard

@@ -120,12 +120,15 @@ struct Summary {
 // Activation fused into a linear map.
 enum class LinearActivation : int { none = 0, relu = 1, swish = 2, gelu_tanh = 3 };
 
-// Weight and bias of a float32 linear map x W^T + b.
+// Weight and bias of a linear map x W^T + b, in float32 or, where `codes` is not null, in int8: output n's codes times scales[n].
 struct Weights {
-    int64_t outputs = 0, depth = 0;
-    const float* weight = nullptr;  // null: no such map
+    int64_t outputs = 0, depth = 0;  // no outputs: no such map
+    const float* weight = nullptr;
     int64_t row = 0;                // stride between outputs, in numbers
     const float* bias = nullptr;    // or null
+    const int8_t* codes = nullptr;  // in the layout of int8/dot_products.hpp
+    const float* scales = nullptr;  // of each output
+    const int32_t* sums = nullptr;  // of each output's codes
 };
 
 // y (rows x outputs) = activation(x (rows x depth) W^T + b + added); strides between rows, in numbers.

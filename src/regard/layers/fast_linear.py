@@ -16,7 +16,16 @@ from torch.autograd import forward_ad
 
 from regard.attention.check import show
 from regard.errors import ConfigError
-from regard.layers.linear import Linear, has_int8_split, int8_split, int8_split_linear, is_map, linear
+from regard.layers.linear import (
+    KernelWeights,
+    Linear,
+    has_int8_split,
+    int8_split,
+    int8_split_linear,
+    is_map,
+    kernel_weights,
+    linear,
+)
 
 LAYOUT_ROWS = 1024  # that oneDNN is asked for; for 1 to 4096 rows no other layout was faster
 SURE = 32  # rows from which on int8 splits were never slower, on a machine whose tile rate varies
@@ -70,9 +79,9 @@ class FastLinear(nn.Linear):
     _plain: type[nn.Linear]  # what it was
 
     @property
-    def same(self) -> bool:
-        """Whether it is the map of its weight in the weight's own dtype."""
-        return self._dtype in (None, self.weight.dtype)
+    def kernel_weights(self) -> KernelWeights | None:
+        """What the kernels are told of the map; None if it is not that of its weight in the weight's own dtype."""
+        return kernel_weights(self.weight, self.bias) if self._dtype in (None, self.weight.dtype) else None
 
     def forward(self, input: Tensor) -> Tensor:  # the name that nn.Linear has
         """The map.

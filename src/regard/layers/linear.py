@@ -17,6 +17,9 @@ from regard import kernels
 from regard.attention.backends.native.call import relaxed
 from regard.attention.engine.tracing import is_traced
 
+# What the kernels are told of a linear map: outputs, features; in float32 the addresses of weight and bias with the weight's
+# stride between; in int8 0, 0, the bias, and the addresses of codes, scales and sums.
+KernelWeights = tuple[int, int, int, int, int, int, int, int]
 MAX_DOT_ROWS = 128  # the dot kernel was faster or nearly so, with 256 to 2,048 inputs and 256 to 8,000 outputs
 MIN_SPLIT_ROWS = 256  # from here on, splitting the weight in each call pays
 
@@ -35,6 +38,11 @@ class Linear(nn.Linear):
             (..., outputs).
         """
         return linear(input, self.weight, self.bias)
+
+    @property
+    def kernel_weights(self) -> KernelWeights | None:
+        """What the kernels are told of the map; None if they cannot read it."""
+        return kernel_weights(self.weight, self.bias)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -140,6 +148,13 @@ def is_ours(x: Tensor) -> bool:
         and x.layout is torch.strided
         and not torch._C._is_any_autocast_enabled()
     )
+
+
+def kernel_weights(weight: Tensor, bias: Tensor | None) -> KernelWeights | None:
+    """What the kernels are told of a linear map in float32; None if they cannot read it."""
+    if not is_map(weight, bias):
+        return None
+    return *weight.shape, weight.data_ptr(), weight.stride(0), 0 if bias is None else bias.data_ptr(), 0, 0, 0
 
 
 def is_map(weight: Tensor, bias: Tensor | None) -> bool:

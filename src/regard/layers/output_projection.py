@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from regard.layers.linear import linear
+from regard.layers.quantized_linear import QuantizedWeight
 
 IGNORED = -100  # label of a position that does not count, as in PyTorch's cross entropy
 CHUNK = 1 << 21  # logits in one chunk on the CPU: 8 MB in float32
@@ -32,13 +33,15 @@ class CrossEntropy(NamedTuple):
 class OutputProjection(NamedTuple):
     """Linear map from hidden vectors to logits."""
 
-    weight: Tensor  # (N, F), often that of the token embedding
+    weight: Tensor | QuantizedWeight  # (N, F), often that of the token embedding
     bias: Tensor | None = None  # (N,)
     scale: float = 1.0  # factor on the hidden vectors
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., N) of hidden vectors (..., F), in the dtype of `hidden`, or in autocast's."""
         weight, bias = self.weight, self.bias
+        if isinstance(weight, QuantizedWeight):
+            return weight.linear(self._scaled(hidden), bias)
         if hidden.dtype != weight.dtype and not torch.is_autocast_enabled(hidden.device.type):
             weight, bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
         return linear(self._scaled(hidden), weight, bias)
@@ -47,7 +50,8 @@ class OutputProjection(NamedTuple):
         """Detached copy where gradients are disabled, so that logits computed later carry no gradient either."""
         if torch.is_grad_enabled():
             return self
-        return self._replace(weight=self.weight.detach(), bias=None if self.bias is None else self.bias.detach())
+        bias = None if self.bias is None else self.bias.detach()
+        return self._replace(weight=self.weight.detach(), bias=bias)
 
     def cross_entropy(self, hidden: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> CrossEntropy:
         """Cross entropy of the logits, computed in chunks.
@@ -65,11 +69,27 @@ class OutputProjection(NamedTuple):
         """
         counted = labels != IGNORED
         rows, labels = self._scaled(hidden[counted]), labels[counted]
+        if isinstance(self.weight, QuantizedWeight):
+            return _cross_entropy(self.weight, self.bias, rows, labels, label_smoothing)
         smoothed, plain = _ChunkedCrossEntropy.apply(rows, self.weight, self.bias, labels, label_smoothing)
         return CrossEntropy(smoothed, plain, len(labels))
 
     def _scaled(self, hidden: Tensor) -> Tensor:
         return hidden if self.scale == 1 else hidden * self.scale
+
+
+def _cross_entropy(
+    weight: QuantizedWeight, bias: Tensor | None, hidden: Tensor, labels: Tensor, smoothing: float
+) -> CrossEntropy:
+    """Cross entropy on int8 weights, which has no gradient."""
+    smoothed, plain = hidden.new_zeros((), dtype=torch.float32), hidden.new_zeros((), dtype=torch.float32)
+    chunk = max(1, CHUNK // len(weight))
+    for start in range(0, len(hidden), chunk):
+        log_probs = weight.linear(hidden[start : start + chunk], bias).float().log_softmax(-1)
+        loss = -log_probs.gather(1, labels[start : start + chunk, None]).sum()
+        plain += loss
+        smoothed += (1 - smoothing) * loss - smoothing * log_probs.mean(-1).sum()
+    return CrossEntropy(smoothed, plain, len(labels))
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

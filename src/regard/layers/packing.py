@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from regard.attention.engine.tracing import is_traced
 from regard.attention.patterns.sequence_pattern import Documents
 from regard.layers.multi_head_attention import MultiHeadAttention
+from regard.layers.quantized_linear import is_quantized
 from regard.layers.step import is_usual
 
 
@@ -50,10 +51,12 @@ def packing(module: nn.Module, lengths: Tensor, places: int) -> Packing | None:
 
     Returns:
         The packing, or None: on other devices than the CPU, with gradients, with hooks or tracing, if nothing or
-        everything is padding, or if an attention names its backend, which may compute hidden pairs too.
+        everything is padding, or if an attention names its backend, which may compute hidden pairs too. Nor with int8
+        weights: packing changes the rounding of attention, and a change of the last bit can change a code.
     """
     if not lengths.is_cpu or torch.is_grad_enabled() or is_traced() or not is_usual(module):
         return None
-    if any(isinstance(part, MultiHeadAttention) and part.backend != "auto" for part in module.modules()):
-        return None
+    for part in module.modules():
+        if is_quantized(part) or (isinstance(part, MultiHeadAttention) and part.backend != "auto"):
+            return None
     return None if bool((lengths == places).all() or not lengths.any()) else Packing(lengths, places)

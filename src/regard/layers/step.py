@@ -19,13 +19,13 @@ from regard.attention.patterns.sequence_pattern import KeyLengths
 from regard.attention.score import Dot
 from regard.attention.spec import PLAIN
 from regard.layers.causal_layer import CausalLayer
-from regard.layers.fast_linear import FastLinear
-from regard.layers.linear import Linear, fast, is_few, is_map, is_plain
+from regard.layers.linear import KernelWeights, fast, is_few, is_ours, is_plain
 from regard.layers.multi_head_attention import MultiHeadAttention
+from regard.layers.quantized_linear import is_quantized
 from regard.layers.transformer_layer import DecoderLayer, FeedForward
 
 ACTIVATION_CODES = {"relu": 1, "swish": 2, "gelu-tanh": 3}  # activations that the kernels have, by their numbers there
-NO_WEIGHTS = (0, 0, 0, 0, 0)
+NO_WEIGHTS = (0, 0, 0, 0, 0, 0, 0, 0)
 
 
 class DecoderStep(Protocol):
@@ -102,16 +102,18 @@ class AttentionStep:
         self._scale = attention.head_dim**-0.5 if scale is None else float(scale)
         self._heads, self._groups, self._dim = attention.num_heads, attention.num_kv_heads, attention.head_dim
         self._size, self._lookback = attention.embed_dim, attention.pattern.lookback
-        query, key, value, output = map(_weights, _maps(attention))
+        query, key, value, output = (_weights(part) or NO_WEIGHTS for part in _maps(attention))
         if memory:
             key = value = NO_WEIGHTS
         self._part = fast().FusedAttention(_norm(norm, before=before), query, key, value, output)
         self._kept = _tensors(norm, *_maps(attention))
+        self._any_rows = all(map(is_quantized, _maps(attention)))
 
     def takes(self, x: Tensor, past: KeyValueCache) -> bool:
         """Whether K hypotheses of each of B sentences, x (B, K, D), can go on from their past."""
         sizes = (x.shape[0] * x.shape[1], self._groups, self._dim)
-        return is_few(x, self._size) and past.lookback == self._lookback and past.goes_with(sizes, x)
+        usable = is_ours(x) if self._any_rows else is_few(x, self._size)
+        return usable and past.lookback == self._lookback and past.goes_with(sizes, x)
 
     def step(self, x: Tensor, past: KeyValueCache) -> None:
         """Go on with one more token of each, x (B, K, D), which changes in place; its keys and values are kept."""
@@ -152,7 +154,7 @@ class FeedForwardStep:
     def __init__(self, norm: nn.Module, before: bool, network: FeedForward) -> None:
         maps = (network.expand, network.contract)
         of_norm, activation = _norm(norm, before=before), ACTIVATION_CODES[network.activation]
-        self._part = fast().FusedFeedForward(of_norm, *map(_weights, maps), activation)
+        self._part = fast().FusedFeedForward(of_norm, *(_weights(part) or NO_WEIGHTS for part in maps), activation)
         self._kept = _tensors(norm, *maps)
 
     def step(self, x: Tensor) -> None:
@@ -176,7 +178,7 @@ def _attention(
     # The newest token sees all that is kept.
     seen = Full if memory else Full | Causal | SlidingWindow
     plain = plain and all(isinstance(part, seen) for part in conjuncts(attention.pattern))
-    if not (plain and _is_norm(norm) and all(map(_is_readable, _maps(attention)))):
+    if not (plain and _is_norm(norm) and all(map(_weights, _maps(attention)))):
         return None
     return AttentionStep(norm, before, attention, memory=memory)
 
@@ -184,7 +186,7 @@ def _attention(
 def _feed_forward(norm: nn.Module, before: bool, network: nn.Module) -> FeedForwardStep | None:
     if not (isinstance(network, FeedForward) and network.activation in ACTIVATION_CODES and _is_norm(norm)):
         return None
-    if not (_is_readable(network.expand) and _is_readable(network.contract)):
+    if not (_weights(network.expand) and _weights(network.contract)):
         return None
     return FeedForwardStep(norm, before, network)
 
@@ -196,10 +198,6 @@ def is_usual(module: nn.Module) -> bool:
     if observer.count or torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return False
     return not any(x._forward_hooks or x._forward_pre_hooks or "forward" in vars(x) for x in module.modules())
-
-
-def _is_readable(one: nn.Module) -> bool:
-    return (type(one) is Linear or (type(one) is FastLinear and one.same)) and is_map(one.weight, one.bias)
 
 
 def _is_norm(norm: nn.Module) -> bool:
@@ -218,12 +216,12 @@ def _norm(norm: Any, *, before: bool) -> tuple[int, int, float, bool]:
     return norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps, before
 
 
-def _weights(one: nn.Linear) -> tuple[int, int, int, int, int]:
-    """What the kernels are told of a linear map."""
-    bias = 0 if one.bias is None else one.bias.data_ptr()
-    return one.out_features, one.in_features, one.weight.data_ptr(), one.weight.stride(0), bias
+def _weights(one: nn.Module) -> KernelWeights | None:
+    """What the kernels are told of a linear map; None if they cannot compute it."""
+    told: KernelWeights | None = getattr(one, "kernel_weights", None)
+    return told
 
 
 def _tensors(*modules: nn.Module) -> list[Tensor]:
     """What the kernels point to, kept for as long as they do."""
-    return [x for module in modules for x in module.parameters()]
+    return [x for module in modules for x in (*module.parameters(), *module.buffers())]

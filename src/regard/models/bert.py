@@ -16,7 +16,9 @@ from regard.attention.patterns.pattern import Pattern
 from regard.attention.value import short_repr
 from regard.errors import ConfigError, ShapeError, nearest
 from regard.layers.dropout import Dropout
-from regard.layers.linear import Linear, linear
+from regard.layers.linear import Linear
+from regard.layers.output_projection import OutputProjection
+from regard.layers.quantized_linear import QuantizedWeight, readable_weight
 from regard.layers.transformer_layer import ACTIVATIONS, EncoderLayer
 from regard.models.check import TokenId, check_fields
 from regard.models.text_encoder import TextEncoder
@@ -146,7 +148,7 @@ class MaskedWordHead(nn.Module):
         if self.weight is not None:
             nn.init.normal_(self.weight, std=INIT_STD)
 
-    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, embedding: Tensor | QuantizedWeight) -> Tensor:
         """The logits of each token.
 
         Args:
@@ -157,7 +159,7 @@ class MaskedWordHead(nn.Module):
             Logits (..., N).
         """
         x = self.norm(ACTIVATIONS[self.activation](self.dense(hidden)))
-        return linear(x, embedding if self.weight is None else self.weight, self.bias)
+        return OutputProjection(embedding if self.weight is None else self.weight, self.bias).logits(x)
 
 
 @final
@@ -220,7 +222,7 @@ class Bert(TextEncoder):
         return x
 
     def project(self, hidden: Tensor) -> Tensor | None:
-        return None if self.head is None else self.head(hidden, self.embedding.weight)
+        return None if self.head is None else self.head(hidden, readable_weight(self.embedding))
 
     def pool(self, hidden: Tensor) -> Tensor | None:
         if self.pooler is None:

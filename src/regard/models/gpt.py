@@ -21,6 +21,7 @@ from regard.layers.linear import Linear
 from regard.layers.multi_head_attention import MultiHeadAttention
 from regard.layers.output_projection import OutputProjection
 from regard.layers.positions import LearnedPositions
+from regard.layers.quantized_linear import readable_weight
 from regard.layers.transformer_layer import FeedForward
 from regard.models.check import check_fields
 from regard.models.language_model import LanguageModel
@@ -206,7 +207,7 @@ class GPT(LanguageModel):
 
     @property
     def projection(self) -> OutputProjection:
-        return OutputProjection(self.embedding.weight if self.output is None else self.output.weight)
+        return OutputProjection(readable_weight(self.embedding if self.output is None else self.output))
 
     def _layer(self, i: int) -> CausalLayer:
         config = self.config

@@ -19,6 +19,7 @@ from regard.layers.linear import Linear
 from regard.layers.multi_head_attention import MultiHeadAttention
 from regard.layers.output_projection import OutputProjection
 from regard.layers.positions import Rotary
+from regard.layers.quantized_linear import readable_weight
 from regard.layers.rotary_scaling import RotaryScaling
 from regard.layers.transformer_layer import GatedFeedForward
 from regard.models.check import check_fields
@@ -176,7 +177,7 @@ class Llama(LanguageModel):
 
     @property
     def projection(self) -> OutputProjection:
-        return OutputProjection(self.embedding.weight if self.output is None else self.output.weight)
+        return OutputProjection(readable_weight(self.embedding if self.output is None else self.output))
 
     def _layer(self, i: int) -> CausalLayer:
         config = self.config

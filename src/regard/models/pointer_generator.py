@@ -23,6 +23,7 @@ from regard.layers.attention_module import AttentionModule
 from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear
 from regard.layers.output_projection import CHUNK, IGNORED, CrossEntropy, OutputProjection
+from regard.layers.quantized_linear import readable_weight
 from regard.layers.recurrent import BidirectionalLSTM
 from regard.models.check import TokenId, check_fields
 from regard.models.hypothesis_state import HypothesisState
@@ -106,7 +107,7 @@ class PointerOutput(NamedTuple):
         """Log-probabilities (n,) of generated labels, in chunks whose logits are recomputed in the backward pass."""
         rows = max(1, CHUNK // len(self.projection.weight))
         parts = [
-            checkpoint(_label_log_probs, h, self.projection.weight, self.projection.bias, y, use_reentrant=False)
+            checkpoint(_label_log_probs, h, self.projection, y, use_reentrant=False)
             for h, y in zip(hidden.split(rows), labels.split(rows), strict=True)
         ]
         return torch.cat(parts) if parts else hidden.new_zeros(0)
@@ -217,12 +218,12 @@ class PointerGenerator(Seq2Seq):
 
     @property
     def projection(self) -> OutputProjection:
-        return OutputProjection(self.embedding.weight, self.output_bias)
+        return OutputProjection(readable_weight(self.embedding), self.output_bias)
 
     def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
         lengths = self.source_lengths(inputs, lengths)
         states, [(last_hidden, last_cell)] = self.encoder(self._embed(inputs), lengths)
-        states = states.to(self.embedding.weight.dtype)
+        states = states.to(self.output_bias.dtype)
         first = [torch.relu(self.first_hidden(last_hidden)), torch.relu(self.first_cell(last_cell))]
         keys = self.cross_attention.key_proj(states).to(states.dtype)  # once for all steps
         return Memory(states, lengths, (keys, inputs, torch.stack(first, 1)))
@@ -322,8 +323,8 @@ def mixture(logits: Tensor, weights: Tensor, gate: Tensor, sources: Tensor) -> T
     return total.scatter_add(-1, sources[:, None].expand_as(weights), copied).log()
 
 
-def _label_log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+def _label_log_probs(hidden: Tensor, projection: OutputProjection, labels: Tensor) -> Tensor:
     """Log-probabilities of labels (n,), from hidden states (n, F)."""
-    logits = functional.linear(hidden, weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype))
+    logits = projection.logits(hidden)
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return wide.gather(1, labels[:, None])[:, 0] - torch.logsumexp(wide, -1)

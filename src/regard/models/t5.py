@@ -19,6 +19,7 @@ from regard.layers.dropout import Dropout
 from regard.layers.learned import LearnedRelativeBias
 from regard.layers.linear import Linear
 from regard.layers.output_projection import OutputProjection
+from regard.layers.quantized_linear import readable_weight
 from regard.layers.transformer_layer import DecoderLayer, EncoderLayer, FeedForward, GatedFeedForward
 from regard.models.check import check_fields
 from regard.models.decoder_state import DecoderState
@@ -176,7 +177,7 @@ class T5(Seq2Seq):
 
     @property
     def projection(self) -> OutputProjection:
-        weight = self.embedding.weight if self.output is None else self.output.weight
+        weight = readable_weight(self.embedding if self.output is None else self.output)
         return OutputProjection(weight, scale=self.config.embed_dim**-0.5 if self.config.scale_output else 1.0)
 
     def start(self, memory: Memory) -> DecoderState:

@@ -17,6 +17,7 @@ from regard.layers.attention_config import AttentionConfig
 from regard.layers.dropout import Dropout
 from regard.layers.output_projection import OutputProjection
 from regard.layers.positions import LearnedPositions, SinusoidalPositions
+from regard.layers.quantized_linear import readable_weight
 from regard.layers.transformer_layer import DecoderLayer, EncoderLayer, Norm
 from regard.models.check import check_fields
 from regard.models.decoder_state import DecoderState
@@ -172,7 +173,7 @@ class Transformer(Seq2Seq):
 
     @property
     def projection(self) -> OutputProjection:
-        return OutputProjection(self.embedding.weight, self.output_bias)
+        return OutputProjection(readable_weight(self.embedding), self.output_bias)
 
     def start(self, memory: Memory) -> DecoderState:
         return DecoderState(self.decoder, memory)

@@ -37,7 +37,7 @@ static thread_local Scratch step_scratch;
 static void fused_attention(const FusedAttention& part, float* x, const Problem& request) {
     Problem p = request;
     const int64_t rows = p.batch * p.rows, size = part.query.depth, queries = part.query.outputs;
-    const bool news = part.key.weight != nullptr;
+    const bool news = part.key.outputs > 0;
     const int64_t keys = news ? part.key.outputs : 0, values = news ? part.value.outputs : 0;
     const int64_t mixed = p.heads * p.value_dim;
     step_scratch.reserve(sizeof(float) * size_t(rows * (size + queries + keys + values + mixed)) + 5 * 64);

@@ -4,10 +4,11 @@
 #pragma once
 
 #include "attention/tile.hpp"
+#include "gemm/tile_registers.hpp"
 
 namespace regard::REGARD_ISA {
 
-constexpr int64_t BF16_TILE_DEPTH = 32, TILE_ROWS = 16;  // of a tile: 32 numbers of 2 bytes by 16 rows
+constexpr int64_t BF16_TILE_DEPTH = 32;  // numbers of 2 bytes in a row of a tile
 
 #if !defined(__AVX512BF16__)
 
@@ -34,25 +35,6 @@ alignas(64) static const float ZEROS[TILE_ROWS] = {};
 #if defined(__AMX_BF16__)
 
 constexpr int64_t TILES = 2;  // by 2 tiles of sums: with two tiles of either operand, all eight registers
-
-// Tile configuration: eight tiles of 16 rows of 64 bytes.
-struct TileConfig {
-    uint8_t palette = 1, start = 0, reserved[14] = {};
-    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-alignas(64) static const TileConfig TILE_CONFIG;
-
-struct TileRegisters {
-    TileRegisters() {
-        written();
-        _tile_loadconfig(&TILE_CONFIG);
-    }
-    ~TileRegisters() { _tile_release(); }  // leaves the tile registers in their initial state
-
-    // Compiler barrier before tile loads: the compiler does not know that they read memory.
-    static void written() { asm volatile("" ::"r"(&TILE_CONFIG) : "memory"); }
-};
 
 template <bool ADD, int M, int N>
 static inline void bf16_tile(int64_t depth, const Bfloat* a, int64_t row, const Bfloat* vnni, int64_t vnni_row, float* c,

@@ -13,6 +13,7 @@
 #undef _tile_loadd
 #undef _tile_stored
 #undef _tile_dpbssd
+#undef _tile_dpbusd
 #undef _tile_dpbf16ps
 #define _tile_loadconfig(config) emulated::begin()
 #define _tile_release() emulated::end()
@@ -20,6 +21,7 @@
 #define _tile_loadd emulated::load
 #define _tile_stored emulated::store
 #define _tile_dpbssd emulated::bytes
+#define _tile_dpbusd emulated::unsigned_bytes
 #define _tile_dpbf16ps emulated::halves
 
 namespace emulated {
@@ -45,7 +47,7 @@ static inline void store(int t, void* to, int64_t row) {
     for (int m = 0; m < 16; ++m) std::memcpy(static_cast<char*>(to) + m * row, tiles.rows[t][m], 64);
 }
 // Sums += A B, multiplying corresponding numbers of the 4-byte words of A and B.
-template <typename Sum, typename Number, typename Value>
+template <typename Sum, typename Number, typename Other = Number, typename Value>
 static inline void multiply(int sums, int a, int b, const Value& value) {
     constexpr int EACH = 4 / sizeof(Number);
     need();
@@ -53,7 +55,7 @@ static inline void multiply(int sums, int a, int b, const Value& value) {
         Sum* c = reinterpret_cast<Sum*>(tiles.rows[sums][m]);
         const Number* left = reinterpret_cast<const Number*>(tiles.rows[a][m]);
         for (int k = 0; k < 16; ++k) {
-            const Number* right = reinterpret_cast<const Number*>(tiles.rows[b][k]);
+            const Other* right = reinterpret_cast<const Other*>(tiles.rows[b][k]);
             for (int n = 0; n < 16; ++n)
                 for (int j = 0; j < EACH; ++j) c[n] += value(left[EACH * k + j]) * value(right[EACH * n + j]);
         }
@@ -61,6 +63,9 @@ static inline void multiply(int sums, int a, int b, const Value& value) {
 }
 static inline void bytes(int sums, int a, int b) {
     multiply<int32_t, int8_t>(sums, a, b, [](int8_t x) { return int32_t(x); });
+}
+static inline void unsigned_bytes(int sums, int a, int b) {
+    multiply<int32_t, uint8_t, int8_t>(sums, a, b, [](auto x) { return int32_t(x); });
 }
 static inline void halves(int sums, int a, int b) {
     multiply<float, uint16_t>(sums, a, b, [](uint16_t x) {

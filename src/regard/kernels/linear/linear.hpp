@@ -2,8 +2,8 @@
 // and vector lanes are summed at the end, so a row's result does not depend on the rows beside it.
 #pragma once
 
-#include "simd/vector_math.hpp"
-#include "simd/memory.hpp"
+#include "kernel_table.hpp"
+#include "linear/activation.hpp"
 #include "parallel.hpp"
 
 namespace regard::REGARD_ISA {
@@ -82,39 +82,6 @@ static void dot_rows(int64_t rows, int64_t depth, const float* x, int64_t x_row,
     }
 }
 
-// Applies a vector function to `count` numbers, in place.
-template <typename Function>
-static void each_vector(float* y, int64_t count, const Function& function) {
-    constexpr int W = LANES<float>;
-    int64_t i = 0;
-    for (; i + W <= count; i += W) store(y + i, function(load(y + i)));
-    if (i == count) return;
-    float rest[W] = {};
-    std::memcpy(rest, y + i, size_t(count - i) * sizeof(float));
-    store(rest, function(load(rest)));
-    std::memcpy(y + i, rest, size_t(count - i) * sizeof(float));
-}
-
-// Applies an activation, in place.
-static void apply(LinearActivation activation, float* y, int64_t count) {
-    switch (activation) {
-        case LinearActivation::none: return;
-        case LinearActivation::relu:
-            return each_vector(y, count, [](Vec<float> x) { return x < 0.0f ? Vec<float>{} : x; });  // NaN stays NaN
-        case LinearActivation::swish:
-            return each_vector(y, count, [](Vec<float> x) {
-                return x * reciprocal<float>(1.0f + exp2_of(vec_min<float>(broadcast(MAX_EXPONENT<float>), x * float(-LOG2E))));
-            });
-        case LinearActivation::gelu_tanh:
-            return each_vector(y, count, [](Vec<float> x) {
-                constexpr float FACTOR = 0.7978845608028654f;  // sqrt(2 / pi)
-                Vec<float> inner = FACTOR * (x + 0.044715f * (x * x * x));
-                tanh_vectors<1>(&inner);
-                return 0.5f * x * (1.0f + inner);
-            });
-    }
-}
-
 // Prefetch of the weights of outputs [first, last).
 static Prefetch weight_rows(const Weights& w, int64_t first, int64_t last) {
     return {w.weight + first * w.row, last - first, w.row * int64_t(sizeof(float)), w.depth * int64_t(sizeof(float))};
@@ -157,8 +124,8 @@ static void linear_chunk(const LinearMap& map, int64_t first, int64_t last, Pref
 
 static int64_t chunks_of(const Weights& w) { return (w.outputs + chunk_of(w) - 1) / chunk_of(w); }
 
-// Independent linear maps, in one parallel region.
-static void linear(const LinearMap* maps, int count, int threads) {
+// Independent linear maps in float32, in one parallel region.
+static void float_linear(const LinearMap* maps, int count, int threads) {
     struct Shared {
         const LinearMap* maps;
         int count;
@@ -197,6 +164,16 @@ static void linear(const LinearMap* maps, int count, int threads) {
             }
         },
         &shared);
+}
+
+// At most MAX_MAPS linear maps of the same rows.
+constexpr int MAX_MAPS = 3;
+static void linear(const LinearMap* maps, int count, int threads) {
+    LinearMap floats[MAX_MAPS], ints[MAX_MAPS];
+    int float_count = 0, int_count = 0;
+    for (int i = 0; i < count; ++i) (maps[i].of.codes ? ints[int_count++] : floats[float_count++]) = maps[i];
+    if (float_count) float_linear(floats, float_count, threads);
+    if (int_count) int8_table().linear(ints, int_count, threads);
 }
 
 }  // namespace regard::REGARD_ISA
