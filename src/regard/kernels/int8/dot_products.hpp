@@ -56,9 +56,11 @@ struct Left {
 };
 #endif
 
-// Sums of M rows and N vectors of outputs from vector `first` of the weight on.
+// Sums of M rows and N vectors of outputs from vector `first` of the weight on. Prefetches what lies `ahead` bytes after the
+// weight's codes.
 template <int M, int N>
-static inline void dot_tile(int64_t depth, const int8_t* x, int64_t x_row, const int8_t* weight, int64_t first, int32_t* sums, int64_t sums_row) {
+static inline void dot_tile(int64_t depth, const int8_t* x, int64_t x_row, const int8_t* weight, int64_t first, int64_t ahead, int32_t* sums,
+                            int64_t sums_row) {
     constexpr int WIDTH = sizeof(Codes), HALVES = LINE / WIDTH, OUTPUTS = WIDTH / 4;
     const int8_t* w[N];
     for (int n = 0; n < N; ++n) w[n] = weight + (first + n) / HALVES * (depth * BLOCK_OUTPUTS) + (first + n) % HALVES * WIDTH;
@@ -71,6 +73,8 @@ static inline void dot_tile(int64_t depth, const int8_t* x, int64_t x_row, const
         Codes right[N];
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) right[n] = load_codes(w[n] + k * BLOCK_OUTPUTS);
+#pragma GCC unroll 8
+        for (int n = 0; n < N; n += HALVES) __builtin_prefetch(w[n] + k * BLOCK_OUTPUTS + ahead, 0, 2);
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
             int32_t four;
@@ -87,31 +91,34 @@ static inline void dot_tile(int64_t depth, const int8_t* x, int64_t x_row, const
 }
 
 template <int N>
-static void dot_rows(int64_t rows, int64_t depth, const int8_t* x, int64_t x_row, const int8_t* weight, int64_t first, int32_t* sums, int64_t sums_row) {
+static void dot_rows(int64_t rows, int64_t depth, const int8_t* x, int64_t x_row, const int8_t* weight, int64_t first, int64_t ahead, int32_t* sums,
+                     int64_t sums_row) {
     switch (rows) {
-        case 1: return dot_tile<1, N>(depth, x, x_row, weight, first, sums, sums_row);
-        case 2: return dot_tile<2, N>(depth, x, x_row, weight, first, sums, sums_row);
-        case 3: return dot_tile<3, N>(depth, x, x_row, weight, first, sums, sums_row);
-        case 4: return dot_tile<4, N>(depth, x, x_row, weight, first, sums, sums_row);
-        case 5: return dot_tile<(ROWS > 5 ? 5 : 1), N>(depth, x, x_row, weight, first, sums, sums_row);
-        default: return dot_tile<ROWS, N>(depth, x, x_row, weight, first, sums, sums_row);
+        case 1: return dot_tile<1, N>(depth, x, x_row, weight, first, ahead, sums, sums_row);
+        case 2: return dot_tile<2, N>(depth, x, x_row, weight, first, ahead, sums, sums_row);
+        case 3: return dot_tile<3, N>(depth, x, x_row, weight, first, ahead, sums, sums_row);
+        case 4: return dot_tile<4, N>(depth, x, x_row, weight, first, ahead, sums, sums_row);
+        case 5: return dot_tile<(ROWS > 5 ? 5 : 1), N>(depth, x, x_row, weight, first, ahead, sums, sums_row);
+        default: return dot_tile<ROWS, N>(depth, x, x_row, weight, first, ahead, sums, sums_row);
     }
 }
 
-// Sums of at most ROWS rows with some blocks of outputs, (rows, blocks * 16).
-static void dot_products(int64_t rows, int64_t blocks, int64_t depth, const int8_t* x, int64_t x_row, const int8_t* weight, int32_t* sums,
+// Sums of at most ROWS rows with some blocks of outputs, (rows, blocks * 16). `more`: the blocks after these come next.
+static void dot_products(int64_t rows, int64_t blocks, int64_t depth, const int8_t* x, int64_t x_row, const int8_t* weight, bool more, int32_t* sums,
                          int64_t sums_row) {
-    const int64_t vectors = blocks * (LINE / int64_t(sizeof(Codes)));
+    constexpr int64_t HALVES = LINE / int64_t(sizeof(Codes));
+    const int64_t vectors = blocks * HALVES, step = VECTORS / HALVES * depth * BLOCK_OUTPUTS;
     int64_t n = 0;
-    for (; n + VECTORS <= vectors; n += VECTORS) dot_rows<VECTORS>(rows, depth, x, x_row, weight, n, sums, sums_row);
-    for (; n < vectors; ++n) dot_rows<1>(rows, depth, x, x_row, weight, n, sums, sums_row);
+    for (; n + VECTORS <= vectors; n += VECTORS)
+        dot_rows<VECTORS>(rows, depth, x, x_row, weight, n, more || n + 2 * VECTORS <= vectors ? step : 0, sums, sums_row);
+    for (; n < vectors; ++n) dot_rows<1>(rows, depth, x, x_row, weight, n, 0, sums, sums_row);
 }
 
 #else
 
 constexpr int ROWS = 4;
 
-static void dot_products(int64_t rows, int64_t blocks, int64_t depth, const int8_t* x, int64_t x_row, const int8_t* weight, int32_t* sums,
+static void dot_products(int64_t rows, int64_t blocks, int64_t depth, const int8_t* x, int64_t x_row, const int8_t* weight, bool, int32_t* sums,
                          int64_t sums_row) {
     for (int64_t b = 0; b < blocks; ++b, weight += depth * BLOCK_OUTPUTS)
         for (int64_t m = 0; m < rows; ++m) {
@@ -127,33 +134,70 @@ static void dot_products(int64_t rows, int64_t blocks, int64_t depth, const int8
 
 #if defined(__AMX_INT8__)
 
-// Sums of M tiles of 16 rows and N blocks of outputs.
-template <int M, int N>
-static inline void tile_products(int64_t depth, const int8_t* x, int64_t x_row, const int8_t* weight, int32_t* sums, int64_t sums_row) {
-    const int64_t block = depth * BLOCK_OUTPUTS, lower = TILE_ROWS * x_row, row = 4 * sums_row;
-    _tile_zero(0);
-    if constexpr (N == 2) _tile_zero(1);
-    if constexpr (M == 2) _tile_zero(2);
-    if constexpr (M == 2 && N == 2) _tile_zero(3);
-    for (int64_t k = 0; k < depth; k += DEPTH_STEP) {
-        _tile_loadd(4, x + k, x_row);
-        _tile_loadd(6, weight + k * BLOCK_OUTPUTS, LINE);
-        _tile_dpbusd(0, 4, 6);
-        if constexpr (N == 2) {
-            _tile_loadd(7, weight + block + k * BLOCK_OUTPUTS, LINE);
-            _tile_dpbusd(1, 4, 7);
+// A product of up to two tiles of 16 rows with up to two blocks of outputs; their sums are tile registers.
+struct TileProduct {
+    const int8_t *x, *weight;
+    int64_t x_row, depth;  // of the whole weight
+    bool tall, wide;
+
+    // Adds the products over features [from, to) to `sums`, or to zeros if it is null; prefetches what lies `ahead` bytes after the
+    // weight's codes if that is not 0.
+    void multiply(int64_t from, int64_t to, const int32_t* sums, int64_t sums_row, int64_t ahead) const {
+        if (sums) {
+            load(sums, 4 * sums_row);
+        } else {
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
         }
-        if constexpr (M == 2) {
-            _tile_loadd(5, x + lower + k, x_row);
-            _tile_dpbusd(2, 5, 6);
-            if constexpr (N == 2) _tile_dpbusd(3, 5, 7);
+        if (tall && wide) add<2, 2>(from, to, ahead);
+        else if (tall) add<2, 1>(from, to, ahead);
+        else if (wide) add<1, 2>(from, to, ahead);
+        else add<1, 1>(from, to, ahead);
+    }
+    void store(int32_t* sums, int64_t sums_row) const {
+        const int64_t bytes = 4 * sums_row;
+        int32_t* below = sums + TILE_ROWS * sums_row;
+        _tile_stored(0, sums, bytes);
+        if (wide) _tile_stored(1, sums + BLOCK_OUTPUTS, bytes);
+        if (tall) _tile_stored(2, below, bytes);
+        if (tall && wide) _tile_stored(3, below + BLOCK_OUTPUTS, bytes);
+    }
+
+private:
+    void load(const int32_t* sums, int64_t bytes) const {
+        const int32_t* below = sums + TILE_ROWS * bytes / 4;
+        _tile_loadd(0, sums, bytes);
+        if (wide) _tile_loadd(1, sums + BLOCK_OUTPUTS, bytes);
+        if (tall) _tile_loadd(2, below, bytes);
+        if (tall && wide) _tile_loadd(3, below + BLOCK_OUTPUTS, bytes);
+    }
+    template <int M, int N>
+    __attribute__((always_inline)) void add(int64_t from, int64_t to, int64_t ahead) const {
+        const int64_t block = depth * BLOCK_OUTPUTS, lower = TILE_ROWS * x_row;
+        for (int64_t k = from; k < to; k += DEPTH_STEP) {
+            const int8_t* w = weight + k * BLOCK_OUTPUTS;
+            _tile_loadd(4, x + k, x_row);
+            _tile_loadd(6, w, LINE);
+            _tile_dpbusd(0, 4, 6);
+            if constexpr (N == 2) {
+                _tile_loadd(7, w + block, LINE);
+                _tile_dpbusd(1, 4, 7);
+            }
+            if constexpr (M == 2) {
+                _tile_loadd(5, x + lower + k, x_row);
+                _tile_dpbusd(2, 5, 6);
+                if constexpr (N == 2) _tile_dpbusd(3, 5, 7);
+            }
+            for (int64_t line = 0; line < TILE_ROWS; ++line)
+                for (int n = 0; n < N; ++n) __builtin_prefetch(w + n * block + line * LINE + 2 * DEPTH_STEP * BLOCK_OUTPUTS, 0, 3);
+            if (ahead)
+                for (int64_t line = 0; line < TILE_ROWS; ++line)
+                    for (int n = 0; n < N; ++n) __builtin_prefetch(w + n * block + line * LINE + ahead, 0, 2);
         }
     }
-    _tile_stored(0, sums, row);
-    if constexpr (N == 2) _tile_stored(1, sums + BLOCK_OUTPUTS, row);
-    if constexpr (M == 2) _tile_stored(2, sums + TILE_ROWS * sums_row, row);
-    if constexpr (M == 2 && N == 2) _tile_stored(3, sums + TILE_ROWS * sums_row + BLOCK_OUTPUTS, row);
-}
+};
 
 #endif
 

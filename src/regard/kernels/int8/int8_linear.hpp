@@ -11,9 +11,12 @@ namespace regard::REGARD_ISA {
 
 constexpr float MAX_CODE = 127;
 constexpr float SMALLEST = 1e-30f;       // rows of smaller numbers only have the codes 0
-constexpr int64_t CHUNK_BLOCKS = 8;      // blocks of outputs that a thread takes at a time, at most
+constexpr int64_t CHUNK_BLOCKS = 16;      // blocks of outputs that a thread takes at a time, at most
 constexpr int64_t TILE_LEAST_ROWS = 5;   // from here on AMX tiles are faster than dot products
 constexpr int64_t ROW_GROUP_BYTES = 1 << 19;  // rows of codes that stay in the second-level cache
+constexpr int64_t GROUP_ROWS = 256;           // at most
+constexpr int64_t TILE_PAIR_ROWS = 32, TILE_PAIR_OUTPUTS = 32;
+constexpr int64_t PART_DEPTH = 1024;  // features at a time: two blocks of outputs stay in the first-level cache
 
 // Rows of x as codes plus X_OFFSET, and their scales.
 struct QuantizedRows {
@@ -91,45 +94,73 @@ REGARD_INLINE void finish(const LinearMap& map, const int32_t* sums, float x_sca
     apply(map.activation, y, count);
 }
 
-// Outputs of some blocks from block `first` on, of rows [row, row + count).
-static void int8_chunk(const LinearMap& map, const QuantizedRows& x, int64_t row, int64_t count, int64_t first, int64_t blocks) {
-    const Weights& w = map.of;
-    const int64_t depth = round_up(w.depth, DEPTH_STEP), output = first * BLOCK_OUTPUTS;
-    const int64_t outputs = min(blocks * BLOCK_OUTPUTS, w.outputs - output);
-    const OutputScales of(w, output, outputs);
-    const int8_t* weight = w.codes + output * depth;
-    auto finish_rows = [&](int64_t from, int64_t rows, int64_t at, int64_t width, const int32_t* sums, int64_t sums_row) {
-        for (int64_t r = 0; r < rows; ++r) {
-            const int64_t place = (from + r) * w.outputs + output + at;
+// Rows [row, row + rows) and outputs of `blocks` blocks from block `first` on. `more`: the next blocks come next.
+struct Int8Chunk {
+    const LinearMap& map;
+    const QuantizedRows& x;
+    int64_t row, rows, first, blocks;
+    bool more;
+
+    int64_t depth() const { return round_up(map.of.depth, DEPTH_STEP); }
+    int64_t output() const { return first * BLOCK_OUTPUTS; }
+    int64_t outputs() const { return min(blocks * BLOCK_OUTPUTS, map.of.outputs - output()); }
+    const int8_t* weight() const { return map.of.codes + output() * depth(); }
+
+    // Finishes `count` rows from `from` on and `width` outputs from the chunk's output `at` on.
+    void finish_rows(const OutputScales& of, int64_t from, int64_t count, int64_t at, int64_t width, const int32_t* sums, int64_t sums_row) const {
+        for (int64_t r = 0; r < count; ++r) {
+            const int64_t place = (from + r) * map.of.outputs + output() + at;
             finish(map, sums + r * sums_row, x.scales[from + r], of, at, width, map.y + place, map.added ? map.added + place : nullptr);
         }
-    };
+    }
+
+    void by_dot_products() const {
+        alignas(64) int32_t sums[ROWS * CHUNK_BLOCKS * BLOCK_OUTPUTS];
+        const OutputScales of(map.of, output(), outputs());
+        for (int64_t m = row; m < row + rows; m += ROWS) {
+            const int64_t count = min(ROWS, row + rows - m), width = blocks * BLOCK_OUTPUTS;
+            dot_products(count, blocks, depth(), x.codes + m * x.row, x.row, weight(), more, sums, width);
+            finish_rows(of, m, count, 0, outputs(), sums, width);
+        }
+    }
+
 #if defined(__AMX_INT8__)
-    if (count >= TILE_LEAST_ROWS) {
+    // While the tiles of a pair of blocks and rows are multiplied, the sums of the pair before are finished.
+    void by_tiles() const {
+        constexpr int64_t PAIR = TILE_PAIR_ROWS * TILE_PAIR_OUTPUTS;
+        alignas(64) int32_t sums[CHUNK_BLOCKS / 2][PAIR];
+        const OutputScales of(map.of, output(), outputs());
         const TileRegisters registers;
-        alignas(64) int32_t sums[2 * TILE_ROWS * 2 * BLOCK_OUTPUTS];
-        constexpr int64_t SUMS_ROW = 2 * BLOCK_OUTPUTS;
-        for (int64_t b = 0; b < blocks; b += 2)
-            for (int64_t m = row; m < row + count; m += 2 * TILE_ROWS) {
-                const int64_t rows = min(2 * TILE_ROWS, row + count - m), at = b * BLOCK_OUTPUTS;
-                const bool tall = rows > TILE_ROWS, wide = b + 1 < blocks;
-                const int8_t *left = x.codes + m * x.row, *right = weight + at * depth;
-                if (tall && wide) tile_products<2, 2>(depth, left, x.row, right, sums, SUMS_ROW);
-                else if (tall) tile_products<2, 1>(depth, left, x.row, right, sums, SUMS_ROW);
-                else if (wide) tile_products<1, 2>(depth, left, x.row, right, sums, SUMS_ROW);
-                else tile_products<1, 1>(depth, left, x.row, right, sums, SUMS_ROW);
-                finish_rows(m, rows, at, min(2 * BLOCK_OUTPUTS, outputs - at), sums, SUMS_ROW);
-            }
-        return;
+        const int64_t whole = depth();
+        int64_t done_row = -1, done_at = 0;
+        const int32_t* done = nullptr;
+        auto finish_done = [&] {
+            if (done) finish_rows(of, done_row, min(TILE_PAIR_ROWS, row + rows - done_row), done_at, min(TILE_PAIR_OUTPUTS, outputs() - done_at), done, TILE_PAIR_OUTPUTS);
+        };
+        int64_t turn = 0;
+        for (int64_t m = row; m < row + rows; m += TILE_PAIR_ROWS)
+            for (int64_t from = 0; from < whole; from += PART_DEPTH)
+                for (int64_t b = 0; b < blocks; b += 2) {
+                    const int64_t to = min(from + PART_DEPTH, whole), at = b * BLOCK_OUTPUTS;
+                    const TileProduct product{x.codes + m * x.row, weight() + at * whole, x.row, whole, row + rows - m > TILE_ROWS, b + 1 < blocks};
+                    int32_t* target = sums[whole > PART_DEPTH ? b / 2 : turn ^= 1];
+                    product.multiply(from, to, from ? target : nullptr, TILE_PAIR_OUTPUTS, m == row && (more || b + 4 <= blocks) ? 2 * BLOCK_OUTPUTS * whole : 0);
+                    finish_done();
+                    done = nullptr;
+                    product.store(target, TILE_PAIR_OUTPUTS);
+                    if (to == whole) done = target, done_row = m, done_at = at;
+                }
+        finish_done();
     }
 #endif
-    alignas(64) int32_t sums[ROWS * CHUNK_BLOCKS * BLOCK_OUTPUTS];
-    for (int64_t m = row; m < row + count; m += ROWS) {
-        const int64_t rows = min(ROWS, row + count - m);
-        dot_products(rows, blocks, depth, x.codes + m * x.row, x.row, weight, sums, blocks * BLOCK_OUTPUTS);
-        finish_rows(m, rows, 0, outputs, sums, blocks * BLOCK_OUTPUTS);
+
+    void compute() const {
+#if defined(__AMX_INT8__)
+        if (rows >= TILE_LEAST_ROWS) return by_tiles();
+#endif
+        by_dot_products();
     }
-}
+};
 
 // Linear maps of the same rows, which are quantized once.
 static void int8_linear(const LinearMap* maps, int count, int threads) {
@@ -144,9 +175,9 @@ static void int8_linear(const LinearMap* maps, int count, int threads) {
                  [&](int64_t r) { quantize_row(maps->x + r * maps->x_row, depth, x.codes + r * stride, x.scales + r); });
 
     // A piece: a group of rows and a chunk of outputs.
-    const int64_t group = max(32, min(round_up((rows + threads - 1) / threads, 32), ROW_GROUP_BYTES / stride / 32 * 32));
+    const int64_t group = max(32, min(min(round_up((rows + threads - 1) / threads, 32), GROUP_ROWS), ROW_GROUP_BYTES / stride / 32 * 32));
     const int64_t groups = (rows + group - 1) / group;
-    const int64_t share = (outputs / BLOCK_OUTPUTS * groups) / (4 * threads), chunk = max(2, min(CHUNK_BLOCKS, share / 2 * 2));
+    const int64_t share = (outputs / BLOCK_OUTPUTS * groups) / (2 * threads), chunk = max(2, min(CHUNK_BLOCKS, share / 2 * 2));
     auto blocks_of = [](const LinearMap& map) { return (map.of.outputs + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS; };
     int64_t chunks = 0;
     for (int i = 0; i < count; ++i) chunks += (blocks_of(maps[i]) + chunk - 1) / chunk;
@@ -155,7 +186,10 @@ static void int8_linear(const LinearMap* maps, int count, int threads) {
         int64_t index = piece % chunks;
         for (int i = 0; i < count; ++i) {
             const int64_t blocks = blocks_of(maps[i]), of_map = (blocks + chunk - 1) / chunk;
-            if (index < of_map) return int8_chunk(maps[i], x, row, min(group, rows - row), index * chunk, min(chunk, blocks - index * chunk));
+            if (index < of_map) {
+                const bool more = threads == 1 && index + 1 < of_map;
+                return Int8Chunk{maps[i], x, row, min(group, rows - row), index * chunk, min(chunk, blocks - index * chunk), more}.compute();
+            }
             index -= of_map;
         }
     });
