@@ -171,7 +171,7 @@ def _attention(
         isinstance(score, Dot)
         and not isinstance(score.scale, Tensor)
         and score.softcap is None
-        and attention.normalizer is PLAIN.normalizer
+        and attention.normalizer == PLAIN.normalizer  # not "is": a copy of a model has copies of its values
         and attention.position_bias is attention.positions is attention.query_norm is None
         and attention.backend == "auto"
     )
