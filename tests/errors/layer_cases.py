@@ -309,7 +309,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "accelerate-dtype",
         lambda: rg.accelerate(nn.Linear(2, 2), dtype=torch.float16),
         ConfigError,
-        "accelerate: dtype=torch.float16; expected torch.bfloat16, torch.float32 or None",
+        "accelerate: dtype=torch.float16; expected torch.bfloat16, torch.float32, 'int8' or None",
     ),
     ("accelerate-list", lambda: rg.accelerate(nn.Linear(2, 2), dtype=["a"]), ConfigError, "dtype=['a']; expected"),
 ]

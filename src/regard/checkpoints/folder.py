@@ -4,6 +4,8 @@
     tokenizer.json
     model.safetensors   the tensors of `module.state_dict()`, shared ones once
 
+A model in int8 has "dtype": "int8" in its configuration, and codes and scales in the place of weights.
+
 Nothing is unpickled, since a pickle can run any code. All files are written under temporary names before the first one
 is renamed, so that an error or a full disk leaves the folder as it was.
 """
@@ -29,6 +31,8 @@ from regard.data.text_tokenizer import TextTokenizer
 from regard.data.tokenizer import Tokenizer
 from regard.data.word_tokenizer import WordTokenizer
 from regard.errors import CheckpointError, ConfigError, nearest
+from regard.layers.quantization import WeightsOnMeta, can_be_int8, replace_by_empty
+from regard.layers.quantized_linear import CODES, QuantizedEmbedding, QuantizedLinear, is_quantized
 from regard.models.published import BUILD_ERRORS, describe_mismatches, summarize_names
 from regard.models.registry import (
     FORMER_DEFAULTS,
@@ -43,6 +47,7 @@ FORMAT = 1
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 AnyTokenizer = TextTokenizer | WordTokenizer | None
+DTYPE, INT8 = "dtype", "int8"  # entry of the configuration of a model in int8
 PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
 
@@ -64,19 +69,27 @@ def save(
         tokenizer: its tokenizer; None for none.
         config: further entries of `config.json`, such as "training"; format, task and model are added.
         task: name of the model's job.
-        dtype: of the weights on disk: float32, float16 or bfloat16.
+        dtype: of the weights on disk: float32, float16 or bfloat16. A model in int8 stays in int8, and what it has in
+            float32 stays so.
         more: contents of further files, by their paths in the folder.
 
     Raises:
-        ConfigError: an unknown dtype.
+        ConfigError: an unknown dtype, or another than float32 for a model in int8.
         CheckpointError: weights that are not finite, or overflow in a smaller dtype.
         OSError: the folder cannot be written, or the disk is full.
     """
     if dtype not in DTYPES:
         raise ConfigError(f"unknown dtype {dtype!r}; {nearest(dtype, DTYPES)}")
+    quantized = any(map(is_quantized, module.modules()))
+    if quantized and dtype != "float32":
+        raise ConfigError(
+            f"save: dtype={dtype!r} of a model with int8 weights, which are saved in int8; leave dtype out, or save "
+            "the float32 model that it was made from"
+        )
     tensors = {name: _to_dtype(name, x, DTYPES[dtype]) for name, x in _without_aliases(module).items()}
     plain = {"name": name_of(module.config), **config_to_plain(module.config)}
     saved = {**config, "format": FORMAT, "task": task, "model": plain}
+    saved = {**saved, DTYPE: INT8} if quantized else {name: x for name, x in saved.items() if name != DTYPE}
     if tokenizer is None or tokenizer.kind != Tokenizer.kind:
         saved["tokenizer"] = None if tokenizer is None else tokenizer.settings()
     text = json.dumps(saved, indent=2)
@@ -96,7 +109,7 @@ def read(folder: str | Path) -> tuple[Any, Any, dict[str, Any]]:
         folder: of the model.
 
     Returns:
-        The module in evaluation mode with float32 weights, its tokenizer, and the contents of `config.json`.
+        The module in evaluation mode with float32 or int8 weights, its tokenizer, and the contents of `config.json`.
 
     Raises:
         CheckpointError: a file that is missing, damaged, of another format, or inconsistent with the others.
@@ -104,8 +117,14 @@ def read(folder: str | Path) -> tuple[Any, Any, dict[str, Any]]:
     folder = Path(folder)
     config = read_config(folder)
     tokenizer = _load_tokenizer(folder, config)
-    module = _build(folder / CONFIG, config, tokenizer)
-    _load_weights(module, require_file(folder, WEIGHTS))
+    path = require_file(folder, WEIGHTS)
+    if config.get(DTYPE) == INT8:
+        with WeightsOnMeta():  # they are replaced by int8 layers
+            module = _build(folder / CONFIG, config, tokenizer)
+        _use_int8(module, path)
+    else:
+        module = _build(folder / CONFIG, config, tokenizer)
+    _load_weights(module, path)
     return module.eval(), tokenizer, config
 
 
@@ -124,6 +143,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f'{path} has task {config.get("task")!r}; expected the name of a job, such as "translate"'
         )
+    if config.get(DTYPE, INT8) != INT8:
+        raise CheckpointError(f'{path} has dtype {show(config[DTYPE])}; expected "int8", or no such entry for float32')
     model = config.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("name"), str):
         raise CheckpointError(f'{path} has "model": {model!r}; expected {{"name": ..., its configuration}}')
@@ -253,6 +274,18 @@ def _build(path: Path, config: Mapping[str, Any], tokenizer: AnyTokenizer) -> nn
         raise CheckpointError(f"{path} describes a model that cannot be built: {error}") from error
 
 
+def _use_int8(module: nn.Module, path: Path) -> None:
+    """Put empty int8 layers where a file has codes."""
+    with open_weights(path) as file:
+        names = {name.removesuffix(CODES) for name in file.keys() if name.endswith(CODES)}  # noqa: SIM118
+    parts = dict(module.named_modules())
+    unknown = sorted(name for name in names if not can_be_int8(parts.get(name)))
+    if unknown or not names:
+        problem = f"int8 codes of {summarize_names(unknown)}, which the model has not" if names else "no int8 codes"
+        raise CheckpointError(f"{path} does not match {CONFIG}: it has {problem}; expected files of the same model")
+    replace_by_empty(module, names)
+
+
 def _load_weights(module: nn.Module, path: Path) -> None:
     """Copy the tensors of a file into the module; both must have the same tensors."""
     with open_weights(path) as file:
@@ -267,12 +300,20 @@ def _load_weights(module: nn.Module, path: Path) -> None:
         "missing": [name for name in expected if name not in tensors],
         "unexpected": [name for name in tensors if name not in expected],
         "of another shape": shapes,
+        "of another dtype": [
+            f"{name} {tensors[name].dtype}, expected {x.dtype}"
+            for name, x in expected.items()
+            if name in tensors and tensors[name].is_floating_point() != x.is_floating_point()
+        ],
     }
     if mismatches := describe_mismatches(wrong):
         raise CheckpointError(f"{path} does not match {CONFIG}: {mismatches}; expected files of the same model")
     with torch.no_grad():
         for name, x in expected.items():
             x.copy_(tensors[name])
+    for part in module.modules():
+        if isinstance(part, QuantizedLinear | QuantizedEmbedding):
+            part.count()
 
 
 def open_weights(path: Path) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from regard.cli.command import Command, Count, Option
 from regard.cli.output import on_terminal, print_table
 from regard.cli.pictures import are_pictures, check_reads, readable
-from regard.cli.shared import CHUNK_BATCHES, SENTENCES, model_flags, open_for
+from regard.cli.shared import CHUNK_BATCHES, SENTENCES, dtype_flag, model_flags, open_for
 from regard.cli.texts import text_params, texts_of
 from regard.errors import DataError
 
@@ -23,6 +23,7 @@ def run(
     model: str | None,
     threads: int | None,
     device: str,
+    dtype: str | None,
     top: int,
     batch_size: int,
     as_json: bool,
@@ -34,7 +35,7 @@ def run(
     """
     pictures = are_pictures(texts)
     lines = iter(texts) if pictures else texts_of("classify", texts, file)
-    classifier = open_for("classify", model, threads, device)
+    classifier = open_for("classify", model, threads, device, dtype)
     if check_reads(classifier, "classify", pictures=pictures):
         _classify_pictures(classifier, lines, top, batch_size, as_json)
         return
@@ -84,6 +85,7 @@ command = Command(
     params=[
         *text_params("Texts to classify"),
         *model_flags(),
+        dtype_flag(),
         Option(["--top"], type=Count(), default=1, show_default=True, help="Number of labels shown for each text."),
         Option(["--json", "as_json"], is_flag=True, help="Write a line of JSON per text: text, labels."),
         Option(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),

@@ -12,6 +12,7 @@ from regard.cli.shared import (
     CHUNK_BATCHES,
     SAMPLE_OPTIONS,
     SENTENCES,
+    dtype_flag,
     model_flags,
     open_for,
     search_flags,
@@ -31,6 +32,7 @@ def run(
     model: str | None,
     threads: int | None,
     device: str,
+    dtype: str | None,
     max_new_tokens: int | None,
     stop: tuple[str, ...],
     task: str | None,
@@ -51,7 +53,7 @@ def run(
         how["greedy"] = how["greedy"] or any(how.get(name) is not None for name in names)
     search = search_if_said(how)
     lines = texts_of("complete", texts, file)
-    generator = open_for("complete", model, threads, device)
+    generator = open_for("complete", model, threads, device, dtype)
     search = generator.generation_config(task, search=search).search
     options = {"search": search, "max_new_tokens": max_new_tokens, "stop": stop or None, "task": task}
     options["batch_size"] = batch_size
@@ -102,6 +104,7 @@ command = Command(
     params=[
         *text_params("Prompts"),
         *model_flags(),
+        dtype_flag(),
         *search_flags(sampling=True, usual="greedy"),
         Option(
             ["--max-new-tokens"],

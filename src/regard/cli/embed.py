@@ -11,7 +11,7 @@ import click
 from regard.cli.command import FILE, Command, Option, Suggested
 from regard.cli.output import counting
 from regard.cli.pictures import are_pictures, check_reads, readable
-from regard.cli.shared import CHUNK_BATCHES, SENTENCES, model_flags, open_for
+from regard.cli.shared import CHUNK_BATCHES, SENTENCES, dtype_flag, model_flags, open_for
 from regard.cli.texts import text_params, texts_of
 from regard.errors import DataError
 
@@ -22,6 +22,7 @@ def run(
     model: str | None,
     threads: int | None,
     device: str,
+    dtype: str | None,
     pooling: str | None,
     prompt: str | None,
     prompt_name: str | None,
@@ -35,7 +36,7 @@ def run(
     """
     pictures = are_pictures(texts)
     lines = iter(texts) if pictures else texts_of("embed", texts, file)
-    encoder = open_for("embed", model, threads, device)
+    encoder = open_for("embed", model, threads, device, dtype)
     if check_reads(encoder, "embed", pictures=pictures):
         prompts = {"--prompt": prompt, "--prompt-name": prompt_name}
         for name in (name for name, x in prompts.items() if x is not None):
@@ -96,6 +97,7 @@ command = Command(
     params=[
         *text_params("Texts to embed"),
         *model_flags(),
+        dtype_flag(),
         Option(
             ["--pooling"],
             type=Suggested("mean", "cls", "max"),

@@ -12,6 +12,7 @@ from regard.cli.shared import (
     COUNT,
     SENTENCES,
     accepted,
+    dtype_flag,
     length_flags,
     model_flags,
     open_for,
@@ -37,6 +38,7 @@ def run(
     model: str | None,
     threads: int | None,
     device: str,
+    dtype: str | None,
     prefix: str | None,
     task: str | None,
     max_length: int | None,
@@ -53,7 +55,7 @@ def run(
         raise click.UsageError("give files of records, or --parallel SOURCES TARGETS")
     options = {"search": search_if_said(how), "prefix": prefix, "task": task, "tokenize": tokenize}
     options |= {"max_length": max_length, "whole": whole}
-    runner = open_for("evaluate", model, threads, device)
+    runner = open_for("evaluate", model, threads, device, dtype)
     settings = accepted(runner, "evaluate", {name: x for name, x in options.items() if x is not None})
     names = dict(field_of(field) for field in fields)
     names |= {part: x for part, x in (("source", source_field), ("target", target_field)) if x is not None}
@@ -129,6 +131,7 @@ command = Command(
         Option(["--skip-bad-rows"], is_flag=True, help="Count and skip bad rows instead of stopping."),
         Option(["--first"], type=COUNT, help="Evaluate the first N records only."),
         *model_flags(),
+        dtype_flag(),
         *prefix_flags(),
         *search_flags(),
         *length_flags(),

@@ -5,7 +5,7 @@ import json
 import sys
 
 from regard.cli.command import Command, Count, Option
-from regard.cli.shared import CHUNK_BATCHES, SENTENCES, model_flags, open_for
+from regard.cli.shared import CHUNK_BATCHES, SENTENCES, dtype_flag, model_flags, open_for
 from regard.cli.texts import text_params, texts_of
 
 
@@ -15,6 +15,7 @@ def run(
     model: str | None,
     threads: int | None,
     device: str,
+    dtype: str | None,
     top: int,
     batch_size: int,
     as_json: bool,
@@ -25,7 +26,7 @@ def run(
     mask, probability, word, filled text.
     """
     lines = texts_of("fill", texts, file)
-    encoder = open_for("fill", model, threads, device)
+    encoder = open_for("fill", model, threads, device, dtype)
     number = 0
     while chunk := list(itertools.islice(lines, CHUNK_BATCHES * batch_size)):
         for filling in encoder.fill(chunk, top=top, batch_size=batch_size):
@@ -49,6 +50,7 @@ command = Command(
     params=[
         *text_params("Texts with masks, such as [MASK] or <mask>"),
         *model_flags(),
+        dtype_flag(),
         Option(["--top"], type=Count(), default=5, show_default=True, help="Number of words for each mask."),
         Option(["--json", "as_json"], is_flag=True, help="Write a line of JSON per text: source, text, places."),
         Option(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Texts per batch."),

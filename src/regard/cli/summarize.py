@@ -12,6 +12,7 @@ from regard.cli.shared import (
     CHUNK_BATCHES,
     COUNT,
     SENTENCES,
+    dtype_flag,
     model_flags,
     open_for,
     read_texts,
@@ -25,6 +26,7 @@ def run(
     model: str | None,
     threads: int | None,
     device: str,
+    dtype: str | None,
     max_length: int | None,
     batch_size: int,
     as_json: bool,
@@ -33,7 +35,7 @@ def run(
     """Summarize text files, or the lines of standard input; one output line per document."""
     search = search_of(how)
     documents = (Path(file).read_text(encoding="utf-8-sig") for file in files) if files else read_texts()
-    summarizer = open_for("summarize", model, threads, device)
+    summarizer = open_for("summarize", model, threads, device, dtype)
     cut = number = 0
     while chunk := list(itertools.islice(documents, CHUNK_BATCHES * batch_size)):
         for summary in summarizer.summarize(chunk, search=search, max_length=max_length, batch_size=batch_size):
@@ -58,6 +60,7 @@ command = Command(
             metavar="[FILE]...",
         ),
         *model_flags(),
+        dtype_flag(),
         *search_flags(),
         Option(
             ["--max-length"],

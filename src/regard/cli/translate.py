@@ -11,6 +11,7 @@ from regard.cli.output import counting
 from regard.cli.shared import (
     CHUNK_BATCHES,
     SENTENCES,
+    dtype_flag,
     length_flags,
     model_flags,
     open_for,
@@ -29,6 +30,7 @@ def run(
     model: str | None,
     threads: int | None,
     device: str,
+    dtype: str | None,
     prefix: str | None,
     task: str | None,
     max_length: int | None,
@@ -48,7 +50,7 @@ def run(
         raise click.UsageError("--n-best and --alignment exclude each other: alignments are of the best translation")
     search = search_if_said(how)
     lines = texts_of("translate", texts, file)
-    translator = open_for("translate", model, threads, device)
+    translator = open_for("translate", model, threads, device, dtype)
     size = 1 if is_typed(texts, file) else CHUNK_BATCHES * batch_size
     number = 0
     options = {"search": search, "prefix": prefix, "task": task, "max_length": max_length, "whole": whole}
@@ -91,6 +93,7 @@ command = Command(
     params=[
         *text_params("Texts to translate"),
         *model_flags(),
+        dtype_flag(),
         *prefix_flags(),
         *search_flags(sampling=True),
         *length_flags(),

@@ -14,8 +14,9 @@ from regard.attention.engine.tracing import is_jit_tracing
 from regard.integrations.lazy_mask import LazyMask
 from regard.integrations.masks import make_mask
 from regard.integrations.transformers import attention, is_old, may_change_weights, register, wants_weights
-from regard.layers.fast_linear import accelerate_linear, restore_linear
+from regard.layers.fast_linear import accelerate_linear, check_module, restore_linear
 from regard.layers.linear import fast
+from regard.layers.quantization import quantize_maps, restore_maps
 
 NAME = "regard-inference"
 SUPPORTED = {"dropout", "is_causal", "position_bias", "scaling"}  # arguments supported by both attentions
@@ -23,7 +24,7 @@ MIN_QUERIES, MIN_QUERIES_DENSE = 64, 128  # minimum queries for a gain, without 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
-def accelerate(module: AnyModule, *, dtype: torch.dtype | None = None) -> AnyModule:
+def accelerate(module: AnyModule, *, dtype: torch.dtype | str | None = None) -> AnyModule:
     """Accelerate a module for inference on the CPU, in place.
 
     Linear maps: each `nn.Linear` gets a packed copy of its weight when it first runs in `torch.no_grad()` or
@@ -32,20 +33,24 @@ def accelerate(module: AnyModule, *, dtype: torch.dtype | None = None) -> AnyMod
     with hooks or a replaced `forward` are left unchanged. A change that bypasses PyTorch's version counter, through
     `weight.data` or a NumPy view between two calls without gradients, is not detected: call `accelerate` again.
 
+    With dtype="int8", each `nn.Linear` is replaced by a layer with weights and products in int8, which has no gradient;
+    `state_dict` then has its codes and scales. It keeps the original, which `restore` puts back.
+
     Attention: models of `transformers` 5 or later with attention implementation "sdpa" in all parts use `attend` in
     `torch.no_grad()` or `torch.inference_mode()` for at least 64 queries. The implementation in their configuration
     becomes "regard-inference", which also affects other models that share the configuration object. Other calls, and
     machines with baseline kernels only, run as before.
 
-    Parameters, names, `state_dict` and gradients are unchanged.
+    Parameters, names, `state_dict` and gradients are unchanged, except in int8.
 
     Args:
         module: any module, or an `nn.Linear` itself.
         dtype: dtype of the products of linear maps, torch.bfloat16 or torch.float32, with sums in float32 and results
-            in the dtype of the input; by default the dtype of weights and inputs. Autocast takes precedence.
+            in the dtype of the input; by default the dtype of weights and inputs. Autocast takes precedence. Or "int8":
+            weights with a scale for each output, inputs with one for each row.
 
     Returns:
-        The module.
+        The module; an `nn.Linear` itself in int8 is returned as another layer.
 
     Raises:
         ConfigError: not a module, or another dtype.
@@ -55,7 +60,11 @@ def accelerate(module: AnyModule, *, dtype: torch.dtype | None = None) -> AnyMod
     ...     model(torch.randn(3, 64)).shape
     torch.Size([3, 96])
     """
-    accelerate_linear(module, dtype)
+    if dtype == "int8":
+        module = quantize_maps(module, embeddings=False, keep=True)
+    else:
+        module = restore_maps(check_module("accelerate", module))
+        accelerate_linear(module, dtype)
     for model in _models(module):
         if fast() is not None and _implementations(model) == {"sdpa"} and _can_change(model):
             model._regard_inference = Registered()
@@ -75,6 +84,7 @@ def restore(module: AnyModule) -> AnyModule:
     Raises:
         ConfigError: not a module.
     """
+    module = restore_maps(check_module("restore", module))
     restore_linear(module)
     for model in _models(module):
         vars(model).pop("_regard_inference", None)

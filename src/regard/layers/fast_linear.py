@@ -8,7 +8,7 @@ saves nothing measurable, for ReLU a few percent.
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ SURE = 32  # rows from which on int8 splits were never slower, on a machine whos
 TURNS, MOST_TURNS, SECONDS = 7, 50, 0.05  # of each way, when they race: what short ones fill; the best turn counts
 TIE = 1.1  # within 10%, prefer packed weights: timings on a busy machine are noisy
 DTYPES = {torch.float32, torch.bfloat16}
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 class Shape(NamedTuple):
@@ -170,7 +171,7 @@ class FastLinear(nn.Linear):
         return {**self.__dict__, "_packs": {}}  # opaque to pickle, and soon made again
 
 
-def accelerate_linear(module: nn.Module, dtype: torch.dtype | None = None) -> None:
+def accelerate_linear(module: nn.Module, dtype: object = None) -> None:
     """The part of `accelerate` that linear maps have, in place.
 
     Args:
@@ -182,7 +183,7 @@ def accelerate_linear(module: nn.Module, dtype: torch.dtype | None = None) -> No
     """
     check_module("accelerate", module)
     if not (dtype is None or (isinstance(dtype, torch.dtype) and dtype in DTYPES)):
-        raise ConfigError(f"accelerate: dtype={show(dtype)}; expected torch.bfloat16, torch.float32 or None")
+        raise ConfigError(f"accelerate: dtype={show(dtype)}; expected torch.bfloat16, torch.float32, 'int8' or None")
     for part in module.modules():
         if type(part) in (nn.Linear, Linear) and not customized(part):
             part._plain, part.__class__ = type(part), FastLinear
@@ -203,10 +204,11 @@ def restore_linear(module: nn.Module) -> None:
             del part._packs, part._dtype, part._plain
 
 
-def check_module(owner: str, module: object) -> None:
-    """Raise ConfigError for anything else."""
+def check_module(owner: str, module: AnyModule) -> AnyModule:
+    """The module; raises ConfigError for anything else."""
     if not isinstance(module, nn.Module):
         raise ConfigError(f"{owner}: got {show(module)}; expected a torch.nn.Module")
+    return module
 
 
 def customized(linear: nn.Linear) -> bool:

@@ -17,8 +17,8 @@ from regard import kernels
 from regard.attention.backends.native.call import relaxed
 from regard.attention.engine.tracing import is_traced
 
-# What the kernels are told of a linear map: outputs, features; in float32 the addresses of weight and bias with the weight's
-# stride between; in int8 0, 0, the bias, and the addresses of codes, scales and sums.
+# What the kernels are told of a linear map: outputs, features, address and stride of the weight, address of the bias,
+# and in int8, where the weight's are 0, addresses of codes, scales and sums.
 KernelWeights = tuple[int, int, int, int, int, int, int, int]
 MAX_DOT_ROWS = 128  # the dot kernel was faster or nearly so, with 256 to 2,048 inputs and 256 to 8,000 outputs
 MIN_SPLIT_ROWS = 256  # from here on, splitting the weight in each call pays

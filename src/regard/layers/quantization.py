@@ -1,9 +1,11 @@
 """Quantization of a module's linear maps and embeddings to int8, in place, and back."""
 
-from collections.abc import Collection
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar, final
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from regard.errors import ConfigError, nearest
 from regard.layers.fast_linear import FastLinear, check_module, customized
@@ -35,7 +37,7 @@ def quantize_maps(
     """Replace the linear maps and embeddings of a module by layers in int8, in place.
 
     Args:
-        module: in evaluation mode from now on. A linear map itself is not replaced: its layer is returned.
+        module: for inference. A linear map itself is not replaced: its layer is returned.
         embeddings: whether token embeddings are replaced too. Their codes are those of a tied output projection.
         skip: names of parts that stay in float32.
         keep: whether the layers keep the originals, for `restore_maps`.
@@ -52,7 +54,6 @@ def quantize_maps(
         if name not in parts and not is_quantized(dict(module.named_modules()).get(name, module)):
             raise ConfigError(f"quantize: skip={name!r} is no linear map of the module; {nearest(name, parts)}")
     made = {id(part): _quantized(part, keep=keep) for name, part in parts.items() if name not in skip}
-    module.eval()
     return _replaced(module, made)
 
 
@@ -62,6 +63,46 @@ def restore_maps(module: AnyModule) -> AnyModule:
         id(part): part.original for part in module.modules() if is_quantized(part) and part.original is not None
     }  # type: ignore[attr-defined]
     return _replaced(module, originals)
+
+
+@final
+class WeightsOnMeta(TorchFunctionMode):
+    """Context in which new linear maps and embeddings get no memory for their weights; see `replace_by_empty`."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        options = dict(kwargs or {})
+        if func is torch.empty and len(args) == 1 and isinstance(args[0], tuple) and len(args[0]) == 2:
+            options["device"] = "meta"
+        return func(*args, **options)
+
+
+def can_be_int8(part: nn.Module | None) -> bool:
+    """Whether a part is a linear map or an embedding."""
+    return isinstance(part, nn.Linear | nn.Embedding)
+
+
+def replace_by_empty(module: nn.Module, names: Iterable[str]) -> None:
+    """Put int8 layers without content in place of parts, and give memory to weights that are left without.
+
+    Args:
+        module: built in `WeightsOnMeta`.
+        names: of linear maps and embeddings, by their first names.
+    """
+    empty: dict[int, nn.Module] = {}
+    for name in names:
+        part = module.get_submodule(name)
+        if isinstance(part, nn.Embedding):
+            empty[id(part)] = QuantizedEmbedding(part.num_embeddings, part.embedding_dim)
+        elif isinstance(part, nn.Linear):
+            empty[id(part)] = QuantizedLinear(part.in_features, part.out_features, part.bias is not None)
+    _replaced(module, empty)
+    fresh: dict[int, nn.Parameter] = {}  # shared ones stay shared
+    for part in module.modules():
+        for name, x in part._parameters.items():
+            if x is not None and x.is_meta:
+                part._parameters[name] = fresh.setdefault(id(x), nn.Parameter(torch.empty(x.shape, dtype=x.dtype)))
 
 
 def _replaced(module: AnyModule, others: dict[int, nn.Module]) -> AnyModule:

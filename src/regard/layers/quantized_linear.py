@@ -2,9 +2,9 @@
 
     y = (codes of x) (codes of W)^T * scale of x * scale of W + b
 
-Codes are whole numbers within +-127; a row's scale is its largest magnitude / 127. Inputs are quantized in each call, a
-row at a time. The sums of products are exact in int32, and the rest is computed in the same order everywhere, so a row's
-result is bitwise the same in any batch, on any number of threads, in any instruction set and without the kernels.
+Codes are whole numbers within +-127; a row's scale is its largest magnitude / 127. Inputs are quantized in each call,
+a row at a time. The sums of products are exact in int32, and the rest is computed in the same order everywhere, so a
+row's result is bitwise the same in any batch, on any number of threads, in any instruction set and without the kernels.
 
 Source: Dettmers et al. 2022, "LLM.int8()", arXiv 2208.07339, section 2.2, vector-wise quantization.
 """
@@ -23,6 +23,7 @@ from regard.attention.engine.tracing import is_traced
 from regard.errors import ShapeError, UnsupportedError
 from regard.layers.linear import KernelWeights, rows_of
 
+CODES = ".codes"  # ends the name of a tensor of codes
 MAX_CODE = 127
 SMALLEST = 1e-30  # rows of smaller numbers only have the codes 0
 BLOCK, QUAD, DEPTH_STEP = 16, 4, 64  # outputs of a block, neighboring features, and what features are padded to
