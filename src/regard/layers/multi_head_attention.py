@@ -23,6 +23,8 @@ from regard.layers.attention_settings import LearnedValue, build_normalizer, bui
 from regard.layers.learned import Learned
 from regard.layers.linear import Linear
 from regard.layers.positions import Rotary
+from regard.layers.quantized_attention import padded_call
+from regard.layers.quantized_linear import is_quantized
 
 NORM_EPS = 1e-6  # added to the mean square of the query-key norm
 
@@ -297,6 +299,9 @@ class MultiHeadAttention(AttentionModule):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor | tuple[Tensor, Seen]:
         """Call `attend` with the settings of the layer."""
+        length = q.shape[2]
+        if is_quantized(self.query_proj) and (padded := padded_call(q, k, v, options)) is not None:
+            q, k, v, options["pattern"] = padded
         result: Tensor | tuple[Tensor, Seen] = attend(
             q,
             k,
@@ -307,7 +312,7 @@ class MultiHeadAttention(AttentionModule):
             backend=self.backend,
             **options,
         )
-        return result
+        return result[:, :, :length] if isinstance(result, Tensor) else result
 
     def extra_repr(self) -> str:
         values = {"score": self.score, "normalizer": self.normalizer, "position_bias": self.position_bias}
