@@ -33,7 +33,7 @@ def variables(line: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("regard tr", ["plain,train", "plain,translate"]),
+        ("regard tr", ["plain,train", "plain,translate", "plain,transcribe"]),
         ("regard ", [f"plain,{verb}" for verb in cli.VERBS]),
         ("regard translate --mo", ["plain,--model"]),
         ("regard translate --model ", ["dir,"]),

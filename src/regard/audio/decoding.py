@@ -1,7 +1,9 @@
 """Decoding of sound files and raw samples, in blocks."""
 
 import io
+import shutil
 import struct
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ DEMUXERS: Final = (
 BLOCK_SECONDS: Final = 10
 MIN_RATE, MAX_RATE = 1000, 768_000  # Hz
 MAX_CHANNELS: Final = 64
+SPOOLED: Final = 1 << 24  # bytes of standard input that stay in memory
 PEAK_LIMIT: Final = 100.0  # of float samples, whose full scale is 1
 PCM_SCALE: Final = 32768.0  # full scale of 16-bit samples
 # What decoders raise on damaged files.
@@ -74,7 +77,7 @@ def source_name(source: SoundSource) -> str:
     """What messages call a source."""
     if isinstance(source, str | Path):
         return str(source)
-    return "the samples" if isinstance(source, tuple) else "standard input" if hasattr(source, "read") else "the bytes"
+    return "the array" if isinstance(source, tuple) else "standard input" if hasattr(source, "read") else "the content"
 
 
 def decode(source: SoundSource, stack: ExitStack, raw: RawFormat | None = None) -> Decoded:
@@ -100,19 +103,23 @@ def decode(source: SoundSource, stack: ExitStack, raw: RawFormat | None = None) 
         if not path.is_file():
             state = "is a folder" if path.is_dir() else "does not exist"
             raise DataError(f"{path} {state}; expected a sound file")
-        if path.stat().st_size == 0:
-            raise DataError(f"{path} is empty; expected a sound file")
         try:
             file: Any = stack.enter_context(path.open("rb"))
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from error
         headerless = HEADERLESS.get(path.suffix.lower())
     else:
-        if isinstance(source, bytes) and not source:
-            raise DataError(f"{name} are empty; expected a sound file")
         file, headerless = (io.BytesIO(source) if isinstance(source, bytes) else source), None
     if raw is not None:
         return _from_raw(name, file, raw)
+    if not file.seekable():  # a pipe
+        copied = stack.enter_context(tempfile.SpooledTemporaryFile(SPOOLED))  # noqa: SIM115 - entered
+        shutil.copyfileobj(file, copied)
+        copied.seek(0)
+        file = copied
+    if file.read(1) == b"":
+        raise DataError(f"{name} is empty; expected a sound file")
+    file.seek(0)
     if headerless is not None:
         return _by_av(name, file, stack, headerless)
     return _by_soundfile(name, file, stack)
@@ -133,7 +140,7 @@ def _from_array(name: str, source: tuple[Any, int]) -> Decoded:
     samples, rate = np.asarray(source[0]), source[1]
     if samples.ndim not in (1, 2) or not (samples.dtype == np.int16 or np.issubdtype(samples.dtype, np.floating)):
         raise DataError(
-            f"{name} are {samples.dtype} of shape {samples.shape}; expected floats in -1..1 or int16, of shape (N,) or "
+            f"{name} is {samples.dtype} of shape {samples.shape}; expected floats in -1..1 or int16, of shape (N,) or "
             "(N, channels)"
         )
     block = samples.reshape(len(samples), -1)
@@ -249,4 +256,5 @@ def _damaged(name: str, seconds: float, error: BaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+    return " ".join(str(text).split())[:200] or type(error).__name__

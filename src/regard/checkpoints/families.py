@@ -6,7 +6,7 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from regard.models import bert_names, gpt, llama_names, marian, pegasus, t5_names, vit_names
+from regard.models import bert_names, gpt, llama_names, marian, pegasus, t5_names, vit_names, whisper_names
 from regard.models.bert import Bert
 from regard.models.bert_names import from_bert, to_bert
 from regard.models.gpt import GPT, from_gpt2, to_gpt2
@@ -20,6 +20,8 @@ from regard.models.t5_names import from_t5, to_t5
 from regard.models.transformer import Transformer
 from regard.models.vit import ViT
 from regard.models.vit_names import from_vit, to_vit
+from regard.models.whisper import Whisper
+from regard.models.whisper_names import from_whisper, to_whisper
 
 
 @final
@@ -88,4 +90,12 @@ FAMILIES: dict[str, Family] = {
         name: Family(read=from_vit, write=to_vit, module=ViT, job="pictures", tokenizer="", fields=fields)
         for name, fields in vit_names.FIELDS.items()
     },
+    "whisper": Family(
+        read=from_whisper,
+        write=to_whisper,
+        module=Whisper,
+        job="transcribe",
+        tokenizer="WhisperTokenizer",
+        fields=whisper_names.CONFIG_FIELDS,
+    ),
 }

@@ -48,7 +48,15 @@ RULES = {
     "renormalize_logits": "`Constraints.renormalize`",
 }
 TEXTS = {"stop_strings": "`stop`, of language models; refused in encoder-decoders"}
-READ = {**LENGTHS, **SEARCH, **RULES, **TEXTS, **MARKS}
+SPEECH = {
+    "alignment_heads": "layers and heads of cross-attention that word times come from",
+    "is_multilingual": "whether a text starts with tokens of its language and task",
+    "lang_to_id": "languages and their tokens",
+    "task_to_id": "tasks and their tokens",
+    "no_timestamps_token_id": "token of a text without times; those of times follow it",
+    "max_initial_timestamp_index": "latest time of the first segment, in steps of 0.02 s",
+}
+READ = {**LENGTHS, **SEARCH, **RULES, **TEXTS, **SPEECH, **MARKS}
 # Supported values of fields of which others are refused; None is the same as a missing field.
 SUPPORTED: dict[str, tuple[Any, ...]] = {
     "max_time": (),
@@ -100,6 +108,10 @@ IRRELEVANT = {
             "output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate",
         ),
         RETURNED,
+    ),
+    **dict.fromkeys(
+        ("language", "task", "return_timestamps", "prev_sot_token_id", "prompt_ids", "condition_on_prev_tokens"),
+        "speech: chosen when it is transcribed",
     ),
     "transformers_version": NOTE,
     "remove_invalid_values": "NaN is an error here",

@@ -321,6 +321,7 @@ CLASSES: dict[str, TokenizerClass] = {
     ),
     "RobertaTokenizer": TokenizerClass(roles=ROBERTA_ROLES, build=_byte_level(roberta=True), **BYTE_LEVEL),
     "GPT2Tokenizer": TokenizerClass(roles={"bos": END, "eos": END, "unk": END}, build=_byte_level(), **BYTE_LEVEL),
+    "WhisperTokenizer": TokenizerClass(roles={"bos": END, "eos": END, "unk": END}, build=_byte_level(), **BYTE_LEVEL),
     "Qwen2Tokenizer": TokenizerClass(
         roles={"eos": END, "unk": END, "pad": END}, build=_byte_level(qwen2=True), **BYTE_LEVEL
     ),

@@ -82,6 +82,8 @@ TOKENIZER_CONFIG: dict[str, Field] = {
     "target_lang": Field("irrelevant", "Marian: the model's languages, by name"),
     "src_lang": Field("irrelevant", "the model's languages, by name"),
     "tgt_lang": Field("irrelevant", "the model's languages, by name"),
+    **{name: Field("irrelevant", "Whisper: chosen when it transcribes") for name in ("language", "task")},
+    "predict_timestamps": Field("irrelevant", "Whisper: chosen when it transcribes"),
     "errors": Field("irrelevant", "invalid UTF-8 becomes U+FFFD"),
     "trim_offsets": Field("irrelevant", "offsets are not used"),
     "spaces_between_special_tokens": Field("irrelevant", "special tokens are removed from decoded text"),

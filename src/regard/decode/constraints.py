@@ -5,7 +5,7 @@ constraints and their order are those of the logits processors of Hugging Face t
 to log-probabilities, greedy search and sampling to logits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -101,11 +101,21 @@ class ConstraintState:
         vocabulary: of the model, N tokens.
         prompts: (B, P), the tokens that each sequence starts with.
         limits: (B,), the maximum number of generated tokens of each sentence.
+        rule: a further constraint, a function of scores (B, K, N) without the tokens that are never allowed, and of
+            the tokens that were generated so far (B, K, T), which returns scores; None for none.
     """
 
-    def __init__(self, constraints: Constraints, vocabulary: Vocabulary, prompts: Tensor, limits: Tensor) -> None:
-        self.constraints, self.prompt, self.limits = constraints, prompts.shape[1], limits
-        self.history = prompts[:, None] if constraints.needs_history else None  # (B, K, tokens so far)
+    def __init__(
+        self,
+        constraints: Constraints,
+        vocabulary: Vocabulary,
+        prompts: Tensor,
+        limits: Tensor,
+        rule: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        self.constraints, self.prompt, self.limits, self.rule = constraints, prompts.shape[1], limits, rule
+        needs_history = constraints.needs_history or rule is not None
+        self.history = prompts[:, None] if needs_history else None  # (B, K, tokens so far)
         self.generated = 0  # tokens so far
         ends = {vocabulary.eos, *vocabulary.more_eos}
         words = [word for word in constraints.bad_words if not (len(word) == 1 and word[0] in ends)]
@@ -136,7 +146,7 @@ class ConstraintState:
         return None if token == NO_TOKEN else torch.full_like(self.limits, token)
 
     def __call__(self, scores: Tensor) -> Tensor:
-        """Apply the constraints that depend on the tokens so far: repetition penalty, n-grams and bad words.
+        """Apply the constraints that depend on the tokens so far: repetition penalty, n-grams, bad words and the rule.
 
         Args:
             scores: logits or log-probabilities (B, K, N).
@@ -162,6 +172,8 @@ class ConstraintState:
                 matches = (history[..., length - len(prefix) :] == history.new_tensor(prefix)).all(-1)
                 without = scores.index_fill(-1, history.new_tensor([token]), -torch.inf)
                 scores = without.where(matches[..., None], scores)
+        if self.rule is not None:
+            scores = self.rule(self.vocabulary.allowed(scores), history[..., self.prompt :])
         return scores
 
     def advance(self, tokens: Tensor, parents: Tensor | None = None) -> None:

@@ -46,6 +46,7 @@ class MultiHeadAttention(AttentionModule):
         key_dim: size of the keys before projection, for cross-attention; embed_dim by default.
         value_dim: size of the values before projection; key_dim by default.
         bias: whether the projections have a bias.
+        key_bias: whether the key projection has a bias, which softmax cancels; same as `bias` by default.
         output_bias: whether the output projection has a bias; same as `bias` by default.
         positions: rotary position embedding of size head_dim for queries and keys; None for none.
         query_key_norm: whether queries and keys are RMS-normalized over each head, with a learned gain.
@@ -83,6 +84,7 @@ class MultiHeadAttention(AttentionModule):
         key_dim: int | None = None,
         value_dim: int | None = None,
         bias: bool = True,
+        key_bias: bool | None = None,
         output_bias: bool | None = None,
         positions: Rotary | None = None,
         query_key_norm: bool = False,
@@ -113,7 +115,7 @@ class MultiHeadAttention(AttentionModule):
         self.dropout, self.backend = dropout, backend
 
         self.query_proj = Linear(embed_dim, num_heads * self.head_dim, bias)
-        self.key_proj = Linear(self.key_dim, num_kv_heads * self.head_dim, bias)
+        self.key_proj = Linear(self.key_dim, num_kv_heads * self.head_dim, bias if key_bias is None else key_bias)
         self.value_proj = Linear(self.value_dim, num_kv_heads * self.head_dim, bias)
         self.output_proj = Linear(num_heads * self.head_dim, embed_dim, bias if output_bias is None else output_bias)
         self.query_norm = nn.RMSNorm(self.head_dim, eps=NORM_EPS) if query_key_norm else None

@@ -11,6 +11,7 @@ from torch.nn import functional
 from regard.attention.bias import Bias
 from regard.attention.cache import KeyValueCache
 from regard.attention.patterns.pattern import Causal, Full, Pattern
+from regard.attention.summary import Seen, Summary
 from regard.errors import ConfigError, nearest
 from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear
@@ -337,6 +338,46 @@ class DecoderLayer(nn.Module):
             return self.self_attention(rows, cache=past, bias=bias).view(batch, hypotheses, size)
 
         x = self.around_self(x, see_past)
+        x = self.around_cross(x, lambda x: self.cross_attention(x, nothing, cache=memory, pattern=pattern))
+        return self.around_feed_forward(x, self.feed_forward)
+
+    def summarized(self, x: Tensor, memory: Tensor, summary: Summary | None) -> tuple[Tensor, Seen | None]:
+        """Apply the layer to whole targets, with a summary of what cross-attention looks at.
+
+        Args:
+            x: (B, T, D).
+            memory: hidden states of the encoder, (B, S, D), without padding.
+            summary: what to tell of the weights; None for nothing.
+
+        Returns:
+            (B, T, D), and the summary or None.
+        """
+        seen: list[Seen] = []
+
+        def look(x: Tensor) -> Tensor:
+            if summary is None:
+                return self.cross_attention(x, memory)
+            output, weights = self.cross_attention(x, memory, summary=summary)
+            seen.append(weights)
+            return output
+
+        x = self.around_cross(self.around_self(x, self.self_attention), look)
+        return self.around_feed_forward(x, self.feed_forward), seen[0] if seen else None
+
+    def extend(self, x: Tensor, past: KeyValueCache, memory: KeyValueCache, pattern: Pattern) -> Tensor:
+        """Apply the layer to the next tokens of each sequence, several at once.
+
+        Args:
+            x: (B, T, D), T tokens of each of B sequences with one hypothesis each.
+            past: KV cache of self-attention, B sequences.
+            memory: KV cache of cross-attention, B sequences.
+            pattern: padding pattern of the source.
+
+        Returns:
+            (B, T, D).
+        """
+        nothing = x.new_empty(len(x), 0, x.shape[2])
+        x = self.around_self(x, lambda x: self.self_attention(x, cache=past))
         x = self.around_cross(x, lambda x: self.cross_attention(x, nothing, cache=memory, pattern=pattern))
         return self.around_feed_forward(x, self.feed_forward)
 

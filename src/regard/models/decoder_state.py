@@ -32,6 +32,11 @@ class DecoderState(State):
         self.length = 0
         self.positions = torch.empty(0)  # position embeddings of the next steps, if the model adds some
 
+    def rewind(self) -> None:
+        """Go back to the start of the target, before hypotheses have parted; what is known of the source stays."""
+        self.past = [KeyValueCache(cache.lookback) for cache in self.past]
+        self.length = 0
+
     def reorder(self, parents: Tensor) -> None:
         self.slots.reorder(parents, self.past)
 

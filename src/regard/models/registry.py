@@ -22,6 +22,7 @@ from regard.models.t5 import T5, T5Config
 from regard.models.text_classifier import TextClassifier, TextClassifierConfig
 from regard.models.transformer import Transformer, TransformerConfig
 from regard.models.vit import ViT, ViTConfig
+from regard.models.whisper import Whisper, WhisperConfig
 
 MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "transformer": (TransformerConfig, Transformer),
@@ -35,6 +36,7 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "pointer-generator": (PointerGeneratorConfig, PointerGenerator),
     "text-classifier": (TextClassifierConfig, TextClassifier),
     "vit": (ViTConfig, ViT),
+    "whisper": (WhisperConfig, Whisper),
 }
 FORMER = {"hidden_dim": "ffn_dim", "layers": "num_layers"}  # old names of fields, in folders saved before version 0.1
 # Fields that folders saved before version 0.1 lack, where the default is another value now.

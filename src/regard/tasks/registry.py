@@ -59,6 +59,10 @@ JOBS: dict[str, Job] = {
         runner="regard.tasks.encode:Encoder",
         verbs={"embed": "Embed texts or pictures as vectors.", "fill": "Predict masked words (fill-mask)."},
     ),
+    "transcribe": Job(
+        runner="regard.tasks.transcribe:Transcriber",
+        verbs={"transcribe": "Transcribe speech."},
+    ),
     "pictures": Job(
         runner="regard.tasks.pictures:PictureEncoder",
         task="regard.tasks.classify_pictures:ClassifyPictures",

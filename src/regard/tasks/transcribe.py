@@ -1,0 +1,315 @@
+"""A speech model as one object: what `regard.load` gives for Whisper's checkpoints."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from torch import Tensor
+
+from regard.attention.check import check_integer
+from regard.audio.activity import EnergyGate
+from regard.audio.decoding import RawFormat, SoundSource
+from regard.audio.features import SoundFeatures
+from regard.audio.mel import FRAME_RATE, AudioProcessor
+from regard.checkpoints.folder import read_json
+from regard.checkpoints.hub_files import check_inside
+from regard.decode.search import Beam, Greedy
+from regard.errors import CheckpointError, ConfigError, DataError
+from regard.layers.evaluation import in_evaluation
+from regard.models.seq2seq import Memory
+from regard.models.whisper import STRIDE, Whisper
+from regard.tasks.runner import Runner
+from regard.tasks.speech_decoding import Decoding, Fallback, WindowDecoder
+from regard.tasks.speech_progress import SoundProgress
+from regard.tasks.speech_settings import SpeechSettings
+from regard.tasks.speech_tokens import SpeechTokens, alignment_heads
+from regard.tasks.transcript import Segment, Transcript, Word
+from regard.tasks.word_times import time_tokens, words_of
+
+PREPROCESSOR = "preprocessor_config.json"
+BATCH, BATCH_BYTES = 16, 2**30  # windows that run together, and bytes of what the decoder knows of them
+LANGUAGE_WINDOWS = 4  # in which a language is looked for
+OnSegment = Callable[[int, Segment], None]
+
+
+@final
+class Transcriber(Runner):
+    """A model that hears speech, with its tokenizer, and what the two can do.
+
+    Args:
+        module: the torch module.
+        tokenizer: its tokenizer.
+        config: what else is known of it, config.json's and generation_config.json's fields under "published".
+        processor: how sound becomes model inputs; None for log-mel spectrograms of the model's size.
+    """
+
+    job: ClassVar[str] = "transcribe"
+    tokenizer_files: ClassVar[str] = "tokenizer.json, or vocab.json and merges.txt,"
+
+    def __init__(
+        self,
+        module: Whisper,
+        tokenizer: Any,
+        config: Mapping[str, Any] | None = None,
+        processor: AudioProcessor | None = None,
+    ) -> None:
+        super().__init__(module, tokenizer, config)
+        sizes = module.config
+        seconds = max(1, STRIDE * sizes.source_length // FRAME_RATE)
+        self.processor = (
+            AudioProcessor(num_mels=sizes.num_mels, chunk_seconds=seconds) if processor is None else processor
+        )
+
+    @property
+    def tokens(self) -> SpeechTokens:
+        """The special tokens: languages, tasks and times."""
+        return SpeechTokens.of(self.module, self.tokenizer, self._fields)
+
+    @property
+    def languages(self) -> list[str]:
+        """Codes of the languages that the model knows."""
+        return list(self.tokens.languages) or ["en"]
+
+    def transcribe(
+        self,
+        sounds: Sequence[SoundSource],
+        *,
+        language: str | None = None,
+        language_threshold: float = 0.5,
+        to: str | None = None,
+        timestamps: bool | None = None,
+        words: bool = False,
+        prompt: str | None = None,
+        hotwords: str | None = None,
+        carry: bool = False,
+        search: Greedy | Beam = Greedy(),
+        fallback: Fallback = Fallback(),
+        window: Literal["full", "auto"] = "full",
+        gate: EnergyGate | None = None,
+        raw: RawFormat | None = None,
+        batch_size: int | None = None,
+    ) -> list[Transcript]:
+        """The texts of sounds; `str` of one is its text.
+
+        Sounds run together, window by window; the text of each is the same in any batch.
+
+        Args:
+            sounds: names of files, bytes or binary files, or (samples, rate) with samples (N,) or (N, channels).
+            language, language_threshold, to, timestamps, words, prompt, hotwords, carry: as `SpeechSettings` has them.
+            search, fallback, window, gate: likewise.
+            raw: format of raw samples; None for files whose header tells it.
+            batch_size: windows that run together; None for 16, or fewer of a large model.
+
+        Returns:
+            A `Transcript` for each sound, in order.
+
+        Raises:
+            DataError: a sound that is missing, damaged, or no sound.
+            ConfigError: a setting that is unknown, out of range, or beyond the model.
+        """
+        settings = SpeechSettings(
+            language=language, language_threshold=language_threshold, to=to, timestamps=timestamps, words=words,
+            prompt=prompt, hotwords=hotwords, carry=carry, search=search, fallback=fallback, window=window, gate=gate,
+        )  # fmt: skip
+        if isinstance(sounds, str | Path | bytes | tuple) or hasattr(sounds, "read"):
+            raise DataError("sounds must be a list; put one sound into a list of its own")
+        transcripts = []
+        for result in self.each(sounds, settings, raw=raw, batch_size=batch_size):
+            if isinstance(result, DataError):
+                raise result
+            transcripts.append(result)
+        return transcripts
+
+    def each(
+        self,
+        sounds: Iterable[SoundSource],
+        settings: SpeechSettings,
+        *,
+        raw: RawFormat | None = None,
+        batch_size: int | None = None,
+        on_segment: OnSegment | None = None,
+    ) -> Iterator[Transcript | DataError]:
+        """The texts of sounds as they are done, in order; of a sound that cannot be read, the error.
+
+        Args:
+            sounds, raw, batch_size: as for `transcribe`.
+            settings: how they are transcribed.
+            on_segment: called with the number of a sound and each of its segments as it is heard.
+
+        Yields:
+            A `Transcript` or a `DataError` for each sound.
+
+        Raises:
+            ConfigError: a setting beyond the model.
+        """
+        special = self.tokens
+        settings.check(self.module, special)
+        size = self._batch_size() if batch_size is None else batch_size
+        check_integer("transcribe", "batch_size", size, 1, " windows")
+        decoder = WindowDecoder(in_evaluation(self.module), self.tokenizer, special, settings.search, settings.fallback)
+        prompt = self._encoded(settings.prompt)
+        active: list[SoundProgress] = []
+        ready: dict[int, Transcript | DataError] = {}
+        waiting, yielded = enumerate(sounds), 0
+        try:
+            while True:
+                while len(active) < size and (item := next(waiting, None)) is not None:
+                    try:
+                        features = SoundFeatures(item[1], self.processor, raw)
+                    except DataError as error:
+                        ready[item[0]] = error
+                        continue
+                    length = self.module.config.source_length
+                    active.append(SoundProgress(item[0], features, settings, special, length, prompt, decoder.text))
+                running = [one for one in active if not one.done]
+                if running:
+                    with torch.inference_mode():
+                        self._hear(running, decoder, settings, on_segment)
+                for one in [one for one in active if one.done]:
+                    ready[one.number] = one.finish()
+                    one.features.close()
+                    active.remove(one)
+                while yielded in ready:
+                    yield ready.pop(yielded)
+                    yielded += 1
+                if not active and not running:
+                    return
+        finally:
+            for one in active:
+                one.features.close()
+
+    def extra_files(self) -> Mapping[str, bytes]:
+        """How sound becomes model inputs, as the hub's layout says it."""
+        return {PREPROCESSOR: self.processor.to_json()}
+
+    def read_extras(self, folder: Path) -> None:
+        """Read how sound becomes model inputs."""
+        path = folder / PREPROCESSOR
+        if not path.is_file():
+            return
+        try:
+            self.processor = AudioProcessor.from_published(read_json(check_inside(folder, path)))
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        if self.processor.num_mels != self.module.config.num_mels:
+            raise CheckpointError(
+                f"{path}: feature_size={self.processor.num_mels}, and the model has {self.module.config.num_mels} mel "
+                "bands; expected files of the same model"
+            )
+
+    @property
+    def _fields(self) -> Mapping[str, Any]:
+        fields: Mapping[str, Any] = self.config.get("published") or {}
+        return fields
+
+    def _batch_size(self) -> int:
+        config = self.module.config
+        window = 8 * config.decoder_layers * config.source_length * config.embed_dim  # keys and values, in float32
+        return max(1, min(BATCH, BATCH_BYTES // window))
+
+    def _encoded(self, text: str | None) -> list[int]:
+        return self.tokenizer.encode(" " + text.strip()) if text and text.strip() else []
+
+    def _hear(
+        self,
+        running: list[SoundProgress],
+        decoder: WindowDecoder,
+        settings: SpeechSettings,
+        on_segment: OnSegment | None,
+    ) -> None:
+        """The next windows of some sounds: those of the size of the first one's, with as many tokens before them."""
+        most, hotwords = self.module.config.max_length // 2 - 1, self._encoded(settings.hotwords)
+        before = {one.number: [*hotwords, *one.previous][-most:] for one in running}
+        kind = running[0].window, len(before[running[0].number])
+        batch = [one for one in running if (one.window, len(before[one.number])) == kind]
+        inputs, memory = self._encode(decoder, [(one, one.seek) for one in batch])
+        self._detect(decoder, batch, memory, settings)
+        languages = [one.language.code for one in batch]
+        decodings: list[Decoding] = [None] * len(batch)  # type: ignore[list-item]
+        for task in dict.fromkeys(map(settings.task, languages)):
+            rows = [row for row, code in enumerate(languages) if settings.task(code) == task]
+            for times in dict.fromkeys(batch[row].times for row in rows):
+                part = [row for row in rows if batch[row].times == times]
+                own = decoder.decode(
+                    inputs[part],
+                    memory if len(part) == len(batch) else memory.keep(torch.tensor(part, device=inputs.device)),
+                    [languages[row] for row in part],
+                    task=task,
+                    times=times,
+                    before=[before[batch[row].number] for row in part],
+                    final=batch[0].short is None,
+                )
+                for row, decoding in zip(part, own, strict=True):
+                    decodings[row] = decoding
+        doubtful = [one.short is not None and _looks_wrong(x) for one, x in zip(batch, decodings, strict=True)]
+        words = self._words(decoder, batch, memory, decodings, settings) if settings.words else [None] * len(batch)
+        for one, decoding, own_words, again in zip(batch, decodings, words, doubtful, strict=True):
+            if again:
+                one.short = None  # heard again, in a full window
+                continue
+            for segment in one.take(decoding, own_words):
+                if on_segment is not None:
+                    on_segment(one.number, segment)
+
+    def _encode(self, decoder: WindowDecoder, windows: Sequence[tuple[SoundProgress, int]]) -> tuple[Tensor, Memory]:
+        parameter = next(decoder.module.parameters())
+        inputs = torch.stack([one.features.window(seek, one.window) for one, seek in windows])
+        inputs = inputs.to(parameter.device, parameter.dtype)
+        return inputs, decoder.module.encode(inputs)
+
+    def _detect(
+        self, decoder: WindowDecoder, batch: Sequence[SoundProgress], memory: Memory, settings: SpeechSettings
+    ) -> None:
+        """Find the languages of the sounds whose first windows these are."""
+        rows = [row for row, one in enumerate(batch) if one.language.code is None and one.special.languages]
+        if not rows:
+            return
+        part = memory if len(rows) == len(batch) else memory.keep(torch.tensor(rows, device=memory.states.device))
+        for row, language in zip(rows, decoder.detect(part), strict=True):
+            one = batch[row]
+            one.language = language
+            for number in range(1, LANGUAGE_WINDOWS):
+                seek = one.seek + number * one.full
+                if (one.language.probability or 0) >= settings.language_threshold or seek >= one.features.frames:
+                    break
+                [other] = decoder.detect(self._encode(decoder, [(one, seek)])[1])
+                one.language = max(one.language, other, key=lambda x: x.probability or 0)
+
+    def _words(
+        self,
+        decoder: WindowDecoder,
+        batch: Sequence[SoundProgress],
+        memory: Memory,
+        decodings: Sequence[Decoding],
+        settings: SpeechSettings,
+    ) -> list[list[tuple[Word, int]] | None]:
+        """The words of windows, and the numbers of their tokens."""
+        special, words = self.tokens, [[] for _ in batch]
+        texts = [one.text_tokens(decoding) for one, decoding in zip(batch, decodings, strict=True)]
+        rows = [row for row, text in enumerate(texts) if text]
+        if not rows:
+            return list(words)
+        chosen = [batch[row] for row in rows]
+        prompts = [
+            special.prompt(language=one.language.code, task=settings.task(one.language.code), times=False)
+            for one in chosen
+        ]
+        timed = time_tokens(
+            decoder.module,
+            memory if len(rows) == len(batch) else memory.keep(torch.tensor(rows, device=memory.states.device)),
+            [texts[row] for row in rows],
+            prompts,
+            [one.frames for one in chosen],
+            special,
+            alignment_heads(self.module, self._fields),
+        )
+        for row, one, times in zip(rows, chosen, timed, strict=True):
+            words[row] = words_of(self.tokenizer, texts[row], times, one.language.code, one.seek)
+        return list(words)
+
+
+def _looks_wrong(decoding: Decoding) -> bool:
+    """Whether the text of a short window repeats itself or is improbable."""
+    published = Fallback()
+    return decoding.compression_ratio > published.compression_ratio or decoding.log_prob < published.log_prob
