@@ -11,7 +11,6 @@ function drawHeatMap(root, map, {label, point, hold}) {
   const [base, overlay] = [0, 1].map(() => make("canvas", {ariaHidden: "true"}));
   const area = make("div", {className: "canvas", tabIndex: 0, role: "application", ariaLabel: label}, base, overlay);
   area.setAttribute("aria-roledescription", "heat map");
-  area.setAttribute("aria-describedby", "reading");
   root.replaceChildren(area);
 
   const names = [[map.rowAxis, map.rowEdges, shownRows], [map.columnAxis, map.columnEdges, shownColumns]]

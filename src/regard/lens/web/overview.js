@@ -1,5 +1,7 @@
 // Every layer and head as a thumbnail: a table of buttons, among which the arrow keys move.
 
+const MOST_BESIDE = 17;  // thumbnails of a layer beside the words; more stand above them
+
 function drawOverview(root, layers, chosen, choose) {
   const heads = Math.max(...layers.map(layer => layer.heads));
   const columns = heads > 1 ? [null, ...Array(heads).keys()] : [0];
@@ -21,6 +23,8 @@ function drawOverview(root, layers, chosen, choose) {
     make("caption", {textContent: "Layers down, heads across; “all” is their mean"}),
     make("thead", {}, header), make("tbody", {}, ...body));
   table.style.maxWidth = `${5.3 * columns.length + 3}rem`;
+  table.style.minWidth = `${1.2 * columns.length + 2}rem`;
+  root.closest("#views").classList.toggle("wide", columns.length > MOST_BESIDE);
   table.addEventListener("keydown", event => {
     const step = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
     const cell = event.target.closest("td");

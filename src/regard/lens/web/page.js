@@ -275,4 +275,5 @@ Promise.all([...document.querySelectorAll("script.view")].map(script => readView
     at("page").hidden = false;
     openViews(some);
     requestAnimationFrame(() => performance.mark("drawn"));
-  });
+  })
+  .catch(error => at("about").textContent = `This browser cannot read the page's data: ${error.message}`);
