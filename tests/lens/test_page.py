@@ -112,6 +112,14 @@ def long_view(length: int, bins: int, layers: int, heads: int, top: int) -> View
     return View(title="", axes={"text": Axis(name="text", labels=["word"] * length)}, layers=several)
 
 
+def test_places_without_a_weight_stay_without_a_key(tmp_path: Path) -> None:
+    shown = long_view(30, 10, layers=1, heads=2, top=3)
+    shown.layers[0].top_keys[:, :1], shown.layers[0].top_weights[:, :1] = -1, 0.0
+    [view] = views_of(page(shown), tmp_path)
+    assert torch.equal(view.layers[0].top_keys[:, :1], shown.layers[0].top_keys[:, :1])
+    assert bool((view.layers[0].top_keys[:, 1:] >= 0).any())
+
+
 def test_300_words_are_small() -> None:
     assert len(page(long_view(300, 64, layers=12, heads=12, top=8))) < 3_000_000
 

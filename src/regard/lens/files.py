@@ -141,6 +141,8 @@ def _view(about: dict[str, Any], arrays: dict[str, Any]) -> View:
             for name in TENSORS
             if f"{i}.{name}" in arrays
         }
+        if "scales" in about and "top_keys" in tensors:
+            tensors["top_keys"][tensors["top_weights"] == 0] = -1
         layers.append(LayerView(**x, **tensors))
     attributions = [Attribution(**{**x, "scores": torch.tensor(x["scores"])}) for x in about["attributions"]]
     notes = [str(x) for x in about["notes"]]

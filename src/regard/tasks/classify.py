@@ -1,5 +1,6 @@
 """Classify: a text classifier, its training task and its evaluation."""
 
+import copy
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -225,6 +226,8 @@ class Classifier(Runner):
         explained = explain(self, text)
         if len(explained.ids) - len(explained.special) < 2:
             raise DataError(f"{text!r:.80} has fewer than two tokens; give a text of several words")
+        if next(self.module.parameters()).device.type != "cpu":  # attributions are computed there
+            explained = explained._replace(module=copy.deepcopy(self.module).cpu())
         tokens, label = self.tokenizer.pieces(explained.ids), self.labels[explained.label]
         return explained_view(explained, tokens, label, grid=grid, top=top, title=f"{label}: {text}")
 
