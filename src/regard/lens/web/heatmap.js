@@ -1,6 +1,7 @@
 // One map, large: a canvas with labels on its sides, in which the pointer and the arrow keys point at cells; or a table.
 
 const LARGEST_CELL = 40, LEAST_DOWN = 15, LEAST_ACROSS = 18;  // pixels: the side of a cell; from one label to the next
+const TALLEST = 1200;  // pixels: what all rows take, unless their labels need more
 const LABEL_FONT = "13px system-ui, sans-serif";
 const SLANT = Math.PI / 3.4;  // of the labels across
 
@@ -22,10 +23,10 @@ function drawHeatMap(root, map, {label, point, hold}) {
   const left = Math.min(widest(names[0]) + 10, Math.max(total * 0.28, 56));
   const longest = Math.min(widest(names[1]), 150);
   const top = Math.ceil(longest * Math.sin(SLANT)) + 12, right = Math.min(longest * Math.cos(SLANT), total * 0.14);
-  const cell = Math.min(LARGEST_CELL, (total - left - right) / columns);
-  const high = Math.min(cell, LARGEST_CELL), width = Math.ceil(left + cell * columns + right), height = Math.ceil(top + high * rows) + 2;
+  const cell = Math.min(LARGEST_CELL, (total - left - right) / columns, Math.max(LEAST_DOWN, TALLEST / rows));
+  const width = Math.ceil(left + cell * columns + right), height = Math.ceil(top + cell * rows) + 2;
   const mirrored = map.columnAxis.rightToLeft;  // words of a script that is written from right to left stand so
-  const xOf = index => left + cell * (mirrored ? columns - 1 - index : index), yOf = index => top + high * index;
+  const xOf = index => left + cell * (mirrored ? columns - 1 - index : index), yOf = index => top + cell * index;
   area.style.width = `${width}px`;
   for (const [canvas, context] of [[base, pen], [overlay, marker]]) {
     const dots = devicePixelRatio;
@@ -42,7 +43,7 @@ function drawHeatMap(root, map, {label, point, hold}) {
       pen.fillStyle = palette.css[levelOf(map.weight(row, column))];
       // without a gap, cells reach to the next whole pixel, so that no line shows between them
       const [x, y] = gap ? [xOf(j), yOf(i)] : [Math.floor(xOf(j)), Math.floor(yOf(i))];
-      const [x2, y2] = gap ? [x + cell - gap, y + high - gap] : [Math.ceil(xOf(j) + cell), Math.ceil(yOf(i) + high)];
+      const [x2, y2] = gap ? [x + cell - gap, y + cell - gap] : [Math.ceil(xOf(j) + cell), Math.ceil(yOf(i) + cell)];
       pen.fillRect(x, y, x2 - x, y2 - y);
     }));
   }
@@ -53,9 +54,9 @@ function drawHeatMap(root, map, {label, point, hold}) {
     pen.font = LABEL_FONT;
     pen.textBaseline = "middle";
     pen.textAlign = "right";
-    every(rows, high, LEAST_DOWN, i => pen.fillText(fitted(names[0][i], left - 8), left - 6, yOf(i) + high / 2));
+    every(rows, LEAST_DOWN, i => pen.fillText(fitted(names[0][i], left - 8), left - 6, yOf(i) + cell / 2));
     pen.textAlign = "left";
-    every(columns, cell, LEAST_ACROSS, j => {
+    every(columns, LEAST_ACROSS, j => {
       pen.save();
       pen.translate(xOf(j) + cell / 2, top - 6);
       pen.rotate(-SLANT);
@@ -64,9 +65,9 @@ function drawHeatMap(root, map, {label, point, hold}) {
     });
   }
 
-  // Every so many labels that they have room.
-  function every(number, size, least, draw) {
-    const step = Math.max(1, Math.ceil(least / size));
+  // Draw every so many labels that they have room.
+  function every(number, least, draw) {
+    const step = Math.max(1, Math.ceil(least / cell));
     for (let i = 0; i < number; i += step) draw(i);
   }
 
@@ -86,28 +87,27 @@ function drawHeatMap(root, map, {label, point, hold}) {
       marker.strokeRect(x - 0.5, y - 0.5, wide, tall);
     };
     marker.strokeStyle = accent;
-    if (i >= 0) outline(left, yOf(i), cell * columns, high, 1);
-    if (j >= 0) outline(xOf(j), top, cell, high * rows, 1);
-    if (i >= 0) for (const one of marked ?? []) outline(xOf(shownColumns.indexOf(one)), yOf(i), cell, high, 1.5);
-    if (i >= 0 && j >= 0) outline(xOf(j), yOf(i), cell, high, 3);
-    marker.fillStyle = accent;
+    if (i >= 0) outline(left, yOf(i), cell * columns, cell, 1);
+    if (j >= 0) outline(xOf(j), top, cell, cell * rows, 1);
+    if (i >= 0) for (const one of marked ?? []) outline(xOf(shownColumns.indexOf(one)), yOf(i), cell, cell, 1.5);
+    if (i >= 0 && j >= 0) outline(xOf(j), yOf(i), cell, cell, 3);
   }
 
   let cursor = [0, 0];
-  const at = event => {
+  const binsAt = event => {
     const box = area.getBoundingClientRect();
-    const i = Math.floor((event.clientY - box.top - top) / high), shown = Math.floor((event.clientX - box.left - left) / cell);
+    const i = Math.floor((event.clientY - box.top - top) / cell), shown = Math.floor((event.clientX - box.left - left) / cell);
     const j = mirrored ? columns - 1 - shown : shown;
     const row = i >= 0 ? shownRows[i] : undefined, column = shown >= 0 && j >= 0 ? shownColumns[j] : undefined;
     if (row !== undefined && column !== undefined) cursor = [i, j];
     return row === undefined && column === undefined ? null : {row: row ?? null, column: column ?? null};
   };
   const ofCursor = () => ({row: shownRows[cursor[0]], column: shownColumns[cursor[1]]});
-  area.addEventListener("pointermove", event => point(at(event)));
+  area.addEventListener("pointermove", event => point(binsAt(event)));
   area.addEventListener("pointerleave", () => point(null));
   area.addEventListener("focus", () => area.matches(":focus-visible") && point(ofCursor()));
   area.addEventListener("blur", () => point(null));
-  area.addEventListener("click", event => hold(at(event)));
+  area.addEventListener("click", event => hold(binsAt(event)));
   area.addEventListener("keydown", event => {
     const side = mirrored ? -1 : 1;
     const step = {
