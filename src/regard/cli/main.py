@@ -25,6 +25,7 @@ VERBS = {
     "evaluate": "Measure a model on records with reference answers.",
     "lens": "Study what a model attends to, over many records.",
     "see": "Show what a model attends to.",
+    "quantize": "Save a model with int8 weights, smaller and faster.",
     "info": "Describe the folder of a run or of a published checkpoint.",
 }
 EXAMPLES = """\b
