@@ -22,6 +22,7 @@ from regard.checkpoints.settings import GENERATION
 from regard.data.tokenizer import MARKS, Tokenizer
 from regard.decode.search import Beam
 from regard.errors import CheckpointError, UnsupportedError
+from regard.layers.quantized_linear import check_not_int8
 from regard.models.pooling import Embedding
 from regard.models.seq2seq import Seq2Seq
 from regard.models.text_encoder import TextEncoder
@@ -40,7 +41,7 @@ def export_hf(model: Any, folder: str | Path) -> None:
         folder: created if missing; other files in it are kept.
 
     Raises:
-        UnsupportedError: a model that no published layout can represent.
+        UnsupportedError: a model that no published layout can represent, or one with int8 weights.
         OSError: the folder cannot be written, or the disk is full.
     """
     module = getattr(model, "module", model)
@@ -48,6 +49,7 @@ def export_hf(model: Any, folder: str | Path) -> None:
     if not isinstance(module, nn.Module) or family is None:
         known = ", ".join(dict.fromkeys(family.module.__name__ for family in FAMILIES.values()))
         raise UnsupportedError(f"export_hf: {type(module).__name__} has no published layout; expected one of {known}")
+    check_not_int8("export_hf", module)
     runner = None if model is module else model
     fields, state = family.write(module)
     tensors = {name: x.detach().to("cpu").contiguous() for name, x in _without_aliases(state).items()}

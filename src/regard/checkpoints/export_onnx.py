@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from regard.errors import UnsupportedError
 from regard.layers.multi_head_attention import MultiHeadAttention
+from regard.layers.quantized_linear import check_not_int8
 from regard.models.language_model import LanguageModel
 from regard.models.t5 import T5
 from regard.models.text_encoder import TextEncoder
@@ -34,7 +35,7 @@ def export_onnx(model: Any, path: str | Path) -> None:
 
     Raises:
         UnsupportedError: packages that are not installed; a model that cannot be exported, such as an RNN, whose number
-            of steps varies; attention that the backend "sdpa" does not support, such as other scores than dot products.
+            of steps varies, or one with int8 weights; attention that the backend "sdpa" does not support, such as other scores than dot products.
         OSError: a file that cannot be written.
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
@@ -48,6 +49,7 @@ def export_onnx(model: Any, path: str | Path) -> None:
     if graph is None:
         known = ", ".join(kind.__name__ for kind in kinds)
         raise UnsupportedError(f"export_onnx: {type(module).__name__} is not supported; expected one of {known}")
+    check_not_int8("export_onnx", module)
     device = next(module.parameters()).device
     tokens = torch.ones(BATCH, LENGTH, dtype=torch.int64, device=device)
     more = {"targets": tokens[:, :TARGETS], "lengths": torch.full((BATCH,), LENGTH, device=device)}

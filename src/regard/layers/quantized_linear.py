@@ -96,9 +96,10 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
         Codes (rows, features), int8, and scales (rows,), NaN for a row with a number that is not finite.
     """
     largest = x.abs().amax(-1)
-    factor = MAX_CODE / torch.where(largest > SMALLEST, largest, torch.inf)
+    limit = largest.new_tensor(MAX_CODE)  # a tensor: a number would be multiplied by the reciprocal, which rounds twice
+    factor = limit / torch.where(largest > SMALLEST, largest, torch.inf)
     codes = (x * factor[:, None]).round().nan_to_num(0, 0, 0).to(torch.int8)
-    return codes, torch.where(largest.isfinite(), largest / MAX_CODE, torch.nan)
+    return codes, torch.where(largest.isfinite(), largest / limit, torch.nan)
 
 
 def block_codes(codes: Tensor) -> Tensor:
@@ -325,6 +326,15 @@ class QuantizedEmbedding(_Quantized):
 def is_quantized(module: nn.Module) -> bool:
     """Whether a module itself is a linear map or an embedding in int8."""
     return isinstance(module, _Quantized)
+
+
+def check_not_int8(owner: str, module: nn.Module) -> None:
+    """Raise UnsupportedError for a module with int8 weights, which float formats cannot represent."""
+    if any(map(is_quantized, module.modules())):
+        raise UnsupportedError(
+            f"{owner}: the model has int8 weights, which the format does not have; give the float32 model that it was "
+            "made from"
+        )
 
 
 def readable_weight(module: nn.Module) -> Tensor | QuantizedWeight:
