@@ -35,7 +35,8 @@ def export_onnx(model: Any, path: str | Path) -> None:
 
     Raises:
         UnsupportedError: packages that are not installed; a model that cannot be exported, such as an RNN, whose number
-            of steps varies, or one with int8 weights; attention that the backend "sdpa" does not support, such as other scores than dot products.
+            of steps varies, or one with int8 weights; attention that the backend "sdpa" does not support, such as other
+            scores than dot products.
         OSError: a file that cannot be written.
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
