@@ -59,16 +59,15 @@ def time_tokens(
     """
     before, longest = len(prompts[0]), max(map(len, texts))
     rows = [
-        [*prompt, *text, *[special.end] * (longest - len(text) + 1)]
-        for prompt, text in zip(prompts, texts, strict=True)
+        [*prompt, *text, *[special.end] * (longest - len(text))] for prompt, text in zip(prompts, texts, strict=True)
     ]
     targets = torch.tensor(rows, device=memory.states.device)
     hidden, weights = module.align(targets, memory, heads)
     timed = []
     for row, text in enumerate(texts):
         positions = max(1, min(frames[row] // STRIDE, weights.shape[3]))
-        own = weights[row, :, : before + len(text) + 1, :positions].float().cpu()
-        path = warp(-smoothed(own)[before - 1 : before + len(text)].double().numpy())
+        own = weights[row, :, : before + len(text), :positions].float().cpu()
+        path = warp(-smoothed(own)[before - 1 :].double().numpy())
         logits = module.projection.logits(hidden[row, before - 1 : before - 1 + len(text)]).float()
         logits = logits[:, : special.end]
         ids = torch.tensor(list(text), device=logits.device)[:, None]
@@ -125,6 +124,7 @@ def warp(costs: np.ndarray[Any, np.dtype[np.float64]]) -> list[int]:
         starts[i] = j
         move = moves[i + j, i] if i and j else (2 if not i else 1)
         i, j = i - (move != 2), j - (move != 1)
+    starts[0] = 0
     return starts
 
 
