@@ -10,7 +10,7 @@ import torch
 
 from regard.lens import files
 from regard.lens.alignment import Alignment
-from regard.lens.page import CELLS, fitting, page
+from regard.lens.page import CELLS, SUMMARIZED, fitting, page
 from regard.lens.view import Axis, LayerView, View, binned
 from tests.lens.models import alignment
 
@@ -122,6 +122,19 @@ def test_places_without_a_weight_stay_without_a_key(tmp_path: Path) -> None:
 
 def test_300_words_are_small() -> None:
     assert len(page(long_view(300, 64, layers=12, heads=12, top=8))) < 3_000_000
+
+
+def test_of_very_many_queries_there_are_means() -> None:
+    shown = long_view(SUMMARIZED // 10, 8, layers=2, heads=6, top=1)
+    for layer in shown.layers:
+        layer.key_mass[:, 5] = 1e6
+    view = fitting(shown)
+    assert len(page(shown)) < 5_000_000
+    for mine, theirs in zip(view.layers, shown.layers, strict=True):
+        torch.testing.assert_close(mine.entropy[:, 0], theirs.entropy.mean(1))
+        assert mine.distance.shape == (6, 1)
+        assert mine.key_mass.nonzero().tolist() == [[head, 5] for head in range(6)]
+        assert mine.top_keys.shape == (6, SUMMARIZED // 10, 0)
 
 
 def test_large_maps_are_joined_until_they_fit() -> None:

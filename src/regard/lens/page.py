@@ -22,8 +22,10 @@ from regard.lens.text import printable
 from regard.lens.view import LayerView, View
 
 SCRIPTS = ("data.js", "colors.js", "maps.js", "panels.js", "overview.js", "heatmap.js", "attributions.js", "page.js")
-CELLS = 3_000_000  # of all maps of a view, at most: bins join in pairs until they fit
+CELLS = 2_000_000  # of all maps of a view, at most: bins join in pairs until they fit
 TOP, TOP_OF_ALL = 5, 1_500_000  # largest weights of a query, and of all queries of a view, at most
+SUMMARIZED = 1_500_000  # queries of all heads that have summaries of their own; of more there are means
+LEAST_MASS = 1e-3  # share of a head's weight that a key is known by, where there are means
 
 
 def page(views: Alignment | View | Sequence[Alignment | View], *, title: str | None = None) -> str:
@@ -64,7 +66,7 @@ def _data(view: View) -> str:
 
 
 def fitting(view: View) -> View:
-    """A view as a page holds it: printable labels, and bins and largest weights no more than fit."""
+    """A view as a page holds it: printable labels, and bins, largest weights and summaries no more than fit."""
     axes = {name: replace(axis, labels=[printable(label) for label in axis.labels]) for name, axis in view.axes.items()}
     layers = list(view.layers)
     while sum(layer.grid.numel() for layer in layers) > CELLS:
@@ -72,7 +74,10 @@ def fitting(view: View) -> View:
         layers = [_halved(layer) if layer.grid[0].numel() == largest else layer for layer in layers]
     queries = sum(layer.entropy.numel() for layer in layers if layer.entropy is not None)
     top = min(TOP, max(1, TOP_OF_ALL // max(1, queries)))
-    return replace(view, axes=axes, layers=[_with_top(layer, top) for layer in layers])
+    layers = [_with_top(layer, top) for layer in layers]
+    if queries > SUMMARIZED:
+        layers = [_with_means(layer) for layer in layers]
+    return replace(view, axes=axes, layers=layers)
 
 
 def _halved(layer: LayerView) -> LayerView:
@@ -92,3 +97,13 @@ def _with_top(layer: LayerView, top: int) -> LayerView:
     if layer.top_keys is None or layer.top_weights is None:
         return layer
     return replace(layer, top_keys=layer.top_keys[..., :top], top_weights=layer.top_weights[..., :top])
+
+
+def _with_means(layer: LayerView) -> LayerView:
+    """A layer with the means of entropy and distance, and the mass of large keys alone, as zeros take no room."""
+    entropy, distance = (None if x is None else x.mean(1, keepdim=True) for x in (layer.entropy, layer.distance))
+    mass = layer.key_mass
+    if mass is not None:
+        mass = mass.where(mass > LEAST_MASS * mass.sum(1, keepdim=True), 0)
+    top_keys, top_weights = (None if x is None else x[..., :0] for x in (layer.top_keys, layer.top_weights))
+    return replace(layer, entropy=entropy, distance=distance, key_mass=mass, top_keys=top_keys, top_weights=top_weights)

@@ -86,8 +86,8 @@ class LayerView:
         grid: (H, r, c), the mean weight that a query of a row bin gives all keys of a column bin together: rows sum
             to 1, less what a sink takes. With one place a bin these are the weights.
         row_edges, column_edges: first place of each bin, and the end of the last: r + 1 and c + 1 numbers.
-        entropy: (H, L) in nats, None if not recorded.
-        distance: (H, L), the query's position less the mean position of its keys; None if not recorded.
+        entropy: (H, L) in nats, or (H, 1), the mean over the queries; None if not recorded.
+        distance: (H, L), the query's position less the mean position of its keys, or (H, 1); None if not recorded.
         key_mass: (H, S), the weight that each key receives from all queries together; None if not recorded.
         top_keys, top_weights: (H, L, k), the largest weights of each query and their keys, -1 where there are fewer.
         error: the largest difference between the weights' mixture of the values and the model's own output, relative to
