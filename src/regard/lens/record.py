@@ -153,10 +153,7 @@ class Recording(Mapping[str, AttentionRecord]):
         Returns:
             What notebooks show as a frame; nothing is shown elsewhere.
         """
-        from regard.lens.notebook import Frame
-        from regard.lens.page import page
-
-        return Frame(page(self.view(tokens, title=title)), height)
+        return self.view(tokens, title=title).show(height=height)
 
     def picture(
         self,

@@ -6,12 +6,15 @@ Layout: H heads, L queries, S keys, r and c bins of queries and keys, k largest 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor
 
 from regard.errors import ConfigError, ShapeError, nearest
+
+if TYPE_CHECKING:
+    from regard.lens.notebook import Frame
 
 
 @final
@@ -233,6 +236,20 @@ class View:
             row_axis=first.rows, column_axis=first.columns, weights=torch.stack(maps).mean(0),
             title=", ".join([f"Attention of {name_of_axes(first)}", *parts]),
         )  # fmt: skip
+
+    def show(self, *, height: int = 900) -> "Frame":
+        """The page inside a notebook, as the last value of a cell.
+
+        Args:
+            height: of the frame, in pixels.
+
+        Returns:
+            What notebooks show as a frame; nothing is shown elsewhere.
+        """
+        from regard.lens.notebook import Frame
+        from regard.lens.page import page
+
+        return Frame(page(self), height)
 
     def _repr_html_(self) -> str | None:
         """As notebooks show it: the mean of all layers and heads of the first kind."""
