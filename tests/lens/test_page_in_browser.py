@@ -6,6 +6,7 @@ and set REGARD_AXE to the path of its axe.min.js.
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from regard.lens.alignment import END, Alignment
 from regard.lens.page import page
 from regard.lens.view import Attribution, Axis, LayerView, View
 from tests.lens.browser import Browser, chromium
+from tests.lens.models import alignment
 from tests.lens.test_page import long_view
 
 WORDS = ["[CLS]", "the", "river", "bank", "was", "closed", "[SEP]"]
@@ -174,6 +176,52 @@ def test_long_texts_are_bins_with_exact_weights(browser: Browser, tmp_path: Path
     click(browser, "#columns-words .turn button:last-child")
     assert browser.run("document.querySelector('#columns-1234').style.background") != ""
     assert browser.errors() == []
+
+
+def choose(browser: Browser, selector: str, value: str) -> None:
+    browser.run(
+        f"(x => {{ x.value = '{value}'; x.dispatchEvent(new Event('change')) }})(document.querySelector('{selector}'))"
+    )
+
+
+def test_texts_and_kinds_of_attention(browser: Browser, tmp_path: Path) -> None:
+    several = [alignment("this is", "questo è qui"), alignment("a b c", "x y")]
+    (tmp_path / "page.html").write_text(page(several, title="Two texts"), encoding="utf-8")
+    browser.open(tmp_path / "page.html")
+    assert text(browser, "#about") == "2 layers × 3 heads · 4 × 3 places"
+    point_at(browser, "#rows-1")
+    weights = several[0].map("cross").weights[1]
+    word = several[0].source[int(weights.argmax())]
+    assert text(browser, "#reading").startswith(f"è attends to {word} {100 * float(weights.max()):.0f}%")
+    choose(browser, "#kind", "target to itself")
+    assert text(browser, "#columns-words").split() == ["[start]", "questo", "è", "qui"]
+    choose(browser, "#text", "1")
+    assert text(browser, "#columns-words").split() == ["[start]", "x", "y"]
+    assert text(browser, "#head-name") == "Mean of 2 layers, mean of 3 heads"
+    choose(browser, "#head", "2")
+    choose(browser, "#layer", "1")
+    assert text(browser, "#head-name") == "Layer 2, head 3"
+    assert browser.run("document.querySelector('[aria-pressed=true]').ariaLabel") == "layer 2, head 3"
+
+
+def test_a_panel_is_one_function(browser: Browser, tmp_path: Path) -> None:
+    """Of axes that are no words: what a panel is called with, and what it is asked to paint."""
+    seen = view()
+    axes = {"text": replace(seen.axes["text"], kind="bars")}
+    show(browser, replace(seen, axes=axes), tmp_path)  # without such a panel they are shown as words
+    assert text(browser, "#rows-words").split() == WORDS
+    browser.run("""panels.bars = (root, axis, edges, {id, point, hold}) => {
+      globalThis.bars ??= {};
+      root.textContent = axis.labels.length + " bars";
+      bars[id] = {point, hold};
+      return {paint(painting) { bars[id].painting = painting }, show() {}};
+    }; openView()""")
+    click(browser, "[aria-label='layer 1, head 1']")
+    assert text(browser, "#rows-words") == "7 bars"
+    browser.run("bars.rows.point(3)")
+    assert text(browser, "#reading").startswith("bank attends to river 60%")
+    assert browser.run("[1, 2, 3].map(bars.columns.painting.bin)") == pytest.approx([0, 0.6, 0.4], abs=1e-4)
+    assert browser.run("[...bars.columns.painting.marked]") == [2, 3]
 
 
 def test_words_from_right_to_left(browser: Browser, tmp_path: Path) -> None:
