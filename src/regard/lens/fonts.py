@@ -27,7 +27,7 @@ def covering(texts: Iterable[str]) -> tuple[list[str], list[str]]:
     paths = {font.name: font.fname for font in fontManager.ttflist if font.style == "normal" and font.weight == 400}
     paths = {name: path for name, path in paths.items() if not name.startswith(PLACEHOLDERS)}
     left = {ord(c) for text in texts for c in text if unicodedata.category(c) not in UNDRAWN}
-    families = []
+    families: list[str] = []
     for name in [*(name for name in PREFERRED if name in paths), *sorted(paths.keys() - set(PREFERRED))]:
         if families and not left:
             break

@@ -90,7 +90,8 @@ def _halved(layer: LayerView) -> LayerView:
 
 def _pairs(x: Tensor) -> Tensor:
     """Sums of pairs along the last axis; the last may stand alone."""
-    return torch.nn.functional.pad(x, (0, x.shape[-1] % 2)).unflatten(-1, (-1, 2)).sum(-1)
+    even: Tensor = torch.nn.functional.pad(x, (0, x.shape[-1] % 2))
+    return even.unflatten(-1, (-1, 2)).sum(-1)
 
 
 def _with_top(layer: LayerView, top: int) -> LayerView:
