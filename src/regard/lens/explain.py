@@ -6,7 +6,7 @@ import torch
 
 from regard.errors import ConfigError
 from regard.layers.evaluation import in_evaluation
-from regard.lens.attribute import RANDOM, Explained, attributions, trust
+from regard.lens.attribute import RANDOM, Explained, attributions, predictor, trust
 from regard.lens.faithfulness import Faithfulness
 from regard.lens.record import record
 from regard.lens.view import Attribution, Axis, View
@@ -35,11 +35,11 @@ def explained_view(
     Raises:
         ConfigError: a model without attention.
     """
-    module, length = in_evaluation(explained.module), len(explained.ids)
-    with torch.no_grad(), record(module, grid=grid, top=top) as seen:
-        module(torch.tensor([list(explained.ids)]), torch.tensor([length]))
+    explained, length = explained._replace(module=in_evaluation(explained.module)), len(explained.ids)
+    with record(explained.module, grid=grid, top=top) as seen:
+        predictor(explained)(torch.ones(1, length, dtype=torch.bool))
     if not seen:
-        raise ConfigError(f"{type(module).__name__} has no attention to look at")
+        raise ConfigError(f"{type(explained.module).__name__} has no attention to look at")
     layers = [one.layer_view(TEXT if one.shape[2] == length else LABEL, TEXT) for one in seen.values()]
     axes = {
         TEXT: Axis(name=TEXT, labels=tokens, special=explained.special),
