@@ -232,6 +232,21 @@ def test_saved_models_are_the_same(model: Transcriber, tmp_path: Path) -> None:
     assert [one.to_plain() for one in ours] == [one.to_plain() for one in theirs]
 
 
+def test_exported_models_are_those_of_transformers(timeless, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    model, theirs = timeless
+    rg.export_hf(model, tmp_path / "hub")
+    exported = transformers.WhisperForConditionalGeneration.from_pretrained(tmp_path / "hub").eval()
+    extractor = transformers.WhisperFeatureExtractor.from_pretrained(tmp_path / "hub")
+    sound = sounds(1)[0]
+    inputs = extractor(sound[0], sampling_rate=RATE, return_tensors="pt")["input_features"]
+    torch.testing.assert_close(inputs, features(model, sound), rtol=0, atol=1e-5)
+    how = {"language": "it", "task": "transcribe", "return_timestamps": False}
+    assert torch.equal(exported.generate(inputs, **how), theirs.generate(inputs, **how))
+    again = rg.load(tmp_path / "hub")
+    assert again.transcribe([sound], fallback=ONCE) == model.transcribe([sound], fallback=ONCE)
+
+
 def test_files_of_several_kinds_and_bad_ones(model: Transcriber, tmp_path: Path) -> None:
     [(wave, _)] = sounds(1)
     good = write(tmp_path / "good.wav", wave)

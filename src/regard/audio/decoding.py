@@ -5,7 +5,7 @@ import shutil
 import struct
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, final
@@ -31,7 +31,10 @@ SPOOLED: Final = 1 << 24  # bytes of standard input that stay in memory
 PEAK_LIMIT: Final = 100.0  # of float samples, whose full scale is 1
 PCM_SCALE: Final = 32768.0  # full scale of 16-bit samples
 # What decoders raise on damaged files.
-DAMAGED: Final = (OSError, ValueError, TypeError, ArithmeticError, LookupError, MemoryError, RuntimeError, struct.error)
+DAMAGED: Final = (
+    OSError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, MemoryError, RuntimeError,
+    struct.error,
+)  # fmt: skip
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 SoundSource = str | Path | bytes | IO[bytes] | tuple[Any, int]
 
@@ -170,6 +173,31 @@ def _from_raw(name: str, file: Any, raw: RawFormat) -> Decoded:
     return Decoded(name, "raw PCM_16", raw.rate, raw.channels, blocks())
 
 
+@final
+class _Lenient:
+    """A binary file for libsndfile, which seeks to impossible places in damaged files: it stays where it is then.
+
+    An error in a callback of libsndfile would be printed.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with suppress(OSError, ValueError, OverflowError):
+            self._file.seek(offset, whence)
+        return self.tell()
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def read(self, count: int = -1) -> bytes:
+        try:
+            return bytes(self._file.read(count))
+        except (OSError, ValueError, OverflowError, MemoryError):
+            return b""
+
+
 def _by_soundfile(name: str, file: Any, stack: ExitStack) -> Decoded:
     """What libsndfile reads; the rest by PyAV."""
     try:
@@ -177,7 +205,7 @@ def _by_soundfile(name: str, file: Any, stack: ExitStack) -> Decoded:
     except (ImportError, OSError) as error:
         raise DataError("sound needs the packages soundfile and soxr: pip install 'regard[audio]'") from error
     try:
-        sound = stack.enter_context(soundfile.SoundFile(file))
+        sound = stack.enter_context(soundfile.SoundFile(_Lenient(file)))
     except DAMAGED as error:
         file.seek(0)
         return _by_av(name, file, stack, None, _reason(error))

@@ -27,6 +27,7 @@ from regard.models.pooling import Embedding
 from regard.models.seq2seq import Seq2Seq
 from regard.models.text_encoder import TextEncoder
 from regard.models.vit import ViT
+from regard.models.whisper import Whisper
 
 
 def export_hf(model: Any, folder: str | Path) -> None:
@@ -36,8 +37,8 @@ def export_hf(model: Any, folder: str | Path) -> None:
     GPT-2's. Tokenizer and generation settings are included, and `regard.load` can load the folder too.
 
     Args:
-        model: the result of `regard.load`, or a module alone: a Bert, GPT, Llama, T5 or ViT, or a Transformer that
-            Marian's or Pegasus's layout can represent.
+        model: the result of `regard.load`, or a module alone: a Bert, GPT, Llama, T5, ViT or Whisper, or a Transformer
+            that Marian's or Pegasus's layout can represent.
         folder: created if missing; other files in it are kept.
 
     Raises:
@@ -69,6 +70,8 @@ def export_hf(model: Any, folder: str | Path) -> None:
         if isinstance(tokenizer, Tokenizer):
             fields[OWN] = _own_settings(runner, generation)
         fields = {name: x for name, x in fields.items() if name in TOKEN_FIELDS or name not in GENERATION_FIELDS}
+    if isinstance(module, Whisper):
+        files |= getattr(runner, "extra_files", dict)()  # how sound becomes model inputs
     longest = runner.longest if _translates(runner) else getattr(module, "longest", None)
     files |= {CONFIG: _json(fields), **_tokenizer_files(module, tokenizer, longest)}
     embedding = getattr(runner, "embedding", None)
