@@ -47,7 +47,7 @@ def run(
     hotwords: str | None,
     carry: bool,
     no_fallback: bool,
-    window: str,
+    window: str | None,
     gate: bool,
     rate: int | None,
     channels: int | None,
@@ -82,7 +82,7 @@ def run(
         None if out is None else Path(out), kinds, Layout(width=width, lines=lines, speed=speed), bool(n_best)
     )
     settings = SpeechSettings(
-        language=language,
+        language=transcriber.default_language if language is None else language,
         language_threshold=language_threshold,
         to=to,
         timestamps=True if any(kind in TIMED for kind in kinds) else None,
@@ -92,7 +92,7 @@ def run(
         carry=carry,
         search=Greedy() if search is None else search,
         fallback=Fallback(temperatures=(0.0,)) if no_fallback else Fallback(),
-        window=window,  # type: ignore[arg-type]
+        window=transcriber.default_window if window is None else window,  # type: ignore[arg-type]
         gate=EnergyGate() if gate else None,
     )
     sounds = [sys.stdin.buffer if file == STANDARD_INPUT else file for file in files]
@@ -232,10 +232,9 @@ command = Command(
         Option(
             ["--window"],
             type=Suggested("full", "auto"),
-            default="full",
-            show_default=True,
             metavar="NAME",
-            help="full: the model's window; auto: 10 s for short files, and the model's where the text looks wrong.",
+            help="full: the model's window; auto: 10 s for short files, and the model's where the text looks wrong.  "
+            "[default: full, or as the model was fine-tuned]",
         ),
         Option(["--gate"], is_flag=True, help="Leave out stretches without sound (voice activity by energy)."),
         Option(["--rate"], type=COUNT, metavar="HZ", help="Samples a second of raw 16-bit samples without a header."),

@@ -61,6 +61,7 @@ JOBS: dict[str, Job] = {
     ),
     "transcribe": Job(
         runner="regard.tasks.transcribe:Transcriber",
+        task="regard.tasks.transcribe_training:Transcribe",
         verbs={"transcribe": "Transcribe speech."},
     ),
     "pictures": Job(

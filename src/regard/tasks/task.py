@@ -84,6 +84,7 @@ class Task(ABC):
     unit: ClassVar[str] = "tokens"  # unit of the mean loss and of the speed
     best: ClassVar[Best] = Best()
     perplexity: ClassVar[bool] = True  # whether exp(loss) is meaningful
+    fine_tuning_rate: ClassVar[float] = 2e-4  # default peak learning rate with a model to start from
 
     def __init__(self, options: JobOptions, start: Any = None) -> None:
         self.options, self.start = options, start

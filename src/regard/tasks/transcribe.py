@@ -1,5 +1,6 @@
 """A speech model as one object: what `regard.load` gives for Whisper's checkpoints."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
@@ -25,6 +26,8 @@ from regard.tasks.speech_progress import SoundProgress
 from regard.tasks.speech_settings import SpeechSettings
 from regard.tasks.speech_tokens import SpeechTokens, alignment_heads
 from regard.tasks.transcript import Segment, Transcript, Word
+from regard.tasks.utterances import Utterance
+from regard.tasks.word_errors import TranscriptEvaluation, evaluate_transcripts
 from regard.tasks.word_times import time_tokens, words_of
 
 PREPROCESSOR = "preprocessor_config.json"
@@ -85,7 +88,7 @@ class Transcriber(Runner):
         carry: bool = False,
         search: Greedy | Beam = Greedy(),
         fallback: Fallback = Fallback(),
-        window: Literal["full", "auto"] = "full",
+        window: Literal["full", "auto"] | None = None,
         gate: EnergyGate | None = None,
         raw: RawFormat | None = None,
         batch_size: int | None = None,
@@ -96,8 +99,10 @@ class Transcriber(Runner):
 
         Args:
             sounds: names of files, bytes or binary files, or (samples, rate) with samples (N,) or (N, channels).
-            language, language_threshold, to, timestamps, words, prompt, hotwords, carry: as `SpeechSettings` has them.
-            search, fallback, window, gate: likewise.
+            language: as `SpeechSettings` has it; None for that of the training data, or else to detect it.
+            language_threshold, to, timestamps, words, prompt, hotwords, carry: as `SpeechSettings` has them.
+            search, fallback, gate: likewise.
+            window: likewise; None for "auto" of a model that was trained so, else "full".
             raw: format of raw samples; None for files whose header tells it.
             batch_size: windows that run together; None for 16, or fewer of a large model.
 
@@ -108,9 +113,11 @@ class Transcriber(Runner):
             DataError: a sound that is missing, damaged, or no sound.
             ConfigError: a setting that is unknown, out of range, or beyond the model.
         """
+        language = self.default_language if language is None else language
         settings = SpeechSettings(
             language=language, language_threshold=language_threshold, to=to, timestamps=timestamps, words=words,
-            prompt=prompt, hotwords=hotwords, carry=carry, search=search, fallback=fallback, window=window, gate=gate,
+            prompt=prompt, hotwords=hotwords, carry=carry, search=search, fallback=fallback,
+            window=self.default_window if window is None else window, gate=gate,
         )  # fmt: skip
         if isinstance(sounds, str | Path | bytes | tuple) or hasattr(sounds, "read"):
             raise DataError("sounds must be a list; put one sound into a list of its own")
@@ -178,6 +185,61 @@ class Transcriber(Runner):
         finally:
             for one in active:
                 one.features.close()
+
+    @property
+    def default_language(self) -> str | None:
+        """Code of the language of the training data; None to detect it."""
+        language = self._training.get("language")
+        return language if isinstance(language, str) else None
+
+    @property
+    def default_window(self) -> Literal["full", "auto"]:
+        """Window that the model was trained with."""
+        return "auto" if self._training.get("window") == "auto" else "full"
+
+    def detect_language(self, sounds: Sequence[SoundSource]) -> str | None:
+        """The language that most of the sounds are in, by the sum of probabilities; None of a model of one language."""
+        if not self.tokens.languages:
+            return None
+        votes: dict[str, float] = {}
+        for transcript in self.transcribe(sounds, fallback=Fallback(temperatures=(0.0,)), window="auto"):
+            code = transcript.language
+            votes[code] = votes.get(code, 0.0) + (transcript.language_probability or 0.0)
+        return max(votes, key=votes.__getitem__) if votes else None
+
+    def evaluate(
+        self,
+        records: Iterable[Utterance | tuple[str, str]],
+        *,
+        search: Greedy | Beam = Greedy(),
+        batch_size: int | None = None,
+    ) -> TranscriptEvaluation:
+        """Word and character error rates with bootstrap intervals, by duration, and the speed.
+
+        Args:
+            records: sound files and reference texts.
+            search: `Greedy()` or `Beam()`.
+            batch_size: windows per batch.
+
+        Returns:
+            The error rates.
+
+        Raises:
+            DataError: no records, or a sound that cannot be read.
+        """
+        rows = [(record[0], record[1]) for record in records]
+        if not rows:
+            raise DataError("no records to evaluate; give a file with at least one row")
+        start = time.perf_counter()
+        transcripts = self.transcribe([audio for audio, _ in rows], search=search, batch_size=batch_size)
+        seconds = time.perf_counter() - start
+        durations = [transcript.info.seconds for transcript in transcripts]
+        return evaluate_transcripts([str(x) for x in transcripts], [text for _, text in rows], durations, seconds)
+
+    @property
+    def _training(self) -> Mapping[str, Any]:
+        training = self.config.get("training")
+        return training if isinstance(training, dict) else {}
 
     def extra_files(self) -> Mapping[str, bytes]:
         """How sound becomes model inputs, as the hub's layout says it."""

@@ -26,7 +26,6 @@ EPOCHS = 10  # default length
 FEW_EPOCHS = 3  # from random weights: fewer make a time budget too short, which is reported
 MEASURED_STEPS = 12
 SPARE = 0.97  # share of the time budget that is planned
-FINE_TUNING_PEAK = 2e-4
 
 
 @final
@@ -147,7 +146,7 @@ class Length:
             size = getattr(getattr(self.trainer.module, "config", None), "embed_dim", 512)
             peak = (size * max(1, warmup)) ** -0.5
         elif peak is None:
-            peak = self._default_rate() if options.start is None else FINE_TUNING_PEAK
+            peak = self._default_rate() if options.start is None else self.trainer.task.fine_tuning_rate
         return Schedule(kind=options.schedule, peak=peak, warmup=warmup, steps=steps)
 
     def _default_rate(self) -> float:

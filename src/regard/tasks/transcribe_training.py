@@ -1,0 +1,182 @@
+"""Training of a speech recognizer on utterances: fine-tuning of Whisper."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from regard.audio.languages import language_code
+from regard.audio.mel import FRAME_RATE
+from regard.audio.spec_augment import spec_augment
+from regard.data.record import BadRow, Record
+from regard.data.sampler import Rows
+from regard.errors import ConfigError, DataError, nearest
+from regard.layers.output_projection import IGNORED
+from regard.tasks.speech_settings import SHORT_SECONDS
+from regard.tasks.task import Loss, Task
+from regard.tasks.transcribe import Transcriber
+from regard.tasks.utterances import Utterance, Utterances, utterance
+
+SETTINGS = ("language", "augment")
+METADATA = "metadata.csv"
+FRAMES_PER_TOKEN = 8  # frames of a spectrogram that count as a token of a batch: two thirds of a target token's work
+
+
+class SpeechBatch(NamedTuple):
+    """Utterances as an encoder-decoder takes them."""
+
+    inputs: Tensor  # (B, F, M)
+    targets: Tensor  # (B, T): the prompt's tokens, then ids, padding
+    labels: Tensor  # (B, T): ids, end token, else IGNORED
+    tokens: int  # labels other than IGNORED
+
+
+@final
+class Transcribe(Task):
+    """Fine-tuning a speech model on utterances.
+
+    A batch is padded with silence to 10 seconds if all of it is shorter, else to the model's window. The trained model
+    transcribes with the same windows.
+    """
+
+    name = Transcriber.job
+    runner = Transcriber
+    fields = {"audio": "audio", "text": "text"}  # noqa: RUF012
+    models = ("whisper",)
+    rows = "utterances"
+    fine_tuning_rate = 5e-5
+
+    def check_options(self) -> None:
+        options = self.options
+        self.refuse(
+            parallel=options.parallel, attention=options.attention, vocab_size=options.vocab_size, size=options.size
+        )
+        if not isinstance(self.start, Transcriber):
+            what = "nothing" if self.start is None else f"a {type(self.start).__name__}"
+            raise ConfigError(
+                f"start={options.start!r} is {what}; a recognizer is trained from a speech model: give --from with a "
+                "Whisper checkpoint, such as openai/whisper-base"
+            )
+        settings = dict(options.task_settings or {})
+        for name in settings:
+            if name not in SETTINGS:
+                raise ConfigError(f"task_settings: transcribe has no setting {name!r}; {nearest(name, SETTINGS)}")
+        self.augment = settings.get("augment", True)
+        if not isinstance(self.augment, bool):
+            raise ConfigError(f"task_settings: augment={self.augment!r} must be true or false")
+        language = settings.get("language")
+        self.language = None if language is None else language_code(str(language))
+        if self.language is not None and self.start.tokens.languages:
+            self.start.tokens.language_token(self.language)
+
+    @classmethod
+    def convert(cls, record: Record) -> Utterance | BadRow:
+        return utterance(record)
+
+    @classmethod
+    def read(cls, files: Sequence[str], **how: Any) -> Any:
+        """As for every task; of a folder, its metadata.csv, with the columns file_name and text."""
+        folders = [file for file in files if Path(file).is_dir()]
+        if not folders:
+            return super().read(files, **how)
+        if len(folders) < len(files):
+            raise DataError(f"{folders[0]} is a folder, and others of the files are not; give folders or files")
+        tables = [str(Path(folder, METADATA)) for folder in folders]
+        for table in tables:
+            if not Path(table).is_file():
+                raise DataError(f"{table} is missing; expected a table with the columns file_name and text")
+        fields = {"audio": "file_name", **(how.pop("fields", None) or {})}
+        return super().read(tables, fields=fields, **how)
+
+    def make_preparation(self) -> Utterances:
+        start: Transcriber = self.start
+        prompt = start.tokens.prompt(language=self.language or start.languages[0], task="transcribe", times=False)
+        return Utterances(
+            start.processor,
+            start.tokenizer,
+            max_target=start.module.config.max_length - len(prompt) - 1,
+            language=self.language,
+            detect=start.detect_language,
+            skip=self.options.skip_bad_rows,
+        )
+
+    @property
+    def summary(self) -> str:
+        seconds = int(self.data.train.lengths("mels").sum()) / FRAME_RATE
+        language = self.preparation.language
+        return f"{super().summary}; {seconds / 60:,.1f} minutes" + (f", language {language}" if language else "")
+
+    def build(self) -> nn.Module:
+        module: nn.Module = self.start.module
+        return module
+
+    def sizes(self, split: str, rows: Rows) -> np.ndarray[Any, Any]:
+        store = self.store(split)
+        frames, target = store.lengths("mels", rows), store.lengths("target", rows)
+        padded = np.array([self._window(int(x)) for x in frames])
+        return np.stack([np.maximum(padded // FRAMES_PER_TOKEN, target), target], 1)
+
+    def units(self, rows: Rows) -> int:
+        return int(self.data.train.lengths("target", rows).sum()) + len(rows)
+
+    def batch(self, split: str, rows: Sequence[int] | Rows) -> SpeechBatch:
+        store, prompt = self.store(split), self._prompt
+        mels, texts = zip(*(store.row(int(row)) for row in rows), strict=True)
+        lengths = torch.tensor([len(x) for x in mels])
+        window = self._window(int(lengths.max()))
+        inputs = torch.empty(len(mels), window, self.start.processor.num_mels)
+        for x, own in zip(inputs, mels, strict=True):
+            sound = torch.from_numpy(own.astype(np.float32))
+            x[: len(sound)] = sound
+            x[len(sound) :] = (
+                sound.max() - 2.0
+            )  # silence: the floor of the normalization, 8 powers of ten below the peak
+        if split == "train" and self.augment:  # torch's default generator is seeded by the step
+            inputs = spec_augment(inputs, lengths)
+        start, end = len(prompt), self.start.module.vocabulary.eos
+        length = start + max(map(len, texts))
+        targets = torch.full((len(texts), length), end)
+        labels = torch.full((len(texts), length), IGNORED)
+        targets[:, :start] = torch.tensor(prompt)
+        for i, ids in enumerate(texts):
+            row = torch.from_numpy(ids.astype(np.int64))
+            targets[i, start : start + len(row)] = row
+            labels[i, start - 1 : start - 1 + len(row)] = row
+            labels[i, start - 1 + len(row)] = end
+        return SpeechBatch(inputs, targets, labels, sum(len(ids) + 1 for ids in texts))
+
+    def batch_units(self, batch: SpeechBatch) -> int:
+        return batch.tokens
+
+    def loss(self, module: nn.Module, batch: SpeechBatch) -> Loss:
+        smoothing = self.options.label_smoothing if torch.is_grad_enabled() else 0.0
+        output = module(batch.inputs, None, batch.targets)
+        loss = output.cross_entropy(batch.labels, label_smoothing=smoothing)
+        return Loss(loss.smoothed, loss.plain)
+
+    def sample(self, module: nn.Module, number: int) -> list[tuple[str, str]]:
+        record = self.data.valid_records[number % len(self.data.valid_records)]
+        [transcript] = self._runner(module, {}).transcribe([record.audio])
+        return [("audio", record.audio), ("text", record.text), ("output", str(transcript))]
+
+    def save(self, folder: Path, module: nn.Module, training: Mapping[str, Any]) -> None:
+        self._runner(module, {**training, "data": self.data.counts}).save(folder)
+
+    def _runner(self, module: Any, training: Mapping[str, Any]) -> Transcriber:
+        speech = {"window": "auto", "language": self.preparation.language}
+        config = {**self.start.config, "training": {**training, **speech}}
+        return Transcriber(module, self.start.tokenizer, config, self.start.processor)
+
+    @property
+    def _prompt(self) -> list[int]:
+        tokens: list[int] = self.start.tokens.prompt(language=self.preparation.language, task="transcribe", times=False)
+        return tokens
+
+    def _window(self, frames: int) -> int:
+        """Frames that an utterance is padded to."""
+        whole: int = self.start.processor.window_frames
+        short = SHORT_SECONDS * FRAME_RATE
+        return short if frames <= short < whole else whole

@@ -1,0 +1,122 @@
+"""Preparation of utterances: spectrograms and target token ids on disk."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import numpy as np
+
+from regard.audio.mel import AudioProcessor
+from regard.audio.sound import read_sound
+from regard.data.prepare import LeftOut, Preparation, Progress, Row
+from regard.data.record import BadRow, Record, text_of
+from regard.data.store import Column
+from regard.errors import DataError
+
+SETTINGS = "speech.json"
+DETECTED = 16  # utterances that the language is detected from
+TOO_LONG = "longer than the model's window"
+
+
+class Utterance(NamedTuple):
+    """A sound file, what is said in it, and the place of the row in the file."""
+
+    audio: str
+    text: str
+    place: str
+
+
+@final
+class Utterances(Preparation[Utterance]):
+    """Log-mel spectrograms of the sounds, and their texts as token ids.
+
+    Args:
+        processor: of the sounds.
+        tokenizer: of the texts.
+        max_target: maximum number of tokens of a text.
+        language: code of the language; None to detect it.
+        detect: language of some sound files.
+        skip: whether sounds that cannot be read are left out.
+    """
+
+    def __init__(
+        self,
+        processor: AudioProcessor,
+        tokenizer: Any,
+        *,
+        max_target: int,
+        language: str | None,
+        detect: Callable[[Sequence[str]], str | None],
+        skip: bool,
+    ) -> None:
+        self.processor, self.tokenizer, self.max_target = processor, tokenizer, max_target
+        self.language, self.skip = language, skip
+        self.columns: Mapping[str, Column] = {"mels": Column("<f2", (processor.num_mels,)), "target": Column()}
+        self._given, self._detect = language, detect
+        self._sample: list[str] = []
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {
+            "processor": self.processor.to_plain(),
+            "tokenizer": self.tokenizer.fingerprint,
+            "max_target": self.max_target,
+            "language": self._given,
+            "skip": self.skip,
+        }
+
+    @property
+    def digest(self) -> str:
+        plain = json.dumps([self.options, self.language])
+        return hashlib.blake2b(plain.encode(), digest_size=16).hexdigest()
+
+    def key(self, record: Utterance) -> str:
+        return Path(record.audio).name
+
+    def survey(self, record: Utterance) -> None:
+        if len(self._sample) < DETECTED:
+            self._sample.append(record.audio)
+
+    def finish_survey(self, folder: Path, progress: Progress) -> None:
+        if self._given is None:
+            progress("detecting the language", len(self._sample))
+            self.language = self._detect(self._sample)
+        (folder / SETTINGS).write_text(json.dumps({"language": self.language}), encoding="utf-8")
+
+    def encode(self, records: Sequence[Utterance]) -> list[Row | LeftOut]:
+        return [self._row(record) for record in records]
+
+    def load(self, folder: Path) -> None:
+        self.language = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["language"]
+
+    def record(self, plain: Sequence[Any]) -> Utterance:
+        return Utterance(*plain)
+
+    def _row(self, record: Utterance) -> Row | LeftOut:
+        try:
+            sound = read_sound(record.audio)
+        except DataError as error:
+            if self.skip:
+                return LeftOut("a sound that cannot be read")
+            raise DataError(
+                f"{record.place}: {error}, or skip such sounds: --skip-bad-rows, skip_bad_rows=True"
+            ) from error
+        if sound.info.seconds > self.processor.chunk_seconds:
+            return LeftOut(TOO_LONG)
+        target = self.tokenizer.encode(" " + record.text)
+        if len(target) > self.max_target:
+            return LeftOut("text longer than the model's positions")
+        return self.processor(sound.samples, pad=False).numpy().astype(np.float16), target
+
+
+def utterance(record: Record) -> Utterance | BadRow:
+    """The sound file and the text of a record; a relative name is looked for beside the record's file."""
+    values = [text_of(record, part) for part in ("audio", "text")]
+    for value in values:
+        if isinstance(value, BadRow):
+            return value
+    audio, text = map(str, values)
+    beside = Path(record.place.rpartition(":")[0]).parent
+    return Utterance(str(beside / audio), text, record.place)
