@@ -198,13 +198,21 @@ class Transcriber(Runner):
         return "auto" if self._training.get("window") == "auto" else "full"
 
     def detect_language(self, sounds: Sequence[SoundSource]) -> str | None:
-        """The language that most of the sounds are in, by the sum of probabilities; None of a model of one language."""
+        """The language that most of the sounds are in, by the sum of probabilities.
+
+        Args:
+            sounds: as for `transcribe`; those that cannot be read are skipped.
+
+        Returns:
+            Its code; None of a model of one language, or of no sounds.
+        """
         if not self.tokens.languages:
             return None
         votes: dict[str, float] = {}
-        for transcript in self.transcribe(sounds, fallback=Fallback(temperatures=(0.0,)), window="auto"):
-            code = transcript.language
-            votes[code] = votes.get(code, 0.0) + (transcript.language_probability or 0.0)
+        settings = SpeechSettings(fallback=Fallback(temperatures=(0.0,)), window="auto")
+        for result in self.each(sounds, settings):
+            if isinstance(result, Transcript) and result.language is not None:
+                votes[result.language] = votes.get(result.language, 0.0) + (result.language_probability or 0.0)
         return max(votes, key=votes.__getitem__) if votes else None
 
     def evaluate(

@@ -129,7 +129,7 @@ class Transcribe(Task):
         window = self._window(int(lengths.max()))
         inputs = torch.empty(len(mels), window, self.start.processor.num_mels)
         for x, own in zip(inputs, mels, strict=True):
-            sound = torch.from_numpy(own.astype(np.float32))
+            sound = torch.from_numpy(np.array(own, np.float32))
             x[: len(sound)] = sound
             x[len(sound) :] = (
                 sound.max() - 2.0
@@ -142,7 +142,7 @@ class Transcribe(Task):
         labels = torch.full((len(texts), length), IGNORED)
         targets[:, :start] = torch.tensor(prompt)
         for i, ids in enumerate(texts):
-            row = torch.from_numpy(ids.astype(np.int64))
+            row = torch.from_numpy(np.array(ids, np.int64))
             targets[i, start : start + len(row)] = row
             labels[i, start - 1 : start - 1 + len(row)] = row
             labels[i, start - 1 + len(row)] = end

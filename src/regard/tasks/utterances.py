@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 
-from regard.audio.mel import AudioProcessor
+from regard.audio.mel import HOP, AudioProcessor
 from regard.audio.sound import read_sound
 from regard.data.prepare import LeftOut, Preparation, Progress, Row
 from regard.data.record import BadRow, Record, text_of
@@ -16,6 +16,7 @@ from regard.data.store import Column
 from regard.errors import DataError
 
 SETTINGS = "speech.json"
+AFTER = 2  # frames after the last sample whose windows still contain sound
 DETECTED = 16  # utterances that the language is detected from
 TOO_LONG = "longer than the model's window"
 
@@ -108,7 +109,8 @@ class Utterances(Preparation[Utterance]):
         target = self.tokenizer.encode(" " + record.text)
         if len(target) > self.max_target:
             return LeftOut("text longer than the model's positions")
-        return self.processor(sound.samples, pad=False).numpy().astype(np.float16), target
+        frames = len(sound.samples) // HOP + AFTER
+        return self.processor(sound.samples)[:frames].numpy().astype(np.float16), target
 
 
 def utterance(record: Record) -> Utterance | BadRow:
