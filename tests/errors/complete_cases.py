@@ -20,6 +20,7 @@ def verb_of_a_translator() -> None:
             "file": None,
             "threads": None,
             "device": "cpu",
+            "dtype": None,
             "max_new_tokens": 1,
             "stop": (),
             "task": None,
