@@ -5,6 +5,7 @@ and set REGARD_AXE to the path of its axe.min.js.
 """
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -256,8 +257,10 @@ def test_a_page_gives_its_view_back(browser: Browser, tmp_path: Path) -> None:
     show(browser, view(), tmp_path)
     browser.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     click(browser, "#save")
-    browser.wait("new Promise(done => setTimeout(() => done(true), 300))")
-    again = files.load(tmp_path / "attention.npz")
+    saved, end = tmp_path / "attention.npz", time.monotonic() + 30
+    while not saved.exists() and time.monotonic() < end:  # it gets this name once it is whole
+        time.sleep(0.02)
+    again = files.load(saved)
     assert [layer.path for layer in again.layers] == ["layer.0", "layer.1"]
     torch.testing.assert_close(again.layers[1].grid, view().layers[1].grid, atol=1e-5, rtol=0)
     assert again.attributions[0].trust["comprehensiveness"] == 0.5
