@@ -59,6 +59,7 @@ TABLES = {
     "faithful": Table("faithful", ".*mean of", by_unit=True),
     "alignment": Table("alignment", by_unit=True),
     "recipes": Table("recipes"),
+    "vision": Table("vision"),
 }
 JSON_ONLY = Table("accelerate", "linear map")  # a hundred rows by size and type
 
