@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from regard.cli.command import FILE, Argument, Command, Count, Option, Suggested
+from regard.cli.output import on_terminal
+from regard.cli.pictures import are_pictures, check_reads
 from regard.cli.shared import (
     accepted,
     length_flags,
@@ -54,6 +56,9 @@ def run(
     for suffix, name in ((".png", png), (".svg", svg), (".npz", npz), (".json", as_json)):
         if name is not None and Path(name).suffix.lower() != suffix:
             raise click.UsageError(f"--{suffix[1:]} {name}: the name must end in {suffix}")
+    if text is not None and file is None and are_pictures([text]):
+        _see_picture(text, html=html, png=png, layer=layer, head=head, model=model, threads=threads, device=device)
+        return
     text = _text(text, file)
     search = search_if_said(how)
     settings = {
@@ -87,6 +92,31 @@ def run(
         click.echo(note, err=True)
     if not seen.finished:
         click.echo("the translation was cut at its greatest length; raise it with --max-length", err=True)
+
+
+def _see_picture(
+    name: str,
+    *,
+    html: str | None,
+    png: str | None,
+    layer: int | None,
+    head: int | None,
+    model: str | None,
+    threads: int | None,
+    device: str,
+) -> None:
+    """Show what a model looks at in a picture: the rollout in the terminal, or a layer's or head's attention."""
+    runner = open_for("see", model, threads, device)
+    check_reads(runner, "see", pictures=True)
+    maps = runner.see(name)
+    chosen = maps.map("attention", layer=layer, head=head) if layer or head else None
+    click.echo(maps.terminal(chosen, color=on_terminal() is not None))
+    if maps.label:
+        click.echo(f"{maps.label} {maps.probability:.4f}")
+    for written, write in ((html, maps.page), (png, maps.png)):
+        if written is not None:
+            write(written)
+            click.echo(f"wrote {written}", err=True)
 
 
 def _text(text: str | None, file: str | None) -> str:
@@ -140,7 +170,9 @@ command = Command(
     "see",
     run,
     params=[
-        Argument("text", about="What the model reads: one or a few sentences.", required=False),
+        Argument(
+            "text", about="What the model reads: one or a few sentences, or the name of a picture.", required=False
+        ),
         Option(["--file"], type=FILE, metavar="FILE", help="Read the text from a file; it may be long."),
         Option(["--target"], metavar="TEXT", help="A translation to look at; default: the model's own."),
         Option(["--html"], type=FILE, metavar="FILE", help="Write a page with all layers and heads, for any browser."),
@@ -165,5 +197,6 @@ command = Command(
     examples=[
         'regard see "This package contains the documentation." --html attention.html --png attention.png',
         "regard see --file book.txt --model openai-community/gpt2 --grid 256 --html page.html",
+        "regard see photo.jpg --model runs/clothes --html looked.html --png looked.png",
     ],
 )

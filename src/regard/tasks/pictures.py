@@ -12,6 +12,7 @@ from regard.checkpoints.folder import read_json
 from regard.checkpoints.hub_files import check_inside
 from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedError, nearest
 from regard.layers.evaluation import in_evaluation
+from regard.lens.picture_overlay import PictureMaps, look_at_picture
 from regard.models.vit import ViT, ViTOutput
 from regard.tasks.classify_scores import ClassifyEvaluation, confusion_of, decisions, f1_of, score
 from regard.tasks.labeled_pictures import LabeledPicture
@@ -212,6 +213,30 @@ class PictureEncoder(Runner):
             seconds=seconds,
             unit="pictures",
         )
+
+    def see(self, picture: Picture) -> PictureMaps:
+        """What the class token attends to in a picture: by layer and head, rolled out, and weighted by gradients.
+
+        Args:
+            picture: the name of a file, or pixels (H, W, 3) uint8.
+
+        Returns:
+            Maps over the patches, with `png`, `page` and `terminal`; the gradient's only with a classifier.
+
+        Raises:
+            DataError: as for `probabilities`.
+        """
+        pixels = self.read(picture)
+        parameter, config = next(self.module.parameters()), self.module.config
+        inputs = self.processor.normalized(to_tensor(pixels)[None].to(parameter.device)).to(parameter.dtype)
+        probabilities = self.probabilities([pixels])[0] if self.labels else None
+        label = None if probabilities is None else int(probabilities.argmax())
+        grid = (pixels.shape[0] // config.patch_size, pixels.shape[1] // config.patch_size)
+        attention, maps = look_at_picture(self.module, inputs, grid=grid, special=config.num_special, label=label)
+        if probabilities is None or label is None:
+            return PictureMaps(pixels=pixels, attention=attention, maps=maps)
+        named = {"label": self.labels[label], "probability": float(probabilities[label])}
+        return PictureMaps(pixels=pixels, attention=attention, maps=maps, **named)
 
     def extra_files(self) -> Mapping[str, bytes]:
         """How pictures become model inputs, as the hub's layout says it."""
