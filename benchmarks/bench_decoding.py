@@ -43,7 +43,7 @@ def endless(size: str, told: Vocabulary, *, quick: bool) -> Transformer:
     return model
 
 
-def ctranslate(peer: nn.Module, folder: Path, threads: int) -> Callable[..., Tokens]:
+def ctranslate(peer: nn.Module, folder: Path, threads: int, *, compute_type: str = "float32") -> Callable[..., Tokens]:
     """CTranslate2 with Marian's weights: token i is called "i"."""
     import ctranslate2
     from ctranslate2.converters.transformers import BartLoader
@@ -65,7 +65,7 @@ def ctranslate(peer: nn.Module, folder: Path, threads: int) -> Callable[..., Tok
     spec.validate()
     spec.save(str(folder))
     translator = ctranslate2.Translator(
-        str(folder), device="cpu", compute_type="float32", inter_threads=1, intra_threads=threads
+        str(folder), device="cpu", compute_type=compute_type, inter_threads=1, intra_threads=threads
     )
 
     def run(sources: Sequence[Sequence[int]], *, beams: int, batch_size: int, max_length: int) -> Tokens:

@@ -82,7 +82,7 @@ def verb(run: Callable[..., object], **changes: Any) -> Callable[[], object]:
             path = Path(name, "a.png")
             path.write_bytes(b"text")
             with contextlib.redirect_stderr(io.StringIO()):
-                return run((str(path),), None, str(folder), None, "cpu", **changes)
+                return run((str(path),), None, str(folder), None, "cpu", None, **changes)
 
     return call
 
