@@ -173,3 +173,13 @@ def test_attention_of_a_padded_batch_is_bitwise_that_of_each() -> None:
 def test_restore_without_originals_changes_nothing() -> None:
     module = quantize_maps(network())
     assert is_quantized(restore_maps(module)[0])
+
+
+def test_hooks_of_projections_are_called() -> None:
+    torch.manual_seed(0)
+    layer = quantize_maps(rg.MultiHeadAttention(64, 2).eval())
+    x, seen = torch.randn(2, 9, 64), []
+    expected = layer(x)
+    layer.key_proj.register_forward_hook(lambda *call: seen.append(call[2]))
+    assert torch.equal(layer(x), expected)
+    assert len(seen) == 1

@@ -24,7 +24,7 @@ from regard.layers.learned import Learned
 from regard.layers.linear import Linear
 from regard.layers.positions import Rotary
 from regard.layers.quantized_attention import padded_call
-from regard.layers.quantized_linear import is_quantized
+from regard.layers.quantized_linear import is_quantized, joint_maps
 
 NORM_EPS = 1e-6  # added to the mean square of the query-key norm
 
@@ -267,9 +267,14 @@ class MultiHeadAttention(AttentionModule):
             if query.shape[1] == key.shape[1] == 1 and query_start is None and isinstance(pattern, Causal):
                 pattern = PLAIN.pattern  # the newest query sees all cached keys, and Full is faster
 
-        q = _split(self.query_proj(query), self.num_heads)
-        q = q if self.query_norm is None else self.query_norm(q)
-        k, v = (q, q) if is_read else self.keys_and_values(key, value)
+        joint = None
+        if key is query and value is query:
+            joint = joint_maps((self.query_proj, self.key_proj, self.value_proj), query)
+        if joint is None:
+            q = self._query_heads(self.query_proj(query))
+            k, v = (q, q) if is_read else self.keys_and_values(key, value)
+        else:
+            q, k, v = self._query_heads(joint[0]), self._key_heads(joint[1]), _split(joint[2], self.num_kv_heads)
         if self.positions is not None:
             query_BL, key_S = positions(query.shape[1], key.shape[1], query_start, key_start, query.device)
             q = self.positions(q, query_BL)
@@ -295,9 +300,16 @@ class MultiHeadAttention(AttentionModule):
         Returns:
             Keys and values (B, G, S, E), for `KeyValueCache.append`.
         """
-        k = _split(self.key_proj(key), self.num_kv_heads)
         v = _split(self.value_proj(key if value is None else value), self.num_kv_heads)
-        return k if self.key_norm is None else self.key_norm(k), v
+        return self._key_heads(self.key_proj(key)), v
+
+    def _query_heads(self, x: Tensor) -> Tensor:
+        q = _split(x, self.num_heads)
+        return q if self.query_norm is None else self.query_norm(q)
+
+    def _key_heads(self, x: Tensor) -> Tensor:
+        k = _split(x, self.num_kv_heads)
+        return k if self.key_norm is None else self.key_norm(k)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor | tuple[Tensor, Seen]:
         """Call `attend` with the settings of the layer."""

@@ -16,6 +16,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules import module as torch_module
 
 from regard import kernels
 from regard.attention.check import show
@@ -147,6 +148,26 @@ def linear_maps(maps: Sequence[tuple[QuantizedWeight, Tensor | None]], x: Tensor
         torch.get_num_threads(),
     )  # fmt: skip
     return outputs if x.dtype is torch.float32 else [y.to(x.dtype) for y in outputs]
+
+
+def joint_maps(layers: Sequence[nn.Module], x: Tensor) -> list[Tensor] | None:
+    """Outputs of some layers on the same input, which is quantized once.
+
+    Args:
+        layers: linear maps of any kind.
+        x: (..., depth).
+
+    Returns:
+        Their outputs; None unless all of them are in int8 and nobody has put hooks on them.
+    """
+    if not all(isinstance(layer, QuantizedLinear) and not is_hooked(layer) for layer in layers):
+        return None
+    return linear_maps([(layer.quantized, layer.bias) for layer in layers], x)  # type: ignore[misc,union-attr]
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether a call of the module does more than its `forward`."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or torch_module._global_forward_hooks)
 
 
 def with_bias(weight: QuantizedWeight, bias: Tensor | None) -> KernelWeights:
