@@ -45,6 +45,7 @@ TABLES = {
     "training-rate": Table("training"),
     "banded": Table("banded"),
     "decoding": Table("decoding"),
+    "int8": Table("int8"),
     "invariance": Table("invariance"),
     "quality": Table("quality"),
     "shipped": Table("shipped", by_unit=True),

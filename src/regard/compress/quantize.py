@@ -58,13 +58,13 @@ class QuantizeReport:
         rows = [("weights, MB", f"{self.bytes_before / 1e6:,.1f}", f"{self.bytes_after / 1e6:,.1f}")]
         if self.before is not None and self.after is not None:
             rows.append(("records a second", f"{self.before.rate:,.1f}", f"{self.after.rate:,.1f}"))
-            rows.append((self.before.metric, f"{self.before.score:,.2f}", f"{self.after.score:,.2f}"))
+            rows.append((self.before.metric, f"{self.before.score:.4g}", f"{self.after.score:.4g}"))
         lines: list[ScoreTable | str] = [ScoreTable(("", "before", "int8"), rows, widths=(18, 10, 10)), ""]
         if self.difference is not None and self.before is not None:
             mean, low, high = self.difference
             groups = len(self.before.scores)
             lines.append(
-                f"difference of {self.before.metric}: {mean:+.2f}, 95% interval {low:+.2f} to {high:+.2f} "
+                f"difference of {self.before.metric}: {mean:+.2g}, 95% interval {low:+.2g} to {high:+.2g} "
                 f"(paired bootstrap, {groups} groups of {self.before.records:,} records)"
             )
         called = sorted((x for x in self.maps if x.error is not None), key=lambda x: -(x.error or 0))
