@@ -10,7 +10,9 @@ from PIL import Image
 
 import regard as rg
 from regard.errors import ConfigError
+from regard.lens.relevance import Attended, relevance
 from regard.lens.rollout import rollout
+from regard.lens.token_maps import token_relevance, token_rollout, trace
 from tests.cli.run import error, regard
 from tests.vision.made import published, shape
 
@@ -43,7 +45,11 @@ def test_maps_are_those_of_eager_weights(folder: Path, photo: Path) -> None:
     probabilities = output.logits.softmax(-1)[0].detach()
     assert maps.label == LABELS[int(probabilities.argmax())]
     assert maps.probability == pytest.approx(float(probabilities.max()), abs=1e-5)
-    assert maps.map("attention x gradient").shape == (4, 4)
+    for x in output.attentions:
+        x.retain_grad()
+    output.logits[0, LABELS.index(maps.label)].backward()
+    related = relevance([Attended(x.detach(), x.grad) for x in output.attentions])[0, 0, 1:].view(4, 4)
+    torch.testing.assert_close(maps.map("attention x gradient"), related, atol=1e-5, rtol=0)
     torch.testing.assert_close(maps.map("attention", layer=1, head=2), maps.attention[0, 1])
     torch.testing.assert_close(maps.map("attention"), maps.attention[1].mean(0))
     assert all(parameter.grad is None for parameter in runner.module.parameters())
@@ -87,3 +93,28 @@ def test_the_verb(folder: Path, photo: Path, tmp_path: Path) -> None:
     assert "{{" not in text
     message = error("see", str(photo), code=1)
     assert "are pictures" in message
+
+
+def test_rows_of_one_token_of_any_encoder() -> None:
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        attn_implementation="sdpa",
+    )
+    model = transformers.BertModel(config).eval()
+    ids = torch.randint(50, (2, 300))  # more rows than are read at a time
+    with torch.no_grad(), trace(model) as calls:
+        model(ids)
+    with torch.no_grad(), rg.record(model, weights=True) as seen:
+        model(ids)
+    expected = rollout([one.weights for one in seen.values()])
+    for token in (0, 299):
+        torch.testing.assert_close(token_rollout(calls, token), expected[:, token], atol=1e-6, rtol=0)
+    with pytest.raises(ConfigError, match="has no gradient"):
+        token_relevance(calls)
+    with pytest.raises(ConfigError, match="no attention was traced"):
+        token_rollout([])

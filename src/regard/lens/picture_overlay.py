@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from regard.attention.check import show
 from regard.errors import ConfigError, nearest
 from regard.layers.evaluation import in_evaluation
-from regard.lens.record import record
-from regard.lens.relevance import Attended, relevance, weight_gradient
-from regard.lens.rollout import rollout
+from regard.lens.token_maps import token_attention, token_relevance, token_rollout, trace
 from regard.vision.pictures import Pixels
 
 ATTENTION, ROLLOUT, GRADIENT = "attention", "rollout", "attention x gradient"
@@ -184,29 +182,15 @@ def look_at_picture(
         ConfigError: a model without self-attention.
     """
     module = in_evaluation(module)
-    wanted = label is not None
-    with torch.set_grad_enabled(wanted), record(module, weights=True, values=wanted, gradients=wanted) as seen:
+    with torch.set_grad_enabled(label is not None), trace(module, gradients=label is not None) as calls:
         output = module(inputs)
-    layers = list(seen.values())
-    if not layers:
-        raise ConfigError(f"{type(module).__name__} has no attention to look at")
-    weights = [one.weights.detach().float() for one in layers]
-    attention = torch.stack([x[0, :, 0, special:] for x in weights]).unflatten(-1, grid)
-    maps = {ROLLOUT: rollout(weights)[0, 0, special:].view(grid)}
-    if wanted:
+    maps = {ROLLOUT: token_rollout(calls)[0, special:].view(grid)}
+    if label is not None:
         output.logits[0, label].backward()
         for parameter in module.parameters():
             parameter.grad = None
-        attended = [Attended(one.weights.detach(), weight_gradient(one.output_grad, _value(one))) for one in layers]
-        maps[GRADIENT] = relevance(attended)[0, 0, special:].view(grid).float()
-    return attention, maps
-
-
-def _value(one: Any) -> Tensor:
-    if one.value is None:
-        raise ConfigError(f"the values of {one.path!r} are not recorded")
-    value: Tensor = one.value.detach()
-    return value
+        maps[GRADIENT] = token_relevance(calls)[0, special:].view(grid)
+    return token_attention(calls)[0, :, :, special:].unflatten(-1, grid), maps
 
 
 def _bytes(maps: Tensor) -> str:

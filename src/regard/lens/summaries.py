@@ -70,7 +70,8 @@ def weights_of(call: AttentionCall, queries: Tensor) -> Tensor:
         (B, H, number of queries, S).
     """
     runs = torch.tensor_split(queries, (queries.diff() != 1).nonzero().flatten() + 1)
-    return torch.cat([_weights(call, slice(int(run[0]), int(run[-1]) + 1)) for run in runs], 2)
+    parts = [_weights(call, slice(int(run[0]), int(run[-1]) + 1)) for run in runs]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
 def _weights(call: AttentionCall, part: slice) -> Tensor:
