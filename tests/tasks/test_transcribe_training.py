@@ -183,8 +183,8 @@ def test_misuse(calls: Path, checkpoint: Path, tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="start=None is nothing; a recognizer is trained from a speech model"):
         task(start=None)
-    with pytest.raises(ConfigError, match="has no setting 'langage'; did you mean 'language'"):
-        task(task_settings={"langage": "nl"})
+    with pytest.raises(ConfigError, match="has no setting 'languages'; did you mean 'language'"):
+        task(task_settings={"languages": "nl"})
     with pytest.raises(ConfigError, match="does not know the language 'de'"):
         task(task_settings={"language": "German"})
     with pytest.raises(DataError, match=r"metadata\.csv is missing"):
