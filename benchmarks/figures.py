@@ -78,8 +78,8 @@ HEADLINES = {  # what, peer -> result file, case, unit
         "published", "BERT-base, 8 x 128 tokens, float32: transformers / regard", "times"),
     ("GPT-2, one text, 64 new tokens", "`transformers`"): (
         "published", "GPT-2 124M, greedy, one text, 64 tokens after 32, float32: transformers / regard", "times"),
-    ("translating with beam 4, batch 32", "CTranslate2"): (
-        "decoding", "decoding, base, random weights, beam 4, batch 32, against CTranslate2", "x its rate"),
+    ("translating in int8, beam 4, batch 32", "CTranslate2 in int8"): (
+        "int8", "int8, base, random weights, beam 4, batch 32, against CTranslate2 int8", "x its rate"),
     ("training a translator, tokens a second, bf16", "`Seq2SeqTrainer` in its faster precision"): (
         "training", "target tokens trained on in a second, against Seq2SeqTrainer's, descriptions-en-it", "x its rate"),
     ("its BLEU after 45 minutes", "`Seq2SeqTrainer` on another machine"): (
