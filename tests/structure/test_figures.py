@@ -28,8 +28,8 @@ HEADLINES = {  # case and unit of each row of the README
     "BERT-base, 8 x 128 tokens": ("BERT-base, 8 x 128 tokens, float32: transformers / regard", "times"),
     "GPT-2, one text, 64 new tokens": (
         "GPT-2 124M, greedy, one text, 64 tokens after 32, float32: transformers / regard", "times"),
-    "translating with beam 4, batch 32": (
-        "decoding, base, random weights, beam 4, batch 32, against CTranslate2", "x its rate"),
+    "translating in int8, beam 4, batch 32": (
+        "int8, base, random weights, beam 4, batch 32, against CTranslate2 int8", "x its rate"),
     "training a translator, tokens a second, bf16": (
         "target tokens trained on in a second, against Seq2SeqTrainer's, descriptions-en-it", "x its rate"),
     "its BLEU after 45 minutes": (
