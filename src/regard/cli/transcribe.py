@@ -9,7 +9,7 @@ import click
 
 from regard.cli.command import FILE, FOLDER, Argument, Command, Option, Suggested
 from regard.cli.output import print_error
-from regard.cli.shared import COUNT, SENTENCES, model_flags, open_for, search_of
+from regard.cli.shared import COUNT, SENTENCES, dtype_flag, model_flags, open_for, search_of
 from regard.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def run(
     model: str | None,
     threads: int | None,
     device: str,
+    dtype: str | None,
     out: str | None,
     formats: str,
     words: bool,
@@ -70,7 +71,7 @@ def run(
         _check_names(files)
     if rate is None and channels is not None:
         raise click.UsageError("--channels is of raw samples; give their --rate too")
-    transcriber = open_for("transcribe", model, threads, device)
+    transcriber = open_for("transcribe", model, threads, device, dtype)
     from regard.audio.activity import EnergyGate
     from regard.audio.decoding import RawFormat
     from regard.decode.search import Greedy
@@ -198,6 +199,7 @@ command = Command(
             metavar="FILE...",
         ),
         *model_flags(),
+        dtype_flag(),
         Option(["--out"], type=FOLDER, metavar="FOLDER", help="Write a file of each format for each sound file."),
         Option(
             ["--format", "formats"],
