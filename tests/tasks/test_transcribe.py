@@ -10,7 +10,7 @@ import regard as rg
 from regard.audio.activity import EnergyGate
 from regard.decode.search import Beam
 from regard.errors import CheckpointError, ConfigError, DataError
-from regard.tasks.speech_decoding import Fallback
+from regard.tasks.speech_decoding import Fallback, Loops
 from regard.tasks.transcribe import Transcriber
 from tests.audio.sounds import RATE, sine, write
 from tests.tasks.speech_models import POSITIONS, write_whisper
@@ -163,6 +163,14 @@ def test_fallback_samples_what_looks_wrong(model: Transcriber) -> None:
     assert sampled.text != greedy.text
     silent = Fallback(temperatures=(0.0,), no_speech=-1.0, log_prob=0.0)
     assert model.transcribe(sounds(1), language="it", fallback=silent)[0].text == ""
+
+
+def test_texts_that_repeat_themselves_are_seen() -> None:
+    loops = Loops(2)
+    sentences = torch.tensor([0, 1])
+    stopped = [loops(sentences, torch.tensor([i % 7, i])).tolist() for i in range(100)]
+    assert [repeats for repeats, _ in stopped].index(True) == 63
+    assert not any(other for _, other in stopped)
 
 
 def test_a_gate_leaves_out_silence_and_nothing_else(model: Transcriber) -> None:

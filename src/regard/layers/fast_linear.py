@@ -78,6 +78,7 @@ class FastLinear(nn.Linear):
     _packs: dict[torch.dtype, Packed]
     _dtype: torch.dtype | None
     _plain: type[nn.Linear]  # what it was
+    splits: bool = True  # as in `Linear`
 
     @property
     def kernel_weights(self) -> KernelWeights | None:
@@ -94,12 +95,12 @@ class FastLinear(nn.Linear):
             (..., outputs).
         """
         if torch.compiler.is_compiling() or (dtype := self._product_dtype(input)) is None:
-            return linear(input, self.weight, self.bias)
+            return linear(input, self.weight, self.bias, splits=self.splits)
         autocast = torch.is_autocast_enabled("cpu")
         if dtype != input.dtype and not autocast:  # as `accelerate` was asked: nothing to race against
             return self._multiply(input, self._packed(dtype), dtype).to(input.dtype)
         rows = input.numel() // self.in_features
-        if rows >= SURE and dtype == torch.float32 and not autocast and has_int8_split():
+        if self.splits and rows >= SURE and dtype == torch.float32 and not autocast and has_int8_split():
             weight = self._packed(dtype)
             if weight.dtype == torch.uint8:
                 return self._multiply(input, weight, dtype)
@@ -112,10 +113,10 @@ class FastLinear(nn.Linear):
             weight = self._packed(dtype, keep=False)
             FASTER[shape] = faster = wins(
                 lambda: self._multiply(input, weight, dtype),
-                lambda: linear(input, self.weight, self.bias),
+                lambda: linear(input, self.weight, self.bias, splits=self.splits),
             )
         if not faster:
-            return linear(input, self.weight, self.bias)
+            return linear(input, self.weight, self.bias, splits=self.splits)
         return self._multiply(input, self._packed(dtype), dtype)
 
     def _product_dtype(self, x: Tensor) -> torch.dtype | None:
@@ -146,7 +147,8 @@ class FastLinear(nn.Linear):
         if found is None or not found.fits(self.weight):
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
                 plain = self.weight.detach()
-                splittable = dtype == plain.dtype == torch.float32 and is_map(plain, None) and has_int8_split()
+                splittable = self.splits and dtype == plain.dtype == torch.float32 and is_map(plain, None)
+                splittable = splittable and has_int8_split()
                 packed = int8_split(plain) if splittable else None
                 if packed is None:
                     packed = torch.ops.mkldnn._reorder_linear_weight(plain.to(dtype).contiguous(), LAYOUT_ROWS)

@@ -26,7 +26,13 @@ MIN_SPLIT_ROWS = 256  # from here on, splitting the weight in each call pays
 
 @final
 class Linear(nn.Linear):
-    """`nn.Linear`, computed by `linear`."""
+    """`nn.Linear`, computed by `linear`.
+
+    `splits` says whether many rows may be multiplied by int8 splits: false for maps whose inputs or weights have so
+    many outliers that these are slower.
+    """
+
+    splits: bool = True
 
     def forward(self, input: Tensor) -> Tensor:  # the name that nn.Linear has
         """The map.
@@ -37,7 +43,7 @@ class Linear(nn.Linear):
         Returns:
             (..., outputs).
         """
-        return linear(input, self.weight, self.bias)
+        return linear(input, self.weight, self.bias, splits=self.splits)
 
     @property
     def kernel_weights(self) -> KernelWeights | None:
@@ -45,13 +51,14 @@ class Linear(nn.Linear):
         return kernel_weights(self.weight, self.bias)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, splits: bool = True) -> Tensor:
     """x W^T + b, as `torch.nn.functional.linear`, with another rounding where that is faster: see above.
 
     Args:
         x: (..., inputs).
         weight: (outputs, inputs).
         bias: (outputs,), or None.
+        splits: whether many rows may be multiplied by int8 splits.
 
     Returns:
         (..., outputs).
@@ -66,7 +73,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             0 if bias is None else bias.data_ptr(), output.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         return output
-    if x.numel() >= MIN_SPLIT_ROWS * features and has_int8_split():
+    if splits and x.numel() >= MIN_SPLIT_ROWS * features and has_int8_split():
         return int8_split_linear(x, None, weight, bias)
     return functional.linear(x, weight, bias)
 

@@ -19,7 +19,7 @@ from regard.attention.summary import Summary
 from regard.attention.value import short_repr
 from regard.errors import ConfigError, ShapeError, nearest
 from regard.layers.dropout import Dropout
-from regard.layers.linear import linear
+from regard.layers.linear import Linear, linear
 from regard.layers.output_projection import OutputProjection
 from regard.layers.positions import LearnedPositions
 from regard.layers.transformer_layer import ACTIVATIONS, DecoderLayer, EncoderLayer
@@ -167,6 +167,8 @@ class Whisper(Seq2Seq):
         self.decoder_norm = nn.LayerNorm(size)
         self.dropout = Dropout(config.dropout)
         for module in self.modules():
+            if isinstance(module, Linear):
+                module.splits = False  # states of trained models have outliers
             if isinstance(module, nn.Linear | nn.Embedding | nn.Conv1d):
                 nn.init.normal_(module.weight, std=INITIAL)
 
@@ -274,4 +276,4 @@ def _convolve(x: Tensor, convolution: nn.Conv1d) -> Tensor:
     """A convolution over frames (B, F, C) as one matrix product, in which no row depends on the batch beside it."""
     framed = functional.pad(x, (0, 0, 1, 1)).unfold(1, TAPS, convolution.stride[0]).transpose(2, 3)
     weight = convolution.weight.transpose(1, 2).flatten(1)
-    return linear(framed.flatten(2), weight, convolution.bias)
+    return linear(framed.flatten(2), weight, convolution.bias, splits=False)

@@ -26,6 +26,7 @@ from regard.models.whisper import Whisper
 from regard.tasks.speech_tokens import SpeechTask, SpeechTokens
 from regard.tasks.transcript import Candidate
 
+LOOP, PERIOD = 64, 8  # tokens at the end of a text that repeat the same few, so many at most
 SEED = 0  # of the samples, which depend on the sound beside
 
 
@@ -96,6 +97,36 @@ class Language(NamedTuple):
 
     code: str | None
     probability: float | None
+
+
+@final
+class Loops:
+    """Says which texts repeat themselves, so that they need not be written to their maximum length.
+
+    Args:
+        count: of texts.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._tokens: list[list[int]] = [[] for _ in range(count)]
+
+    def __call__(self, sentences: Tensor, tokens: Tensor) -> Tensor:
+        """Whether each text, whose next token this is, has ended with the same few tokens for long.
+
+        Args:
+            sentences: numbers of the texts, (B,).
+            tokens: of each, (B,).
+
+        Returns:
+            (B,) booleans.
+        """
+        stops = []
+        for sentence, token in zip(sentences.tolist(), tokens.tolist(), strict=True):
+            written = self._tokens[sentence]
+            written.append(token)
+            tail = written[-LOOP:]
+            stops.append(len(tail) == LOOP and any(tail[n:] == tail[:-n] for n in range(1, PERIOD + 1)))
+        return torch.tensor(stops, device=tokens.device)
 
 
 @final
@@ -170,11 +201,12 @@ class WindowDecoder:
         ]
         results: dict[int, Decoding] = {}
         rows = list(range(len(prompts)))
-        for temperature in self.fallback.temperatures[: None if final else 1]:
-            chosen = torch.tensor(rows)
+        steps = self.fallback.temperatures[: None if final else 1]
+        for temperature in steps:
+            chosen, last = torch.tensor(rows), final and temperature == steps[-1]
             part = memory if len(rows) == len(prompts) else memory.keep(chosen.to(memory.states.device))
             keys = torch.cat([_key(inputs[row], temperature) for row in rows]) if temperature else torch.empty(0, 2)
-            decoded = self._once(part, [prompts[row] for row in rows], temperature, keys, times=times)
+            decoded = self._once(part, [prompts[row] for row in rows], temperature, keys, times=times, last=last)
             results.update(zip(rows, decoded, strict=True))
             rows = [row for row in rows if self.fallback.is_doubtful(results[row])]
             if not rows:
@@ -182,9 +214,16 @@ class WindowDecoder:
         return [results[row] for row in range(len(prompts))]
 
     def _once(
-        self, memory: Memory, prompts: list[list[int]], temperature: float, keys: Tensor, *, times: bool
+        self,
+        memory: Memory,
+        prompts: list[list[int]],
+        temperature: float,
+        keys: Tensor,
+        *,
+        times: bool,
+        last: bool,
     ) -> list[Decoding]:
-        """The texts at one temperature."""
+        """The texts at one temperature; where it is not the last one, a text that repeats itself is cut off."""
         module, tokens, device = self.module, self.tokens, memory.states.device
         prompt = torch.tensor(prompts, device=device)
         start = prompts[0].index(tokens.start)
@@ -207,7 +246,8 @@ class WindowDecoder:
             hypotheses = beam_search(module, state, prompt[:, -1], limits, self.search, rules)
         else:
             choose = Sampler(Sample(temperature=temperature), torch.tensor(SEED), keys) if temperature else _choose
-            hypotheses = decode_stepwise(module, state, prompt[:, -1], limits, choose, rules)
+            loops = None if last or self.fallback.compression_ratio is None else Loops(len(prompts))
+            hypotheses = decode_stepwise(module, state, prompt[:, -1], limits, choose, rules, loops)
         return [self._decoding(*row, temperature) for row in zip(hypotheses, silent.tolist(), strict=True)]
 
     def _decoding(self, hypotheses: list[Hypothesis], silent: float, temperature: float) -> Decoding:

@@ -326,7 +326,10 @@ class Transcriber(Runner):
         parameter = next(decoder.module.parameters())
         inputs = torch.stack([one.features.window(seek, one.window) for one, seek in windows])
         inputs = inputs.to(parameter.device, parameter.dtype)
-        return inputs, decoder.module.encode(inputs)
+        # One by one on the CPU, where a batch is no faster: no window's states depend on the others.
+        parts = inputs.split(1 if inputs.is_cpu else len(inputs))
+        states, lengths, _ = zip(*map(decoder.module.encode, parts), strict=True)
+        return inputs, Memory(torch.cat(states), torch.cat(lengths))
 
     def _detect(
         self, decoder: WindowDecoder, batch: Sequence[SoundProgress], memory: Memory, settings: SpeechSettings
