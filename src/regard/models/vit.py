@@ -61,6 +61,8 @@ class ViTConfig:
         head: what the classifier reads: the class token; the mean of two classifiers, of the class and the distillation
             token ("both"); or the class token and the mean of the patches, one after the other ("class-mean").
         pooler: whether there is a layer with tanh over the class token.
+        positions: learned positions of the patches: one for each patch ("1d"); one for each row beside one for each
+            column, of D / 2 features each ("2d"); or none ("none"). Those of published models are "1d".
 
     Raises:
         ConfigError: a choice that is unknown or out of range, or sizes that don't go together.
@@ -86,6 +88,7 @@ class ViTConfig:
     num_labels: int | None = None
     head: Literal["class", "both", "class-mean"] = "class"
     pooler: bool = False
+    positions: Literal["1d", "2d", "none"] = "1d"
 
     __repr__ = short_repr
 
@@ -99,6 +102,8 @@ class ViTConfig:
             raise ConfigError(f"ViTConfig: image_size={self.image_size} has no room for patch_size={self.patch_size}")
         if self.head == "both" and not self.distilled:
             raise ConfigError('ViTConfig: head="both" reads a distillation token; expected distilled=True')
+        if self.positions == "2d" and self.embed_dim % 2:
+            raise ConfigError(f'ViTConfig: embed_dim={self.embed_dim} must be even for positions="2d"')
 
     @property
     def grid(self) -> int:
@@ -159,13 +164,16 @@ class ViT(nn.Module):
         super().__init__()
         self.config = config
         size, patch = config.embed_dim, config.patch_size
-        positions = config.grid**2 + 1 + config.distilled
         self.patch_embedding = nn.Conv2d(config.num_channels, size, patch, stride=patch)
         self.class_token = nn.Parameter(torch.zeros(1, 1, size))
         self.distillation_token = nn.Parameter(torch.zeros(1, 1, size)) if config.distilled else None
         registers = config.num_registers
         self.registers = None if registers is None else nn.Parameter(torch.zeros(1, registers, size))
-        self.positions = nn.Parameter(torch.zeros(1, positions, size))
+        one, two = config.positions == "1d", config.positions == "2d"
+        count = config.grid**2 + 1 + config.distilled
+        self.positions = nn.Parameter(torch.zeros(1, count, size)) if one else None
+        self.row_positions = nn.Parameter(torch.zeros(1, config.grid, size // 2)) if two else None
+        self.column_positions = nn.Parameter(torch.zeros(1, config.grid, size // 2)) if two else None
         self.dropout = Dropout(config.dropout)
         self.encoder = nn.ModuleList(_layer(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(size, config.norm_eps)
@@ -174,7 +182,8 @@ class ViT(nn.Module):
         self.classifier = None if config.num_labels is None else Linear(width, config.num_labels)
         both = config.num_labels is not None and config.head == "both"
         self.distillation_classifier = Linear(size, config.num_labels or 1) if both else None
-        for parameter in (self.class_token, self.distillation_token, self.registers, self.positions):
+        tokens = (self.class_token, self.distillation_token, self.registers)
+        for parameter in (*tokens, self.positions, self.row_positions, self.column_positions):
             if parameter is not None:
                 nn.init.trunc_normal_(parameter, std=INITIAL)
         for head in (self.classifier, self.distillation_classifier):
@@ -233,16 +242,26 @@ class ViT(nn.Module):
     def _positions(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         """Positions of the special tokens (1, 1 or 2, D), and of a grid of patches (1, N, D)."""
         config = self.config
-        special, of_patches = self.positions.tensor_split([1 + config.distilled], 1)
-        if (rows, columns) == (config.grid, config.grid):
-            return special, of_patches
-        picture = of_patches.reshape(1, config.grid, config.grid, -1).permute(0, 3, 1, 2)
-        if config.family.startswith("dinov2"):
-            picture = picture.float()
-        resized = functional.interpolate(
-            picture, (rows, columns), mode="bicubic", antialias=config.family == "dinov2_with_registers"
-        )
-        return special, resized.to(of_patches.dtype).permute(0, 2, 3, 1).reshape(1, rows * columns, -1)
+        if self.positions is not None:
+            special, of_patches = self.positions.tensor_split([1 + config.distilled], 1)
+            grid = of_patches.reshape(1, config.grid, config.grid, -1)
+            return special, self._resized(grid, rows, columns).flatten(1, 2)
+        special = torch.zeros_like(self.class_token).expand(-1, 1 + config.distilled, -1)
+        if self.row_positions is None or self.column_positions is None:
+            return special, special[:, :1]
+        of_rows = self._resized(self.row_positions[:, :, None], rows, 1).expand(-1, -1, columns, -1)
+        of_columns = self._resized(self.column_positions[:, None], 1, columns).expand(-1, rows, -1, -1)
+        return special, torch.cat([of_rows, of_columns], -1).flatten(1, 2)
+
+    def _resized(self, grid: Tensor, rows: int, columns: int) -> Tensor:
+        """Positions (1, rows, columns, features) of a grid of another size, as the family interpolates them."""
+        if tuple(grid.shape[1:3]) == (rows, columns):
+            return grid
+        family = self.config.family
+        picture = (grid.float() if family.startswith("dinov2") else grid).permute(0, 3, 1, 2)
+        antialias = family == "dinov2_with_registers"
+        resized = functional.interpolate(picture, (rows, columns), mode="bicubic", antialias=antialias)
+        return resized.to(grid.dtype).permute(0, 2, 3, 1)
 
     def _classify(self, hidden: Tensor) -> Tensor | None:
         if self.classifier is None:
