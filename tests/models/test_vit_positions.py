@@ -44,7 +44,8 @@ def class_logits(vit: ViT, pictures: Tensor) -> Tensor:
 def patches_reversed(pictures: Tensor) -> Tensor:
     """The same patches in the opposite order."""
     patches = functional.unfold(pictures, 4, stride=4).flip(2)
-    return functional.fold(patches, pictures.shape[2:], 4, stride=4)
+    picture: Tensor = functional.fold(patches, pictures.shape[2:], 4, stride=4)
+    return picture
 
 
 @pytest.mark.parametrize("positions", ["1d", "2d", "none"])
