@@ -36,8 +36,7 @@ def model(positions: Kind) -> ViT:
 
 
 def class_logits(vit: ViT, pictures: Tensor) -> Tensor:
-    logits = vit(pictures).logits
-    assert logits is not None
+    logits: Tensor = vit(pictures).logits
     return logits
 
 
