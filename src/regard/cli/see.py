@@ -112,7 +112,7 @@ def _see_picture(
     chosen = maps.map("attention", layer=layer, head=head) if layer or head else None
     click.echo(maps.terminal(chosen, color=on_terminal() is not None))
     if maps.label:
-        click.echo(f"{maps.label} {maps.probability:.4f}")
+        click.echo(f"{maps.label} {maps.probability:.4f}" if maps.probability else maps.label)
     for written, write in ((html, maps.page), (png, maps.png)):
         if written is not None:
             write(written)

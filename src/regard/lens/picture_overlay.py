@@ -36,8 +36,10 @@ class PictureMaps:
         pixels: (H, W, 3) uint8, as the model reads the picture.
         attention: (layers, heads, h, w): what the class token's query attends to among the patches.
         maps: by method, (h, w): "rollout", and with a classifier "attention x gradient" for its label.
-        label: that the model gives the picture; "" without a classifier.
-        probability: of the label.
+        label: that the model gives the picture, or its caption; "" without either.
+        probability: of the label; 0 of a caption.
+        layer_names: names of the first axis of `attention`, such as a caption's words; by default numbers of layers.
+        first: method that is shown first.
     """
 
     pixels: Pixels
@@ -45,12 +47,14 @@ class PictureMaps:
     maps: Mapping[str, Tensor]
     label: str = ""
     probability: float = 0.0
+    layer_names: tuple[str, ...] = ()
+    first: str = ROLLOUT
 
-    def map(self, method: str = ROLLOUT, *, layer: int | None = None, head: int | None = None) -> Tensor:
+    def map(self, method: str | None = None, *, layer: int | None = None, head: int | None = None) -> Tensor:
         """A map.
 
         Args:
-            method: "attention", "rollout" or "attention x gradient".
+            method: "attention", "rollout" or "attention x gradient"; by default, the first.
             layer, head: of "attention", counted from 1; the last layer and the mean of all heads by default.
 
         Returns:
@@ -59,6 +63,7 @@ class PictureMaps:
         Raises:
             ConfigError: an unknown method, layer or head.
         """
+        method = self.first if method is None else method
         if method != ATTENTION:
             if method not in self.maps:
                 raise ConfigError(f"no map {method!r}; {nearest(method, [ATTENTION, *self.maps])}")
@@ -80,8 +85,11 @@ class PictureMaps:
 
         cells = [("picture", None)]
         cells += [(name, self.maps[name]) for name in self.maps]
-        cells += [("last layer", self.map(ATTENTION))]
-        cells += [(f"head {i + 1}", self.map(ATTENTION, head=i + 1)) for i in range(self.attention.shape[1])]
+        if self.layer_names:
+            cells += [(name, one.mean(0)) for name, one in zip(self.layer_names, self.attention, strict=True)]
+        else:
+            cells += [("last layer", self.map(ATTENTION))]
+            cells += [(f"head {i + 1}", self.map(ATTENTION, head=i + 1)) for i in range(self.attention.shape[1])]
         columns = min(len(cells), 5)
         rows = -(-len(cells) // columns)
         height = max(1, round(CELL * self.pixels.shape[0] / self.pixels.shape[1]))
@@ -127,7 +135,8 @@ class PictureMaps:
             "heads": heads,
             "attention": _bytes(self.attention.flatten(2)),
             "maps": {name: _bytes(x.flatten()[None]) for name, x in self.maps.items()},
-            "label": f"{self.label}, probability {self.probability:.2f}" if self.label else "",
+            "names": list(self.layer_names),
+            "label": f"{self.label}, probability {self.probability:.2f}" if self.probability else self.label,
         }
         template = (files("regard.lens") / "web" / "overlay.html").read_text(encoding="utf-8")
         title = html.escape(self.label or "What the model looks at")

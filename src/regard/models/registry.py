@@ -18,6 +18,7 @@ from regard.models.luong import Luong, LuongConfig
 from regard.models.pointer_generator import PointerGenerator, PointerGeneratorConfig
 from regard.models.rnn import RNN, RNNConfig
 from regard.models.seq2seq import Vocabulary
+from regard.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
 from regard.models.t5 import T5, T5Config
 from regard.models.text_classifier import TextClassifier, TextClassifierConfig
 from regard.models.transformer import Transformer, TransformerConfig
@@ -36,6 +37,7 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "pointer-generator": (PointerGeneratorConfig, PointerGenerator),
     "text-classifier": (TextClassifierConfig, TextClassifier),
     "vit": (ViTConfig, ViT),
+    "show-attend-tell": (ShowAttendTellConfig, ShowAttendTell),
     "whisper": (WhisperConfig, Whisper),
 }
 FORMER = {"hidden_dim": "ffn_dim", "layers": "num_layers"}  # old names of fields, in folders saved before version 0.1

@@ -95,11 +95,7 @@ class PictureEncoder(Runner):
         Raises:
             DataError: a file that is no picture, or something else than pixels.
         """
-        pixels = read_picture(picture) if isinstance(picture, str | Path) else picture
-        if getattr(pixels, "ndim", 0) != 3 or pixels.shape[2] != 3 or pixels.dtype != "uint8" or not pixels.size:
-            shape, dtype = getattr(pixels, "shape", None), getattr(pixels, "dtype", type(pixels).__name__)
-            raise DataError(f"a picture has shape {shape} and type {dtype}; expected a file's name or (H, W, 3) uint8")
-        return self.processor.resized(pixels)
+        return self.processor.resized(read_pixels(picture))
 
     def probabilities(self, pictures: Sequence[Picture], *, batch_size: int = 32) -> Tensor:
         """The probability of each label.
@@ -275,6 +271,15 @@ class PictureEncoder(Runner):
             for batch in waiting.values():
                 run(batch)
         return [results[number] for number in range(len(results))]
+
+
+def read_pixels(picture: Picture) -> Pixels:
+    """The pixels (H, W, 3) uint8 of a picture, from its file or as given; DataError if it is no picture."""
+    pixels = read_picture(picture) if isinstance(picture, str | Path) else picture
+    if getattr(pixels, "ndim", 0) != 3 or pixels.shape[2] != 3 or pixels.dtype != "uint8" or not pixels.size:
+        shape, dtype = getattr(pixels, "shape", None), getattr(pixels, "dtype", type(pixels).__name__)
+        raise DataError(f"a picture has shape {shape} and type {dtype}; expected a file's name or (H, W, 3) uint8")
+    return pixels
 
 
 def _labels(config: Mapping[str, Any], count: int | None) -> list[str]:

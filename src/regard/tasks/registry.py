@@ -64,6 +64,11 @@ JOBS: dict[str, Job] = {
         task="regard.tasks.transcribe_training:Transcribe",
         verbs={"transcribe": "Transcribe speech."},
     ),
+    "caption": Job(
+        runner="regard.tasks.caption:Captioner",
+        task="regard.tasks.caption:CaptionTask",
+        verbs={"caption": "Describe pictures."},
+    ),
     "pictures": Job(
         runner="regard.tasks.pictures:PictureEncoder",
         task="regard.tasks.classify_pictures:ClassifyPictures",

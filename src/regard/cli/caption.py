@@ -1,0 +1,54 @@
+"""`regard caption`."""
+
+import json
+import sys
+
+import click
+
+from regard.cli.command import FILE, Argument, Command, Option
+from regard.cli.pictures import check_reads, readable
+from regard.cli.shared import SENTENCES, model_flags, open_for
+
+
+def run(
+    files: tuple[str, ...],
+    batch_size: int,
+    beam: int,
+    as_json: bool,
+    model: str | None,
+    threads: int | None,
+    device: str,
+) -> None:
+    """Describe pictures: a caption for each on a line, in the order given.
+
+    A file that cannot be read is told on standard error, and the others go on.
+    """
+    captioner = open_for("caption", model, threads, device)
+    check_reads(captioner, "caption", pictures=True)
+    from regard.decode.search import Beam
+
+    failed: list[str] = []
+    pictures = dict(readable(captioner, files, failed))
+    captions = captioner.caption(list(pictures.values()), search=Beam(beam), batch_size=batch_size)
+    for name, caption in zip(pictures, captions, strict=True):
+        if as_json:
+            plain = {"picture": name, "caption": caption.text, "score": caption.score, "finished": caption.finished}
+            click.echo(json.dumps(plain, ensure_ascii=False))
+        else:
+            click.echo(caption.text if len(files) == 1 else f"{name}\t{caption.text}")
+    if failed:
+        sys.exit(1)
+
+
+command = Command(
+    "caption",
+    run,
+    params=[
+        Argument("files", about="Pictures.", nargs=-1, required=True, type=FILE, metavar="FILE..."),
+        Option(["--beam"], type=SENTENCES, default=4, show_default=True, help="Width of the beam search."),
+        Option(["--batch-size"], type=SENTENCES, default=32, show_default=True, help="Pictures per batch."),
+        Option(["--json", "as_json"], is_flag=True, help="Write a line of JSON per picture."),
+        *model_flags(),
+    ],
+    examples=["regard caption *.png --model runs/captions"],
+)
