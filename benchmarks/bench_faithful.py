@@ -76,7 +76,7 @@ def cases(given: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
                     about = {"texts": given.limit, "steps": steps, "bar": None}
                     sums.setdefault((method, unit), []).append(value)
                     yield {"case": case, "unit": unit, "value": round(value, 4), **about}
-        for (method, unit), values in sums.items():
+        for (method, unit), values in sums.items() if len(given.seeds) > 1 else ():
             case = f"{method}, a classifier of {system}, mean of {len(values)} seeds"
             yield {"case": case, "unit": unit, "value": round(sum(values) / len(values), 4), "bar": None}
 

@@ -57,7 +57,7 @@ TABLES = {
     "kill": Table("kill"),
     "lens": Table("lens"),
     "viewers": Table("viewers", by_unit=True),
-    "faithful": Table("faithful", ".*mean of", by_unit=True),
+    "faithful": Table("faithful", by_unit=True),
     "alignment": Table("alignment", by_unit=True),
     "recipes": Table("recipes"),
     "vision": Table("vision"),
