@@ -122,6 +122,10 @@ def difference(seen: Recording, expected: Sequence[Tensor]) -> float:
     worst = 0.0
     for theirs in expected:
         same = [mine for mine in weights if mine.shape == theirs.shape]
+        if theirs.shape[1] > 1 and torch.equal(
+            theirs, theirs[:, :1].expand_as(theirs)
+        ):  # WavLM repeats its heads' mean
+            same = [mine.mean(1, keepdim=True).expand_as(mine) for mine in same]
         if same:
             worst = max(worst, min(float((mine - theirs).abs().max()) for mine in same))
     return worst
