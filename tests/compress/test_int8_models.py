@@ -14,13 +14,14 @@ import regard as rg
 from regard.checkpoints.folder import read_weights_info
 from regard.errors import CheckpointError, ConfigError, UnsupportedError
 from regard.layers.quantization import quantize_maps
-from regard.layers.quantized_linear import QuantizedEmbedding, QuantizedLinear, is_quantized
+from regard.layers.quantized_linear import QuantizedEmbedding, QuantizedLinear, QuantizedWeight, is_quantized
 from regard.layers.step import decoder_step
 from regard.models.bert import Bert, BertConfig
 from regard.models.gpt import GPT, GPTConfig
 from regard.models.llama import Llama, LlamaConfig
 from regard.models.seq2seq import Vocabulary
 from regard.models.t5 import T5, T5Config
+from regard.models.whisper import Whisper, WhisperConfig
 from tests.compress.made import RECORDS, transformer, translator
 from tests.layers.test_step import needs_kernels
 
@@ -83,6 +84,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "llama, untied": lambda: Llama(LlamaConfig(vocabulary=WORDS, ffn_dim=96, num_layers=1, tie_output=False, **SMALL)),
     "bert": lambda: Bert(BertConfig(vocab_size=300, ffn_dim=96, num_layers=1, masked_words=True, **SMALL)),
     "t5": lambda: T5(T5Config(vocabulary=WORDS, ffn_dim=96, encoder_layers=1, decoder_layers=1, head_dim=32, **SMALL)),
+    "whisper": lambda: Whisper(WhisperConfig(vocabulary=WORDS, ffn_dim=96, num_mels=8, **SMALL)),
 }
 
 
@@ -90,12 +92,14 @@ MODELS: dict[str, Callable[[], Any]] = {
 def test_other_families(name: str) -> None:
     torch.manual_seed(0)
     model, words = MODELS[name]().eval(), torch.randint(3, 300, (2, 9))
-    inputs = (words, None, words) if isinstance(model, T5) else (words,)
+    inputs = {T5: (words, None, words), Whisper: (torch.randn(2, 9, 8), None, words)}.get(type(model), (words,))
     with torch.no_grad():
         exact = model(*inputs).logits
         quantize_maps(model)
         logits = model(*inputs).logits
     assert isinstance(model.embedding, QuantizedEmbedding)
+    if not isinstance(model, Bert):  # which projects in its head
+        assert isinstance(model.projection.weight, QuantizedWeight)
     assert any(isinstance(part, QuantizedLinear) for part in model.modules())
     assert 0 < (logits - exact).norm() / exact.norm() < 0.05
 

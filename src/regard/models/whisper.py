@@ -22,6 +22,7 @@ from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear, linear
 from regard.layers.output_projection import OutputProjection
 from regard.layers.positions import LearnedPositions
+from regard.layers.quantized_linear import readable_weight
 from regard.layers.transformer_layer import ACTIVATIONS, DecoderLayer, EncoderLayer
 from regard.models.check import check_fields
 from regard.models.decoder_state import DecoderState
@@ -207,7 +208,7 @@ class Whisper(Seq2Seq):
 
     @property
     def projection(self) -> OutputProjection:
-        return OutputProjection(self.embedding.weight)
+        return OutputProjection(readable_weight(self.embedding))
 
     def start(self, memory: Memory) -> DecoderState:
         return DecoderState(self.decoder, memory)
