@@ -2,12 +2,11 @@
 
 import itertools
 import json
-from typing import Any
 
 import click
 
 from regard.cli.command import FILE, Argument, Command, Option, Suggested
-from regard.cli.output import on_terminal, print_table
+from regard.cli.output import print_result
 from regard.cli.shared import (
     COUNT,
     SENTENCES,
@@ -20,7 +19,6 @@ from regard.cli.shared import (
     search_flags,
     search_if_said,
 )
-from regard.tasks.score_table import ScoreTable
 
 TOKENIZERS = ("13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores101", "flores200", "none")
 
@@ -70,22 +68,9 @@ def run(
     if as_json:
         click.echo(json.dumps({**evaluation.to_plain(), "skipped": skipped}, indent=2, ensure_ascii=False))
         return
-    _print(evaluation)
+    print_result(evaluation)
     for reason, count in skipped.items():
         click.echo(f"skipped: {count:,} rows, {reason}")
-
-
-def _print(evaluation: Any) -> None:
-    """Print the scores: as tables on a terminal, if the job's result has parts, else as text."""
-    console = on_terminal()
-    if console is None or not hasattr(evaluation, "parts"):
-        click.echo(evaluation.table())
-        return
-    for part in evaluation.parts():
-        if isinstance(part, ScoreTable):
-            print_table(console, part.header, part.rows, numbers=len(part.header) - 1)
-        elif part:  # tables have empty lines around them
-            console.print(part)
 
 
 def field_of(text: str) -> tuple[str, str]:

@@ -4,10 +4,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from regard.tasks.score_table import ScoreTable
 from regard.train.terminal import progress_bar, terminal
 
 if TYPE_CHECKING:
@@ -38,6 +39,19 @@ def print_table(console: "Console", header: Sequence[str], rows: Iterable[Sequen
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def print_result(result: Any) -> None:
+    """Print a result that has `table()`: as tables on a terminal if it has `parts()`, else as text."""
+    console = on_terminal()
+    if console is None or not hasattr(result, "parts"):
+        click.echo(result.table())
+        return
+    for part in result.parts():
+        if isinstance(part, ScoreTable):
+            print_table(console, part.header, part.rows, numbers=len(part.header) - 1)
+        elif part:  # tables have empty lines around them
+            console.print(part)
 
 
 def print_tree(console: "Console", lines: Iterable[tuple[int, str, str]]) -> None:

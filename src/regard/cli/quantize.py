@@ -6,9 +6,8 @@ import json
 import click
 
 from regard.cli.command import FILE, FOLDER, Argument, Command, Option
-from regard.cli.output import on_terminal, print_table
+from regard.cli.output import print_result
 from regard.cli.shared import COUNT, SENTENCES, THREADS, open_model
-from regard.tasks.score_table import ScoreTable
 
 MAX_ERROR = 0.1
 
@@ -39,15 +38,7 @@ def run(
     if as_json:
         click.echo(json.dumps({**report.to_plain(), "folder": out}, indent=2))
         return
-    console = on_terminal()
-    if console is None:
-        click.echo(report.table())
-    else:
-        for part in report.parts():
-            if isinstance(part, ScoreTable):
-                print_table(console, part.header, part.rows, numbers=len(part.header) - 1)
-            elif part:
-                console.print(part)
+    print_result(report)
     click.echo(f"wrote {out}", err=True)
 
 
