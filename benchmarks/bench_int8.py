@@ -19,7 +19,7 @@ from peer import marian
 from translation import corpus, options, read, texts
 
 from regard.checkpoints.folder import WEIGHTS
-from regard.compress.bootstrap import paired_difference
+from regard.tasks.bootstrap import paired_difference
 from regard.compress.quantize import measure
 from regard.decode.generate import generate
 from regard.decode.search import Greedy

@@ -2,17 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 import regard as rg
-from regard.compress.bootstrap import paired_difference
 from regard.compress.calibrate import calibrate
 from regard.compress.quantize import quantize, weight_bytes
 from regard.errors import ConfigError, UnsupportedError
 from regard.layers.quantized_linear import is_quantized
+from regard.tasks.bootstrap import paired_difference
+from regard.tasks.registry import JOBS, runner_class
+from tests.audio.sounds import sine, write
 from tests.cli.run import regard
 from tests.compress.made import RECORDS, transformer, translator
+from tests.tasks.speech_models import write_whisper
 
 OUTLIER = "encoder.1.feed_forward.contract"
 
@@ -43,6 +47,23 @@ def test_the_report() -> None:
     assert report.difference.low <= report.difference.mean <= report.difference.high
     assert json.loads(json.dumps(report.to_plain()))["before"]["score"] == report.before.score
     assert "95% interval" in report.table()
+
+
+def test_the_report_of_a_speech_model(tmp_path: Path) -> None:
+    records = [(str(write(tmp_path / f"{i}.wav", sine(1, 100 * i))), "a tone") for i in (1, 2, 3)]
+    report = quantize(rg.load(write_whisper(tmp_path / "whisper")), records)
+    assert report.before.metric == "wer"
+    assert report.before.seconds > 0
+    assert "difference of wer" in report.table()
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_all_evaluations_have_scores(job: str) -> None:
+    runner = runner_class(job)
+    if hasattr(runner, "evaluate"):
+        evaluation = get_type_hints(runner.evaluate)["return"]
+        assert hasattr(evaluation, "scores")
+        assert hasattr(evaluation, "seconds")
 
 
 def test_errors_are_measured_as_they_come_about() -> None:

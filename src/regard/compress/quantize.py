@@ -6,11 +6,11 @@ from typing import Any, NamedTuple, final
 
 from torch import nn
 
-from regard.compress.bootstrap import Difference, paired_difference
 from regard.compress.calibrate import MapError, calibrate
 from regard.errors import ConfigError, UnsupportedError
 from regard.layers.quantization import quantize_maps
 from regard.layers.quantized_linear import is_quantized
+from regard.tasks.bootstrap import Difference, paired_difference
 from regard.tasks.runner import Runner
 from regard.tasks.score_table import ScoreTable, as_text
 

@@ -12,8 +12,9 @@ class Runner:
     """Trained or published model with the methods of its job.
 
     A runner has a module, its tokenizer (None if the folder has none) and its configuration. The verbs of the command
-    line call the methods of the same names, among them `see(text, ...)` and `evaluate(records, ...)`, whose result has
-    `table()` and `to_plain()`, and may have `parts()`: the lines and `ScoreTable`s of the table.
+    line call the methods of the same names, among them `see(text, ...)` and `evaluate(records, ...)`. The result of
+    `evaluate` has `table()`, `to_plain()`, `seconds` and `scores`, a named tuple of numbers with the main one first; it
+    may have `parts()`: the lines and `ScoreTable`s of the table.
     """
 
     job: ClassVar[str]  # its name in `tasks.registry`

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from regard.tasks.bootstrap import bootstrap_interval
 from regard.tasks.score_table import ScoreTable, as_text
 
-RESAMPLES, SEED = 1000, 0
+RESAMPLES = 1000
 SECONDS_OF_BUCKETS = (2, 5, 10, 30)  # upper bounds; the last bucket has none
 
 
@@ -21,6 +23,13 @@ class ErrorRate(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.percent:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+class Scores(NamedTuple):
+    """Error rates in percent; lower is better."""
+
+    wer: float
+    cer: float
 
 
 class DurationBucket(NamedTuple):
@@ -45,6 +54,11 @@ class TranscriptEvaluation(NamedTuple):
     audio_seconds: float
     seconds: float
     texts: list[str]
+
+    @property
+    def scores(self) -> Scores:
+        """The error rates without their intervals."""
+        return Scores(self.wer.percent, self.cer.percent)
 
     def to_plain(self) -> dict[str, Any]:
         """The numbers as JSON types, without the texts."""
@@ -114,10 +128,13 @@ def error_rate(hypotheses: Sequence[Sequence[str]], references: Sequence[Sequenc
     """
     errors = np.array([edits(*both) for both in zip(hypotheses, references, strict=True)], float)
     sizes = np.array([len(reference) for reference in references], float)
-    draws = np.random.default_rng(SEED).integers(len(errors), size=(RESAMPLES, len(errors)))
-    rates = 100 * errors[draws].sum(1) / np.maximum(1, sizes[draws].sum(1))
-    low, high = np.percentile(rates, (2.5, 97.5))
-    return ErrorRate(100 * float(errors.sum() / max(1.0, sizes.sum())), float(low), float(high))
+
+    def rates(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        percent: NDArray[np.float64] = 100 * errors[rows].sum(-1) / np.maximum(1, sizes[rows].sum(-1))
+        return percent
+
+    overall = float(rates(np.arange(len(errors))))
+    return ErrorRate(overall, *bootstrap_interval(len(errors), rates, resamples=RESAMPLES))
 
 
 def evaluate_transcripts(
