@@ -19,13 +19,13 @@ from peer import marian
 from translation import corpus, options, read, texts
 
 from regard.checkpoints.folder import WEIGHTS
-from regard.tasks.bootstrap import paired_difference
 from regard.compress.quantize import measure
 from regard.decode.generate import generate
 from regard.decode.search import Greedy
 from regard.layers.quantization import quantize_maps
 from regard.models.bert import Bert, BertConfig
 from regard.models.seq2seq import Vocabulary
+from regard.tasks.bootstrap import paired_difference
 from regard.tasks.load import load
 
 VOCABULARY = 8000

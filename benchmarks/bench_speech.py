@@ -2,8 +2,8 @@
 
 The folder of prompts holds test.tsv and quiet.tsv, rows of a sound file and its text; the model is one of English in
 the hub's layout. Times are of the processor, on one thread, in turns of a few prompts, so that other work on the
-machine changes ratios little. The peers run in float32 on the same weights; faster-whisper in its sequential and its
-batched mode.
+machine changes ratios little. The peers run in float32 on the same weights, faster-whisper in its sequential and its
+batched mode; the model runs in int8 too.
 """
 
 import argparse
@@ -157,11 +157,14 @@ def transcribed(model: Transcriber, prompts: Sequence[Prompt], **how: Any) -> li
     return model.transcribe(sounds, batch_size=TURN, **{"fallback": ONCE, **how})
 
 
-def speed(model: Transcriber, peer: FasterWhisper, prompts: Sequence[Prompt]) -> Iterator[dict[str, Any]]:
-    """Processor time and word errors of each system, in turns."""
+def speed(
+    model: Transcriber, small: Transcriber, peer: FasterWhisper, prompts: Sequence[Prompt]
+) -> Iterator[dict[str, Any]]:
+    """Processor time and word errors of each system, in turns; `small` is the model in int8."""
     runs: dict[str, Callable[[Sequence[Prompt]], list[str]]] = {
         "regard": lambda some: list(map(str, transcribed(model, some))),
         "regard, auto window": lambda some: list(map(str, transcribed(model, some, window="auto"))),
+        "regard, int8": lambda some: list(map(str, transcribed(small, some))),
         "faster-whisper": peer.one_by_one,
         "faster-whisper, batched": peer.in_batches,
     }
@@ -183,6 +186,8 @@ def speed(model: Transcriber, peer: FasterWhisper, prompts: Sequence[Prompt]) ->
             "unit": f"x the time {of}",
             "bar": bar,
         }
+    ratio = round(seconds["regard, int8"] / seconds["regard"], 3)
+    yield {"case": f"{case}: regard, int8", "value": ratio, "unit": "x the time of float32", "bar": None}
     for name, rate in rates.items():
         yield {"case": f"{case}: {name}", "value": rate, "unit": "% WER", "bar": None}
         yield {
@@ -280,7 +285,7 @@ def measure(given: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]
     yield from memory(some)
     yield from parity(model, given.model, some[:PARITY])
     peer = FasterWhisper(given.model, folder)
-    yield from speed(model, peer, some)
+    yield from speed(model, rg.load(given.model, dtype="int8"), peer, some)
     yield from word_times(model, peer, some[:JOINED])
     yield from quiet(model, peer, prompts_of(given.prompts, "quiet.tsv"))
 
