@@ -58,8 +58,8 @@ def against_sdpa(backward: bool, causal: bool, sizes: tuple[int, ...], **more: A
 def against_own(backward: bool, sizes: tuple[int, ...], *, groups: int | None = None, **values: Any) -> Match:
     """Something special against the plain dense attention of the same sizes, of as many key heads as query heads."""
     inputs = normal(*sizes, groups=groups)
-    held = [leaf.tensor for x in values.values() for leaf in getattr(x, "held", ())]
-    trained = tuple(x.requires_grad_() for x in held if x.is_floating_point()) if backward else ()
+    parameters = [field.tensor for x in values.values() for field in getattr(x, "tensor_fields", ())]
+    trained = tuple(x.requires_grad_() for x in parameters if x.is_floating_point()) if backward else ()
     leaves = (*inputs, *trained) if backward else ()
     ours, ran = regard(inputs, leaves, **values)
     plain = normal(*sizes) if groups else inputs

@@ -85,15 +85,17 @@ def test_held_tensors_with_their_names() -> None:
     spec = rg.AttentionSpec(
         normalizer=rg.Softmax(sink, rg.Gaussian(center, 2.0)), pattern=rg.Causal() & ~rg.KeyLengths(lengths)
     )
-    assert [(leaf.path, leaf.axes) for leaf in spec.held] == [
+    assert [(field.path, field.axes) for field in spec.tensor_fields] == [
         ("Softmax.sink", "H"),
         ("Gaussian.center", "BHL"),
         ("KeyLengths.lengths", "B"),
     ]
-    assert [leaf.tensor is x for leaf, x in zip(spec.held, (sink, center, lengths), strict=True)] == [True] * 3
+    assert [field.tensor is x for field, x in zip(spec.tensor_fields, (sink, center, lengths), strict=True)] == [
+        True
+    ] * 3
     again = rebuild(spec, iter([sink + 1, center + 1, lengths + 1]))
     assert str(again) == str(spec)
-    assert [leaf.tensor.flatten()[0] for leaf in again.held] == [2, 2, 5]
+    assert [field.tensor.flatten()[0] for field in again.tensor_fields] == [2, 2, 5]
     assert rebuild(rg.Causal(), iter([])) == rg.Causal()
 
 

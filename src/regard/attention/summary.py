@@ -139,7 +139,7 @@ def contributions(summary: Summary, weights_BHLS: Tensor, frame: Frame) -> tuple
 
 
 def sum_axes(summary: Summary) -> tuple[str, ...]:
-    """Axes of each of `summary.sums`, in the notation of `value.holds`."""
+    """Axes of each of `summary.sums`, in the notation of `value.tensor_field`."""
     axes = {"entropy": "BHL", "mass": "BHL", "moment": "BHL", "key_mass": "BHS", "grid": "BHij", "weights": "BHLS"}
     return tuple(axes[name] for name in summary.sums)
 

@@ -62,7 +62,7 @@ class SDPA:
         batch, heads, num_queries, _ = call.query.shape
         pairs = num_queries * call.key.shape[2]
         if needs_mask(call):
-            masks = batch * heads if call.spec.bias is not None or call.spec.pattern.held else 1
+            masks = batch * heads if call.spec.bias is not None or call.spec.pattern.tensor_fields else 1
             return Cost(pairs, masks * pairs * (1 + call.query.element_size()))  # booleans, and floats to add
         return Cost(pairs // 2 if isinstance(call.spec.pattern, Causal) else pairs, 0)
 

@@ -52,9 +52,9 @@ def run_as_op(call: Call, backend: str) -> tuple[Tensor, Seen | None]:
 
 def _call(tensors: Sequence[Tensor], arguments: _OpArguments) -> Call:
     """Rebuild the call from the arguments of the op."""
-    query, key, value, *held = tensors
+    query, key, value, *field_tensors = tensors
     integers = iter(arguments.integers)
-    spec = from_text(arguments.spec, held, integers, arguments.floats)
+    spec = from_text(arguments.spec, field_tensors, integers, arguments.floats)
     summary = from_text(arguments.summary, [], integers, [])
     start = arguments.query_start if arguments.starts is None else arguments.starts
     return Call(query, key, value, spec, arguments.seed, start, arguments.key_start, summary)

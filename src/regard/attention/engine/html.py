@@ -50,8 +50,8 @@ def _picture(pattern: Pattern, queries: int, keys: int, query_start: int | Tenso
     """Picture with a caption; empty if the pattern is too large or does not cover these positions."""
     if not 0 < queries * keys <= MAX_PAIRS:
         return ""
-    held = pattern.held
-    device = held[0].tensor.device if held else torch.device("cpu")
+    fields = pattern.tensor_fields
+    device = fields[0].tensor.device if fields else torch.device("cpu")
     query_BL, key_S = positions(queries, keys, query_start, key_start, device)
     try:
         pattern.check(None if isinstance(query_start, Tensor) else int(query_BL[0, 0]), queries, key_start, keys)
@@ -115,10 +115,10 @@ def _lengths(pattern: Pattern, letter: str) -> Iterator[int]:
         layout = getattr(value, "layout", None)
         if isinstance(layout, Tensor):
             yield layout.shape[-2 if letter == "L" else -1] * value.block_size
-    for leaf in pattern.held:
-        dim = axis(leaf.tensor, leaf.axes, letter)
-        if dim is not None and leaf.tensor.shape[dim] > 1:
-            yield leaf.tensor.shape[dim]
+    for field in pattern.tensor_fields:
+        dim = axis(field.tensor, field.axes, letter)
+        if dim is not None and field.tensor.shape[dim] > 1:
+            yield field.tensor.shape[dim]
 
 
 def _values(value: Value) -> Iterator[Any]:

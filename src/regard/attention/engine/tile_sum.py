@@ -19,7 +19,7 @@ from regard.attention.value import axis
 
 
 class Output(NamedTuple):
-    """Output of a tile sum: full shape, dtype, and axes in the notation of `value.holds`."""
+    """Output of a tile sum: full shape, dtype, and axes in the notation of `value.tensor_field`."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -42,7 +42,7 @@ def tile_sum(
         function: maps a tile and its slice of each input to its contribution to each output; None for no contribution.
         tiles: the tiles.
         inputs: the full tensors.
-        axes: axes of each input in the notation of `value.holds`; L is sliced to rows and S to columns.
+        axes: axes of each input in the notation of `value.tensor_field`; L is sliced to rows and S to columns.
         outputs: the outputs to accumulate.
 
     Returns:

@@ -96,17 +96,17 @@ class _TiledCall:
         self.blocks = cut(call)
         self.tiles = [tile for block in self.blocks for tile in block.tiles]
         self.query_BL, self.key_S = call.positions()
-        held = call.spec.held
-        self.inputs = [call.query, call.key, call.value, *(leaf.tensor for leaf in held)]
-        self.axes = ["BHLE", "BGSE", "BGSV", *(leaf.axes for leaf in held)]
+        fields = call.spec.tensor_fields
+        self.inputs = [call.query, call.key, call.value, *(field.tensor for field in fields)]
+        self.axes = ["BHLE", "BGSE", "BGSV", *(field.axes for field in fields)]
         batch, heads, rows, _ = call.query.shape
         self.rows = (batch, heads, rows)
         self.out = Output((*self.rows, call.value.shape[3]), self.dtype, "BHLV")
         self.row = Output((*self.rows, 1), self.dtype, "BHLi")
 
-    def view(self, tile: Tile, query: Tensor, key: Tensor, value: Tensor, *held: Tensor) -> _TileScores:
+    def view(self, tile: Tile, query: Tensor, key: Tensor, value: Tensor, *field_tensors: Tensor) -> _TileScores:
         """Scores of a tile from its slices of the inputs."""
-        spec = rebuild(self.spec, iter(held))
+        spec = rebuild(self.spec, iter(field_tensors))
         query_BL, key_S = self.query_BL[:, tile.rows], part(self.key_S, "S", tile)
         visible = sees = None
         if not all(run.full for run in tile.runs):

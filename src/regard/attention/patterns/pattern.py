@@ -20,7 +20,7 @@ from regard.attention.check import check_integer, is_integer, show
 from regard.attention.engine.draw import shade
 from regard.attention.patterns.intervals import FAR, Intervals
 from regard.attention.patterns.schedule import Blocks, KeyRanges, Schedule
-from regard.attention.value import Value, axis, holds_tensors, restrict, value
+from regard.attention.value import Value, axis, has_tensors, restrict, value
 from regard.errors import ConfigError, ShapeError
 
 MAX_SHOWN = 8  # positions listed in a repr
@@ -95,7 +95,7 @@ class Pattern(Value, ABC):
             starts = (int(query_start.min()), int(query_start.max()))
         else:
             starts = (query_start, query_start)
-        build = build_schedule if holds_tensors(self) else _cached_schedule
+        build = build_schedule if has_tensors(self) else _cached_schedule
         return build(self, queries, keys, block, starts, key_start)
 
     @final
@@ -547,12 +547,12 @@ def _check_extent(
         if not is_integer(count) or count < 1:
             raise ShapeError(f"{pattern}: {name}={show(count)} must be an integer >= 1")
     pattern.check(None if isinstance(query_start, Tensor) else query_start, queries, key_start, keys)
-    for leaf in pattern.held:
+    for field in pattern.tensor_fields:
         for letter, expected in (("L", queries), ("S", keys)):
-            dim = axis(leaf.tensor, leaf.axes, letter)
-            if dim is not None and leaf.tensor.shape[dim] not in (1, expected):
+            dim = axis(field.tensor, field.axes, letter)
+            if dim is not None and field.tensor.shape[dim] not in (1, expected):
                 raise ShapeError(
-                    f"{leaf.path} has shape {tuple(leaf.tensor.shape)}, but the score matrix has {queries} "
+                    f"{field.path} has shape {tuple(field.tensor.shape)}, but the score matrix has {queries} "
                     f"queries x {keys} keys"
                 )
 
@@ -561,5 +561,5 @@ _cached_schedule = lru_cache(maxsize=256)(build_schedule)
 
 
 def _device(pattern: Pattern) -> torch.device:
-    held = pattern.held
-    return held[0].tensor.device if held else torch.device("cpu")
+    fields = pattern.tensor_fields
+    return fields[0].tensor.device if fields else torch.device("cpu")

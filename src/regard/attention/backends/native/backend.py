@@ -251,8 +251,8 @@ class _Attention(torch.autograd.Function):
 
 def _with_inputs(call: Call, inputs: Sequence[Tensor]) -> Call:
     """Copy of a call with other tensors: query, key, value and those held by its values."""
-    query, key, value, *held = inputs
-    return call._replace(query=query, key=key, value=value, spec=rebuild(call.spec, iter(held)))
+    query, key, value, *field_tensors = inputs
+    return call._replace(query=query, key=key, value=value, spec=rebuild(call.spec, iter(field_tensors)))
 
 
 def _single_pass(call: Call) -> tuple[Tensor, Seen | None] | None:
@@ -354,12 +354,12 @@ def _backward(
     d_offset: Tensor | None,
     needed: Sequence[bool],
 ) -> Iterator[Tensor | None]:
-    """Gradients of query, key, value and the tensors held by the values, in the order of `spec.held`."""
+    """Gradients of query, key, value and the tensors held by the values, in the order of `spec.tensor_fields`."""
     spec, dtype = call.spec, call.dtype
     (batch, heads, rows, _), columns = call.query.shape, call.key.shape[2]
     d_query, d_key, d_value = (empty(x, x.shape) for x in (call.query, call.key, call.value))
     normalizer, bias = spec.normalizer, spec.bias
-    counts = [0 if part is None else len(part.held) for part in (spec.score, normalizer, spec.pattern, bias)]
+    counts = [0 if part is None else len(part.tensor_fields) for part in (spec.score, normalizer, spec.pattern, bias)]
     start = 3 + counts[0]
     normalizer_needed, bias_needed = needed[start : start + counts[1]], needed[start + counts[1] + counts[2] :]
     d_vector = d_dense = d_distance = d_parameter = d_center = d_sigma = None
@@ -390,14 +390,14 @@ def _backward(
             *value_grads, address(part_sparse),
         )  # fmt: skip
     yield from (d_query, d_key, d_value)
-    yield from (None if d_vector is None else _summed(d_vector, leaf.tensor) for leaf in spec.score.held)
+    yield from (None if d_vector is None else _summed(d_vector, field.tensor) for field in spec.score.tensor_fields)
     if d_parameter is not None:
-        yield _summed(d_parameter, normalizer.held[0].tensor)
+        yield _summed(d_parameter, normalizer.tensor_fields[0].tensor)
     elif d_center is not None and d_sigma is not None and isinstance(normalizer, Softmax):
         prior = normalizer.prior
-        for leaf in normalizer.held:
-            center = isinstance(prior, Gaussian) and leaf.tensor is prior.center
-            yield _summed(d_center if center else d_sigma.sum(-1), leaf.tensor)
+        for field in normalizer.tensor_fields:
+            center = isinstance(prior, Gaussian) and field.tensor is prior.center
+            yield _summed(d_center if center else d_sigma.sum(-1), field.tensor)
     else:
         yield from (None for _ in range(counts[1]))
     yield from (None for _ in range(counts[2]))
@@ -405,7 +405,7 @@ def _backward(
         yield _summed(d_dense, bias.tensor)
     elif d_distance is not None and bias is not None:
         with torch.enable_grad():
-            leaves = [leaf.tensor.detach().requires_grad_() for leaf in bias.held]
+            leaves = [field.tensor.detach().requires_grad_() for field in bias.tensor_fields]
             table = by_distance_table(call, rebuild(bias, iter(leaves)))
             yield from torch.autograd.grad(table, leaves, d_distance.sum_to_size(table.shape))
     else:
