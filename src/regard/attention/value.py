@@ -7,7 +7,7 @@ matrix, and gradients of the tensors follow from this declaration.
     >>> import torch
     >>> from regard.attention.bias import TensorBias
     >>> bias = TensorBias(torch.zeros(2, 1, 5, 7))                  # axes "BHLS"
-    >>> restrict(bias, rows=slice(0, 4), columns=slice(0, 3))
+    >>> slice_value(bias, rows=slice(0, 4), columns=slice(0, 3))
     TensorBias(tensor=Tensor(2, 1, 4, 3))
 """
 
@@ -127,12 +127,12 @@ def rebuild(value: V, tensors: Iterator[Tensor]) -> V:
     return copy
 
 
-def restrict(value: V, rows: slice, columns: slice) -> V:
+def slice_value(value: V, rows: slice, columns: slice) -> V:
     """The value restricted to some rows and columns of the score matrix."""
-    return rebuild(value, (take(x.tensor, x.axes, rows, columns) for x in value.tensor_fields))
+    return rebuild(value, (slice_tensor(x.tensor, x.axes, rows, columns) for x in value.tensor_fields))
 
 
-def take(tensor: Tensor, axes: str, rows: slice, columns: slice) -> Tensor:
+def slice_tensor(tensor: Tensor, axes: str, rows: slice, columns: slice) -> Tensor:
     """View of a tensor restricted to some rows (axis L) and columns (axis S)."""
     for letter, part in (("L", rows), ("S", columns)):
         dim = axis(tensor, axes, letter)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from regard.attention.patterns.pattern import Causal, Full, Pattern, SlidingWindow, positions
 from regard.attention.patterns.sequence_pattern import Documents, KeyLengths
-from regard.attention.value import has_tensors, restrict
+from regard.attention.value import has_tensors, slice_value
 from regard.integrations.lazy_mask import LazyMask
 
 Rule = Callable[..., Any]  # the library's function of indices
@@ -211,7 +211,7 @@ def _agree(rule: Rule, pattern: Pattern, extent: Extent) -> bool:
     for row in {0, extent.queries // 2, extent.queries - 1}:
         rows = slice(row, row + 1)
         theirs = rule(sequences, sequences[:1], query_BL[:, None, rows, None], key_S)
-        ours = restrict(pattern, rows, slice(0, extent.keys)).visible(query_BL[:, rows], key_S)
+        ours = slice_value(pattern, rows, slice(0, extent.keys)).visible(query_BL[:, rows], key_S)
         if not bool((theirs == ours).all()):
             return False
     return True

@@ -17,7 +17,7 @@ from regard.attention.bias import Bias, TensorBias
 from regard.attention.engine.observer import unobserved
 from regard.attention.patterns.pattern import Pattern
 from regard.attention.summary import Frame, Merger, Seen, Summary, collect, contributions
-from regard.attention.value import restrict
+from regard.attention.value import slice_value
 from regard.lens.capture.call import AttentionCall, OperatorCall, WeightsCall, wide
 from regard.lens.view import bin_index, binned
 
@@ -89,7 +89,7 @@ def _attend(call: OperatorCall, part: slice, value: Tensor, summary: Summary) ->
         for name, x in arguments.items():
             x = TensorBias(x) if name == "bias" and isinstance(x, Tensor) else x
             if isinstance(x, Pattern | Bias):
-                arguments[name] = restrict(x, part, slice(0, call.shape[3]))
+                arguments[name] = slice_value(x, part, slice(0, call.shape[3]))
         query = query[:, :, part]
         arguments["query_start"] = call.query_start + part.start
     with unobserved(), torch.autocast(query.device.type, enabled=False):

@@ -11,7 +11,7 @@ from regard.attention.hard import Hard, noise_words
 from regard.attention.normalizer import Normalizer, Softmax
 from regard.attention.score import products
 from regard.attention.spec import AttentionSpec
-from regard.attention.value import restrict
+from regard.attention.value import slice_value
 
 
 def masked_scores(
@@ -40,7 +40,7 @@ def _bias(bias: Bias, query_BL: Tensor, key_S: Tensor, dtype: torch.dtype, width
     stops = list(accumulate(widths))
     runs = [slice(stop - width, stop) for stop, width in zip(stops, widths, strict=True)]
     rows = slice(0, query_BL.shape[1])
-    parts = [restrict(bias, rows, run).bias(query_BL, key_S[run], dtype) for run in runs]
+    parts = [slice_value(bias, rows, run).bias(query_BL, key_S[run], dtype) for run in runs]
     shape = torch.broadcast_shapes(*(x.shape[:-1] for x in parts))
     return torch.cat([x.expand(*shape, width) for x, width in zip(parts, widths, strict=True)], -1)
 

@@ -25,8 +25,8 @@ from regard.attention.engine.tile_sum import (
     differentiable,
     gradient_sum,
     one_by_one,
-    part,
     pull,
+    slice_tile,
     tile_sum,
 )
 from regard.attention.engine.tiling import Tile, cut
@@ -107,7 +107,7 @@ class _TiledCall:
     def view(self, tile: Tile, query: Tensor, key: Tensor, value: Tensor, *field_tensors: Tensor) -> _TileScores:
         """Scores of a tile from its slices of the inputs."""
         spec = rebuild(self.spec, iter(field_tensors))
-        query_BL, key_S = self.query_BL[:, tile.rows], part(self.key_S, "S", tile)
+        query_BL, key_S = self.query_BL[:, tile.rows], slice_tile(self.key_S, "S", tile)
         visible = sees = None
         if not all(run.full for run in tile.runs):
             visible = spec.pattern.visible(query_BL, key_S)
@@ -162,7 +162,7 @@ class _TiledCall:
         for block in self.blocks:
             running: tuple[Tensor, Tensor, Tensor] | None = None
             for tile in block.tiles:
-                view = self.view(tile, *(part(x, a, tile) for x, a in zip(inputs, self.axes, strict=True)))
+                view = self.view(tile, *(slice_tile(x, a, tile) for x, a in zip(inputs, self.axes, strict=True)))
                 new_max = view.scores.amax(-1, keepdim=True)
                 if running is not None:
                     new_max = torch.maximum(new_max, running[0])

@@ -20,7 +20,7 @@ from regard.attention.check import check_integer, is_integer, show
 from regard.attention.engine.draw import shade
 from regard.attention.patterns.intervals import FAR, Intervals
 from regard.attention.patterns.schedule import Blocks, KeyRanges, Schedule
-from regard.attention.value import Value, axis, has_tensors, restrict, value
+from regard.attention.value import Value, axis, has_tensors, slice_value, value
 from regard.errors import ConfigError, ShapeError
 
 MAX_SHOWN = 8  # positions listed in a repr
@@ -120,7 +120,7 @@ class Pattern(Value, ABC):
         for rows, runs in schedule:
             for start, stop, full in runs:
                 if not full:
-                    part = restrict(self, rows, slice(start, stop))
+                    part = slice_value(self, rows, slice(start, stop))
                     seen = part.visible(query_BL[:, rows], key_S[start:stop])
                     pairs += float(seen.double().mean()) * (rows.stop - rows.start) * (stop - start)
         return pairs / (queries * keys)
