@@ -65,10 +65,10 @@ def test_a_runner_is_its_model_and_its_size() -> None:
 
 def test_a_recording_counts_calls() -> None:
     layer = rg.MultiHeadAttention(8, 2)
-    with rg.record(layer) as seen:
+    with rg.record(layer) as recording:
         layer(torch.zeros(1, 3, 8))
         layer(torch.zeros(2, 3, 8))  # which cannot be joined, and can be printed
-    assert repr(seen) == "Recording(AttentionRecord('', 1 x 2 heads, 3 x 3, 2 calls))"
+    assert repr(recording) == "Recording(AttentionRecord('', 1 x 2 heads, 3 x 3, 2 calls))"
 
 
 def grid(html: str) -> Tensor:

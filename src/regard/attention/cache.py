@@ -235,10 +235,10 @@ class KeyValueCache:
         if self._key is None or self._value is None:
             return
         with torch.inference_mode(False), torch.no_grad():
-            seen = slice(0 if self._lookback is None else max(0, self._stop - self._lookback), self._stop)
+            positions = slice(0 if self._lookback is None else max(0, self._stop - self._lookback), self._stop)
             rows, others = rows.long().contiguous(), others.long().contiguous()
             for buffer in (self._key, self._value):
-                _copy(buffer[:, :, seen], buffer[:, :, seen], rows, others)
+                _copy(buffer[:, :, positions], buffer[:, :, positions], rows, others)
             self._key, self._value = self._key[:first], self._value[:first]
 
     def _selected(self, buffer: Tensor, rows: Tensor) -> Tensor:

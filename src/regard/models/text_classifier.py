@@ -128,8 +128,8 @@ class TextClassifier(nn.Module):
         hidden = self._encode(inputs, lengths)
         penalty = hidden.new_zeros(())
         if self.training and self.config.penalty:
-            pooled, seen = self.pooling(hidden, lengths, summary=WEIGHTS)
-            weights = seen.weights[:, :, 0].float()
+            pooled, summary_result = self.pooling(hidden, lengths, summary=WEIGHTS)
+            weights = summary_result.weights[:, :, 0].float()
             overlap = weights @ weights.transpose(1, 2) - torch.eye(weights.shape[1], device=weights.device)
             penalty = self.config.penalty * overlap.square().sum((1, 2)).mean()
         else:

@@ -252,8 +252,8 @@ class Whisper(Seq2Seq):
         x, weights = self.positions(self.embedding(targets), 0), {}
         for number, layer in enumerate(self.decoder):
             summary = Summary(weights=True) if any(number == one for one, _ in heads) else None
-            x, seen = layer.summarized(x, memory.states, summary)
-            weights[number] = None if seen is None else seen.weights
+            x, summary_result = layer.summarized(x, memory.states, summary)
+            weights[number] = None if summary_result is None else summary_result.weights
         chosen = [weights[layer][:, head] for layer, head in heads]
         return self.decoder_norm(x), torch.stack(chosen, 1)
 

@@ -101,8 +101,8 @@ def shield(query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> tuple[
         must set the other outputs to 0, so that their incoming gradient is dropped too.
     """
     sees = visible.any(-1, keepdim=True)
-    seen = visible.any(-2)[..., None]  # (B or 1, H or 1, S, 1)
+    is_seen = visible.any(-2)[..., None]  # (B or 1, H or 1, S, 1)
     groups = key.shape[1]
-    if seen.shape[1] not in (1, groups):
-        seen = seen.unflatten(1, (groups, -1)).any(2)
-    return torch.where(sees, query, 0), torch.where(seen, key, 0), torch.where(seen, value, 0), sees
+    if is_seen.shape[1] not in (1, groups):
+        is_seen = is_seen.unflatten(1, (groups, -1)).any(2)
+    return torch.where(sees, query, 0), torch.where(is_seen, key, 0), torch.where(is_seen, value, 0), sees

@@ -57,19 +57,19 @@ def _picture(pattern: Pattern, queries: int, keys: int, query_start: int | Tenso
         pattern.check(None if isinstance(query_start, Tensor) else int(query_BL[0, 0]), queries, key_start, keys)
     except ShapeError:
         return ""
-    seen = pattern.visible(query_BL, key_S)
-    density = _cell_density(seen.reshape(-1, *seen.shape[-2:])[0].expand(queries, keys).float().cpu())
+    visible = pattern.visible(query_BL, key_S)
+    density = _cell_density(visible.reshape(-1, *visible.shape[-2:])[0].expand(queries, keys).float().cpu())
     return f"<div>{_svg(density)}<br><small>{queries} queries (down) x {keys} keys</small></div>"
 
 
-def _cell_density(seen: Tensor) -> Tensor:
+def _cell_density(visible: Tensor) -> Tensor:
     """Fraction of visible pairs in each of at most CELLS x CELLS cells."""
     for dim in (0, 1):
-        size = seen.shape[dim]
+        size = visible.shape[dim]
         cells = min(size, CELLS)
         edges = [i * size // cells for i in range(cells + 1)]
-        seen = torch.stack([seen.narrow(dim, a, b - a).mean(dim) for a, b in pairwise(edges)], dim)
-    return seen
+        visible = torch.stack([visible.narrow(dim, a, b - a).mean(dim) for a, b in pairwise(edges)], dim)
+    return visible
 
 
 def _svg(density: Tensor) -> str:

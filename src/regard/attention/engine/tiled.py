@@ -34,11 +34,22 @@ from regard.attention.engine.tracing import vmapped
 from regard.attention.hard import Hard
 from regard.attention.normalizer import Normalizer, RowStats, Sigmoid, Softmax, finite, sink_of
 from regard.attention.spec import AttentionSpec
-from regard.attention.summary import Frame, Merger, Seen, Summary, collect, contributions, sum_axes, sum_shapes
+from regard.attention.summary import (
+    Frame,
+    RunningStats,
+    Summary,
+    SummaryResult,
+    collect,
+    contributions,
+    sum_axes,
+    sum_shapes,
+)
 from regard.attention.value import per_head, rebuild
 
 
-def compute(call: Call, core: "Core | None" = None, summaries: "Summaries | None" = None) -> tuple[Tensor, Seen | None]:
+def compute(
+    call: Call, core: "Core | None" = None, summaries: "Summaries | None" = None
+) -> tuple[Tensor, SummaryResult | None]:
     """Output (B, H, L, V) in the dtype of the query, and the requested summaries.
 
     `core` computes output and row stats of a call whose softmax has no sink, `summaries` the summaries from the row
@@ -51,8 +62,8 @@ def compute(call: Call, core: "Core | None" = None, summaries: "Summaries | None
     output, row = (core or by_tiles)(call)
     if sink is not None:
         output, row = _join_sink(output, row, torch.as_tensor(per_head(sink, call.dtype), device=call.query.device))
-    seen = None if call.summary is None else (summaries or summaries_by_tiles)(call, call.summary, row)
-    return output.to(call.query.dtype), seen
+    summary_result = None if call.summary is None else (summaries or summaries_by_tiles)(call, call.summary, row)
+    return output.to(call.query.dtype), summary_result
 
 
 def by_tiles(call: Call) -> tuple[Tensor, RowStats]:
@@ -63,12 +74,12 @@ def by_tiles(call: Call) -> tuple[Tensor, RowStats]:
     return tiled.pointwise() if isinstance(call.spec.normalizer, Sigmoid) else tiled.strips()
 
 
-def summaries_by_tiles(call: Call, summary: Summary, row: RowStats) -> Seen:
+def summaries_by_tiles(call: Call, summary: Summary, row: RowStats) -> SummaryResult:
     """Requested summaries, in another pass over the tiles."""
     return _TiledCall(call).summarize(summary, row)
 
 
-Summaries = Callable[[Call, Summary, RowStats], Seen]
+Summaries = Callable[[Call, Summary, RowStats], SummaryResult]
 Core = Callable[[Call], tuple[Tensor, RowStats]]
 
 
@@ -206,12 +217,12 @@ class _TiledCall:
         output, row_max, offset = tile_sum(add, self.tiles, self.inputs, self.axes, [self.out, self.row, self.row])
         return output, RowStats(row_max.detach(), offset)
 
-    def summarize(self, summary: Summary, row: RowStats) -> Seen:
+    def summarize(self, summary: Summary, row: RowStats) -> SummaryResult:
         """Summaries from the row stats, in another pass over the tiles."""
         batch, heads, num_queries = self.rows
         num_keys = self.call.key.shape[2]
-        merger = Merger(summary, batch, heads, num_queries, row.max) if summary.merged else None
-        pending, count = merger, len(self.inputs)
+        running = RunningStats(summary, batch, heads, num_queries, row.max) if summary.merged else None
+        pending, count = running, len(self.inputs)
 
         def add(tile: Tile, *parts: Tensor) -> Sequence[Tensor]:
             view = self.view(tile, *parts[:count])
@@ -239,13 +250,13 @@ class _TiledCall:
         if summary.log_prob:
             outputs.append(Output(self.rows, self.dtype, "BHL"))
         sums: tuple[Tensor, ...] = ()
-        if outputs or merger is not None:
+        if outputs or running is not None:
             inputs, input_axes = [*self.inputs, *row], [*self.axes, "BHLi", "BHLi"]
             sums = tile_sum(add, self.tiles, inputs, input_axes, outputs)
         pending = None  # backward calls `add` again and must not merge twice
         log_sum_exp = (row.max + row.offset).squeeze(-1) if summary.log_sum_exp else None
         log_prob = sums[-1] if summary.log_prob else None
-        return collect(summary, sums[: len(axes)], merger, log_sum_exp, log_prob)
+        return collect(summary, sums[: len(axes)], running, log_sum_exp, log_prob)
 
 
 class _OnlineSoftmax(torch.autograd.Function):

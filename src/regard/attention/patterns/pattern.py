@@ -121,8 +121,8 @@ class Pattern(Value, ABC):
             for start, stop, full in runs:
                 if not full:
                     part = slice_value(self, rows, slice(start, stop))
-                    seen = part.visible(query_BL[:, rows], key_S[start:stop])
-                    pairs += float(seen.double().mean()) * (rows.stop - rows.start) * (stop - start)
+                    visible = part.visible(query_BL[:, rows], key_S[start:stop])
+                    pairs += float(visible.double().mean()) * (rows.stop - rows.start) * (stop - start)
         return pairs / (queries * keys)
 
     @final
@@ -149,8 +149,8 @@ class Pattern(Value, ABC):
         query_start = _query_start(self, queries, keys, query_start, key_start)
         _check_extent(self, queries, keys, 1, query_start, key_start)
         query_BL, key_S = positions(queries, keys, query_start, key_start, _device(self))
-        seen = self.visible(query_BL, key_S)
-        picture = seen.reshape(-1, *seen.shape[-2:])[0].expand(queries, keys)
+        visible = self.visible(query_BL, key_S)
+        picture = visible.reshape(-1, *visible.shape[-2:])[0].expand(queries, keys)
         return shade(picture)
 
 

@@ -225,8 +225,8 @@ class Around(Pattern):
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
         center = self.center.detach()[..., None]
         distance = center - key_S
-        seen = (distance <= self.left) & (distance >= -self.right)
-        return seen.reshape((1,) * (4 - seen.dim()) + tuple(seen.shape))
+        visible = (distance <= self.left) & (distance >= -self.right)
+        return visible.reshape((1,) * (4 - visible.dim()) + tuple(visible.shape))
 
     def key_ranges(self, blocks: Blocks) -> KeyRanges:
         center = self.center.detach().double()

@@ -153,9 +153,9 @@ def _tiles(
                 mixed[start // SIDE : -(-stop // SIDE)] = True
         for first, last in _runs_of(mixed):
             columns = slice(first * SIDE, min(last * SIDE, num_keys))
-            seen = slice_value(pattern, rows, columns).visible(query_BL[:, rows], key_S[columns])
-            shape = (*seen.shape[:2], rows.stop - rows.start, columns.stop - columns.start)
-            mixed_runs.append((block, first, last, array(seen.expand(shape))))
+            visible = slice_value(pattern, rows, columns).visible(query_BL[:, rows], key_S[columns])
+            shape = (*visible.shape[:2], rows.stop - rows.start, columns.stop - columns.start)
+            mixed_runs.append((block, first, last, array(visible.expand(shape))))
     shape = np.broadcast_shapes((1, 1), *(x.shape[:2] for *_, x in mixed_runs))
     tiles = np.broadcast_to(base, (*shape, *base.shape)).copy()
     words, count = list[npt.NDArray[Any]](), 0
