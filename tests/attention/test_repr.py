@@ -37,11 +37,11 @@ def test_repr(thing: object, text: str) -> None:
 
 
 CONFIGS = [
-    rg.TransformerConfig.of_size("tiny", VOCABULARY),
-    rg.T5Config.of_size("small", VOCABULARY),
-    rg.GPTConfig.of_size("gpt3-small", VOCABULARY, attention_dropout=0.0),
+    rg.TransformerConfig.from_preset("tiny", VOCABULARY),
+    rg.T5Config.from_preset("small", VOCABULARY),
+    rg.GPTConfig.from_preset("gpt3-small", VOCABULARY, attention_dropout=0.0),
     rg.LlamaConfig(vocabulary=VOCABULARY),
-    rg.BertConfig.of_size("roberta-base"),
+    rg.BertConfig.from_preset("roberta-base"),
     rg.RNNConfig(vocabulary=VOCABULARY, attention=rg.AttentionConfig(score=rg.LearnedCosine())),
     rg.LuongConfig(vocabulary=VOCABULARY, window="local-p"),
     rg.ConvS2SConfig(vocabulary=VOCABULARY),

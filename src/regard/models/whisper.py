@@ -40,7 +40,7 @@ def _size(embed_dim: int, num_heads: int, num_layers: int, **more: Any) -> dict[
 
 
 # Table 1 of the paper, and the sizes that its authors published later.
-SIZES: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "tiny": _size(384, 6, 4),
     "base": _size(512, 8, 6),
     "small": _size(768, 12, 12),
@@ -101,11 +101,11 @@ class WhisperConfig:
             )
 
     @staticmethod
-    def of_size(size: str, vocabulary: Vocabulary, **changes: Any) -> "WhisperConfig":
-        """The configuration of a published size.
+    def from_preset(name: str, vocabulary: Vocabulary, **changes: Any) -> "WhisperConfig":
+        """Configuration of a published model by name.
 
         Args:
-            size: "tiny", "base", "small", "medium", "large", "large-v3" or "large-v3-turbo".
+            name: "tiny", "base", "small", "medium", "large", "large-v3" or "large-v3-turbo".
             vocabulary: of the target.
             changes: fields that differ from it.
 
@@ -113,11 +113,11 @@ class WhisperConfig:
             The configuration.
 
         Raises:
-            ConfigError: an unknown size.
+            ConfigError: an unknown name.
         """
-        if size not in SIZES:
-            raise ConfigError(f"Whisper has no size {size!r}; {nearest(size, SIZES)}")
-        return WhisperConfig(vocabulary=vocabulary, **{**SIZES[size], **changes})
+        if name not in PRESETS:
+            raise ConfigError(f"Whisper has no preset {name!r}; {nearest(name, PRESETS)}")
+        return WhisperConfig(vocabulary=vocabulary, **{**PRESETS[name], **changes})
 
 
 @final
