@@ -114,9 +114,9 @@ def look_within(
         ConfigError: a model without attention.
         DataError: no tokens, or more than the model has positions.
     """
-    longest = module.longest
-    if not ids or (longest is not None and len(ids) > longest):
-        raise DataError(f"text has {len(ids)} tokens; expected 1 to {longest}: see one or a few sentences")
+    max_length = module.max_length
+    if not ids or (max_length is not None and len(ids) > max_length):
+        raise DataError(f"text has {len(ids)} tokens; expected 1 to {max_length}: see one or a few sentences")
     recording = _recorded(module, list(ids), weights=True)
     words = tokenizer.words(ids)
     ranges = [pieces for _, pieces in words]
@@ -152,9 +152,9 @@ def view_within(
         ConfigError: a model without attention.
         DataError: no tokens, or more than the model has positions.
     """
-    longest = module.longest
-    if not ids or (longest is not None and len(ids) > longest):
-        raise DataError(f"text has {len(ids)} tokens; expected 1 to {longest}")
+    max_length = module.max_length
+    if not ids or (max_length is not None and len(ids) > max_length):
+        raise DataError(f"text has {len(ids)} tokens; expected 1 to {max_length}")
     recording = _recorded(module, list(ids), grid=grid, top=top)
     return view_of(
         recording,

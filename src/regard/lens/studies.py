@@ -185,7 +185,7 @@ def faithfulness_study(classifier: Any, texts: Iterable[str]) -> dict[str, Faith
 def explain(classifier: Any, text: str) -> Explained:
     """The decision of a classifier on a text: its most probable label."""
     tokenizer = classifier.tokenizer
-    ids = tokenizer.marked(tokenizer.encode(text), longest=classifier.longest)
+    ids = tokenizer.marked(tokenizer.encode(text), max_length=classifier.max_length)
     label = int(classifier.probabilities([text])[0].argmax())
     text_places = range(len(tokenizer.before), len(ids) - len(tokenizer.after))
     special = frozenset(i for i in range(len(ids)) if i not in text_places)

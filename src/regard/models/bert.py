@@ -208,7 +208,7 @@ class Bert(TextEncoder):
                 nn.init.normal_(embedding.weight, std=INIT_STD)
 
     @property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         first = self.config.pad + 1 if self.config.pads_have_no_position else 0
         return self.config.max_positions - first
 

@@ -198,7 +198,7 @@ class GPT(LanguageModel):
                 )
 
     @property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         return self.config.max_length
 
     def embed(self, tokens: Tensor, start: int) -> Tensor:

@@ -168,7 +168,7 @@ class Llama(LanguageModel):
                 nn.init.normal_(parameter, std=INIT_STD)
 
     @property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         return self.config.max_length
 
     def embed(self, tokens: Tensor, start: int) -> Tensor:

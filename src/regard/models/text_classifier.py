@@ -107,9 +107,9 @@ class TextClassifier(nn.Module):
         self.output = Linear(config.hops * size, config.num_labels)
 
     @property
-    def longest(self) -> int | None:
+    def max_length(self) -> int | None:
         """Maximum number of tokens of a text, special tokens included; None if unlimited."""
-        return None if self.config.encoder is None else self.encoder.longest
+        return None if self.config.encoder is None else self.encoder.max_length
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> TextClassifierOutput:
         """The logits of labels.

@@ -154,7 +154,7 @@ class Transformer(Seq2Seq):
         nn.init.normal_(self.embedding.weight, std=size**-0.5)
 
     @property
-    def longest(self) -> int | None:
+    def max_length(self) -> int | None:
         return self.config.max_length if self.config.positions == "learned" else None
 
     def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
@@ -208,6 +208,8 @@ class Transformer(Seq2Seq):
         """The position embedding (D,) of this decoding step; computed for STEPS_AT_ONCE steps together."""
         index = state.length % STEPS_AT_ONCE
         if index == 0:
-            count = STEPS_AT_ONCE if self.longest is None else max(1, min(STEPS_AT_ONCE, self.longest - state.length))
+            count = (
+                STEPS_AT_ONCE if self.max_length is None else max(1, min(STEPS_AT_ONCE, self.max_length - state.length))
+            )
             state.positions = self.positions(x.new_zeros(1, count, x.shape[2]), state.length)[0]
         return state.positions[index]

@@ -174,7 +174,7 @@ class Whisper(Seq2Seq):
                 nn.init.normal_(module.weight, std=INITIAL)
 
     @property
-    def longest(self) -> int | None:
+    def max_length(self) -> int | None:
         return self.config.max_length
 
     def check_inputs(self, inputs: Tensor, lengths: Tensor | None) -> None:
