@@ -227,7 +227,7 @@ _NAMES = {
 _HOMES = {name: f"regard.{module}" for module, names in _NAMES.items() for name in names}
 _RENAMED = {"Seen": "SummaryResult"}  # old public names, kept for one release
 
-if not TYPE_CHECKING:  # with this function in sight, a type checker would take any name
+if not TYPE_CHECKING:  # a type checker that sees this function would accept any name
 
     def __getattr__(name: str) -> object:
         """A public name, a part of the package such as `regard.lens` or `regard.train`, or the version (PEP 562)."""
@@ -249,7 +249,7 @@ if not TYPE_CHECKING:  # with this function in sight, a type checker would take 
             raise AttributeError(
                 f"module 'regard' has no attribute {name!r}", name=name, obj=importlib.import_module("regard")
             )
-        globals()[name] = value  # from now on it stands there
+        globals()[name] = value  # later accesses do not call this function
         return value
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong, by kind. Every message names the value it got, what it expected and what to change."""
+"""Exception classes. Every message names the value it got, what it expected and what to change."""
 
 from collections.abc import Iterable
 

@@ -15,7 +15,7 @@ NAMES = {"FILE": "file", "FOLDER": "dir", "SOURCES TARGETS": "file"}  # what a v
 
 
 def completions(line: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What bash is told of the last word of a line."""
+    """What bash completes for the last word of a line."""
     for name, value in variables(line).items():
         monkeypatch.setenv(name, value)
     result = regard()

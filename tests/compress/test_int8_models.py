@@ -1,4 +1,4 @@
-"""Models in int8: the same tokens in any batch, saved and loaded; wrong folders are told of in one line."""
+"""Models in int8: the same tokens in any batch, saved and loaded; wrong folders get an error of one line."""
 
 import copy
 import json

@@ -124,6 +124,6 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "spm-saved",
         loaded(json.dumps({"kind": "other", "source": None, "target": None, "ids": None, "extra": {}, "roles": {}})),
         CheckpointError,
-        "no SentencePiece tokenizer of regard's: kind='other', layout=None",
+        "not a SentencePiece tokenizer of regard: kind='other', layout=None",
     ),
 ]

@@ -15,7 +15,7 @@ TEXTS = [*SENTENCES, "", "a", "The library", " ", "\u20ac \U0001f600"]
 
 
 def told(made, search, **settings):
-    """Completions, and what was told of each, piece by piece."""
+    """Completions, and the pieces that were streamed of each."""
     pieces: dict[int, list[str]] = {i: [] for i in range(len(TEXTS))}
     found = complete(
         made.module, made.tokenizer, TEXTS, search=search, on_text=lambda i, piece: pieces[i].append(piece), **settings

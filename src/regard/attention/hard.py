@@ -103,7 +103,7 @@ class Hard(Normalizer):
 
     @property
     def dense(self) -> bool:
-        """Whether the weights, or their gradients, are not those of one key."""
+        """Whether the weights or their gradients spread over several keys."""
         return isinstance(self.sample, StraightThrough | Gumbel)
 
     def drawn(self, words: Tensor, dtype: torch.dtype) -> "Hard":

@@ -54,10 +54,10 @@ class RawFormat(NamedTuple):
 @final
 @dataclass(frozen=True)
 class Decoded:
-    """Sound as its source has it.
+    """Decoded sound with the sampling rate and channels of its source.
 
     Args:
-        name: of the source, for messages.
+        name: name of the source, for messages.
         format: such as "WAV PCM_16".
         rate: samples a second.
         channels: their number.
@@ -199,7 +199,7 @@ class _Lenient:
 
 
 def _by_soundfile(name: str, file: Any, stack: ExitStack) -> Decoded:
-    """What libsndfile reads; the rest by PyAV."""
+    """Decoder for files that libsndfile reads; PyAV decodes the others."""
     try:
         import soundfile
     except (ImportError, OSError) as error:

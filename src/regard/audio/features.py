@@ -1,4 +1,4 @@
-"""A sound as a model hears it: its spectrogram by frames, in memory or, if long, in a temporary file."""
+"""Spectrogram of a sound by frames, in memory or, if it is long, in a temporary file."""
 
 import tempfile
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ class SoundFeatures:
 
     @property
     def info(self) -> SoundInfo:
-        """What the sound was before it was converted."""
+        """Format of the sound before its conversion."""
         return self._reader.info
 
     @property

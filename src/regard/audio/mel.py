@@ -18,7 +18,7 @@ WINDOW: Final = 400  # samples of a frame: 25 ms
 HOP: Final = 160  # samples from frame to frame: 10 ms
 FRAME_RATE: Final = SAMPLE_RATE // HOP  # frames a second
 FLOOR: Final = 1e-10  # least power of a mel band
-RANGE: Final = 8.0  # powers of ten below the loudest that are told apart
+RANGE: Final = 8.0  # dynamic range, in powers of ten below the maximum
 EDGE: Final = WINDOW // 2  # samples that are mirrored at both ends, so that frames are centered
 BLOCK_FRAMES: Final = 1000
 MAX_MELS: Final = 512
@@ -84,7 +84,7 @@ class AudioProcessor:
         return (powers.clamp(min=largest - RANGE) + 4) / 4
 
     def __call__(self, samples: Samples, *, pad: bool = True) -> Tensor:
-        """The model's input of one sound.
+        """Model input of one sound.
 
         Args:
             samples: (N,) float32 at 16 kHz.

@@ -20,7 +20,7 @@ PIECE: Final = 1600  # samples of such a piece: 0.1 s
 @final
 @dataclass
 class SoundInfo:
-    """What a sound was before it was converted, filled in as it is read.
+    """Format and levels of a sound before its conversion, filled in while it is read.
 
     Args:
         name: of its source.

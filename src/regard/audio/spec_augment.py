@@ -35,7 +35,7 @@ def spec_augment(
     hidden = torch.zeros(batch, frames, mels, dtype=torch.bool)
 
     def spans(count: int, widest: Tensor, sizes: Tensor, places: int) -> Tensor:
-        """Whether each place of each row lies in one of some random spans, (B, places)."""
+        """Random spans as booleans (B, positions): True inside a span."""
         width = (torch.rand(batch, count, generator=generator) * (widest[:, None] + 1)).floor()
         start = (torch.rand(batch, count, generator=generator) * (sizes[:, None] - width + 1).clamp(min=0)).floor()
         place = torch.arange(places)

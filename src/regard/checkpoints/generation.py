@@ -13,7 +13,7 @@ from regard.decode.constraints import Constraints
 from regard.decode.search import Beam, Greedy, Sample, Search
 from regard.errors import ConfigError, UnsupportedError, nearest
 
-# Fields that are read, and what they become.
+# Fields that are read, and the settings they become.
 MARKS = {
     "bos_token_id": "start token of the vocabulary",
     "decoder_start_token_id": "start token of targets",

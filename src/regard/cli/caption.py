@@ -21,7 +21,7 @@ def run(
 ) -> None:
     """Describe pictures: a caption for each on a line, in the order given.
 
-    A file that cannot be read is told on standard error, and the others go on.
+    A file that cannot be read is reported on standard error and skipped.
     """
     captioner = open_for("caption", model, threads, device)
     check_reads(captioner, "caption", pictures=True)

@@ -62,7 +62,7 @@ def _rows(results: "Iterable[Classification]") -> Iterator[tuple[str, str, str]]
 
 
 def _classify_pictures(classifier: Any, names: Iterator[str], top: int, batch_size: int, as_json: bool) -> None:
-    """The lines of pictures by file name; those that cannot be read are told of, and the others go on."""
+    """Print the labels of pictures; a file that cannot be read is reported on standard error and skipped."""
     failed: list[str] = []
     while chunk := list(itertools.islice(names, batch_size)):
         read = list(readable(classifier, chunk, failed))

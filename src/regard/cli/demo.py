@@ -47,7 +47,7 @@ def run(out: str, threads: int, device: str) -> None:
 
 
 def show_translations(folder: Path, device: str) -> None:
-    """Part 1: translations of the shipped model, and what it attends to."""
+    """Part 1: translations of the shipped model, and its attention."""
     from regard.checkpoints.shipped import SHIPPED
     from regard.tasks.load import load
 
@@ -63,7 +63,7 @@ def show_translations(folder: Path, device: str) -> None:
 
 
 def train_dates(folder: Path, *, threads: int, device: str = "cpu", seed: int = 1) -> float:
-    """Part 2: a model that learns to read dates, its accuracy, and what it attends to.
+    """Part 2: a model that learns to normalize dates, its accuracy and its attention.
 
     Args:
         folder: folder for the pairs, the run and the page.

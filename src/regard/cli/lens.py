@@ -1,4 +1,4 @@
-"""`regard lens`: studies of what a model attends to, over many records."""
+"""`regard lens`: studies of a model's attention over many records."""
 
 import itertools
 import json
@@ -50,7 +50,7 @@ def heads(file: str, limit: int, as_json: bool, model: str | None, threads: int 
 
 
 def faithful(file: str, limit: int, as_json: bool, model: str | None, threads: int | None, device: str) -> None:
-    """Faithfulness of attribution methods: what the model still says without the tokens that they name."""
+    """Faithfulness of attribution methods: the change of the prediction without the tokens that they select."""
     opened = open_for("classify", model, threads, device)
     from regard.lens.studies import faithfulness_study
 
@@ -68,7 +68,7 @@ def _pairs(file: str) -> Iterator[tuple[str, str]]:
 
 
 def _fields(file: str) -> Iterator[list[str]]:
-    """The columns of a file's lines: by tabs, or of CSV."""
+    """Rows of a file as lists of columns, separated by tabs or as CSV."""
     lines = file_texts(file)
     if ".csv" not in file.lower():
         yield from (line.split("\t") for line in lines)

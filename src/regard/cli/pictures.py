@@ -32,7 +32,7 @@ def check_reads(runner: Any, verb: str, *, pictures: bool) -> bool:
 
 
 def readable(runner: Any, names: Sequence[str], failed: list[str]) -> Iterator[tuple[str, "Pixels"]]:
-    """The pictures that can be read; the others are told of on standard error, and their names added to `failed`."""
+    """Names and pixels of the readable pictures; others are reported on standard error and added to `failed`."""
     for name in names:
         try:
             yield name, runner.read(name)

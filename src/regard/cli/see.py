@@ -52,7 +52,7 @@ def run(
     device: str,
     **how: object,
 ) -> None:
-    """Show what a model attends to as it reads or writes a text: in the terminal, as a picture, as a page."""
+    """Show a model's attention in a text that it reads or generates: in the terminal, as a picture, as a page."""
     for suffix, name in ((".png", png), (".svg", svg), (".npz", npz), (".json", as_json)):
         if name is not None and Path(name).suffix.lower() != suffix:
             raise click.UsageError(f"--{suffix[1:]} {name}: the name must end in {suffix}")
@@ -143,7 +143,7 @@ def _see(
     text: str, file: str | None, grid: int | None, settings: dict[str, Any], model: str | None, threads: int | None,
     device: str,
 ) -> SeeResult:  # fmt: skip
-    """What a model attends to in a text, or as it translates it."""
+    """Attention of a model in a text, or between a text and its translation."""
     try:
         opened = open_for("see", model, threads, device)
     except UnsupportedError:

@@ -62,7 +62,7 @@ def run(
     """Transcribe sound files, or standard input ("-").
 
     One line of text for each file on standard output, in the order given; with --out, files of subtitles and others as
-    well. A file that cannot be read is told on standard error, and the others go on.
+    well. A file that cannot be read is reported on standard error and skipped.
     """
     n_best = how.get("n_best")
     search = search_of(how) if how.get("beam") or n_best else None
@@ -178,7 +178,7 @@ def _write_files(transcript: "Transcript", output: Output, path: Path) -> None:
 
 
 def _described(transcript: "Transcript") -> str:
-    """What was done to a sound, and what was found."""
+    """Format, levels, detected language and number of segments of a sound, as one line."""
     language = ""
     if transcript.language is not None:
         sure = "" if transcript.language_probability is None else f" ({transcript.language_probability:.2f})"

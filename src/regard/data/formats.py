@@ -61,7 +61,7 @@ def read_parallel(files: tuple[str, ...], roles: tuple[str, ...]) -> Iterator[Ro
         if None in lines:
             short = next(file for file, line in zip(files, lines, strict=True) if line is None)
             long = next(file for file, line in zip(files, lines, strict=True) if line is not None)
-            raise DataError(f"{short} ends before line {number}, but {long} goes on; expected as many lines in both")
+            raise DataError(f"{short} ends before line {number}, but {long} has more lines; expected equally many")
         texts = [decode_line(line, f"{file}:{number}") for file, line in zip(files, lines, strict=True)]
         bad = next((text for text in texts if isinstance(text, BadRow)), None)
         yield bad or Record(dict(zip(roles, texts, strict=True)), f"{files[0]}:{number}")
@@ -135,7 +135,7 @@ def _is_csv(head: list[Line], selection: FieldSelection) -> bool:
 
 
 def _is_object(line: Line) -> bool:
-    """Whether a line is a JSON object by itself."""
+    """Whether a line is a complete JSON object."""
     if not line.content.lstrip().startswith(b"{"):
         return False
     try:

@@ -146,9 +146,7 @@ class RecordReader(Generic[T]):
             return kind
         if (ending := ending_of(file)) in SPREADSHEETS:
             raise ConfigError(f"{file} is a spreadsheet ({ending}); save it as CSV or TSV, in UTF-8")
-        raise ConfigError(
-            f"the name {file!r} does not say what is in it; say format, or --format: {', '.join(FORMATS)}"
-        )
+        raise ConfigError(f"the name {file!r} does not show its format; give format, or --format: {', '.join(FORMATS)}")
 
     def _check_parallel(self) -> None:
         """Raise ConfigError if there are two files of plain text, which are probably parallel."""

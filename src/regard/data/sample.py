@@ -76,7 +76,7 @@ class HeldOut:
         self._rows[key] = 1
 
     def choose(self, rows: int) -> frozenset[int]:
-        """The hashes of the held-out sources, with at most this number of rows; at least one if there are several."""
+        """Hashes of the held-out sources: at most this number of rows, and at least one source if there are several."""
         chosen, total = set(), 0
         for key in sorted(self._rows):
             if total + self._rows[key] <= rows:

@@ -99,7 +99,7 @@ class SentencePieceTokenizer(TextTokenizer):
         names = {*self.roles.values(), *unseen, *special}
         self._marks = {self._all[token] for token in names if token in self._all}
         self._sentinels = {self._all[token] for token in described if EXTRA_ID.fullmatch(token)} - self._marks
-        self._alone = self._marks | {self._all[token] for token in described}  # each a word of its own
+        self._alone = self._marks | {self._all[token] for token in described}  # each is a separate word
         self._bare = None if prefix_each else open_model(source + NO_PREFIX, "source")[0]
         self._unknown = self._all[self.roles["unk"]]
         self._around = tuple(before), tuple(after)
@@ -223,7 +223,7 @@ class SentencePieceTokenizer(TextTokenizer):
             raise CheckpointError(f"{path}: no tokenizer can be read ({error.strerror})") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             problem = repr(error)
-        raise CheckpointError(f"{path} is damaged, or no SentencePiece tokenizer of regard's: {problem}")
+        raise CheckpointError(f"{path} is damaged, or not a SentencePiece tokenizer of regard: {problem}")
 
     def _plain(self) -> dict[str, Any]:
         files = {name: None if x is None else base64.b64encode(x).decode() for name, x in self._files.items()}

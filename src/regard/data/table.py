@@ -35,7 +35,7 @@ class Layout(NamedTuple):
     """The layout of a table in a text file."""
 
     delimiter: str
-    is_quoted: bool  # cells may stand in double quotes, and hold delimiters and ends of lines there
+    is_quoted: bool  # quoted cells may contain delimiters and line ends
     header: list[str] | None  # the first row, if it names the columns
     columns: list[int]  # of the roles, from 0
     width: int | None  # columns of a row; None: as the first row that has enough

@@ -193,9 +193,9 @@ class Tokenizer(TextTokenizer):
         except OSError as error:
             raise CheckpointError(f"{path}: no tokenizer can be read ({error.strerror})") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CheckpointError(f"{path} is damaged, or no tokenizer of regard's: {error!r}") from error
+            raise CheckpointError(f"{path} is damaged, or not a tokenizer of regard: {error!r}") from error
         if problem:
-            raise CheckpointError(f"{path} is damaged, or no tokenizer of regard's: {problem}")
+            raise CheckpointError(f"{path} is damaged, or not a tokenizer of regard: {problem}")
         return Tokenizer(vocabulary, merges)
 
 
@@ -224,7 +224,7 @@ def is_text(text: object) -> bool:
 
 
 def _problem(vocabulary: dict[str, int], merges: list[tuple[str, ...]]) -> str | None:
-    """A problem of pieces and merges, or None: a piece must be a special token, a byte, a character or a merge."""
+    """Error message, or None: a piece must be a special token, a byte, a character or a merge."""
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
         return "ids are not 0, 1, 2 and so on"

@@ -1,4 +1,4 @@
-"""The C++ kernels, of attention, linear maps and steps: what is here, and which instruction set runs on this processor.
+"""C++ kernels for attention, linear maps and decoding steps: availability and instruction set.
 
 The sources are compiled once for each instruction set and know nothing of PyTorch, so one build serves all its
 versions. `attention/backends/native/`, `layers/linear.py` and `layers/step.py` call them.

@@ -48,14 +48,14 @@ class Shape(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """A weight laid out for products, and what it was made from."""
+    """Weight packed for the kernels, and the tensor it was packed from."""
 
     source: Tensor  # holds the memory, so that no other weight can have its address
     version: int
     weight: Tensor  # from `int8_split`, or in oneDNN's layout
 
     def fits(self, weight: Tensor) -> bool:
-        """Whether the weight is what it was."""
+        """Whether the weight is unchanged since it was packed."""
         return (
             self.version == weight._version
             and self.source.data_ptr() == weight.data_ptr()
@@ -77,12 +77,12 @@ class FastLinear(nn.Linear):
 
     _packs: dict[torch.dtype, Packed]
     _dtype: torch.dtype | None
-    _plain: type[nn.Linear]  # what it was
+    _plain: type[nn.Linear]  # its class before
     splits: bool = True  # as in `Linear`
 
     @property
     def kernel_weights(self) -> KernelWeights | None:
-        """What the kernels are told of the map; None if it is not that of its weight in the weight's own dtype."""
+        """Kernel arguments of the map; None if it computes in another dtype than that of its weight."""
         return kernel_weights(self.weight, self.bias) if self._dtype in (None, self.weight.dtype) else None
 
     def forward(self, input: Tensor) -> Tensor:  # the name that nn.Linear has
@@ -120,7 +120,7 @@ class FastLinear(nn.Linear):
         return self._multiply(input, self._packed(dtype), dtype)
 
     def _product_dtype(self, x: Tensor) -> torch.dtype | None:
-        """What a product on the packed weight runs in; None where the plain way must."""
+        """Compute dtype of a product with the packed weight; None if `nn.Linear` must compute it."""
         weight, bias = self.weight, self.bias
         if type(x) not in (Tensor, nn.Parameter) or type(weight) is not nn.Parameter or torch.jit.is_tracing():
             return None
@@ -214,7 +214,7 @@ def check_module(owner: str, module: AnyModule) -> AnyModule:
 
 
 def customized(linear: nn.Linear) -> bool:
-    """Whether others have changed what a call of the map does, as old-style `weight_norm` does by a hook."""
+    """Whether the forward pass of the map was modified, as old-style `weight_norm` does by a hook."""
     hooks = (
         linear._forward_hooks, linear._forward_pre_hooks, linear._backward_hooks, linear._backward_pre_hooks,
     )  # fmt: skip
@@ -222,7 +222,7 @@ def customized(linear: nn.Linear) -> bool:
 
 
 def runs_here(dtype: torch.dtype) -> bool:
-    """Whether this machine's oneDNN multiplies in the type, and is not turned off."""
+    """Whether oneDNN is enabled and supports the dtype on this machine."""
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         return False
     if dtype == torch.bfloat16:

@@ -17,8 +17,8 @@ from regard import kernels
 from regard.attention.backends.native.call import relaxed
 from regard.attention.engine.tracing import is_traced
 
-# What the kernels are told of a linear map: outputs, features, address and stride of the weight, address of the bias,
-# and in int8, where the weight's are 0, addresses of codes, scales and sums.
+# Kernel arguments of a linear map: outputs, features, address and stride of the weight, address of the bias, and
+# addresses of codes, scales and sums: in int8 the weight's two are 0, in float32 the last three.
 KernelWeights = tuple[int, int, int, int, int, int, int, int]
 MAX_DOT_ROWS = 128  # the dot kernel was faster or nearly so, with 256 to 2,048 inputs and 256 to 8,000 outputs
 MIN_SPLIT_ROWS = 256  # from here on, splitting the weight in each call pays
@@ -28,8 +28,8 @@ MIN_SPLIT_ROWS = 256  # from here on, splitting the weight in each call pays
 class Linear(nn.Linear):
     """`nn.Linear`, computed by `linear`.
 
-    `splits` says whether many rows may be multiplied by int8 splits: false for maps whose inputs or weights have so
-    many outliers that these are slower.
+    `splits`: whether many rows may be multiplied by int8 splits; false for maps with so many outliers in inputs or
+    weights that splits are slower.
     """
 
     splits: bool = True
@@ -47,7 +47,7 @@ class Linear(nn.Linear):
 
     @property
     def kernel_weights(self) -> KernelWeights | None:
-        """What the kernels are told of the map; None if they cannot read it."""
+        """Kernel arguments of the map; None if the kernels cannot read its weights."""
         return kernel_weights(self.weight, self.bias)
 
 
@@ -133,17 +133,17 @@ def rows_of(x: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def fast() -> Any:
-    """The module of kernels; None where there is none, or only the plainest, which nobody has raced."""
+    """The kernels; None if they are missing or only the baseline runs, whose speed was not measured."""
     return None if kernels.missing() is not None or kernels.isa() == "baseline" else kernels.module()
 
 
 def is_few(x: Tensor, features: int) -> bool:
-    """Whether the kernel of a few rows may take these."""
+    """Whether the kernel for few rows can compute this input."""
     return x.numel() <= MAX_DOT_ROWS * features and is_ours(x)
 
 
 def is_ours(x: Tensor) -> bool:
-    """Whether these are rows of float32 on the CPU, and nobody looks on or changes them."""
+    """Whether `x` is a dense float32 tensor on the CPU, without gradients, tracing or autocast."""
     return (
         not torch.is_grad_enabled()
         and not is_traced()
@@ -158,14 +158,14 @@ def is_ours(x: Tensor) -> bool:
 
 
 def kernel_weights(weight: Tensor, bias: Tensor | None) -> KernelWeights | None:
-    """What the kernels are told of a linear map in float32; None if they cannot read it."""
+    """Kernel arguments of a linear map in float32; None if the kernels cannot read its weights."""
     if not is_map(weight, bias):
         return None
     return *weight.shape, weight.data_ptr(), weight.stride(0), 0 if bias is None else bias.data_ptr(), 0, 0, 0
 
 
 def is_map(weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether the kernel can read these: float32 that lies in the CPU's memory, rows without gaps."""
+    """Whether the kernel can read weight and bias: float32 on the CPU, with contiguous rows."""
     return (
         is_plain(weight)
         and weight.dim() == 2
@@ -175,5 +175,5 @@ def is_map(weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def is_plain(x: Tensor) -> bool:
-    """Whether it is a tensor or parameter of float32 that lies in the CPU's memory."""
+    """Whether `x` is a dense float32 tensor or parameter on the CPU."""
     return type(x) in (nn.Parameter, Tensor) and x.is_cpu and x.dtype is torch.float32 and x.layout is torch.strided

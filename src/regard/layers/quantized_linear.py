@@ -58,7 +58,7 @@ class QuantizedWeight:
 
     @property
     def kernel_weights(self) -> KernelWeights:
-        """The weight without bias, as the kernels take it."""
+        """Kernel arguments of the weight, without the bias."""
         return len(self), self.depth, 0, 0, 0, self.codes.data_ptr(), self.scales.data_ptr(), self.sums.data_ptr()
 
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -116,7 +116,7 @@ def plain_codes(codes: Tensor, outputs: int, depth: int) -> Tensor:
 
 
 def linear_maps(maps: Sequence[tuple[QuantizedWeight, Tensor | None]], x: Tensor) -> list[Tensor]:
-    """Linear maps of the same input, which is quantized once.
+    """Linear maps that share an input, which is quantized once.
 
     Args:
         maps: weights and biases.
@@ -171,13 +171,13 @@ def is_hooked(module: nn.Module) -> bool:
 
 
 def with_bias(weight: QuantizedWeight, bias: Tensor | None) -> KernelWeights:
-    """A map as the kernels take it."""
+    """Kernel arguments of a map."""
     plain = weight.kernel_weights
     return plain if bias is None else (*plain[:4], bias.data_ptr(), *plain[5:])
 
 
 def _is_plain(x: Tensor) -> bool:
-    """Whether the kernels can read it, and nobody traces the call."""
+    """Whether the kernels can read `x`: a dense tensor on the CPU, not traced."""
     return type(x) in (Tensor, nn.Parameter) and x.is_cpu and x.layout is torch.strided and not is_traced()
 
 
@@ -191,7 +191,7 @@ def _reference(weight: QuantizedWeight, bias: Tensor | None, x: Tensor) -> Tenso
 
 
 class _Quantized(nn.Module):
-    """What the layers below share: buffers of a `QuantizedWeight`, and no training."""
+    """Base class of quantized layers: buffers of a `QuantizedWeight`, no training."""
 
     codes: Tensor
     scales: Tensor
@@ -292,7 +292,7 @@ class QuantizedLinear(_Quantized):
 
     @property
     def kernel_weights(self) -> KernelWeights | None:
-        """What the kernels are told of the map; None off the CPU."""
+        """Kernel arguments of the map; None if it is not on the CPU."""
         return with_bias(self.quantized, self.bias) if self.codes.is_cpu else None
 
     def forward(self, input: Tensor) -> Tensor:  # the name that nn.Linear has

@@ -1,7 +1,7 @@
-"""The steps of decoding through layers, each part of a layer in one native call: norm, maps, attention and sum.
+"""Decoding steps with one native call for each part of a layer: norm, linear maps, attention and residual sum.
 
-For a few rows Python and PyTorch take longer to call a part's operations than the processor to compute them. What a
-call cannot be, a layer's own modules compute: other scores or norms, many rows, devices, hooks, gradients.
+For a few rows Python and PyTorch take longer to call a part's operations than the processor to compute them. The
+layer's own modules compute everything else: other scores or norms, many rows, other devices, hooks, gradients.
 """
 
 from collections.abc import Callable
@@ -192,7 +192,7 @@ def _feed_forward(norm: nn.Module, before: bool, network: nn.Module) -> FeedForw
 
 
 def is_usual(module: nn.Module) -> bool:
-    """Whether there are kernels, and nobody looks into the parts of a module or has put something in their place."""
+    """Whether kernels run, the module is in evaluation mode, and no hook or observer is active."""
     if fast() is None or module.training:
         return False
     if observer.count or torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
@@ -201,7 +201,7 @@ def is_usual(module: nn.Module) -> bool:
 
 
 def _is_norm(norm: nn.Module) -> bool:
-    """Whether it is the usual norm over one dimension, with a gain and a shift of float32 on the CPU."""
+    """Whether it is a LayerNorm over one dimension with float32 weight and bias on the CPU."""
     if type(norm) is not nn.LayerNorm or len(norm.normalized_shape) != 1 or norm.weight is None or norm.bias is None:
         return False
     return all(is_plain(x) and x.is_contiguous() for x in (norm.weight, norm.bias))
@@ -212,16 +212,16 @@ def _maps(attention: MultiHeadAttention) -> tuple[nn.Linear, ...]:
 
 
 def _norm(norm: Any, *, before: bool) -> tuple[int, int, float, bool]:
-    """What the kernels are told of a norm."""
+    """Kernel arguments of a norm: addresses of weight and bias, epsilon, and whether it comes first."""
     return norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps, before
 
 
 def _weights(one: nn.Module) -> KernelWeights | None:
-    """What the kernels are told of a linear map; None if they cannot compute it."""
-    told: KernelWeights | None = getattr(one, "kernel_weights", None)
-    return told
+    """Kernel arguments of a linear map; None if the kernels cannot compute it."""
+    weights: KernelWeights | None = getattr(one, "kernel_weights", None)
+    return weights
 
 
 def _tensors(*modules: nn.Module) -> list[Tensor]:
-    """What the kernels point to, kept for as long as they do."""
+    """Tensors whose addresses the kernels hold; they must outlive the addresses."""
     return [x for module in modules for x in (*module.parameters(), *module.buffers())]

@@ -342,12 +342,12 @@ class DecoderLayer(nn.Module):
         return self.around_feed_forward(x, self.feed_forward)
 
     def summarized(self, x: Tensor, memory: Tensor, summary: Summary | None) -> tuple[Tensor, SummaryResult | None]:
-        """Apply the layer to whole targets, with a summary of what cross-attention looks at.
+        """Apply the layer to whole targets, with a summary of the cross-attention weights.
 
         Args:
             x: (B, T, D).
             memory: hidden states of the encoder, (B, S, D), without padding.
-            summary: what to tell of the weights; None for nothing.
+            summary: summaries of the cross-attention weights to compute; None for none.
 
         Returns:
             (B, T, D), and the summary or None.

@@ -1,1 +1,1 @@
-"""What a model attends to: recorded from a real run, measured, and drawn."""
+"""Attention of a model: recorded from a real run, measured and drawn."""

@@ -1,4 +1,4 @@
-"""What the words of a sentence pair attended to: the weights of every layer and head, words instead of subwords.
+"""Attention between the words of a sentence pair: weights of every layer and head, summed over subwords.
 
 Layout: H heads, T target words, S source words, both with their end mark.
 """
@@ -14,7 +14,7 @@ from regard.errors import ConfigError, ShapeError, nearest
 from regard.lens.text import printable, shortened
 from regard.lens.view import Axis, HeatMap, LayerView, View, bin_edges, binned, check_number
 
-READ = "target read"  # the axis of what a decoder reads: the target, one place later
+READ = "target read"  # axis of the decoder's input: the target shifted by one
 START, END = "[start]", "[end]"  # the tokens before the first word and after the last, as words
 
 # Which words attend (the rows) and which are attended to (the columns), by kind of attention. The row of a target
@@ -38,7 +38,7 @@ STACKS = {"encoder": "encoder", "decoder": "decoder", "layers": "text"}  # which
 @final
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Alignment:
-    """What the words of a target and its source attended to, in every attention of a model.
+    """Attention between the words of a source and a target, in every layer of a model.
 
     Args:
         source: the words of the source and its end mark; or of the one text that a model reads.
@@ -151,7 +151,7 @@ class Alignment:
         )
 
     def view(self, *, grid: int = 96, title: str = "What the model attends to") -> View:
-        """All maps as pages and pictures take them.
+        """All maps as a view for pages and pictures.
 
         Args:
             grid: bins on each side, at most; maps of no more words have a word a bin.

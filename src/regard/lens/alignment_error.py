@@ -60,7 +60,7 @@ def extract(weights: Tensor, *, shift: int = 0) -> Links:
 
     Args:
         weights: (T, S).
-        shift: which row tells of a target word: 0 for the step that wrote it, 1 for the step that read it, whose
+        shift: row that belongs to a target word: 0 for the step that wrote it, 1 for the step that read it, whose
             attention often fits better (Chen et al. 2020, arXiv 2004.14837, section 3.1).
 
     Returns:

@@ -23,16 +23,16 @@ LIMIT_95 = 1.96  # standard errors on each side of a mean, for 95% of samples
 @final
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is recorded of each attention.
+    """Options of a recording.
 
     Args:
-        grid: bins of queries and of keys, at most.
-        top: largest weights of each query.
+        grid: maximum number of bins of queries and of keys.
+        top: number of the largest weights of each query.
         weights: whether the weights themselves are kept.
         values: whether the values are kept.
-        gradients: whether the gradients of outputs are kept, which a backward pass brings.
+        gradients: whether the gradients of outputs are kept after a backward pass.
         differentiable: whether summaries carry gradients.
-        budget: bytes of the weights of one call.
+        budget: maximum bytes of the weights of one call.
     """
 
     grid: int
@@ -45,7 +45,7 @@ class Settings:
 
 
 class BinnedMap:
-    """Mean weights by bins of queries and keys, of calls that come one after the other.
+    """Mean weights in bins of queries and keys, over successive calls.
 
     Bins have a power of two of places. When there are too many, neighbors join, so that every sum stays exact.
 
@@ -277,7 +277,7 @@ class AttentionRecord:
 
     @property
     def output_grad(self) -> Tensor:
-        """Gradient of what was backpropagated with respect to the outputs: (B, H, L, V).
+        """Gradient of the loss with respect to the outputs: (B, H, L, V).
 
         Raises:
             ConfigError: gradients that were not asked for, or no backward pass.
@@ -324,7 +324,7 @@ class AttentionRecord:
         return HeadRecord(self, batch, head)
 
     def layer_view(self, rows: str, columns: str, batch: int = 0) -> LayerView:
-        """The maps of a sequence as pages and pictures take them.
+        """Maps of a sequence as a view for pages and pictures.
 
         Args:
             rows, columns: names of the axes.

@@ -74,7 +74,7 @@ def predictor(explained: Explained) -> Predict:
     @torch.no_grad()
     def predict(kept: Tensor) -> Tensor:
         kept = kept | always
-        kept[~kept.any(1), 0] = True  # a text has a token at least
+        kept[~kept.any(1), 0] = True  # every text has at least one token
         parts = []
         for some in kept.split(BATCH):
             rows = [ids[row] for row in some]

@@ -12,7 +12,7 @@ from regard.lens.view import View
 
 
 def view_checkpoint(name: str | Path, text: str, *, grid: int = 64, top: int = 8, title: str = "") -> View:
-    """What a checkpoint attends to, over the tokens of its own tokenizer.
+    """Attention of a checkpoint over the tokens of its own tokenizer.
 
     Args:
         name: a folder, or a name on the hub; only weights in safetensors are loaded, and no code.

@@ -1,4 +1,4 @@
-"""A classifier's decision as a view: its attention, and what the decision hangs on, each beside its faithfulness."""
+"""View of a classifier's decision: attention and attributions, each with its faithfulness."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ MEASURES = {"comprehensiveness": "comprehensiveness", "sufficiency": "sufficienc
 def explained_view(
     explained: Explained, tokens: Sequence[str], label: str, *, grid: int = 64, top: int = 8, title: str = ""
 ) -> View:
-    """What a decision was made of.
+    """Attributions of a decision.
 
     Args:
         explained: the decision, of one text.

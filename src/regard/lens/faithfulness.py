@@ -1,4 +1,4 @@
-"""How far an attribution can be trusted: what the model still says when the tokens it names are taken away."""
+"""Faithfulness of an attribution: the change of the prediction when the tokens it selects are removed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from regard.errors import ShapeError
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 Predict = Callable[
     [Tensor], Tensor
-]  # from (N, L) booleans, True = kept, to the probabilities (N,) of what is explained
+]  # from (N, L) booleans, True = kept, to the probabilities (N,) of the explained label
 
 
 @final

@@ -17,7 +17,7 @@ SAME = 0.02  # mean Jensen-Shannon divergence in nats below which two heads do t
 
 
 class HeadState(NamedTuple):
-    """What is known of a head by its map."""
+    """Measures of a head, from its map."""
 
     head: int  # counted from 0
     entropy_share: float  # mean entropy over that of uniform weights
@@ -25,7 +25,7 @@ class HeadState(NamedTuple):
 
     @property
     def dead(self) -> bool:
-        """Whether it tells keys apart hardly at all, or looks at one key whatever the query."""
+        """Whether the weights are nearly uniform, or on one key for every query."""
         return self.entropy_share > UNIFORM or self.sink_share > SINK
 
 
@@ -79,7 +79,7 @@ def ablated(model: nn.Module, heads: Mapping[str, Sequence[int]]) -> Iterator[No
 
 
 def states(entropy: Tensor, key_mass: Tensor, keys_seen: Tensor) -> list[HeadState]:
-    """What the heads of an attention do, by their summaries.
+    """Measures of the heads of an attention, from its summaries.
 
     Args:
         entropy: (H, L) in nats.

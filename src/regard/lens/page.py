@@ -29,7 +29,7 @@ LEAST_MASS = 1e-3  # share of a head's weight that a key is known by, where ther
 
 
 def page(views: Alignment | View | Sequence[Alignment | View], *, title: str | None = None) -> str:
-    """One HTML file that shows attention, of any length: long inputs are bins.
+    """Attention as one HTML file; long inputs are shown in bins.
 
     Args:
         views: what to show: of one text, or of several to choose from.

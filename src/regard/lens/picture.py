@@ -65,7 +65,7 @@ def save(heat_map: HeatMap, path: str | os.PathLike[str], *, colors: str = "blue
 
 
 def simplified(heat_map: HeatMap) -> str:
-    """What a picture leaves out of a large map.
+    """Description of the simplification of a large map in a picture.
 
     Args:
         heat_map: what to draw.
@@ -83,7 +83,7 @@ def simplified(heat_map: HeatMap) -> str:
 
 
 def figure(heat_map: HeatMap, *, colors: str = "blue") -> Any:
-    """A heat map as a matplotlib Figure of its own, which no window and no pyplot know of.
+    """Heat map as a matplotlib Figure that is not registered with pyplot.
 
     Args:
         heat_map: what to draw; see `simplified` for large ones.
@@ -114,7 +114,7 @@ def figure(heat_map: HeatMap, *, colors: str = "blue") -> Any:
     cell, step = _cell(heat_map), _label_step(heat_map)
     wide, high = len(columns) * cell, len(rows) * cell
     labels = {**plain, "fontsize": min(FONT, max(LEAST_FONT, FONT_SHARE * cell * POINTS))}
-    # the cells fill the figure, and the file is cut to what is drawn: labels stand outside of it
+    # the cells fill the figure and labels lie outside; the file is cropped to everything drawn
     drawn = Figure(figsize=(wide, high))
     axes = drawn.add_axes((0, 0, 1, 1))
     image = axes.imshow(

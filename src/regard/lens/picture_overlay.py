@@ -1,4 +1,4 @@
-"""What a vision Transformer looks at: maps over a picture, as overlays in a PNG, a page and the terminal."""
+"""Attention maps of a vision Transformer over a picture, as overlays in a PNG, a page and the terminal."""
 
 import base64
 import html
@@ -51,7 +51,7 @@ class PictureMaps:
     first: str = ROLLOUT
 
     def map(self, method: str | None = None, *, layer: int | None = None, head: int | None = None) -> Tensor:
-        """A map.
+        """Attention map over the patches.
 
         Args:
             method: "attention", "rollout" or "attention x gradient"; by default, the first.

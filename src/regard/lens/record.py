@@ -109,7 +109,7 @@ class Recording(Mapping[str, AttentionRecord]):
         self._refused.setdefault(path, reason)
 
     def saw_run(self, path: str, kind: str) -> None:
-        """Note that a module ran whose name says that it is attention."""
+        """Note that a module whose name suggests attention ran."""
         self._ran.setdefault(path, kind)
 
     @property
@@ -248,7 +248,7 @@ def record(
     budget: int = BUDGET,
     adapters: Mapping[str, Adapter] | None = None,
 ) -> Iterator[Recording]:
-    """Record what the attentions of a model look at inside the `with` block, in this thread.
+    """Record the attention of a model inside the `with` block, in this thread.
 
     The model runs as without the recorder, on its fused paths, and its outputs are the same. Recorded are all calls of
     `attend`, `scaled_dot_product_attention` and `flex_attention`, of `nn.MultiheadAttention` and
@@ -394,7 +394,7 @@ def _noting(path: str, ran: Callable[[str, str], None], capture: FunctionCapture
 
 
 def _adapted(path: str, adapter: Adapter, capture: FunctionCapture, handle: Any) -> Any:
-    """A hook that asks a module's adapter what it attended to."""
+    """Hook that gets the attention of a module from its adapter."""
 
     def adapt(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if not capture.is_active:

@@ -1,4 +1,4 @@
-"""A recording as pages and pictures take it: its attentions over axes of labeled tokens."""
+"""View of a recording for pages and pictures, with labeled tokens as axes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from regard.lens.view import Axis, LayerView, View
 CROSS = re.compile(r"cross|encoder_attn|encdec", re.IGNORECASE)
 DECODER = re.compile(r"decoder", re.IGNORECASE)
 SOURCE, TARGET, TEXT = "source", "target", "text"
-MARK = re.compile(r"<[^<>\s]*>|\[[A-Z]+\]")  # a token that stands for no text: </s>, [CLS], <|endoftext|>
+MARK = re.compile(r"<[^<>\s]*>|\[[A-Z]+\]")  # special token: </s>, [CLS], <|endoftext|>
 
 Tokens = Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -27,7 +27,7 @@ def view_of(
     records: Mapping[str, AttentionRecord], tokens: Tokens | None = None, *, title: str = "", batch: int = 0,
     notes: Sequence[str] = (),
 ) -> View:  # fmt: skip
-    """What a page shows of recorded attentions.
+    """View of recorded attentions.
 
     Args:
         records: by path.

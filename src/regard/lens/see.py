@@ -34,7 +34,7 @@ def look(
     *,
     target_words: Sequence[tuple[str, range]] | None = None,
 ) -> Alignment:
-    """What a model attends to while it writes a target: the weights that it had, token by token.
+    """Attention of a model while it generates a target, token by token.
 
     The row of a target word is the step that wrote it, so its weights are those that the word was chosen by.
 
@@ -59,7 +59,7 @@ def look(
 
 
 def look_at(module: Seq2Seq, read: Words, written: Words, *, norms: bool = False) -> Alignment:
-    """What a model attends to, between the words of a source and of a target.
+    """Attention between the words of a source and a target.
 
     Args:
         module: the model; its mode and its hooks are as before afterwards.
@@ -79,7 +79,7 @@ def look_at(module: Seq2Seq, read: Words, written: Words, *, norms: bool = False
     )
     columns, rows = ([*side.spans, (END, range(len(side.tokens), len(side.tokens) + 1))] for side in (read, written))
     source_ranges, target_ranges = ([tokens for _, tokens in words] for words in (columns, rows))
-    # the decoder reads a start mark before the target: the columns of its words stand one place later
+    # the decoder's input starts with a start token: the column of each word is shifted by one
     read_ranges = [range(1), *(range(r.start + 1, r.stop + 1) for r in target_ranges[:-1])]
     ranges = {
         "cross": (target_ranges, source_ranges),
@@ -99,7 +99,7 @@ def look_at(module: Seq2Seq, read: Words, written: Words, *, norms: bool = False
 def look_within(
     module: TextEncoder | LanguageModel, tokenizer: PublishedTokenizer | Tokenizer, ids: Sequence[int]
 ) -> Alignment:
-    """What a model that reads one text attends to in it.
+    """Attention of a model that reads one text.
 
     Args:
         module: the model; its mode stays as it is.
@@ -135,7 +135,7 @@ def view_within(
     top: int = 8,
     title: str = "",
 ) -> View:
-    """What a model that reads one text attends to in it, over its tokens and at any length: no L x S memory is used.
+    """Attention of a model that reads one text, over its tokens and without L x S memory.
 
     Args:
         module: the model; its mode stays as it is.
@@ -173,7 +173,7 @@ def _norms(module: nn.Module, path: str, recording: AttentionRecord) -> torch.Te
 
 
 def _recorded(module: nn.Module, *sequences: list[int] | None, **settings: Any) -> Recording:
-    """What the attentions of a model do as it reads sequences of ids, in evaluation mode; see `record`."""
+    """Recording of a model in evaluation mode that reads sequences of ids; see `record`."""
     device = next(module.parameters()).device
     module = in_evaluation(module)
     inputs = [None if ids is None else torch.tensor([ids], device=device) for ids in sequences]

@@ -101,7 +101,7 @@ def _links(weights: torch.Tensor, shift: int) -> Links:
 
 
 class HeadRow(NamedTuple):
-    """What a head does, and what it is worth."""
+    """Measures of a head, and the loss without it."""
 
     path: str
     head: int  # counted from 1

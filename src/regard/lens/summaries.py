@@ -21,7 +21,7 @@ from regard.attention.value import slice_value
 from regard.lens.capture.call import AttentionCall, OperatorCall, WeightsCall, wide
 from regard.lens.view import bin_index, binned
 
-CHUNK = 2**26  # bytes of what is made for a part of the queries at a time
+CHUNK = 2**26  # bytes of intermediate tensors for a part of the queries
 
 
 class Rows(NamedTuple):

@@ -115,7 +115,7 @@ def _shade(share: float, text: str, *, color: bool) -> str:
 
 
 def _bar(most: float, *, color: bool) -> str:
-    """What the shades mean."""
+    """Legend of the shades."""
     steps = len(COLORS if color else SHADES) - 1
     shades = "".join(_shade(i / steps, "  ", color=color) for i in range(steps + 1))
     return f"attention weight 0% {shades} {most:.0%}"

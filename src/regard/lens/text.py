@@ -4,7 +4,7 @@ import unicodedata
 
 
 def printable(word: str) -> str:
-    """The word without characters that would move a cursor or change a color: "�" stands for each, "␣" for no word."""
+    """The word with "�" for each control character, and "␣" for an empty word."""
     return "".join(c if c.isprintable() else "�" for c in word) if word.strip() else "␣"
 
 

@@ -1,4 +1,4 @@
-"""What a page or a picture of attention shows: labeled axes, and binned maps of layers and heads over them.
+"""View of attention for pages and pictures: labeled axes, and binned maps of layers and heads over them.
 
 Layout: H heads, L queries, S keys, r and c bins of queries and keys, k largest weights of a query.
 """

@@ -15,7 +15,7 @@ Spans = list[tuple[str, range]]  # words and their tokens, one after the other
 
 
 class Words(NamedTuple):
-    """A text as tokens and words, one after the other, all tokens in them."""
+    """Text as words, each a run of tokens that together cover the text."""
 
     tokens: list[int]
     spans: Spans

@@ -31,6 +31,6 @@ class HypothesisState(State):
         self.tensors = tuple(x[sentences] for x in self.tensors)
 
     def advance(self, *tensors: Tensor) -> None:
-        """Replace the tensors by those after one more token."""
+        """Replace the tensors by those after the next token."""
         self.tensors = tensors
         self.position += 1

@@ -279,7 +279,7 @@ class ShowAttendTell(Seq2Seq):
 
 
 class _Steps(NamedTuple):
-    """What the decoder gives for each target position."""
+    """Output of the decoder for each target position."""
 
     hidden: Tensor  # (B, T, F)
     weights: Tensor  # (B, T, S)

@@ -200,7 +200,7 @@ class Transformer(Seq2Seq):
         return embedded
 
     def _embed_tokens(self, tokens: Tensor) -> Tensor:
-        """Token embeddings, scaled if `scale_embedding` says so."""
+        """Token embeddings, scaled if `scale_embedding`."""
         x: Tensor = self.embedding(tokens)
         return x * math.sqrt(self.config.embed_dim) if self.config.scale_embedding else x
 

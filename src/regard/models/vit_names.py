@@ -106,7 +106,7 @@ def from_vit(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> ViT:
         The model, in evaluation mode.
 
     Raises:
-        UnsupportedError: a field that says something this model does not compute.
+        UnsupportedError: a setting that this model does not support.
         CheckpointError: tensors that are missing, unknown, or of other shapes.
     """
     family = config.get("model_type", "vit")
@@ -265,7 +265,7 @@ def _renamed(name: str, family: str) -> str:
 
 
 def _side(title: str, name: str, x: Any) -> int:
-    """The side of a square, which a field may say twice."""
+    """Side of a square, given as one number or as two equal ones."""
     sides = list(x) if isinstance(x, list | tuple) else [x]
     if not all(map(is_integer, sides)) or len(sides) not in (1, 2):
         raise CheckpointError(f"{title}: {name}={show(x)}; expected a number of pixels")

@@ -125,7 +125,7 @@ class Whisper(Seq2Seq):
     """A Whisper encoder-decoder: two convolutions, a pre-norm Transformer, and an output tied to the embedding.
 
     Inputs are log-mel spectrograms (B, F, M). A sound that is shorter than the model's window is padded with silence,
-    which is heard like any other sound: `lengths` hides nothing.
+    which the encoder attends to like any other sound: `lengths` masks nothing.
 
     Args:
         config: sizes and options.
@@ -239,7 +239,7 @@ class Whisper(Seq2Seq):
         return hidden
 
     def align(self, targets: Tensor, memory: Memory, heads: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-        """The decoder's hidden states on whole targets, and what some heads of cross-attention look at.
+        """Decoder hidden states of whole targets, and the cross-attention weights of some heads.
 
         Args:
             targets: token ids (B, T).

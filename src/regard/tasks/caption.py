@@ -83,7 +83,7 @@ class CaptionEvaluation(NamedTuple):
 
 
 class CaptionBatch(NamedTuple):
-    """Pictures and captions as the model takes them."""
+    """Batch of pictures and captions."""
 
     inputs: Tensor  # (B, 3, H, W)
     targets: Tensor  # (B, T): start token, ids, padding
@@ -216,7 +216,7 @@ class Captioner(Runner):
         )
 
     def extra_files(self) -> Mapping[str, bytes]:
-        """How pictures become model inputs, as the hub's layout says it."""
+        """Processor configuration in the hub's layout."""
         return {PREPROCESSOR: self.processor.to_json()}
 
     def read_extras(self, folder: Path) -> None:

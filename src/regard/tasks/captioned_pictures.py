@@ -16,7 +16,7 @@ from regard.vision.processor import PictureProcessor
 
 
 class Captioned(NamedTuple):
-    """A picture file, its caption, and the place of the row in the file."""
+    """Picture file, its caption, and the row number in the file."""
 
     picture: str
     caption: str

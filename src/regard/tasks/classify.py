@@ -60,7 +60,7 @@ class Classification(NamedTuple):
 
 
 class LabeledBatch(NamedTuple):
-    """Texts and labels as a classifier takes them."""
+    """Batch of texts and labels."""
 
     inputs: Tensor  # (B, S)
     lengths: Tensor  # (B,)

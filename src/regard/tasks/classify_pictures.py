@@ -32,7 +32,7 @@ SETTINGS = ("crop", "flip")
 
 
 class PictureBatch(NamedTuple):
-    """Pictures and labels as a classifier takes them."""
+    """Batch of pictures and labels."""
 
     pictures: Tensor  # (B, 3, H, W) float32
     labels: Tensor  # (B,)

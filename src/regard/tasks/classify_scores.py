@@ -31,7 +31,7 @@ class ClassifyEvaluation(NamedTuple):
     counts: list[int]  # texts that have each label
     texts: int
     seconds: float
-    unit: str = "texts"  # what was classified, in tables
+    unit: str = "texts"  # plural noun for the classified items, in tables
 
     def to_plain(self) -> dict[str, Any]:
         """The evaluation as JSON types."""

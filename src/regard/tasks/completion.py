@@ -15,7 +15,7 @@ from regard.tasks.check import check_texts
 
 CONTEXT = 4  # tokens of the prompt that new ones are decoded with: a character has four bytes at most
 BYTE = re.compile("<0x[0-9A-F]{2}>")  # a token that is a byte, where a vocabulary falls back to them
-UNFINISHED = "\ufffd"  # what the bytes of a character decode to while some are missing
+UNFINISHED = "\ufffd"  # decoded from an incomplete UTF-8 sequence
 
 End = Literal["end", "stop", "length"]
 
@@ -160,7 +160,7 @@ class Writer:
         return whole[len(before) :]
 
     def ready(self, *, last: bool) -> str:
-        """New text since the last call, without what a next token may change: part of a character or stop string."""
+        """New text since the last call, without a trailing incomplete character or stop string."""
         sure = len(self.text)
         if not last:
             end = len(self._tokens)

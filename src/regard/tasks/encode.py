@@ -83,7 +83,7 @@ class Encoder(Runner):
         prompt_name: str | None = None,
         batch_size: int = 32,
     ) -> Tensor:
-        """A vector for each text.
+        """Embedding of each text.
 
         Args:
             texts: any texts; those beyond the model's maximum length are truncated.

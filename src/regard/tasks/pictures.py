@@ -1,4 +1,4 @@
-"""A vision Transformer as one object: what `regard.load` gives for ViT, DeiT and DINOv2, and for trained ones."""
+"""Vision Transformers as `regard.load` returns them: ViT, DeiT, DINOv2 and trained ones."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,7 +42,7 @@ class PictureClassification(NamedTuple):
 
 @final
 class PictureEncoder(Runner):
-    """A model that reads pictures, with its processor, and what the two can do.
+    """Vision model with its processor, as `regard.load` returns it.
 
     Args:
         module: the torch module; `module(pictures)` gives named results, `hidden` and `logits` among them.
@@ -211,7 +211,7 @@ class PictureEncoder(Runner):
         )
 
     def see(self, picture: Picture) -> PictureMaps:
-        """What the class token attends to in a picture: by layer and head, rolled out, and weighted by gradients.
+        """Attention of the class token in a picture: by layer and head, as rollout, and weighted by gradients.
 
         Args:
             picture: the name of a file, or pixels (H, W, 3) uint8.
@@ -235,7 +235,7 @@ class PictureEncoder(Runner):
         return PictureMaps(pixels=pixels, attention=attention, maps=maps, **named)
 
     def extra_files(self) -> Mapping[str, bytes]:
-        """How pictures become model inputs, as the hub's layout says it."""
+        """Processor configuration in the hub's layout."""
         return {} if self._processor is None else {PREPROCESSOR: self._processor.to_json()}
 
     def read_extras(self, folder: Path) -> None:
@@ -249,7 +249,7 @@ class PictureEncoder(Runner):
             raise CheckpointError(f"{path}: {error}") from error
 
     def _run(self, pictures: Sequence[Picture], result: Callable[[ViTOutput], Tensor], batch_size: int) -> list[Tensor]:
-        """What the model gives for each picture; those of equal size run together."""
+        """Model output for each picture; pictures of equal size are batched."""
         if isinstance(pictures, str | Path):
             raise DataError(f"pictures={str(pictures)!r:.80} must be a list; put one picture into a list of its own")
         module, device = in_evaluation(self.module), next(self.module.parameters()).device

@@ -62,7 +62,7 @@ class Fallback:
                 raise ConfigError(f"{name}={show(x)}; expected a number, or None for no bound")
 
     def is_silent(self, decoding: "Decoding") -> bool:
-        """Whether a window is taken for one in which nothing is said."""
+        """Whether a window counts as silent."""
         if self.no_speech is None or decoding.no_speech <= self.no_speech:
             return False
         return self.log_prob is None or decoding.log_prob < self.log_prob
@@ -101,21 +101,21 @@ class Language(NamedTuple):
 
 @final
 class Loops:
-    """Says which texts repeat themselves, so that they need not be written to their maximum length.
+    """Stopping criterion for texts that repeat the same tokens.
 
     Args:
-        count: of texts.
+        count: number of texts.
     """
 
     def __init__(self, count: int) -> None:
         self._tokens: list[list[int]] = [[] for _ in range(count)]
 
     def __call__(self, sentences: Tensor, tokens: Tensor) -> Tensor:
-        """Whether each text, whose next token this is, has ended with the same few tokens for long.
+        """Append a token to each text; whether each text now ends in a long repetition.
 
         Args:
-            sentences: numbers of the texts, (B,).
-            tokens: of each, (B,).
+            sentences: indices of the texts, (B,).
+            tokens: next token of each text, (B,).
 
         Returns:
             (B,) booleans.

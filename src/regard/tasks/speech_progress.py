@@ -1,4 +1,4 @@
-"""A sound while it is transcribed, window by window."""
+"""State of the transcription of one sound, window by window."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,16 +20,16 @@ CARRIED_BELOW = 0.5  # temperature above which a text is not carried to the next
 
 @final
 class SoundProgress:
-    """What was heard of a sound so far, and where its next window is.
+    """State of the transcription of one sound: its segments so far, and the start of the next window.
 
     Args:
-        number: of the sound among all.
-        features: its spectrogram.
-        settings: how it is transcribed.
+        number: index of the sound in the call.
+        features: spectrogram of the sound.
+        settings: options of the transcription.
         special: the model's special tokens.
-        source_length: of the model, in source positions.
-        prompt: tokens of the settings' prompt.
-        text_of: the text of tokens.
+        source_length: source positions of the model's window.
+        prompt: tokens of `settings.prompt`.
+        text_of: function that decodes tokens.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class SoundProgress:
 
     @property
     def done(self) -> bool:
-        """Whether all was heard."""
+        """Whether the whole sound is transcribed."""
         return self.seek >= max(self.features.frames, 1)
 
     def text_tokens(self, decoding: Decoding) -> list[int]:
@@ -76,11 +76,11 @@ class SoundProgress:
         return [token for token in decoding.tokens if token < self.special.first_time]
 
     def take(self, decoding: Decoding, words: Sequence[tuple[Word, int]] | None) -> list[Segment]:
-        """Append a window's text, and go to the next one.
+        """Append the segments of a window, and move to the next window.
 
         Args:
-            decoding: of the window.
-            words: its words and the numbers of their tokens; None if they were not asked for.
+            decoding: decoded tokens of the window.
+            words: words of the window, each with its number of tokens; None if word times were not requested.
 
         Returns:
             The new segments.
@@ -118,7 +118,7 @@ class SoundProgress:
         return new
 
     def finish(self) -> Transcript:
-        """What was heard."""
+        """Transcript of the whole sound."""
         segments = self.segments
         if self.settings.words:
             loud = (self.settings.gate or EnergyGate()).loud(self.features.energies)
@@ -138,7 +138,7 @@ class SoundProgress:
         self._skip_silence()
 
     def _skip_silence(self) -> None:
-        """Go to the next stretch of sound, if the gate says that there is none here."""
+        """Skip to the next span of sound, if the gate finds none at the current position."""
         if self._spans is None or self.done:
             return
         later = [(start, end) for start, end in self._spans if end > self.seek]
@@ -146,7 +146,7 @@ class SoundProgress:
 
 
 def _take_words(waiting: list[tuple[Word, int]], tokens: int) -> list[Word]:
-    """The words of the next tokens, taken from those that wait; one that reaches further counts here."""
+    """Remove and return the words of the next tokens; a word that extends beyond them is included."""
     words = []
     while waiting and tokens > 0:
         word, count = waiting.pop(0)
@@ -156,6 +156,6 @@ def _take_words(waiting: list[tuple[Word, int]], tokens: int) -> list[Word]:
 
 
 def _with_words(segment: Segment, words: list[Word]) -> Segment:
-    """A segment with these words, from the start of the first to the end of the last."""
+    """Segment with these words, starting with the first and ending with the last."""
     times = {"start": words[0].start, "end": max(words[-1].end, words[0].start)} if words else {}
     return replace(segment, words=tuple(words), **times)

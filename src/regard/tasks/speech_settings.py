@@ -75,7 +75,7 @@ class SpeechSettings:
         return "translate" if self.to is not None and language_code(self.to) != language else "transcribe"
 
     def check(self, module: Whisper, special: SpeechTokens) -> None:
-        """Raise ConfigError for what a model cannot do."""
+        """Raise ConfigError if a model does not support the settings."""
         if special.languages:
             if self.language is not None:
                 special.language_token(self.language)

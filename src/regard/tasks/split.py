@@ -92,7 +92,7 @@ def _cut(piece: Piece, spans: Spans) -> Iterator[Piece]:
 
 
 def _pack(parts: Sequence[Piece], counts: Sequence[int], max_tokens: int) -> list[Piece]:
-    """Join neighboring parts, as many as fit."""
+    """Join neighboring parts up to the limit."""
     packed: list[Piece] = []
     group: list[Piece] = []
     tokens = 0

@@ -156,7 +156,7 @@ class Summarizer(Runner):
         reader = reader_of(self.tokenizer)
         document = reader.read(text, self._max_tokens)
         if not document.ids:
-            raise DataError(f"text has no words: {text!r:.80}; expected a document to look into")
+            raise DataError(f"text has no words: {text!r:.80}; expected a document")
         summary = self.summarize([text], search=search)[0].tokens if target is None else reader.encode(target, document)
         return look_at(self.module, reader.words_read(text, document), reader.words_written(summary, document))
 

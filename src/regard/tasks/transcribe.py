@@ -31,14 +31,14 @@ from regard.tasks.word_errors import TranscriptEvaluation, evaluate_transcripts
 from regard.tasks.word_times import time_tokens, words_of
 
 PREPROCESSOR = "preprocessor_config.json"
-BATCH, BATCH_BYTES = 16, 2**30  # windows that run together, and bytes of what the decoder knows of them
+BATCH, BATCH_BYTES = 16, 2**30  # windows in a batch, and bytes of their decoder caches
 LANGUAGE_WINDOWS = 4  # in which a language is looked for
 OnSegment = Callable[[int, Segment], None]
 
 
 @final
 class Transcriber(Runner):
-    """A model that hears speech, with its tokenizer, and what the two can do.
+    """Speech-recognition model with its tokenizer, as `regard.load` returns it.
 
     Args:
         module: the torch module.
@@ -142,7 +142,7 @@ class Transcriber(Runner):
         Args:
             sounds, raw, batch_size: as for `transcribe`.
             settings: how they are transcribed.
-            on_segment: called with the number of a sound and each of its segments as it is heard.
+            on_segment: called with the number of a sound and each of its segments as soon as it is decoded.
 
         Yields:
             A `Transcript` or a `DataError` for each sound.
@@ -250,11 +250,11 @@ class Transcriber(Runner):
         return training if isinstance(training, dict) else {}
 
     def extra_files(self) -> Mapping[str, bytes]:
-        """How sound becomes model inputs, as the hub's layout says it."""
+        """Processor configuration in the hub's layout."""
         return {PREPROCESSOR: self.processor.to_json()}
 
     def read_extras(self, folder: Path) -> None:
-        """Read how sound becomes model inputs."""
+        """Read the processor configuration."""
         path = folder / PREPROCESSOR
         if not path.is_file():
             return

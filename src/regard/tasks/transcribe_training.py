@@ -26,7 +26,7 @@ FRAMES_PER_TOKEN = 8  # frames of a spectrogram that count as a token of a batch
 
 
 class SpeechBatch(NamedTuple):
-    """Utterances as an encoder-decoder takes them."""
+    """Batch of utterances for an encoder-decoder."""
 
     inputs: Tensor  # (B, F, M)
     targets: Tensor  # (B, T): the prompt's tokens, then ids, padding

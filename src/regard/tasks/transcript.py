@@ -1,4 +1,4 @@
-"""What a speech model heard: texts with times."""
+"""Transcripts: texts with times."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, final
@@ -7,7 +7,7 @@ from regard.audio.sound import SoundInfo
 
 
 class Word(NamedTuple):
-    """A word and when it was said.
+    """Word with its start and end time.
 
     Args:
         text: with the space before it, if there is one.

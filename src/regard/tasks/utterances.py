@@ -22,7 +22,7 @@ TOO_LONG = "longer than the model's window"
 
 
 class Utterance(NamedTuple):
-    """A sound file, what is said in it, and the place of the row in the file."""
+    """Sound file, its text, and the row number in the file."""
 
     audio: str
     text: str

@@ -1,4 +1,4 @@
-"""When each word was said: cross-attention of alignment heads, dynamic time warping, and the silence around.
+"""Word times: cross-attention of alignment heads, dynamic time warping, and adjustment to silence.
 
 Source: Radford et al. 2022, arXiv 2212.04356, and the code that its authors published ("timing.py"); dynamic time
 warping: Sakoe and Chiba 1978, "Dynamic programming algorithm optimization for spoken word recognition".
@@ -28,7 +28,7 @@ LOOK_BACK = 50  # frames that a word may start earlier than its attention says, 
 
 
 class TimedTokens(NamedTuple):
-    """When each token of a text was said, in frames from the window's start."""
+    """Start of each token of a text, in frames from the window's start."""
 
     starts: list[float]  # of each token, and the end of the last
     probabilities: list[float]
@@ -43,7 +43,7 @@ def time_tokens(
     special: SpeechTokens,
     heads: Sequence[tuple[int, int]],
 ) -> list[TimedTokens]:
-    """When the tokens of several windows were said.
+    """Token times of several windows.
 
     Args:
         module: in evaluation mode.
@@ -78,7 +78,7 @@ def time_tokens(
 
 
 def smoothed(weights: Tensor) -> Tensor:
-    """One matrix of the weights of several heads: standardized over the tokens, and filtered over time.
+    """Mean of the weights of several heads, standardized over the tokens and median-filtered over time.
 
     Args:
         weights: (heads, T, S).

@@ -175,7 +175,7 @@ class Length:
             self.report.say(f"warning: {epochs:.0%} of the rows will be seen; give more --minutes to see all of them")
 
     def _steps_at_pace(self, minutes: float, state: dict[str, Any]) -> int:
-        """Number of steps of a resumed run that fits into the time budget at the pace so far."""
+        """Number of steps of a resumed run that fits into the time budget at the measured pace."""
         left = SPARE * 60 * minutes - state["seconds"] - (time.perf_counter() - self.started)
         return int(state["step"] + max(0.0, left) * state["step"] / max(state["seconds"], 1e-9))
 

@@ -167,7 +167,7 @@ class _Run:
         return Trainer(self.task, module, optimizer, self.options, self.group, precision)
 
     def _description(self, trainer: Trainer, length: Length) -> dict[str, str]:
-        """What the run will do, by subject, for the user to check before it starts."""
+        """Description of the run, by subject, printed before it starts."""
         module, start, schedule = trainer.module, self.options.start, length.schedule
         count, threads = sum(p.numel() for p in module.parameters()), torch.get_num_threads()
         precision = str(trainer.precision).removeprefix("torch.")

@@ -114,7 +114,7 @@ def _eight_bits(image_module: Any, path: Path, image: Any) -> Any:
 
 
 def _turned(image_module: Any, image: Any, exif: Any) -> Any:
-    """The picture upright, as EXIF's orientation says."""
+    """Picture rotated by its EXIF orientation."""
     turn = image_module.Transpose
     methods = {
         2: turn.FLIP_LEFT_RIGHT,

@@ -231,7 +231,7 @@ def _sides(size: tuple[int, int]) -> dict[str, int]:
 
 
 def _published_size(name: str, x: Any, *, by_edge: bool) -> tuple[tuple[int, int] | None, int | None]:
-    """The sides, or the shortest edge, that a published field says."""
+    """Sides, or shortest edge, from a published field."""
     if isinstance(x, Mapping) and {"height", "width"} <= set(x):
         return (x["height"], x["width"]), None
     if isinstance(x, Mapping) and set(x) == {"shortest_edge"}:

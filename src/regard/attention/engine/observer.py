@@ -1,4 +1,4 @@
-"""Observers of `attend`: what a recorder is told of every call in its thread."""
+"""Observers of `attend`: functions called with the inputs and output of every call in their thread."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ T = TypeVar("T")  # what `attend` returns: a tensor, or that and a summary
 # Called with (output, query, key, value, the other arguments of `attend`); returns the output to use instead, or None.
 Observer = Callable[[Tensor, Tensor, Tensor, Tensor, Mapping[str, Any]], Tensor | None]
 
-count = 0  # observers of all threads: `attend` asks for those of its own only where there are some
+count = 0  # observers of all threads; `attend` looks up those of its thread only if this is not 0
 _lock = Lock()
 _observers: ContextVar[tuple[Observer, ...]] = ContextVar("observers", default=())
 
@@ -24,7 +24,7 @@ def current() -> tuple[Observer, ...]:
 
 @contextmanager
 def observe(observer: Observer) -> Iterator[None]:
-    """Tell an observer of the calls of `attend` inside the block, in this thread."""
+    """Context in which an observer is called after each call of `attend` in this thread."""
     global count
     token = _observers.set((*_observers.get(), observer))
     with _lock:
@@ -39,7 +39,7 @@ def observe(observer: Observer) -> Iterator[None]:
 
 @contextmanager
 def unobserved() -> Iterator[None]:
-    """Tell nobody of the calls inside the block, in this thread."""
+    """Context without observers in this thread."""
     token = _observers.set(())
     try:
         yield
@@ -58,7 +58,7 @@ def notify(
     """Tell observers of a finished call.
 
     Args:
-        observers: whom to tell, outermost first.
+        observers: functions to call, outermost first.
         result: what `attend` returned.
         query, key, value: its inputs.
         arguments: its other arguments.

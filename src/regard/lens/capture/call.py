@@ -138,7 +138,7 @@ def of_weights(
 
 
 def detached(call: AttentionCall) -> AttentionCall:
-    """The call without gradients, but for the model's output."""
+    """The call with all tensors detached except the model's output."""
     if isinstance(call, OperatorCall):
         return replace(call, query=call.query.detach(), key=call.key.detach(), value=call.value.detach())
     rows = call.rows

@@ -77,7 +77,7 @@ class FunctionCapture(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is ORIGINAL:
-            with unobserved():  # where `attend` stands in for it, it is seen here
+            with unobserved():  # if `attend` replaces it, the call is captured here already
                 output = func(*args, **kwargs)
             return self._sdpa(output, args, kwargs)
         if func is MULTI_HEAD and set(types) <= set(PLAIN_TYPES):
