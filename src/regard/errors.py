@@ -30,9 +30,9 @@ class UnsupportedError(RegardError, NotImplementedError):
     """A combination that means nothing, or that the requested backend does not compute."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, options: Iterable[str]) -> str:
     """A sentence that lists the known names, the nearest to `name` first asked about, if one is near."""
-    names = list(known)
+    names = list(options)
     typed = str(name).lower()[:COMPARED]
     near = [one for one in names if _is_near(typed, one.lower())]
     guess = f"did you mean {min(near, key=lambda one: edits(typed, one.lower()))!r}? " if near else ""
@@ -45,8 +45,8 @@ def _is_near(typed: str, known: str) -> bool:
     alike = next((i for i in range(shorter) if typed[i] != known[i]), shorter)
     if alike >= max(LEAST_BEGINNING, 0.75 * shorter):
         return True
-    most = max(1, shorter // 3)
-    return longer > 1 and longer - shorter <= most and edits(typed, known) <= most
+    max_distance = max(1, shorter // 3)
+    return longer > 1 and longer - shorter <= max_distance and edits(typed, known) <= max_distance
 
 
 def edits(one: str, other: str) -> int:
@@ -58,9 +58,9 @@ def edits(one: str, other: str) -> int:
     row = list(range(len(other) + 1))
     for i, letter in enumerate(one):
         above, last, row = row, above, [i + 1]
-        for j, wanted in enumerate(other):
-            least = min(above[j + 1] + 1, row[j] + 1, above[j] + (letter != wanted))
-            if i and j and letter == other[j - 1] and wanted == one[i - 1]:
-                least = min(least, last[j - 1] + 1)
-            row.append(least)
+        for j, target in enumerate(other):
+            minimum = min(above[j + 1] + 1, row[j] + 1, above[j] + (letter != target))
+            if i and j and letter == other[j - 1] and target == one[i - 1]:
+                minimum = min(minimum, last[j - 1] + 1)
+            row.append(minimum)
     return row[-1]

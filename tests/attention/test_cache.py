@@ -180,11 +180,11 @@ def test_overwriting_is_selecting_in_place(lookback: int | None) -> None:
     rows = torch.randperm(23, generator=generator)
     written, read = rows[:11], rows[11:22]
     where = torch.arange(23).index_copy(0, written, read)[:19]
-    address = one.kept[0].data_ptr()
+    address = one.contents[0].data_ptr()
     one.overwrite(written, read, first=19)
     two.select(where)
-    assert one.kept[0].data_ptr() == address
-    for found, expected in zip(one.kept, two.kept, strict=True):
+    assert one.contents[0].data_ptr() == address
+    for found, expected in zip(one.contents, two.contents, strict=True):
         assert found == expected if isinstance(found, int) else torch.equal(found, expected)
     new = torch.randn(19, 2, 1, 3, generator=generator)
     for found, expected in zip(one.append(new, new), two.append(new, new), strict=True):
@@ -211,8 +211,8 @@ def test_many_sequences_move_as_few_do(lookback: int | None, dtype: torch.dtype)
         kept[rows] = kept[others]
         kept = kept[: len(kept) - step]
         seen = kept if lookback is None else kept[:, :, -lookback:]
-        assert torch.equal(cache.kept[0], seen)
-        assert torch.equal(cache.kept[1], -seen)
+        assert torch.equal(cache.contents[0], seen)
+        assert torch.equal(cache.contents[1], -seen)
 
 
 def test_rows_that_are_not_there_are_not_read() -> None:

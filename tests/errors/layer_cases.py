@@ -32,7 +32,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("cache-capacity", lambda: rg.KeyValueCache(capacity=0), ConfigError, "capacity=0 must be an integer >= 1"),
     ("cache-lists", lambda: rg.KeyValueCache().append([1], [2]), ShapeError, "key=[1], value=[2]; expected dense"),
     ("cache-rows-list", lambda: filled().select([0, 1]), ShapeError, "rows=[0, 1] is not a tensor; wrap it in torch"),
-    ("cache-nothing-kept", lambda: rg.KeyValueCache().kept, ShapeError, "kept: the cache is empty"),
+    ("cache-nothing-kept", lambda: rg.KeyValueCache().contents, ShapeError, "contents: the cache is empty"),
     ("layer-cache-text", lambda: layer()(X, cache="c"), ConfigError, "cache='c' is not a KeyValueCache"),
     ("layer-query-start", lambda: layer()(X, query_start="a"), ConfigError, "query_start='a' and key_start=0 must be"),
     ("layer-key-start", lambda: layer()(X, key_start="a"), ConfigError, "key_start='a' must be integers"),

@@ -76,7 +76,9 @@ def test_sources_are_packed_and_the_same(make: Callable[[], Any], packed: list[t
     there = torch.arange(70) < LENGTHS[:, None]
     assert memory.states[there].allclose(whole.states[there], atol=1e-5)
     for cache, layer in zip(caches, model.decoder, strict=True):
-        for found, expected in zip(cache.kept[:2], layer.cross_attention.keys_and_values(whole.states), strict=True):
+        for found, expected in zip(
+            cache.contents[:2], layer.cross_attention.keys_and_values(whole.states), strict=True
+        ):
             assert found.shape == expected.shape
             assert found.transpose(1, 2)[there].allclose(expected.transpose(1, 2)[there], atol=1e-5)
 

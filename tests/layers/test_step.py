@@ -138,7 +138,7 @@ def test_a_row_does_not_depend_on_those_beside_it() -> None:
     together, alone = model.start(model.encode(source)), model.start(model.encode(source[4:5]))
     alone.memory = [type(kept)() for kept in together.memory]
     for some, all_of_them in zip(alone.memory, together.memory, strict=True):
-        some.append(*(x[4:5] for x in all_of_them.kept[:2]))
+        some.append(*(x[4:5] for x in all_of_them.contents[:2]))
     for number in range(3):
         one = model.advance(tokens[4:5, number, None], alone)
         assert torch.equal(one, model.advance(tokens[:, number, None], together)[4:5])
@@ -219,5 +219,5 @@ def test_an_input_with_strides_of_its_own() -> None:
 
 def _copy(past: Any) -> Any:
     copy = type(past)()
-    copy.append(*past.kept[:2])
+    copy.append(*past.contents[:2])
     return copy

@@ -49,21 +49,21 @@ def test_they_hold_what_a_copy_of_each_would(seed: int, hypotheses: int) -> None
         assert torch.equal(order, order[:, :1].expand_as(in_order))
         assert torch.equal(lengths[order[:, 0]], expected_lengths)
         for i in range(LAYERS):
-            keys, values, start = past[i].kept
+            keys, values, start = past[i].contents
             assert start == 0
             cached = keys[:, 0, :, 0].view(len(tokens), hypotheses, -1).movedim(2, 0)
             assert torch.equal(torch.stack([slots.from_cache_order(x) for x in cached], 2), tokens + i)
             assert torch.equal(values, -keys)
-            assert torch.equal(memory[i].kept[0][order[:, 0], 0, :, 0], sources + i)
+            assert torch.equal(memory[i].contents[0][order[:, 0], 0, :, 0], sources + i)
 
 
 def test_the_first_child_is_not_copied() -> None:
     slots, cache = CacheSlots(2, torch.device("cpu")), filled(torch.arange(2.0)[:, None])
     slots.reorder(torch.zeros(2, 3, dtype=torch.int64), [cache])
-    before = cache.kept[0]
+    before = cache.contents[0]
     cache.append(torch.arange(6.0).view(6, 1, 1, 1), torch.zeros(6, 1, 1, 1))
     slots.reorder(torch.tensor([[1, 0, 2], [0, 0, 1]]), [cache])
-    assert cache.kept[0].data_ptr() == before.data_ptr()
-    assert cache.kept[0][:, 0, 1, 0].tolist() == [0, 1, 2, 3, 4, 3]
+    assert cache.contents[0].data_ptr() == before.data_ptr()
+    assert cache.contents[0][:, 0, 1, 0].tolist() == [0, 1, 2, 3, 4, 3]
     x = torch.tensor([[1.0, 0.0, 2.0], [3.0, 3.5, 4.0]])
     assert slots.to_cache_order(x).tolist() == [[0, 1, 2], [3, 4, 3.5]]

@@ -154,14 +154,14 @@ class KeyValueCache:
         )
 
     @property
-    def kept(self) -> tuple[Tensor, Tensor, int]:
+    def contents(self) -> tuple[Tensor, Tensor, int]:
         """Stored keys and values, and the position of the first key; as `append` of 0 positions.
 
         Raises:
             ShapeError: the cache is empty.
         """
         if self._key is None or self._value is None:
-            raise ShapeError("KeyValueCache.kept: the cache is empty; `append` keys and values first")
+            raise ShapeError("KeyValueCache.contents: the cache is empty; `append` keys and values first")
         count = self._stop if self._lookback is None else min(self._stop, self._lookback)
         keys, values = (x[:, :, self._stop - count : self._stop] for x in (self._key, self._value))
         return keys, values, self._length - count
@@ -229,7 +229,7 @@ class KeyValueCache:
         >>> cache = rg.KeyValueCache()
         >>> keys, _, _ = cache.append(torch.arange(3.0).view(3, 1, 1, 1), torch.zeros(3, 1, 1, 1))
         >>> cache.overwrite(torch.tensor([0]), torch.tensor([2]), first=2)
-        >>> cache.kept[0].flatten()
+        >>> cache.contents[0].flatten()
         tensor([2., 1.])
         """
         if self._key is None or self._value is None:

@@ -25,7 +25,7 @@ class Score(Value, ABC):
     def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
         """Scores (B, H, L, S) in the dtype of the queries."""
 
-    def factors(self, query_BHLE: Tensor, key_BGSE: Tensor) -> tuple[Tensor, Tensor] | None:
+    def as_dot_product(self, query_BHLE: Tensor, key_BGSE: Tensor) -> tuple[Tensor, Tensor] | None:
         """Transformed queries and keys (B, G, S, E) whose dot products are the scores; None if there are none."""
         return None
 
@@ -69,10 +69,10 @@ class Dot(Score):
             raise ConfigError(f"Dot: softcap={show(self.softcap)} must be a positive number, or None for no cap")
 
     def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
-        scores = products(*self.factors(query_BHLE, key_BGSE))
+        scores = products(*self.as_dot_product(query_BHLE, key_BGSE))
         return scores if self.softcap is None else self.softcap * torch.tanh(scores / self.softcap)
 
-    def factors(self, query_BHLE: Tensor, key_BGSE: Tensor) -> tuple[Tensor, Tensor]:
+    def as_dot_product(self, query_BHLE: Tensor, key_BGSE: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled queries, and keys: their dot products are the scores before the softcap."""
         scale = 1 / math.sqrt(query_BHLE.shape[-1]) if self.scale is None else self.scale
         return query_BHLE * per_head(scale, query_BHLE.dtype), key_BGSE
@@ -101,9 +101,9 @@ class Cosine(Score):
         check_number("Cosine", "scale", self.scale)
 
     def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
-        return products(*self.factors(query_BHLE, key_BGSE))
+        return products(*self.as_dot_product(query_BHLE, key_BGSE))
 
-    def factors(self, query_BHLE: Tensor, key_BGSE: Tensor) -> tuple[Tensor, Tensor]:
+    def as_dot_product(self, query_BHLE: Tensor, key_BGSE: Tensor) -> tuple[Tensor, Tensor]:
         return _unit(query_BHLE) * per_head(self.scale, query_BHLE.dtype), _unit(key_BGSE)
 
     def check(self, num_heads: int, query_dim: int, key_dim: int) -> None:
@@ -135,9 +135,9 @@ class Bilinear(Score):
             )
 
     def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
-        return products(*self.factors(query_BHLE, key_BGSE))
+        return products(*self.as_dot_product(query_BHLE, key_BGSE))
 
-    def factors(self, query_BHLE: Tensor, key_BGSE: Tensor) -> tuple[Tensor, Tensor]:
+    def as_dot_product(self, query_BHLE: Tensor, key_BGSE: Tensor) -> tuple[Tensor, Tensor]:
         return query_BHLE @ self.weight.to(query_BHLE.dtype), key_BGSE
 
     def check(self, num_heads: int, query_dim: int, key_dim: int) -> None:
@@ -227,7 +227,7 @@ class Location(Score):
     def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
         return query_BHLE @ self.weight.to(query_BHLE.dtype).transpose(-1, -2)
 
-    def factors(self, query_BHLE: Tensor, key_BGSE: Tensor) -> tuple[Tensor, Tensor]:
+    def as_dot_product(self, query_BHLE: Tensor, key_BGSE: Tensor) -> tuple[Tensor, Tensor]:
         heads = query_BHLE.shape[1] if self.weight.dim() == 3 else key_BGSE.shape[1]
         weight = self.weight.to(query_BHLE.dtype)
         return query_BHLE, weight.expand(query_BHLE.shape[0], heads, *weight.shape[-2:])

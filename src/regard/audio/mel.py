@@ -49,9 +49,9 @@ class AudioProcessor:
     chunk_seconds: int = 30
 
     def __post_init__(self) -> None:
-        for name, x, most in (("num_mels", self.num_mels, MAX_MELS), ("chunk_seconds", self.chunk_seconds, 3600)):
-            if type(x) is not int or not 1 <= x <= most:
-                raise ConfigError(f"{name}={x!r}; expected a whole number from 1 to {most:,}")
+        for name, x, maximum in (("num_mels", self.num_mels, MAX_MELS), ("chunk_seconds", self.chunk_seconds, 3600)):
+            if type(x) is not int or not 1 <= x <= maximum:
+                raise ConfigError(f"{name}={x!r}; expected a whole number from 1 to {maximum:,}")
 
     @property
     def window_frames(self) -> int:
@@ -196,10 +196,10 @@ def _powers(blocks: Iterable[Samples], filters: Tensor, frames: int) -> Iterable
     pending = np.concatenate([pending, np.zeros(zeros, np.float32)])
     if zeros == padding:
         pending = np.concatenate([pending, pending[-2 : -EDGE - 2 : -1]])
-    heard = min((len(pending) - WINDOW) // HOP + 1, total - done)
-    if heard > 0:
-        yield _frames(pending[: (heard - 1) * HOP + WINDOW], window, filters)
-    if (silent := total - done - max(heard, 0)) > 0:
+    audible = min((len(pending) - WINDOW) // HOP + 1, total - done)
+    if audible > 0:
+        yield _frames(pending[: (audible - 1) * HOP + WINDOW], window, filters)
+    if (silent := total - done - max(audible, 0)) > 0:
         yield torch.full((silent, filters.shape[1]), float(np.log10(FLOOR)))
 
 

@@ -156,11 +156,11 @@ def _json(plain: object) -> bytes:
 
 def _without_aliases(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors, shared ones under their first name only; readers tie them again."""
-    seen: set[tuple[int, Any]] = set()
+    shared: set[tuple[int, Any]] = set()
     tensors = {}
     for name, x in state.items():
         storage = (x.data_ptr(), x.shape)
-        if storage not in seen or not x.numel():
+        if storage not in shared or not x.numel():
             tensors[name] = x
-        seen.add(storage)
+        shared.add(storage)
     return tensors

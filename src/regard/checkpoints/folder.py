@@ -326,13 +326,13 @@ def open_weights(path: Path) -> Any:
 
 def _without_aliases(module: nn.Module) -> dict[str, Tensor]:
     """The state dictionary, with shared tensors under their first name only."""
-    seen: set[tuple[int, torch.Size]] = set()
+    shared: set[tuple[int, torch.Size]] = set()
     state = {}
     for name, x in module.state_dict().items():
         storage = (x.data_ptr(), x.shape)
-        if storage not in seen or not x.numel():
+        if storage not in shared or not x.numel():
             state[name] = x
-        seen.add(storage)
+        shared.add(storage)
     return state
 
 

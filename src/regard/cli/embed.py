@@ -65,20 +65,20 @@ def run(
 def _embed_pictures(encoder: Any, names: Iterator[str], how: dict[str, Any], npy: str | None, batch_size: int) -> None:
     """The vectors of pictures by file name; NaN in a NumPy file for those that cannot be read."""
     failed: list[str] = []
-    kept = [encoder.embed([], **how).numpy()]
+    arrays = [encoder.embed([], **how).numpy()]
     while chunk := list(itertools.islice(names, batch_size)):
         read = list(readable(encoder, chunk, failed))
         vectors = encoder.embed([pixels for _, pixels in read], **how, batch_size=batch_size)
         by_name = {name: vector for (name, _), vector in zip(read, vectors, strict=True)}
         if npy is not None:
             missing = vectors.new_full((vectors.shape[1],), float("nan"))
-            kept += [by_name.get(name, missing).numpy()[None] for name in chunk]
+            arrays += [by_name.get(name, missing).numpy()[None] for name in chunk]
         else:
             for name, vector in by_name.items():
                 sys.stdout.write(json.dumps({"picture": name, "embedding": vector.tolist()}, ensure_ascii=False) + "\n")
             sys.stdout.flush()
     if npy is not None:
-        _write(npy, kept)
+        _write(npy, arrays)
     if failed:
         raise DataError(f"{len(failed):,} of the pictures could not be read; see the lines above")
 

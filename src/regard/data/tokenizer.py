@@ -78,8 +78,8 @@ class Tokenizer(TextTokenizer):
             )
         texts = list(texts)
         alphabet = _alphabet(texts, (vocab_size - len(RESERVED) + 1) // 2)
-        learner = tokenizers.Tokenizer(models.BPE(byte_fallback=True))
-        _set_pipeline(learner)
+        bpe = tokenizers.Tokenizer(models.BPE(byte_fallback=True))
+        _set_pipeline(bpe)
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
             min_frequency=2,
@@ -89,12 +89,12 @@ class Tokenizer(TextTokenizer):
             max_token_length=LONGEST_PIECE,
             show_progress=False,
         )
-        learner.train_from_iterator(texts, trainer)
-        learned = json.loads(learner.to_str())["model"]
+        bpe.train_from_iterator(texts, trainer)
+        model = json.loads(bpe.to_str())["model"]
         # Merges that would form a special token, learned from texts with many "<s>", are left out.
-        known = {piece: None for piece in learned["vocab"] if len(piece) == 1}
+        known = {piece: None for piece in model["vocab"] if len(piece) == 1}
         merges = []
-        for left, right in map(tuple, learned["merges"]):
+        for left, right in map(tuple, model["merges"]):
             if left in known and right in known and left + right not in RESERVED:
                 known[left + right] = None
                 merges.append((left, right))
@@ -199,14 +199,14 @@ class Tokenizer(TextTokenizer):
         return Tokenizer(vocabulary, merges)
 
 
-def _alphabet(texts: list[str], most: int) -> list[str]:
+def _alphabet(texts: list[str], max_characters: int) -> list[str]:
     """The characters that become pieces, by descending frequency, then by code point."""
     counts = Counter({SPACE: sum(map(len, texts))})
     for text in texts:
         counts.update(normalized(text))
     rarest = RAREST * counts[SPACE]
     frequent = [character for character, count in counts.items() if count >= rarest and character != " "]
-    return sorted(frequent, key=lambda character: (-counts[character], character))[:most]
+    return sorted(frequent, key=lambda character: (-counts[character], character))[:max_characters]
 
 
 def group_words(

@@ -119,8 +119,8 @@ class ConstraintState:
         self.generated = 0  # tokens so far
         ends = {vocabulary.eos, *vocabulary.more_eos}
         words = [word for word in constraints.bad_words if not (len(word) == 1 and word[0] in ends)]
-        single = [word[0] for word in words if len(word) == 1]
-        self._allowed = _suppress(vocabulary, [*single, *constraints.suppress_tokens])
+        single_tokens = [word[0] for word in words if len(word) == 1]
+        self._allowed = _suppress(vocabulary, [*single_tokens, *constraints.suppress_tokens])
         self._sequences = [word for word in words if len(word) > 1]
 
     @property
@@ -159,8 +159,8 @@ class ConstraintState:
             return scores
         size, penalty = scores.shape[-1], constraints.repetition_penalty
         if penalty != 1:
-            seen = scores.gather(-1, history)
-            scores = scores.scatter(-1, history, torch.where(seen < 0, seen * penalty, seen / penalty))
+            previous = scores.gather(-1, history)
+            scores = scores.scatter(-1, history, torch.where(previous < 0, previous * penalty, previous / penalty))
         length, n = history.shape[-1], constraints.no_repeat_ngram_size
         if 0 < n <= length:
             ngrams = history.unfold(-1, n, 1)  # (B, K, length - n + 1, n)

@@ -47,19 +47,19 @@ def module() -> ModuleType:
     """
     path = os.environ.get(NATIVE)
     if path is None:
-        found = importlib.import_module("regard.kernels._native")
+        native = importlib.import_module("regard.kernels._native")
     else:
         spec = importlib.util.spec_from_file_location("_native", path)
         if spec is None or spec.loader is None:
             raise ConfigError(f"{NATIVE}={path!r} is no compiled module")
-        found = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(found)
+        native = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(native)
     isa = os.environ.get(ISA)
-    if isa is not None and not found.choose(isa):
+    if isa is not None and not native.choose(isa):
         raise ConfigError(
-            f"{ISA}={isa!r} is no instruction set of this processor and build; {nearest(isa, found.isas())}"
+            f"{ISA}={isa!r} is no instruction set of this processor and build; {nearest(isa, native.isas())}"
         )
-    return found
+    return native
 
 
 def isa() -> str:

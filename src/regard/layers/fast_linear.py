@@ -143,8 +143,8 @@ class FastLinear(nn.Linear):
 
     def _packed(self, dtype: torch.dtype, *, keep: bool = True) -> Tensor:
         """The weight laid out for products, made anew if the weight has changed."""
-        found = self._packs.get(dtype)
-        if found is None or not found.fits(self.weight):
+        packed_weight = self._packs.get(dtype)
+        if packed_weight is None or not packed_weight.fits(self.weight):
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
                 plain = self.weight.detach()
                 splittable = self.splits and dtype == plain.dtype == torch.float32 and is_map(plain, None)
@@ -152,10 +152,10 @@ class FastLinear(nn.Linear):
                 packed = int8_split(plain) if splittable else None
                 if packed is None:
                     packed = torch.ops.mkldnn._reorder_linear_weight(plain.to(dtype).contiguous(), LAYOUT_ROWS)
-            found = Packed(plain, self.weight._version, packed)
+            packed_weight = Packed(plain, self.weight._version, packed)
             if keep:
-                self._packs[dtype] = found
-        return found.weight
+                self._packs[dtype] = packed_weight
+        return packed_weight.weight
 
     def _multiply(self, x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
         bias = None if self.bias is None else self.bias.to(dtype).contiguous()

@@ -284,7 +284,7 @@ class MultiHeadAttention(AttentionModule):
         if cache is None:
             result = self._attend(q, k, v, key_start=key_start, **options)
         else:
-            with nullcontext(cache.kept) if is_read else cache.appended(k, v) as (k, v, key_start):
+            with nullcontext(cache.contents) if is_read else cache.appended(k, v) as (k, v, key_start):
                 result = self._attend(q, k, v, key_start=key_start, **options)
         output_BHLE, summary_result = (result, None) if isinstance(result, Tensor) else result
         output = self.output_proj(output_BHLE.transpose(1, 2).flatten(2))

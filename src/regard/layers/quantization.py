@@ -53,8 +53,8 @@ def quantize_maps(
     for name in skip:
         if name not in parts and not is_quantized(dict(module.named_modules()).get(name, module)):
             raise ConfigError(f"quantize: skip={name!r} is no linear map of the module; {nearest(name, parts)}")
-    made = {id(part): _quantized(part, keep=keep) for name, part in parts.items() if name not in skip}
-    return _replaced(module, made)
+    quantized = {id(part): _quantized(part, keep=keep) for name, part in parts.items() if name not in skip}
+    return _replaced(module, quantized)
 
 
 def restore_maps(module: AnyModule) -> AnyModule:

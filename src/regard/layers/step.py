@@ -135,7 +135,7 @@ class AttentionStep:
 
     def read(self, x: Tensor, memory: KeyValueCache, pattern: Pattern) -> None:
         """What the hypotheses, x (B, K, D), find in what the pattern shows of B sources; in place."""
-        keys, values, _ = memory.kept
+        keys, values, _ = memory.contents
         lengths = pattern.lengths if isinstance(pattern, KeyLengths) else None
         self._run(x, (x.shape[0], x.shape[1]), keys, values, lengths)
 

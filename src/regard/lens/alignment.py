@@ -94,8 +94,8 @@ class Alignment:
     @property
     def kinds(self) -> list[str]:
         """The kinds of attention there are: of "cross", "encoder", "decoder" and "text"."""
-        found = {kind_of(path) for path in self.weights}
-        return [kind for kind in AXES if kind in found]
+        kinds = {kind_of(path) for path in self.weights}
+        return [kind for kind in AXES if kind in kinds]
 
     def layers(self, kind: str = "cross") -> dict[str, Tensor]:
         """The weights of one kind of attention by path, in the model's order.
@@ -140,14 +140,14 @@ class Alignment:
         heads = [weights.mean(0) if head is None else weights[head - 1] for weights in chosen]
         rows, columns = self.words(kind)
         counts = [("layer", layer, len(layers)), ("head", head, len(chosen[0]))]
-        said = [f"mean of {n} {name}s" if i is None else f"{name} {i}" for name, i, n in counts if n > 1]
+        parts = [f"mean of {n} {name}s" if i is None else f"{name} {i}" for name, i, n in counts if n > 1]
         return HeatMap(
             rows=rows,
             columns=columns,
             row_axis=AXES[kind][0],
             column_axis=AXES[kind][1],
             weights=torch.stack(heads).mean(0),
-            title=", ".join([f"Attention of {NAMES[kind]}", *said]),
+            title=", ".join([f"Attention of {NAMES[kind]}", *parts]),
         )
 
     def view(self, *, grid: int = 96, title: str = "What the model attends to") -> View:

@@ -72,11 +72,11 @@ def predictor(explained: Explained) -> Predict:
     always[sorted(explained.special)] = True
 
     @torch.no_grad()
-    def predict(kept: Tensor) -> Tensor:
-        kept = kept | always
-        kept[~kept.any(1), 0] = True  # every text has at least one token
+    def predict(mask: Tensor) -> Tensor:
+        mask = mask | always
+        mask[~mask.any(1), 0] = True  # every text has at least one token
         parts = []
-        for some in kept.split(BATCH):
+        for some in mask.split(BATCH):
             rows = [ids[row] for row in some]
             lengths = torch.tensor([len(row) for row in rows])
             padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)

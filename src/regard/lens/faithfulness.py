@@ -55,11 +55,11 @@ def faithfulness(predict: Predict, scores: Tensor, *, shares: Sequence[float] = 
         raise ShapeError(f"faithfulness: scores {tuple(scores.shape)}; expected one of each token")
     length, order = len(scores), scores.argsort(descending=True, stable=True)
     counts = [max(1, round(share * length)) for share in shares]
-    kept = torch.ones(1 + 2 * len(counts), length, dtype=torch.bool)
+    masks = torch.ones(1 + 2 * len(counts), length, dtype=torch.bool)
     for i, count in enumerate(counts):
-        kept[1 + i, order[:count]] = False
-        kept[1 + len(counts) + i] = ~kept[1 + i]
-    whole, *others = predict(kept).tolist()
+        masks[1 + i, order[:count]] = False
+        masks[1 + len(counts) + i] = ~masks[1 + i]
+    whole, *others = predict(masks).tolist()
     without, only = others[: len(counts)], others[len(counts) :]
     curve = deletion_curve(predict, order)
     area = float((curve[1:] + curve[:-1]).mean()) / 2
@@ -87,10 +87,10 @@ def deletion_curve(predict: Predict, order: Tensor, *, points: int = 10) -> Tens
     check_integer("deletion_curve", "points", points, 1)
     length = len(order)
     counts = torch.linspace(0, length, min(points, length) + 1).round().long()
-    kept = torch.ones(len(counts), length, dtype=torch.bool)
+    masks = torch.ones(len(counts), length, dtype=torch.bool)
     for i, count in enumerate(counts):
-        kept[i, order[:count]] = False
-    return predict(kept)
+        masks[i, order[:count]] = False
+    return predict(masks)
 
 
 def random_scores(length: int, *, seed: int) -> Tensor:
@@ -100,6 +100,6 @@ def random_scores(length: int, *, seed: int) -> Tensor:
 
 def leave_one_out(predict: Predict, length: int) -> Tensor:
     """The fall of the prediction as each token alone is taken away: (length,)."""
-    kept = torch.cat([torch.ones(1, length, dtype=torch.bool), ~torch.eye(length, dtype=torch.bool)])
-    whole, *without = predict(kept)
+    masks = torch.cat([torch.ones(1, length, dtype=torch.bool), ~torch.eye(length, dtype=torch.bool)])
+    whole, *without = predict(masks)
     return whole - torch.stack(without)

@@ -56,13 +56,13 @@ def table(heat_map: HeatMap) -> str:
     sides = [heat_map.rows, heat_map.columns]
     rows, columns = ([escape(shortened(printable(word), LONGEST_WORD)) for word in side[:MOST_WORDS]] for side in sides)
     weights = heat_map.weights.detach().double()[: len(rows), : len(columns)].tolist()
-    most = max(max(map(max, weights), default=0.0), 1e-9)
+    max_weight = max(max(map(max, weights), default=0.0), 1e-9)
     caption = f"{heat_map.title}: {heat_map.row_axis} down, {heat_map.column_axis} across, in percent"
     if max(map(len, sides)) > MOST_WORDS:
         caption += f"; the first {len(rows)} of {len(sides[0])} by {len(columns)} of {len(sides[1])} words"
     head = "".join(f"<th>{word}</th>" for word in columns)
     body = "\n".join(
-        f"<tr><th>{word}</th>{''.join(_cell(weight, weight / most) for weight in row)}</tr>"
+        f"<tr><th>{word}</th>{''.join(_cell(weight, weight / max_weight) for weight in row)}</tr>"
         for word, row in zip(rows, weights, strict=True)
     )
     return f"""{STYLE}

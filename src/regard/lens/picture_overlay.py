@@ -69,9 +69,9 @@ class PictureMaps:
                 raise ConfigError(f"no map {method!r}; {nearest(method, [ATTENTION, *self.maps])}")
             return self.maps[method]
         layers, heads = self.attention.shape[:2]
-        for name, number, most in (("layer", layer, layers), ("head", head, heads)):
-            if number is not None and not (type(number) is int and 1 <= number <= most):
-                raise ConfigError(f"{name}={show(number)}; expected a number from 1 to {most}")
+        for name, number, maximum in (("layer", layer, layers), ("head", head, heads)):
+            if number is not None and not (type(number) is int and 1 <= number <= maximum):
+                raise ConfigError(f"{name}={show(number)}; expected a number from 1 to {maximum}")
         chosen = self.attention[layers - 1 if layer is None else layer - 1]
         return chosen.mean(0) if head is None else chosen[head - 1]
 

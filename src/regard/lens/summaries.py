@@ -93,8 +93,8 @@ def _attend(call: OperatorCall, part: slice, value: Tensor, summary: Summary) ->
         query = query[:, :, part]
         arguments["query_start"] = call.query_start + part.start
     with unobserved(), torch.autocast(query.device.type, enabled=False):
-        found: tuple[Tensor, SummaryResult] = attend(query, wide(call.key), value, summary=summary, **arguments)
-    return found
+        result: tuple[Tensor, SummaryResult] = attend(query, wide(call.key), value, summary=summary, **arguments)
+    return result
 
 
 def _by_operator(call: OperatorCall, part: slice, summary: Summary, edges: Sequence[int]) -> Rows:

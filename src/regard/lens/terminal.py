@@ -50,16 +50,16 @@ def draw(heat_map: HeatMap, *, columns: int | None = None, color: bool | None = 
     wide = sum(cells) <= room
     cells = cells if wide else [NARROW_CELL] * len(words)
     weights = heat_map.weights.detach().double().tolist()
-    most = max(max(map(max, weights)), 1e-9)
+    max_weight = max(max(map(max, weights)), 1e-9)
     title = f"{heat_map.title}: {heat_map.column_axis} words across, {heat_map.row_axis} words down"
     lines = textwrap.wrap(title, columns)
     for part in _parts(cells, room):
         lines += _header(words[part], cells[part], label, wide=wide)
         for word, row in zip(rows, weights, strict=True):
-            shown = [_cell(w, most, size, color=color) for w, size in zip(row[part], cells[part], strict=True)]
+            shown = [_cell(w, max_weight, size, color=color) for w, size in zip(row[part], cells[part], strict=True)]
             lines.append(f"{_padded(shortened(word, label), label)} {''.join(shown)}".rstrip())
         lines.append("")
-    return "\n".join([*lines, _bar(most, color=color)])
+    return "\n".join([*lines, _bar(max_weight, color=color)])
 
 
 def has_color() -> bool:
@@ -69,12 +69,12 @@ def has_color() -> bool:
 
 def _parts(cells: list[int], room: int) -> list[slice]:
     """The columns of the map, cut where the room ends."""
-    starts, taken = [0], 0
+    starts, used = [0], 0
     for i, cell in enumerate(cells):
-        if taken + cell > room:
+        if used + cell > room:
             starts.append(i)
-            taken = 0
-        taken += cell
+            used = 0
+        used += cell
     return [slice(*ends) for ends in zip(starts, [*starts[1:], len(cells)], strict=True)]
 
 
@@ -99,11 +99,11 @@ def _letters(word: str) -> list[str]:
     return letters
 
 
-def _cell(weight: float, most: float, size: int, *, color: bool) -> str:
+def _cell(weight: float, max_weight: float, size: int, *, color: bool) -> str:
     """One weight, `size` columns wide; the last column parts it from the next, but in narrow cells."""
     filled = size if size == NARROW_CELL else size - 1
     percent = f"{100 * weight:.0f}" if size > NARROW_CELL and weight >= LEAST_SHOWN else ""
-    return _shade(weight / most, percent.center(filled), color=color) + " " * (size - filled)
+    return _shade(weight / max_weight, percent.center(filled), color=color) + " " * (size - filled)
 
 
 def _shade(share: float, text: str, *, color: bool) -> str:
@@ -114,11 +114,11 @@ def _shade(share: float, text: str, *, color: bool) -> str:
     return f"\033[48;5;{background};38;5;{foreground}m{text}\033[0m"
 
 
-def _bar(most: float, *, color: bool) -> str:
+def _bar(max_weight: float, *, color: bool) -> str:
     """Legend of the shades."""
     steps = len(COLORS if color else SHADES) - 1
     shades = "".join(_shade(i / steps, "  ", color=color) for i in range(steps + 1))
-    return f"attention weight 0% {shades} {most:.0%}"
+    return f"attention weight 0% {shades} {max_weight:.0%}"
 
 
 def _padded(word: str, columns: int) -> str:

@@ -17,13 +17,13 @@ def shortened(word: str, columns: int) -> str:
     """The word, or its beginning and "…", in at most `columns` columns of a terminal."""
     if width(word) <= columns:
         return word
-    kept, taken = [], 1
+    characters, columns_used = [], 1
     for c in word:
-        taken += _width(c)
-        if taken > columns:
+        columns_used += _width(c)
+        if columns_used > columns:
             break
-        kept.append(c)
-    return "".join(kept) + "…"
+        characters.append(c)
+    return "".join(characters) + "…"
 
 
 def _width(c: str) -> int:

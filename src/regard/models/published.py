@@ -210,8 +210,8 @@ def suppressed_tokens(family: str, config: Mapping[str, Any], ends: Collection[i
             f"{family}: bad_words_ids={show(config.get('bad_words_ids'))} and suppress_tokens={show(tokens)} are not "
             "supported; expected a list of lists of token ids, and a list of token ids"
         )
-    single = (word[0] for word in words if len(word) == 1 and word[0] not in ends)
-    return tuple(dict.fromkeys((*single, *tokens)))
+    single_tokens = (word[0] for word in words if len(word) == 1 and word[0] not in ends)
+    return tuple(dict.fromkeys((*single_tokens, *tokens)))
 
 
 def published_vocabulary(family: str, config: Mapping[str, Any], start: str = "bos_token_id") -> Vocabulary:
@@ -373,9 +373,9 @@ def export_tensors(model: nn.Module, names: Iterable[TensorName]) -> dict[str, T
 
 def summarize_names(names: Iterable[str]) -> str:
     """The first MAX_SHOWN names, and the number of others."""
-    listed = list(names)
-    more = [f"and {len(listed) - MAX_SHOWN} more"] if len(listed) > MAX_SHOWN else []
-    return ", ".join([*listed[:MAX_SHOWN], *more])
+    all_names = list(names)
+    more = [f"and {len(all_names) - MAX_SHOWN} more"] if len(all_names) > MAX_SHOWN else []
+    return ", ".join([*all_names[:MAX_SHOWN], *more])
 
 
 def describe_mismatches(wrong: Mapping[str, Collection[str]]) -> str:

@@ -180,12 +180,12 @@ class Whisper(Seq2Seq):
     def check_inputs(self, inputs: Tensor, lengths: Tensor | None) -> None:
         """Raise ShapeError unless these are spectrograms (B, F, M) that fit into the window, and lengths or None."""
         config = self.config
-        most = STRIDE * config.source_length
+        full = STRIDE * config.source_length
         fits = isinstance(inputs, Tensor) and inputs.dim() == 3 and inputs.is_floating_point()
-        if not (fits and inputs.shape[2] == config.num_mels and 1 <= inputs.shape[1] <= most):
+        if not (fits and inputs.shape[2] == config.num_mels and 1 <= inputs.shape[1] <= full):
             raise ShapeError(
                 f"Whisper: inputs is {show(inputs)}; expected log-mel spectrograms, floats of shape (batch, frames, "
-                f"{config.num_mels}) with 1 to {most} frames"
+                f"{config.num_mels}) with 1 to {full} frames"
             )
         check_lengths(inputs, lengths)
 

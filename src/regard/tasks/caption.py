@@ -147,10 +147,10 @@ class Captioner(Runner):
                 limits = torch.full((len(part),), self._max_length)
                 constraints = ConstraintState(Constraints(), module.vocabulary, tokens[:, None], limits)
                 if isinstance(search, Beam):
-                    found = beam_search(module, state, tokens, limits, search, constraints)
+                    hypotheses = beam_search(module, state, tokens, limits, search, constraints)
                 else:
-                    found = decode_stepwise(module, state, tokens, limits, choose_greedy, constraints)
-            for picture, [best, *_] in zip(part, found, strict=True):
+                    hypotheses = decode_stepwise(module, state, tokens, limits, choose_greedy, constraints)
+            for picture, [best, *_] in zip(part, hypotheses, strict=True):
                 name = str(picture) if isinstance(picture, str | Path) else ""
                 text = self.tokenizer.decode(best.tokens)
                 captions.append(Caption(name, text, best.score, best.tokens, best.finished))

@@ -39,7 +39,7 @@ class CaptionedPictures(Preparation[Captioned]):
         self, picture_processor: PictureProcessor, *, vocab_size: int, max_tokens: int, tokenizer: Any, skip: bool
     ) -> None:
         self.picture_processor, self.vocab_size, self.max_tokens = picture_processor, vocab_size, max_tokens
-        self.processor, self._given, self.skip = tokenizer, tokenizer is not None, skip
+        self.processor, self._has_tokenizer, self.skip = tokenizer, tokenizer is not None, skip
         self.columns = {"picture": Column("|u1", (*(picture_processor.size or ()), 3)), "target": Column()}
         self._sample = Sample(SAMPLED_PAIRS)
 
@@ -49,7 +49,7 @@ class CaptionedPictures(Preparation[Captioned]):
             "processor": self.picture_processor.to_plain(),
             "vocab_size": self.vocab_size,
             "max_tokens": self.max_tokens,
-            "tokenizer": self.processor.fingerprint if self._given else None,
+            "tokenizer": self.processor.fingerprint if self._has_tokenizer else None,
             "skip": self.skip,
         }
 
@@ -60,7 +60,7 @@ class CaptionedPictures(Preparation[Captioned]):
         self._sample.add(record.caption, "")
 
     def finish_survey(self, folder: Path, progress: Progress) -> None:
-        if not self._given:
+        if not self._has_tokenizer:
             texts = self._sample.texts
             progress("training the tokenizer", len(texts))
             self.processor = Tokenizer.train(texts, vocab_size=self.vocab_size)
@@ -71,7 +71,7 @@ class CaptionedPictures(Preparation[Captioned]):
         return [self._row(record, ids) for record, ids in zip(records, captions, strict=True)]
 
     def load(self, folder: Path) -> None:
-        if not self._given:
+        if not self._has_tokenizer:
             self.processor = Tokenizer.load(folder / TOKENIZER)
 
     def record(self, plain: Sequence[Any]) -> Captioned:

@@ -201,10 +201,10 @@ class Classifier(Runner):
         [classification] = self.classify([text], top=1)
         ids = self.tokenizer.marked(self.tokenizer.encode(text), max_length=self.max_length)
         device = next(self.module.parameters()).device
-        with torch.no_grad(), record(self.module, weights=True) as seen:
+        with torch.no_grad(), record(self.module, weights=True) as recording:
             self.module(torch.tensor([ids], device=device))
         words = self.tokenizer.words(ids)
-        weights = merged(seen["pooling"].weights[0].float().cpu(), [range(1)], [pieces for _, pieces in words])
+        weights = merged(recording["pooling"].weights[0].float().cpu(), [range(1)], [pieces for _, pieces in words])
         names = [word for word, _ in words]
         return Alignment(source=names, target=[classification.label], weights={"pooling.cross_attention": weights})
 

@@ -96,7 +96,7 @@ def complete(
             on_text(number, piece)
         return writer.stopped
 
-    watched = (on_text is not None or stop) and not isinstance(search, Beam)
+    is_streamed = (on_text is not None or stop) and not isinstance(search, Beam)
     results = generate(
         module,
         prompts,
@@ -104,7 +104,7 @@ def complete(
         constraints=constraints,
         max_length=max_new_tokens,
         batch_size=batch_size,
-        on_token=on_new_token if watched else None,
+        on_token=on_new_token if is_streamed else None,
     )
     for number, writer in enumerate(writers if on_text is not None else ()):
         if piece := writer.ready(last=True):  # of one that reached the greatest length
@@ -150,8 +150,8 @@ class Writer:
         """Append tokens."""
         self._tokens += tokens
         self.text = self._decoded(len(self._tokens))
-        if places := [place for stop in self._stop if (place := self.text.find(stop)) >= 0]:
-            self.text, self.stopped = self.text[: min(places)], True
+        if offsets := [place for stop in self._stop if (place := self.text.find(stop)) >= 0]:
+            self.text, self.stopped = self.text[: min(offsets)], True
 
     def _decoded(self, end: int) -> str:
         """Text of the tokens before index `end`, without the prompt's."""
@@ -169,8 +169,8 @@ class Writer:
             written = self.text if end == len(self._tokens) else self._decoded(end)
             sure = min(sure, len(written.rstrip(UNFINISHED)))
             for stop in self._stop:
-                begun = (n for n in range(len(stop) - 1, 0, -1) if self.text.endswith(stop[:n]))
-                sure = min(sure, len(self.text) - next(begun, 0))
+                matched = (n for n in range(len(stop) - 1, 0, -1) if self.text.endswith(stop[:n]))
+                sure = min(sure, len(self.text) - next(matched, 0))
         piece, self._emitted = self.text[self._emitted : sure], max(self._emitted, sure)
         return piece
 

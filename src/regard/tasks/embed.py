@@ -69,8 +69,8 @@ def embed(
 
     def run(tokens: Tensor, lengths: Tensor, chosen: list[int]) -> Tensor:
         hidden = module.encode(tokens, lengths)
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        real = ((places < lengths[:, None]) & (places >= skipped))[..., None]
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        real = ((positions < lengths[:, None]) & (positions >= skipped))[..., None]
         pooled = torch.cat([pool(hidden, real) for pool in pools], -1)
         for step in embedding.steps:
             pooled = step(pooled)

@@ -41,7 +41,7 @@ class LabeledTexts(Preparation[Labeled]):
 
     def __init__(self, *, vocab_size: int, max_tokens: int, tokenizer: Any = None) -> None:
         self.vocab_size, self.max_tokens = vocab_size, max_tokens
-        self.processor, self._given = tokenizer, tokenizer is not None
+        self.processor, self._has_tokenizer = tokenizer, tokenizer is not None
         self.labels: list[str] = []
         self.multi_label = False
         self._counts: Counter[str] = Counter()
@@ -49,7 +49,7 @@ class LabeledTexts(Preparation[Labeled]):
 
     @property
     def options(self) -> dict[str, Any]:
-        tokenizer = self.processor.fingerprint if self._given else None
+        tokenizer = self.processor.fingerprint if self._has_tokenizer else None
         return {"vocab_size": self.vocab_size, "max_tokens": self.max_tokens, "tokenizer": tokenizer}
 
     def key(self, record: Labeled) -> str:
@@ -66,7 +66,7 @@ class LabeledTexts(Preparation[Labeled]):
         if len(self._counts) < 2:
             raise DataError(f"the records have {len(self._counts)} label, {list(self._counts)}; expected two or more")
         self.labels = sorted(self._counts)
-        if not self._given:
+        if not self._has_tokenizer:
             texts = self._sample.texts
             progress("training the tokenizer", len(texts))
             self.processor = Tokenizer.train(texts, vocab_size=self.vocab_size)
@@ -89,7 +89,7 @@ class LabeledTexts(Preparation[Labeled]):
         return rows
 
     def load(self, folder: Path) -> None:
-        if not self._given:
+        if not self._has_tokenizer:
             self.processor = Tokenizer.load(folder / TOKENIZER)
         plain = json.loads((folder / LABELS).read_text(encoding="utf-8"))
         self.labels, self.multi_label = plain["labels"], plain["multi_label"]

@@ -258,8 +258,8 @@ class PictureEncoder(Runner):
 
         def run(batch: list[tuple[int, Tensor]]) -> None:
             inputs = self.processor.normalized(torch.stack([pixels for _, pixels in batch]).to(device))
-            found = result(module(inputs.to(next(module.parameters()).dtype))).cpu()
-            results.update((number, row) for (number, _), row in zip(batch, found, strict=True))
+            outputs = result(module(inputs.to(next(module.parameters()).dtype))).cpu()
+            results.update((number, row) for (number, _), row in zip(batch, outputs, strict=True))
 
         with torch.inference_mode():
             for number, picture in enumerate(pictures):

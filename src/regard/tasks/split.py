@@ -132,9 +132,9 @@ def _is_combining(character: str) -> bool:
 def _with_unseen(pieces: Iterable[Piece], text: str) -> list[Piece]:
     """Pieces of the original text, from the pieces of the text without its invisible characters."""
     dropped = {i for match in DROPPED.finditer(text) for i in range(*match.span())}
-    seen = [i for i in range(len(text)) if i not in dropped]
+    visible = [i for i in range(len(text)) if i not in dropped]
     ends = [0, *itertools.accumulate(len(part) for piece in pieces for part in piece)]
-    places = [seen[end] if end < len(seen) else len(text) for end in ends]
-    places[0] = 0
-    parts = [text[start:end] for start, end in itertools.pairwise(places)]
+    offsets = [visible[end] if end < len(visible) else len(text) for end in ends]
+    offsets[0] = 0
+    parts = [text[start:end] for start, end in itertools.pairwise(offsets)]
     return [Piece(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]

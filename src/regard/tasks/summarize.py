@@ -187,12 +187,12 @@ class WordPairs(Preparation[Pair]):
 
     def __init__(self, *, vocab_size: int, max_tokens: int, tokenizer: WordTokenizer | None = None) -> None:
         self.vocab_size, self.max_tokens = vocab_size, max_tokens
-        self.processor, self._given = tokenizer, tokenizer is not None
+        self.processor, self._has_tokenizer = tokenizer, tokenizer is not None
         self._texts: list[str] = []
 
     @property
     def options(self) -> dict[str, Any]:
-        tokenizer = self.processor.fingerprint if self._given and self.processor else None
+        tokenizer = self.processor.fingerprint if self._has_tokenizer and self.processor else None
         return {"words": self.vocab_size, "max_tokens": self.max_tokens, "tokenizer": tokenizer}
 
     def key(self, record: Pair) -> str:
@@ -203,7 +203,7 @@ class WordPairs(Preparation[Pair]):
             self._texts += record.source, record.target
 
     def finish_survey(self, folder: Path, progress: Any) -> None:
-        if not self._given:
+        if not self._has_tokenizer:
             progress("counting words", len(self._texts))
             self.processor = WordTokenizer.train(self._texts, vocab_size=self.vocab_size)
         self.processor.save(folder / TOKENIZER)  # type: ignore[union-attr]
@@ -217,7 +217,7 @@ class WordPairs(Preparation[Pair]):
         return rows
 
     def load(self, folder: Path) -> None:
-        if not self._given:
+        if not self._has_tokenizer:
             self.processor = WordTokenizer.load(folder / TOKENIZER)
 
     def record(self, plain: Sequence[Any]) -> Pair:

@@ -56,12 +56,12 @@ class TextPairs(Preparation[Pair]):
         if max_tokens < 1:
             raise ConfigError(f"max_tokens={max_tokens} must be at least 1")
         self.vocab_size, self.max_tokens, self.cuts_sources = vocab_size, max_tokens, cuts_sources
-        self.processor, self._given = tokenizer, tokenizer is not None
+        self.processor, self._has_tokenizer = tokenizer, tokenizer is not None
         self._sample = Sample(SAMPLED_PAIRS)
 
     @property
     def options(self) -> dict[str, Any]:
-        tokenizer = self.processor.fingerprint if self._given else None
+        tokenizer = self.processor.fingerprint if self._has_tokenizer else None
         sizes = {"vocab_size": self.vocab_size, "max_tokens": self.max_tokens, "cuts_sources": self.cuts_sources}
         return {**sizes, "tokenizer": tokenizer}
 
@@ -72,7 +72,7 @@ class TextPairs(Preparation[Pair]):
         self._sample.add(record.source, record.target)
 
     def finish_survey(self, folder: Path, progress: Progress) -> None:
-        if not self._given:
+        if not self._has_tokenizer:
             texts = self._sample.texts
             progress("training the tokenizer", len(texts))
             self.processor = Tokenizer.train(texts, vocab_size=self.vocab_size)
@@ -89,7 +89,7 @@ class TextPairs(Preparation[Pair]):
         ]
 
     def load(self, folder: Path) -> None:
-        if not self._given:
+        if not self._has_tokenizer:
             self.processor = Tokenizer.load(folder / TOKENIZER)
 
     def record(self, plain: Sequence[Any]) -> Pair:

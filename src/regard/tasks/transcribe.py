@@ -289,8 +289,8 @@ class Transcriber(Runner):
         on_segment: OnSegment | None,
     ) -> None:
         """The next windows of some sounds: those of the size of the first one's, with as many tokens before them."""
-        most, hotwords = self.module.config.max_length // 2 - 1, self._encoded(settings.hotwords)
-        before = {one.number: [*hotwords, *one.previous][-most:] for one in running}
+        max_previous, hotwords = self.module.config.max_length // 2 - 1, self._encoded(settings.hotwords)
+        before = {one.number: [*hotwords, *one.previous][-max_previous:] for one in running}
         kind = running[0].window, len(before[running[0].number])
         batch = [one for one in running if (one.window, len(before[one.number])) == kind]
         inputs, memory = self._encode(decoder, [(one, one.seek) for one in batch])

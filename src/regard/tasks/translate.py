@@ -230,7 +230,7 @@ class Translator(Runner):
         Words are those of `translation.source` and `translation.text`, split by `str.split`; in scripts
         without spaces, the pieces of the vocabulary.
         """
-        links = (seen.pharaoh() for seen in self._look(translation))
+        links = (alignment.pharaoh() for alignment in self._look(translation))
         return " ".join(link for link in links if link)
 
     def evaluate(

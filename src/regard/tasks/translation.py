@@ -106,8 +106,8 @@ def translate(
     sources = _tokens(tokenizer, read)
     options = {"search": search, "constraints": constraints, "max_length": max_length}
     hypotheses = generate(module, [ids for ids in sources if ids], **options, batch_size=batch_size)
-    found, rows = iter(hypotheses), iter(sources)
-    each = [[next(found) if next(rows) else [NOTHING] for _ in source.pieces] for source in read]
+    pending, rows = iter(hypotheses), iter(sources)
+    each = [[next(pending) if next(rows) else [NOTHING] for _ in source.pieces] for source in read]
     return [
         Translation(text, source.pieces, candidates(tokenizer, source.pieces, some), source.prefix)
         for text, source, some in zip(texts, read, each, strict=True)
@@ -117,22 +117,24 @@ def translate(
 def _tokens(tokenizer: Tokenizer, read: Sequence[Source]) -> list[list[int]]:
     """Token ids of each piece, with its prefix; empty for a blank piece."""
     pieces = [(source.prefix, piece.text) for source in read for piece in source.pieces]
-    alone = encode(tokenizer, [text for _, text in pieces])
+    without_prefix = encode(tokenizer, [text for _, text in pieces])
     if not any(source.prefix for source in read):
-        return alone
-    together = encode(tokenizer, [prefix + text.strip() for prefix, text in pieces])
-    return [both if ids else [] for both, ids in zip(together, alone, strict=True)]
+        return without_prefix
+    with_prefix = encode(tokenizer, [prefix + text.strip() for prefix, text in pieces])
+    return [both if ids else [] for both, ids in zip(with_prefix, without_prefix, strict=True)]
 
 
-def candidates(tokenizer: Tokenizer, pieces: Sequence[Piece], found: Sequence[list[Hypothesis]]) -> list[Candidate]:
+def candidates(
+    tokenizer: Tokenizer, pieces: Sequence[Piece], hypotheses: Sequence[list[Hypothesis]]
+) -> list[Candidate]:
     """Join the k-th hypotheses of the pieces; a piece with fewer hypotheses contributes its last one."""
     joined = []
-    for k in range(max(len(some) for some in found)):
-        chosen = [some[min(k, len(some) - 1)] for some in found]
+    for k in range(max(len(some) for some in hypotheses)):
+        chosen = [some[min(k, len(some) - 1)] for some in hypotheses]
         tokens = [hypothesis.tokens for hypothesis in chosen]
         texts = tokenizer.decode_batch(tokens)
         between = gaps(pieces, texts)
-        text = "".join(part for said, gap in zip(texts, between, strict=True) for part in (said, gap))
+        text = "".join(part for text_of_piece, gap in zip(texts, between, strict=True) for part in (text_of_piece, gap))
         score = sum(hypothesis.score for hypothesis in chosen) / len(chosen)
         joined.append(Candidate(text, score, tokens, all(hypothesis.finished for hypothesis in chosen)))
     return joined

@@ -55,7 +55,7 @@ class Utterances(Preparation[Utterance]):
         self.processor, self.tokenizer, self.max_target = processor, tokenizer, max_target
         self.language, self.skip = language, skip
         self.columns: Mapping[str, Column] = {"mels": Column("<f2", (processor.num_mels,)), "target": Column()}
-        self._given, self._detect = language, detect
+        self._fixed_language, self._detect = language, detect
         self._sample: list[str] = []
 
     @property
@@ -64,7 +64,7 @@ class Utterances(Preparation[Utterance]):
             "processor": self.processor.to_plain(),
             "tokenizer": self.tokenizer.fingerprint,
             "max_target": self.max_target,
-            "language": self._given,
+            "language": self._fixed_language,
             "skip": self.skip,
         }
 
@@ -81,7 +81,7 @@ class Utterances(Preparation[Utterance]):
             self._sample.append(record.audio)
 
     def finish_survey(self, folder: Path, progress: Progress) -> None:
-        if self._given is None:
+        if self._fixed_language is None:
             progress("detecting the language", len(self._sample))
             self.language = self._detect(self._sample)
         (folder / SETTINGS).write_text(json.dumps({"language": self.language}), encoding="utf-8")

@@ -127,10 +127,10 @@ class Length:
         elif not steps:
             epochs = EPOCHS if options.epochs is None else options.epochs
             steps = max(1, round(epochs * self.trainer.steps_per_epoch))
-        taken = 0 if state is None else state["step"]
-        if extended and steps <= taken:
+        done = 0 if state is None else state["step"]
+        if extended and steps <= done:
             raise ConfigError(
-                f"{self.run_file.folder} has taken {taken:,} steps; the new length is {steps:,}: give a greater one"
+                f"{self.run_file.folder} has taken {done:,} steps; the new length is {steps:,}: give a greater one"
             )
         if steps != planned:
             self._report_length(steps, planned)

@@ -171,21 +171,21 @@ class PictureProcessor:
         if kind not in DEFAULTS:
             known = ", ".join(f"{name}ImageProcessor" for name in DEFAULTS)
             raise ConfigError(f"image_processor_type {kind!r} is not known; expected one of {known}")
-        given = {**DEFAULTS[kind], **{name: x for name, x in fields.items() if x is not None}}
-        size, edge = _published_size("size", given["size"], by_edge=kind == "Bit")
-        crop, crop_edge = _published_size("crop_size", given["crop_size"], by_edge=False)
+        settings = {**DEFAULTS[kind], **{name: x for name, x in fields.items() if x is not None}}
+        size, edge = _published_size("size", settings["size"], by_edge=kind == "Bit")
+        crop, crop_edge = _published_size("crop_size", settings["crop_size"], by_edge=False)
         crop = crop if crop_edge is None else (crop_edge, crop_edge)
-        if not given.get("do_resize", True):
+        if not settings.get("do_resize", True):
             size = edge = None
-        rescaled, normalized = given.get("do_rescale", True), given.get("do_normalize", True)
+        rescaled, normalized = settings.get("do_rescale", True), settings.get("do_normalize", True)
         return PictureProcessor(
             size=size,
             shortest_edge=edge,
-            crop=crop if given["do_center_crop"] else None,
-            resample=given["resample"],
-            rescale=given.get("rescale_factor", 1 / 255) if rescaled else 1.0,
-            mean=_channels(given["image_mean"]) if normalized else None,
-            std=_channels(given["image_std"]),
+            crop=crop if settings["do_center_crop"] else None,
+            resample=settings["resample"],
+            rescale=settings.get("rescale_factor", 1 / 255) if rescaled else 1.0,
+            mean=_channels(settings["image_mean"]) if normalized else None,
+            std=_channels(settings["image_std"]),
         )
 
     def to_json(self) -> bytes:

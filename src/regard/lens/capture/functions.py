@@ -107,8 +107,8 @@ class FunctionCapture(TorchFunctionMode):
         kind = "scaled_dot_product_attention"
         dropout = args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)
         arguments = {**call.arguments, "dropout": dropout}
-        seen = of_attend(kind, by_head, call.query, call.key, call.value, arguments)
-        replaced = self.handle(caller, replace(seen, result=output))
+        captured = of_attend(kind, by_head, call.query, call.key, call.value, arguments)
+        replaced = self.handle(caller, replace(captured, result=output))
         return output if replaced is None else replaced.reshape(output.shape)
 
     def _flex(self, result: Any, args: Any) -> Any:

@@ -64,7 +64,7 @@ class Native:
         reasons += transform_refusals()
         if call.query.device.type != "cpu":
             reasons.append(f"device: runs on the CPU only, not on {call.query.device}")
-        if not isinstance(spec.score, Additive) and type(spec.score).factors is Score.factors:
+        if not isinstance(spec.score, Additive) and type(spec.score).as_dot_product is Score.as_dot_product:
             reasons.append(f"score: computes dot products and Additive only, not {spec.score}")
         if type(spec.normalizer) not in NORMALIZERS:
             names = ", ".join(kind.__name__ for kind in NORMALIZERS)
@@ -157,10 +157,10 @@ def _as_dot_products(call: Call) -> Call:
     if not isinstance(call.spec.pattern, Full):
         query_seen, key_seen = _visible(call)
         query, key = torch.where(query_seen, query, 0), torch.where(key_seen, key, 0)
-    factors = score.factors(query, key)
-    if factors is None:  # refused before
+    pair = score.as_dot_product(query, key)
+    if pair is None:  # refused before
         return call
-    query, key = factors
+    query, key = pair
     if key.shape[1] != value.shape[1]:
         value = value.repeat_interleave(key.shape[1] // value.shape[1], 1)
     plain = Dot(scale=1.0, softcap=score.softcap if isinstance(score, Dot) else None)
