@@ -72,6 +72,8 @@ def test_learns_the_colors(trained: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "bad.png" in result.stderr
     assert [json.loads(line)["caption"].split()[1] for line in result.stdout.splitlines()] == ["red", "green"]
+    again = regard("caption", pictures[1], pictures[2], pictures[1], "--model", str(trained), "--batch-size", "2")
+    assert [line.split("\t")[0] for line in again.stdout.splitlines()] == [pictures[i] for i in (1, 2, 1)]
 
 
 def test_captions_do_not_depend_on_the_batch(trained: Path, table: Path) -> None:
