@@ -10,15 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from regard.attention.check import check_integer
-from regard.checkpoints.folder import read_json
-from regard.checkpoints.hub_files import check_inside
 from regard.data.record import BadRow, Record
 from regard.data.sampler import Rows
 from regard.decode.beam import beam_search
 from regard.decode.constraints import Constraints, ConstraintState
 from regard.decode.search import Beam, Greedy
 from regard.decode.stepwise import choose_greedy, decode_stepwise
-from regard.errors import CheckpointError, ConfigError, DataError, nearest
+from regard.errors import ConfigError, DataError, nearest
 from regard.layers.evaluation import in_evaluation
 from regard.layers.output_projection import IGNORED
 from regard.lens.picture_overlay import ATTENTION, PictureMaps
@@ -27,8 +25,8 @@ from regard.models.seq2seq import Vocabulary
 from regard.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
 from regard.tasks.captioned_pictures import Captioned, CaptionedPictures, captioned
 from regard.tasks.evaluate import Scores, score
-from regard.tasks.pictures import PREPROCESSOR, Picture, read_pixels
-from regard.tasks.runner import Runner
+from regard.tasks.pictures import Picture, read_pixels
+from regard.tasks.runner import PREPROCESSOR, Runner, read_processor
 from regard.tasks.score_table import ScoreTable, as_text
 from regard.tasks.task import Loss, Task
 from regard.tasks.text_pairs import vocabulary_of
@@ -38,7 +36,6 @@ from regard.vision.pictures import Pixels
 from regard.vision.processor import PictureProcessor, to_tensor
 
 MAX_TOKENS = 64  # of a caption, unless the model was trained with another limit
-SETTINGS = ("crop",)
 
 
 class Caption(NamedTuple):
@@ -221,13 +218,7 @@ class Captioner(Runner):
 
     def read_extras(self, folder: Path) -> None:
         """Read how pictures become model inputs."""
-        path = folder / PREPROCESSOR
-        if not path.is_file():
-            return
-        try:
-            self.processor = PictureProcessor.from_published(read_json(check_inside(folder, path)))
-        except ConfigError as error:
-            raise CheckpointError(f"{path}: {error}") from error
+        self.processor = read_processor(folder, PictureProcessor.from_published, self.processor)
 
     def _inputs(self, pictures: Sequence[Picture]) -> Tensor:
         parameter = next(self.module.parameters())
@@ -260,10 +251,7 @@ class CaptionTask(Task):
             )
         if self.start is not None and not isinstance(self.start, Captioner):
             raise ConfigError(f"start={options.start!r} is a {type(self.start).__name__}; expected a captioner")
-        for name in options.task_settings or {}:
-            if name not in SETTINGS:
-                raise ConfigError(f"task_settings: caption has no setting {name!r}; {nearest(name, SETTINGS)}")
-        self.crop = (options.task_settings or {}).get("crop", 0)
+        self.crop = self.settings("crop").get("crop", 0)
         if type(self.crop) is not int or self.crop < 0:
             raise ConfigError(f"task_settings: crop={self.crop!r} must be a number of pixels, at least 0")
         if self.start is None:
