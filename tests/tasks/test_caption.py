@@ -102,6 +102,20 @@ def test_where_it_looks(trained: Path, table: Path, tmp_path: Path) -> None:
     assert captioner.see(table.parent / "0.png", "blue blue").label == "blue blue"
 
 
+def test_a_transformer_on_wide_pictures(table: Path, tmp_path: Path) -> None:
+    settings = {"image_size": 8, "image_width": 32, "channels": 4, "embed_dim": 16, "num_heads": 2, "ffn_dim": 24}
+    options = TrainOptions(
+        files=(str(table),), out=str(tmp_path / "run"), steps=2, model="picture-transformer", model_settings=settings,
+        batch_tokens=400, **FAST,
+    )  # fmt: skip
+    captioner = rg.load(train(options))
+    maps = captioner.see(table.parent / "0.png", "red red")
+    assert maps.attention.shape == (len(maps.layer_names), 2, 2, 8)
+    assert maps.pixels.shape == (8, 32, 3)
+    [beam] = captioner.caption([table.parent / "0.png"])
+    assert len(beam.tokens) <= 127
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("attention", ["soft"])
 def test_learns_what_is_where(attention: str, tmp_path: Path) -> None:

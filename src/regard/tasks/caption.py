@@ -20,6 +20,7 @@ from regard.errors import ConfigError, DataError, nearest
 from regard.layers.evaluation import in_evaluation
 from regard.layers.output_projection import IGNORED
 from regard.lens.picture_overlay import ATTENTION, PictureMaps
+from regard.models.picture_transformer import PictureTransformer, PictureTransformerConfig
 from regard.models.registry import build, config_from_plain
 from regard.models.seq2seq import Vocabulary
 from regard.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
@@ -104,14 +105,13 @@ class Captioner(Runner):
 
     def __init__(
         self,
-        module: ShowAttendTell,
+        module: ShowAttendTell | PictureTransformer,
         tokenizer: Any,
         config: Mapping[str, Any] | None = None,
         processor: PictureProcessor | None = None,
     ) -> None:
         super().__init__(module, tokenizer, config)
-        size = module.config.image_size
-        self.processor = PictureProcessor(size=(size, size)) if processor is None else processor
+        self.processor = PictureProcessor(size=module.config.sides) if processor is None else processor
 
     def read(self, picture: Picture) -> Pixels:
         """A picture in the size that the model reads; see `PictureEncoder.read`."""
@@ -141,7 +141,7 @@ class Captioner(Runner):
             part = pictures[start : start + batch_size]
             with torch.inference_mode():
                 state, tokens = module.prefill(self._inputs(part))
-                limits = torch.full((len(part),), self._longest)
+                limits = torch.full((len(part),), self._max_tokens)
                 constraints = ConstraintState(Constraints(), module.vocabulary, tokens[:, None], limits)
                 if isinstance(search, Beam):
                     found = beam_search(module, state, tokens, limits, search, constraints)
@@ -183,6 +183,8 @@ class Captioner(Runner):
     def see(self, picture: Picture, caption: str | None = None) -> PictureMaps:
         """Where the model looks as it writes each token of a caption; with hard attention, its glimpses in order.
 
+        Of a Transformer, the heads of the last layer.
+
         Args:
             picture: the name of a file, or pixels (H, W, 3) uint8.
             caption: to look at; None for the model's own.
@@ -198,14 +200,13 @@ class Captioner(Runner):
         module = in_evaluation(self.module)
         targets = torch.tensor([[module.vocabulary.bos, *tokens]])
         with torch.no_grad():
-            weights = module(self._inputs([pixels]), None, targets).weights[0, : len(tokens)]
-        grid = module.config.grid
-        maps = weights.view(len(tokens), grid, grid).float().cpu()
+            weights = module.attention_weights(self._inputs([pixels]), targets)[0, :, : len(tokens)]  # (H, T, S)
+        maps = weights.transpose(0, 1).unflatten(2, module.config.grid).float().cpu()
         names = self.tokenizer.pieces(tokens)
         text = self.tokenizer.decode(tokens)
         return PictureMaps(
             pixels=pixels,
-            attention=maps[:, None],
+            attention=maps,
             maps={},
             label=text,
             layer_names=tuple(f"{i + 1}. {name.strip()}" for i, name in enumerate(names)),
@@ -226,10 +227,11 @@ class Captioner(Runner):
         return self.processor.normalized(pixels.to(parameter.device)).to(parameter.dtype)
 
     @property
-    def _longest(self) -> int:
-        training = self.config.get("training")
+    def _max_tokens(self) -> int:
+        training, limit = self.config.get("training"), self.module.longest
         value = training.get("max_target") if isinstance(training, dict) else None
-        return value if type(value) is int and value > 0 else MAX_TOKENS
+        tokens = value if type(value) is int and value > 0 else MAX_TOKENS
+        return tokens if limit is None else min(tokens, limit - 1)
 
 
 @final
@@ -239,7 +241,7 @@ class CaptionTask(Task):
     name = Captioner.job
     runner = Captioner
     fields = {"picture": "picture", "caption": "caption"}  # noqa: RUF012
-    models = ("show-attend-tell",)
+    models = ("show-attend-tell", "picture-transformer")
     rows = "pictures"
 
     def check_options(self) -> None:
@@ -262,15 +264,12 @@ class CaptionTask(Task):
         return captioned(record)
 
     def make_preparation(self) -> CaptionedPictures:
-        if self.start is None:
-            size = self._config(Vocabulary(size=SUBWORDS)).image_size
-            processor = PictureProcessor(size=(size, size))
-        else:
-            processor = self.start.processor
+        config = self._config(Vocabulary(size=SUBWORDS)) if self.start is None else self.start.module.config
+        limit = getattr(config, "max_length", None)
         return CaptionedPictures(
-            processor,
+            PictureProcessor(size=config.sides) if self.start is None else self.start.processor,
             vocab_size=self.options.vocab_size or SUBWORDS,
-            max_tokens=self.options.max_tokens,
+            max_tokens=self.options.max_tokens if limit is None else min(self.options.max_tokens, limit - 1),
             tokenizer=None if self.start is None else self.start.tokenizer,
             skip=self.options.skip_bad_rows,
         )
@@ -331,10 +330,12 @@ class CaptionTask(Task):
         config = {"training": {**training, "max_target": longest}}
         return Captioner(module, self.data.processor, config, self.preparation.picture_processor)
 
-    def _config(self, vocabulary: Vocabulary) -> ShowAttendTellConfig:
+    def _config(self, vocabulary: Vocabulary) -> ShowAttendTellConfig | PictureTransformerConfig:
         """The configuration of a model that starts from random weights."""
         options, settings = self.options, dict(self.options.model_settings or {})
         if options.dropout is not None:
             settings.setdefault("dropout", options.dropout)
-        config: ShowAttendTellConfig = config_from_plain(self.models[0], {**settings, "vocabulary": vocabulary})
+        model = options.model or self.models[0]
+        config: ShowAttendTellConfig | PictureTransformerConfig
+        config = config_from_plain(model, {**settings, "vocabulary": vocabulary})
         return config
