@@ -1,6 +1,6 @@
 """How many characters of a line of text in a picture are read wrong, in fonts that training has not seen?
 
-Lines are of 10 to 30 characters, cut from the sentences of a text, in grey on grey at random sizes and places. Fonts
+Lines are of 10 to 30 characters, cut from the sentences of a text, in gray on gray at random sizes and places. Fonts
 are the files of some folders; families with equal glyphs count once, 20 are drawn for training, 8 others for the test.
 Each run has a number of steps on one thread; its minutes are of the processor. Runs that --out holds are not repeated.
 """
@@ -38,7 +38,7 @@ def fonts(folders: list[Path]) -> dict[str, list[str]]:
     """Files of Latin fonts, by family."""
     families: dict[str, list[str]] = {}
     glyphs: set[bytes] = set()
-    for file in sorted(path for folder in folders for path in folder.rglob("*.[ot]tf")):
+    for file in sorted(path for folder in folders for path in folder.rglob("*.?tf")):
         font = ImageFont.truetype(str(file), 20)
         masks = {bytes(font.getmask(character)) for character in SAMPLE}
         sample = bytes(font.getmask(SAMPLE))
