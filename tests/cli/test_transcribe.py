@@ -64,6 +64,9 @@ def test_standard_input_with_a_header_and_raw(folder: Path, files: list[str]) ->
     assert len(result.stdout.splitlines()) == 1
     assert "standard input is empty" in error("transcribe", "-", *options, stdin=b"", code=1)
     assert "--channels is of raw samples" in error("transcribe", "-", *options, "--channels", "2", stdin=raw)
+    assert "--length-penalty is of beam search" in error(
+        "transcribe", "-", *options, "--length-penalty", "2", stdin=raw
+    )
 
 
 def test_files_of_every_format_are_written(folder: Path, files: list[str], tmp_path: Path) -> None:

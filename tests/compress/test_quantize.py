@@ -7,6 +7,8 @@ from typing import get_type_hints
 import pytest
 
 import regard as rg
+from regard.cli import quantize as command
+from regard.compress import quantize as compression
 from regard.compress.calibrate import calibrate
 from regard.compress.quantize import quantize, weight_bytes
 from regard.errors import ConfigError, UnsupportedError
@@ -14,7 +16,8 @@ from regard.layers.quantized_linear import is_quantized
 from regard.tasks.bootstrap import paired_difference
 from regard.tasks.registry import JOBS, runner_class
 from tests.audio.sounds import sine, write
-from tests.cli.run import regard
+from tests.checkpoints.language_models import gpt2_folder
+from tests.cli.run import error, regard
 from tests.compress.made import RECORDS, transformer, translator
 from tests.tasks.speech_models import write_whisper
 
@@ -83,6 +86,20 @@ def test_refused() -> None:
     runner.evaluate = None  # type: ignore[assignment,method-assign]
     with pytest.raises(UnsupportedError, match="a Translator has no evaluate"):
         quantize(runner, RECORDS)
+
+
+def test_a_model_without_evaluation(tmp_path: Path) -> None:
+    generator = gpt2_folder(tmp_path / "gpt")
+    (tmp_path / "texts.txt").write_text("one\ntwo\n")
+    message = error(
+        "quantize", str(generator), "--out", str(tmp_path / "q"), "--data", str(tmp_path / "texts.txt"), code=1
+    )
+    assert "has no evaluation" in message
+    assert not (tmp_path / "q").exists()
+
+
+def test_the_default_error_of_the_command() -> None:
+    assert command.MAX_ERROR == compression.MAX_ERROR
 
 
 def test_the_bootstrap() -> None:

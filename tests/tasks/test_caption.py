@@ -72,6 +72,8 @@ def test_learns_the_colors(trained: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "bad.png" in result.stderr
     assert [json.loads(line)["caption"].split()[1] for line in result.stdout.splitlines()] == ["red", "green"]
+    again = regard("caption", pictures[1], pictures[2], pictures[1], "--model", str(trained), "--batch-size", "2")
+    assert [line.split("\t")[0] for line in again.stdout.splitlines()] == [pictures[i] for i in (1, 2, 1)]
 
 
 def test_captions_do_not_depend_on_the_batch(trained: Path, table: Path) -> None:
@@ -98,6 +100,20 @@ def test_where_it_looks(trained: Path, table: Path, tmp_path: Path) -> None:
     result = regard("see", str(table.parent / "0.png"), "--model", str(trained), "--html", str(tmp_path / "page.html"))
     assert result.stdout.splitlines()[-1] == "red red"
     assert captioner.see(table.parent / "0.png", "blue blue").label == "blue blue"
+
+
+def test_a_transformer_on_wide_pictures(table: Path, tmp_path: Path) -> None:
+    settings = {"image_size": 8, "image_width": 32, "channels": 4, "embed_dim": 16, "num_heads": 2, "ffn_dim": 24}
+    options = TrainOptions(
+        files=(str(table),), out=str(tmp_path / "run"), steps=2, model="picture-transformer", model_settings=settings,
+        batch_tokens=400, **FAST,
+    )  # fmt: skip
+    captioner = rg.load(train(options))
+    maps = captioner.see(table.parent / "0.png", "red red")
+    assert maps.attention.shape == (len(maps.layer_names), 2, 2, 8)
+    assert maps.pixels.shape == (8, 32, 3)
+    [beam] = captioner.caption([table.parent / "0.png"])
+    assert len(beam.tokens) <= 127
 
 
 @pytest.mark.slow

@@ -133,16 +133,22 @@ def test_command_line(folder: Path, pictures: list[str], tmp_path: Path) -> None
 def test_command_line_goes_on_after_a_bad_picture(folder: Path, pictures: list[str], tmp_path: Path) -> None:
     bad = tmp_path / "text.png"
     bad.write_text("no picture\n" * 5)
-    result = regard("classify", pictures[0], str(bad), pictures[1], "--model", str(folder))
-    assert result.exit_code != 0
-    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == pictures[:2]
-    assert str(bad) in result.stderr
+    names = [pictures[0], str(bad), pictures[1], pictures[0]]
+    result = regard("classify", *names, "--model", str(folder), "--batch-size", "2")
+    assert result.exit_code == 1
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [pictures[0], pictures[1], pictures[0]]
+    of_bad, summary = result.stderr.splitlines()
+    assert of_bad.startswith(f"regard: error: {bad}")
+    assert summary.startswith("regard: error: 1 of the pictures could not be read")
     npy = tmp_path / "vectors.npy"
-    result = regard("embed", pictures[0], str(bad), pictures[1], "--model", str(folder), "--npy", str(npy))
-    assert result.exit_code != 0
+    result = regard("embed", *names, "--model", str(folder), "--npy", str(npy))
+    assert result.exit_code == 1
     vectors = np.load(npy)
-    assert vectors.shape == (3, 32)
-    assert np.isnan(vectors).all(1).tolist() == [False, True, False]
+    assert vectors.shape == (4, 32)
+    assert np.isnan(vectors).all(1).tolist() == [False, True, False, False]
+    assert np.array_equal(vectors[0], vectors[3])
+    result = regard("embed", *names, "--model", str(folder))
+    assert [json.loads(line)["picture"] for line in result.stdout.splitlines()] == [pictures[i] for i in (0, 1, 0)]
 
 
 def test_command_line_refuses_pictures_for_a_model_of_texts(pictures: list[str]) -> None:

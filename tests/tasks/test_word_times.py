@@ -63,7 +63,9 @@ def test_words_have_the_times_of_their_tokens() -> None:
     words = words_of(Letters(), list(map(ord, text)), timed, "en", offset=100.0)
     assert [word.text for word, _ in words] == [" It's", " on,", " (or)", " off."]
     assert [count for _, count in words] == [5, 4, 5, 5]
-    assert (words[1][0].start, words[1][0].end) == ((100 + 50) / 100, (100 + 90) / 100)
+    # Without punctuation, whose attention is at the next sound.
+    assert (words[1][0].start, words[1][0].end) == ((100 + 50) / 100, (100 + 80) / 100)
+    assert (words[2][0].start, words[2][0].end) == ((100 + 110) / 100, (100 + 130) / 100)
     assert words[0][0].probability == 0.5
     characters = words_of(Letters(), list(map(ord, "一二。三")), TimedTokens([0.0] * 5, [1.0] * 4), "zh", 0)
     assert [word.text for word, _ in characters] == ["一", "二。", "三"]
@@ -80,6 +82,18 @@ def test_after_a_pause_a_word_starts_where_the_sound_does() -> None:
     assert at_silence([silent], loud) == [silent]
     within = Word("d", 1.2, 1.4, 1.0)
     assert at_silence([Word("a", 1.0, 1.2, 1.0), within], loud)[1] == within
+
+
+def test_a_word_does_not_span_a_pause() -> None:
+    loud = np.zeros(400, bool)
+    loud[100:150] = loud[200:260] = True
+    before, after = at_silence([Word("before", 1.0, 2.1, 1.0), Word("after", 2.1, 2.6, 1.0)], loud)
+    assert (before.start, before.end) == (1.0, 1.5)
+    assert (after.start, after.end) == (2.0, 2.6)
+    [late] = at_silence([Word("late", 1.4, 2.5, 1.0)], loud)
+    assert (late.start, late.end) == (2.0, 2.5)
+    loud[150:172] = loud[178:200] = True  # a closure of 60 ms is no pause
+    assert at_silence([Word("one", 1.0, 2.4, 1.0)], loud) == [Word("one", 1.0, 2.4, 1.0)]
 
 
 def test_windows_are_split_at_pairs_of_times() -> None:

@@ -17,7 +17,7 @@ from regard.attention.engine import entmax
 from regard.attention.engine.tracing import constant
 from regard.attention.prior import Prior
 from regard.attention.value import Value, per_head, tensor_field, value
-from regard.errors import ConfigError
+from regard.errors import ConfigError, UnsupportedError
 
 
 class RowStats(NamedTuple):
@@ -57,7 +57,7 @@ class Normalizer(Value, ABC):
 
     def log_prob(self, scores_BHLS: Tensor) -> Tensor:
         """Log-probability (B, H, L) of each row's choice, where `no_log_prob` is None; 0 in a row without a key."""
-        raise NotImplementedError
+        raise UnsupportedError(f"{self.no_log_prob}")
 
     @property
     def no_entropy(self) -> str | None:

@@ -1,13 +1,17 @@
 """`regard caption`."""
 
 import json
-import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from regard.cli.command import FILE, Argument, Command, Option
-from regard.cli.pictures import check_reads, readable
+from regard.cli.pictures import check_reads, results_of
 from regard.cli.shared import SENTENCES, model_flags, open_for
+
+if TYPE_CHECKING:
+    from regard.tasks.caption import Caption
+    from regard.vision.pictures import Pixels
 
 
 def run(
@@ -21,23 +25,23 @@ def run(
 ) -> None:
     """Describe pictures: a caption for each on a line, in the order given.
 
-    A file that cannot be read is reported on standard error and skipped.
+    A file that cannot be read gives an error message; the other files are still described.
     """
     captioner = open_for("caption", model, threads, device)
     check_reads(captioner, "caption", pictures=True)
     from regard.decode.search import Beam
 
-    failed: list[str] = []
-    pictures = dict(readable(captioner, files, failed))
-    captions = captioner.caption(list(pictures.values()), search=Beam(beam), batch_size=batch_size)
-    for name, caption in zip(pictures, captions, strict=True):
+    def captions(pictures: "list[Pixels]") -> "list[Caption]":
+        return captioner.caption(pictures, search=Beam(beam), batch_size=batch_size)
+
+    for name, caption in results_of(captioner, files, captions, batch_size):
+        if caption is None:
+            continue
         if as_json:
             plain = {"picture": name, "caption": caption.text, "score": caption.score, "finished": caption.finished}
             click.echo(json.dumps(plain, ensure_ascii=False))
         else:
             click.echo(caption.text if len(files) == 1 else f"{name}\t{caption.text}")
-    if failed:
-        sys.exit(1)
 
 
 command = Command(

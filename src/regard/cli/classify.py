@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from regard.cli.command import Command, Count, Option
 from regard.cli.output import on_terminal, print_table
-from regard.cli.pictures import are_pictures, check_reads, readable
+from regard.cli.pictures import are_pictures, check_reads, results_of
 from regard.cli.shared import CHUNK_BATCHES, SENTENCES, dtype_flag, model_flags, open_for
 from regard.cli.texts import text_params, texts_of
-from regard.errors import DataError
 
 if TYPE_CHECKING:
     from regard.tasks.classify import Classification
+    from regard.tasks.pictures import PictureClassification
+    from regard.vision.pictures import Pixels
 
 
 def run(
@@ -62,21 +63,19 @@ def _rows(results: "Iterable[Classification]") -> Iterator[tuple[str, str, str]]
 
 
 def _classify_pictures(classifier: Any, names: Iterator[str], top: int, batch_size: int, as_json: bool) -> None:
-    """Print the labels of pictures; a file that cannot be read is reported on standard error and skipped."""
-    failed: list[str] = []
-    while chunk := list(itertools.islice(names, batch_size)):
-        read = list(readable(classifier, chunk, failed))
-        results = classifier.classify([pixels for _, pixels in read], top=top, batch_size=batch_size)
-        for (name, _), result in zip(read, results, strict=True):
-            if as_json:
-                plain = {"picture": name, "labels": dict(result.labels)}
-                sys.stdout.write(json.dumps(plain, ensure_ascii=False) + "\n")
-            else:
-                columns = [name, *(f"{label}\t{p:.4f}" for label, p in result.labels)]
-                sys.stdout.write("\t".join(columns) + "\n")
+    """Write a line per picture: its file name and its labels."""
+
+    def run(pictures: "list[Pixels]") -> "list[PictureClassification]":
+        return classifier.classify(pictures, top=top, batch_size=batch_size)  # type: ignore[no-any-return]
+
+    for name, result in results_of(classifier, names, run, batch_size):
+        if result is None:
+            continue
+        if as_json:
+            sys.stdout.write(json.dumps({"picture": name, "labels": dict(result.labels)}, ensure_ascii=False) + "\n")
+        else:
+            sys.stdout.write("\t".join([name, *(f"{label}\t{p:.4f}" for label, p in result.labels)]) + "\n")
         sys.stdout.flush()
-    if failed:
-        raise DataError(f"{len(failed):,} of the pictures could not be read; see the lines above")
 
 
 command = Command(

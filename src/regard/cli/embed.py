@@ -4,16 +4,21 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from regard.cli.command import FILE, Command, Option, Suggested
 from regard.cli.output import counting
-from regard.cli.pictures import are_pictures, check_reads, readable
+from regard.cli.pictures import are_pictures, check_reads, results_of
 from regard.cli.shared import CHUNK_BATCHES, SENTENCES, dtype_flag, model_flags, open_for
 from regard.cli.texts import text_params, texts_of
 from regard.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from regard.vision.pictures import Pixels
 
 
 def run(
@@ -62,25 +67,31 @@ def run(
         _write(npy, vectors or [encoder.embed([], **options).numpy()])
 
 
-def _embed_pictures(encoder: Any, names: Iterator[str], how: dict[str, Any], npy: str | None, batch_size: int) -> None:
-    """The vectors of pictures by file name; NaN in a NumPy file for those that cannot be read."""
-    failed: list[str] = []
-    arrays = [encoder.embed([], **how).numpy()]
-    while chunk := list(itertools.islice(names, batch_size)):
-        read = list(readable(encoder, chunk, failed))
-        vectors = encoder.embed([pixels for _, pixels in read], **how, batch_size=batch_size)
-        by_name = {name: vector for (name, _), vector in zip(read, vectors, strict=True)}
-        if npy is not None:
-            missing = vectors.new_full((vectors.shape[1],), float("nan"))
-            arrays += [by_name.get(name, missing).numpy()[None] for name in chunk]
-        else:
-            for name, vector in by_name.items():
+def _embed_pictures(
+    encoder: Any, names: Iterator[str], options: dict[str, Any], npy: str | None, batch_size: int
+) -> None:
+    """Write the vector of each picture; in a NumPy file, NaN for those that cannot be read."""
+    empty = encoder.embed([], **options)
+    vectors = [empty.numpy()]
+
+    def run(pictures: "list[Pixels]") -> "Tensor":
+        return encoder.embed(pictures, **options, batch_size=batch_size)  # type: ignore[no-any-return]
+
+    unread = None
+    try:
+        for name, vector in results_of(encoder, names, run, batch_size):
+            if npy is not None:
+                missing = empty.new_full((empty.shape[1],), float("nan"))
+                vectors.append((missing if vector is None else vector).numpy()[None])
+            elif vector is not None:
                 sys.stdout.write(json.dumps({"picture": name, "embedding": vector.tolist()}, ensure_ascii=False) + "\n")
-            sys.stdout.flush()
+                sys.stdout.flush()
+    except DataError as error:
+        unread = error
     if npy is not None:
-        _write(npy, arrays)
-    if failed:
-        raise DataError(f"{len(failed):,} of the pictures could not be read; see the lines above")
+        _write(npy, vectors)
+    if unread is not None:
+        raise unread
 
 
 def _write(npy: str, parts: list[Any]) -> None:

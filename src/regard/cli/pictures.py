@@ -1,12 +1,12 @@
 """Names of pictures as inputs of a verb, beside texts."""
 
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from regard.cli.output import print_error
 from regard.errors import DataError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -31,11 +31,41 @@ def check_reads(runner: Any, verb: str, *, pictures: bool) -> bool:
     return bool(reads)
 
 
-def readable(runner: Any, names: Sequence[str], failed: list[str]) -> Iterator[tuple[str, "Pixels"]]:
-    """Names and pixels of the readable pictures; others are reported on standard error and added to `failed`."""
-    for name in names:
-        try:
-            yield name, runner.read(name)
-        except DataError as error:
-            click.echo(f"error: {error}", err=True)
-            failed.append(name)
+def results_of(
+    runner: Any, names: Iterable[str], run: Callable[["list[Pixels]"], Iterable[Any]], batch_size: int
+) -> Iterator[tuple[str, Any]]:
+    """The result of each picture, a batch at a time.
+
+    A picture that cannot be read has the result None, and its error is written to standard error.
+
+    Args:
+        runner: a model that reads pictures.
+        names: files of pictures.
+        run: gives the result of each picture of a list.
+        batch_size: pictures per batch.
+
+    Yields:
+        Name and result of each picture, in order.
+
+    Raises:
+        DataError: pictures that cannot be read, after the last of them.
+    """
+    failed, iterator = 0, iter(names)
+    while chunk := list(itertools.islice(iterator, batch_size)):
+        pictures = [_read(runner, name) for name in chunk]
+        results = iter(run([pixels for pixels in pictures if pixels is not None]))
+        for name, pixels in zip(chunk, pictures, strict=True):
+            yield name, None if pixels is None else next(results)
+        failed += sum(pixels is None for pixels in pictures)
+    if failed:
+        raise DataError(f"{failed:,} of the pictures could not be read; see the lines above")
+
+
+def _read(runner: Any, name: str) -> "Pixels | None":
+    """The pixels of a picture; None, and a line on standard error, if it cannot be read."""
+    try:
+        pixels: Pixels = runner.read(name)
+    except DataError as error:
+        print_error(str(error))
+        return None
+    return pixels

@@ -8,8 +8,9 @@ import click
 from regard.cli.command import FILE, FOLDER, Argument, Command, Option
 from regard.cli.output import print_result
 from regard.cli.shared import COUNT, SENTENCES, THREADS, open_model
+from regard.errors import UnsupportedError
 
-MAX_ERROR = 0.1
+MAX_ERROR = 0.1  # as in `compress.quantize`, whose import takes seconds
 
 
 def run(
@@ -32,6 +33,11 @@ def run(
     runner = open_model(folder, threads, "cpu")
     records = None
     if data is not None:
+        if not hasattr(runner, "evaluate"):
+            raise UnsupportedError(
+                f"--data {data}: a {type(runner).__name__} has no evaluation, so that it cannot be compared with its "
+                "int8 model on records; leave --data out"
+            )
         records = list(itertools.islice(task_class(runner.job).read((data,)), first))
     report = quantize(runner, records, max_error=max_error, batch_size=batch_size)
     runner.save(out)

@@ -13,7 +13,10 @@ from regard.cli.shared import COUNT, SENTENCES, dtype_flag, model_flags, open_fo
 from regard.errors import DataError
 
 if TYPE_CHECKING:
+    from regard.decode.search import Beam, Greedy
     from regard.tasks.captions import Layout
+    from regard.tasks.speech_settings import SpeechSettings
+    from regard.tasks.transcribe import Transcriber
     from regard.tasks.transcript import Segment, Transcript
 
 STANDARD_INPUT = "-"
@@ -40,16 +43,6 @@ def run(
     dtype: str | None,
     out: str | None,
     formats: str,
-    words: bool,
-    language: str | None,
-    language_threshold: float,
-    to: str | None,
-    prompt: str | None,
-    hotwords: str | None,
-    carry: bool,
-    no_fallback: bool,
-    window: str | None,
-    gate: bool,
     rate: int | None,
     channels: int | None,
     width: int,
@@ -62,47 +55,31 @@ def run(
     """Transcribe sound files, or standard input ("-").
 
     One line of text for each file on standard output, in the order given; with --out, files of subtitles and others as
-    well. A file that cannot be read is reported on standard error and skipped.
+    well. A file that cannot be read gives an error message; the other files are still transcribed.
     """
-    n_best = how.get("n_best")
-    search = search_of(how) if how.get("beam") or n_best else None
     kinds = _formats(formats, out, files)
     if out is not None:
         _check_names(files)
     if rate is None and channels is not None:
         raise click.UsageError("--channels is of raw samples; give their --rate too")
+    n_best = bool(how["n_best"])
+    if how["length_penalty"] is not None and not (how["beam"] or n_best):
+        raise click.UsageError("--length-penalty is of beam search; give --beam too")
+    how["search"] = search_of(how) if how["beam"] or n_best else None
     transcriber = open_for("transcribe", model, threads, device, dtype)
-    from regard.audio.activity import EnergyGate
     from regard.audio.decoding import RawFormat
-    from regard.decode.search import Greedy
     from regard.tasks.captions import Layout
-    from regard.tasks.speech_decoding import Fallback
-    from regard.tasks.speech_settings import SpeechSettings
 
-    output = Output(
-        None if out is None else Path(out), kinds, Layout(width=width, lines=lines, speed=speed), bool(n_best)
-    )
-    settings = SpeechSettings(
-        language=transcriber.default_language if language is None else language,
-        language_threshold=language_threshold,
-        to=to,
-        timestamps=True if any(kind in TIMED for kind in kinds) else None,
-        words=words,
-        prompt=prompt,
-        hotwords=hotwords,
-        carry=carry,
-        search=Greedy() if search is None else search,
-        fallback=Fallback(temperatures=(0.0,)) if no_fallback else Fallback(),
-        window=transcriber.default_window if window is None else window,  # type: ignore[arg-type]
-        gate=EnergyGate() if gate else None,
-    )
+    folder, layout = None if out is None else Path(out), Layout(width=width, lines=lines, speed=speed)
+    output = Output(folder, kinds, layout, n_best=n_best)
+    settings = _settings(transcriber, timestamps=any(kind in TIMED for kind in kinds), **how)
     sounds = [sys.stdin.buffer if file == STANDARD_INPUT else file for file in files]
     raw = None if rate is None else RawFormat(rate, channels or 1)
-    # The text of a single file is shown as it comes.
-    as_it_comes = len(files) == 1 and not n_best and (out is not None or kinds == ["txt"])
-    on_segment = _show_segment if as_it_comes else None
-    failed = 0
+    # The text of a single file is shown segment by segment.
+    by_segment = len(files) == 1 and not output.n_best and (out is not None or kinds == ["txt"])
+    on_segment = _show_segment if by_segment else None
     results = transcriber.each(sounds, settings, raw=raw, batch_size=batch_size, on_segment=on_segment)
+    failed = 0
     for file, result in zip(files, results, strict=True):
         if isinstance(result, DataError):
             failed += 1
@@ -110,17 +87,50 @@ def run(
             continue
         if verbose:
             click.echo(_described(result), err=True)
-        if as_it_comes:
-            sys.stdout.write("\n")
-        elif output.folder is None and output.formats != ["txt"]:
-            _write_format(result, output)
-        else:
-            _write_text(result, output)
-        sys.stdout.flush()
-        if output.folder is not None:
-            _write_files(result, output, output.folder / (STEM if file == STANDARD_INPUT else Path(file).stem))
+        _write(result, output, STEM if file == STANDARD_INPUT else Path(file).stem, by_segment=by_segment)
     if failed:
         raise DataError(f"{failed:,} of {len(files):,} files could not be transcribed; see the lines above")
+
+
+def _settings(
+    transcriber: "Transcriber",
+    *,
+    timestamps: bool,
+    search: "Greedy | Beam | None",
+    language: str | None,
+    no_fallback: bool,
+    window: str | None,
+    gate: bool,
+    **others: Any,
+) -> "SpeechSettings":
+    """Settings from options; those that are not given are the model's."""
+    from regard.audio.activity import EnergyGate
+    from regard.decode.search import Greedy
+    from regard.tasks.speech_decoding import Fallback
+    from regard.tasks.speech_settings import SpeechSettings
+
+    return SpeechSettings(
+        language=transcriber.default_language if language is None else language,
+        timestamps=timestamps or None,
+        search=Greedy() if search is None else search,
+        fallback=Fallback(temperatures=(0.0,)) if no_fallback else Fallback(),
+        window=transcriber.default_window if window is None else window,  # type: ignore[arg-type]
+        gate=EnergyGate() if gate else None,
+        **{name: others[name] for name in ("language_threshold", "to", "words", "prompt", "hotwords", "carry")},
+    )
+
+
+def _write(transcript: "Transcript", output: Output, stem: str, *, by_segment: bool) -> None:
+    """Write a file's text to standard output, unless that was done by segment, and to the files of the formats."""
+    if by_segment:
+        sys.stdout.write("\n")
+    elif output.folder is None and output.formats != ["txt"]:
+        _write_format(transcript, output)
+    else:
+        _write_text(transcript, output)
+    sys.stdout.flush()
+    if output.folder is not None:
+        _write_files(transcript, output, output.folder / stem)
 
 
 def _formats(formats: str, out: str | None, files: tuple[str, ...]) -> list[str]:

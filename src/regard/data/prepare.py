@@ -40,6 +40,27 @@ class LeftOut(NamedTuple):
 Row = Sequence[Any]  # an array or list of numbers for each column
 
 
+def unreadable(kind: str, place: str, error: DataError, *, skip: bool) -> LeftOut:
+    """A record whose file cannot be read, as left out.
+
+    Args:
+        kind: name of such a file, such as "picture".
+        place: of the record.
+        error: why the file cannot be read.
+        skip: whether such records are left out.
+
+    Returns:
+        The record as left out.
+
+    Raises:
+        DataError: if such records are not left out.
+    """
+    if skip:
+        return LeftOut(f"a {kind} that cannot be read")
+    where = "" if str(error).startswith(place) else f"{place}: "
+    raise DataError(f"{where}{error}, or skip such {kind}s: --skip-bad-rows, skip_bad_rows=True") from error
+
+
 class Preparation(ABC, Generic[R]):
     """How records of a job are encoded as rows."""
 

@@ -1,6 +1,7 @@
 """Rows of files: records and bad rows."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from regard.data.files import show
@@ -68,3 +69,22 @@ def text_of(record: Record, role: str, max_characters: int = LONGEST_TEXT) -> st
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         return BadRow(place, "half a character", f"in the {role} {show(text)}")
     return text
+
+
+def path_and_text(record: Record, path: str, text: str) -> tuple[str, str] | BadRow:
+    """The file that a record names and a text about it.
+
+    Args:
+        record: the row.
+        path: role of the file's name; a relative one is in the folder of the record's file.
+        text: role of the text.
+
+    Returns:
+        Path and text; or a bad row if one of them is, as of `text_of`.
+    """
+    name, about = text_of(record, path), text_of(record, text)
+    if isinstance(name, BadRow):
+        return name
+    if isinstance(about, BadRow):
+        return about
+    return str(Path(record.place.rpartition(":")[0]).parent / name), about

@@ -12,6 +12,8 @@ from torch import Tensor
 from regard.errors import UnsupportedError
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.transformer_layer import Norm
+from regard.models import encoder_decoder_names
+from regard.models.encoder_decoder_names import check_equal, layer_names
 from regard.models.published import (
     COMMON_IRRELEVANT,
     COMMON_ONLY,
@@ -26,6 +28,7 @@ from regard.models.published import (
     published_activation,
     published_vocabulary,
     special_token_fields,
+    weight_and_bias,
 )
 from regard.models.transformer import Transformer, TransformerConfig
 
@@ -54,11 +57,7 @@ SUPPORTED: dict[str, tuple[Any, ...]] = {
     "add_bias_logits": (False,),
 }
 # Fields that must equal others.
-EQUAL = {
-    "decoder_attention_heads": "encoder_attention_heads",
-    "decoder_ffn_dim": "encoder_ffn_dim",
-    "decoder_vocab_size": "vocab_size",
-}
+EQUAL = {**encoder_decoder_names.EQUAL, "decoder_vocab_size": "vocab_size"}
 REQUIRED = ("vocab_size", "pad_token_id", "decoder_start_token_id")
 # Defaults of fields that a config.json leaves out.
 DEFAULTS: dict[str, Any] = {
@@ -90,15 +89,6 @@ CONFIG_FIELDS = ConfigFields(
 # Further names of the shared embedding.
 ALIASES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
 IGNORED = ("model.*.embed_positions.weight",)  # computed
-ATTENTION = {"query_proj": "q_proj", "key_proj": "k_proj", "value_proj": "v_proj", "output_proj": "out_proj"}
-ENCODER = {
-    "self_attention": "self_attn",
-    "around_self.norm": "self_attn_layer_norm",
-    "feed_forward.expand": "fc1",
-    "feed_forward.contract": "fc2",
-    "around_feed_forward.norm": "final_layer_norm",
-}
-DECODER = {**ENCODER, "cross_attention": "encoder_attn", "around_cross.norm": "encoder_attn_layer_norm"}
 
 
 def from_marian(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Transformer:
@@ -163,11 +153,7 @@ def read_layout(
     """
     check_supported(known.title, config, known.supported)
     config = {**{name: config[name] for name in REQUIRED}, **config}  # KeyError if one is missing
-    for name, same in EQUAL.items():
-        if config.get(name) not in (None, config[same]):
-            raise UnsupportedError(
-                f"{known.title}: {name}={config[name]!r} differs from {same}={config[same]!r}; expected equal values"
-            )
+    check_equal(known.title, config, EQUAL)
     sizes = {ours: config[theirs] for theirs, ours in SIZES.items()}
     sizes["activation"] = activation_of(known.title, config, "activation_function")
     vocabulary = published_vocabulary(known.title, config, "decoder_start_token_id")
@@ -230,21 +216,9 @@ def _names(config: TransformerConfig) -> Iterator[TensorName]:
     yield TensorName("embedding.weight", "model.shared.weight")
     yield TensorName("output_bias", "final_logits_bias", optional=True)
     for side in ("encoder", "decoder") if config.norm == "pre" else ():
-        for kind in ("weight", "bias"):
-            yield TensorName(f"{side}_norm.{kind}", f"model.{side}.layer_norm.{kind}")
-    for side, layers, parts in (
-        ("encoder", config.encoder_layers, ENCODER),
-        ("decoder", config.decoder_layers, DECODER),
-    ):
-        for i in range(layers):
-            for ours, theirs in parts.items():
-                projections = ATTENTION.items() if ours.endswith("attention") else [("", "")]
-                for a, b in projections:
-                    for kind in ("weight", "bias"):
-                        name = ".".join(x for x in (side, str(i), ours, a, kind) if x)
-                        yield TensorName(
-                            name, ".".join(x for x in ("model", side, "layers", str(i), theirs, b, kind) if x)
-                        )
+        yield from weight_and_bias(f"{side}_norm", f"model.{side}.layer_norm")
+    for name in layer_names(config.encoder_layers, config.decoder_layers):
+        yield name._replace(theirs=f"model.{name.theirs}")
 
 
 def _permute(name: str, x: Tensor, features: Tensor) -> Tensor:

@@ -97,6 +97,12 @@ class TensorName(NamedTuple):
     optional: bool = False
 
 
+def weight_and_bias(ours: str, theirs: str, *, bias: bool = True) -> Iterator[TensorName]:
+    """Names of the weight of a module and of its bias, if it has one."""
+    for kind in ("weight", "bias")[: 1 + bias]:
+        yield TensorName(f"{ours}.{kind}", f"{theirs}.{kind}")
+
+
 class ConfigFields(NamedTuple):
     """The known fields of a family's config.json. Unknown fields are refused.
 

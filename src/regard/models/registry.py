@@ -15,6 +15,7 @@ from regard.models.convs2s import ConvS2S, ConvS2SConfig
 from regard.models.gpt import GPT, GPTConfig
 from regard.models.llama import Llama, LlamaConfig
 from regard.models.luong import Luong, LuongConfig
+from regard.models.picture_transformer import PictureTransformer, PictureTransformerConfig
 from regard.models.pointer_generator import PointerGenerator, PointerGeneratorConfig
 from regard.models.rnn import RNN, RNNConfig
 from regard.models.seq2seq import Vocabulary
@@ -38,6 +39,7 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "text-classifier": (TextClassifierConfig, TextClassifier),
     "vit": (ViTConfig, ViT),
     "show-attend-tell": (ShowAttendTellConfig, ShowAttendTell),
+    "picture-transformer": (PictureTransformerConfig, PictureTransformer),
     "whisper": (WhisperConfig, Whisper),
 }
 FORMER = {"hidden_dim": "ffn_dim", "layers": "num_layers"}  # old names of fields, in folders saved before version 0.1

@@ -9,7 +9,7 @@ Layout: B pictures, S = h w grid cells with D features, T target tokens, K hypot
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple, final
+from typing import Any, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,8 @@ class ShowAttendTellConfig:
 
     Args:
         vocabulary: of the captions.
-        image_size: sides of the pictures, in pixels, a multiple of 4: the grid has a quarter as many cells a side.
+        image_size: height of the pictures in pixels, a multiple of 4: the grid has a cell for each 4 x 4 of them.
+        image_width: width, a multiple of 4; None for square pictures.
         channels: features of the first of three stages of the convolutional network; each further one doubles them.
         embed_dim: size of token embeddings.
         hidden_dim: n, size of the LSTM's states.
@@ -68,6 +69,7 @@ class ShowAttendTellConfig:
 
     vocabulary: Vocabulary
     image_size: int = 64
+    image_width: int | None = None
     channels: int = 32
     embed_dim: int = 128
     hidden_dim: int = 256
@@ -82,13 +84,17 @@ class ShowAttendTellConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.image_size % 4:
-            raise ConfigError(f"ShowAttendTellConfig: image_size={self.image_size} must be a multiple of 4")
+        check_sides(self)
 
     @property
-    def grid(self) -> int:
-        """Cells of the grid on each side."""
-        return self.image_size // 2 ** (STAGES - 1)
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the pictures, in pixels."""
+        return self.image_size, self.image_width or self.image_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the grid of features."""
+        return grid_of(self.sides)
 
 
 class CaptionOutput(NamedTuple):
@@ -167,14 +173,9 @@ class ShowAttendTell(Seq2Seq):
     def __init__(self, config: ShowAttendTellConfig) -> None:
         super().__init__()
         self.config, self.vocabulary = config, config.vocabulary
-        sizes = [config.channels * 2**i for i in range(STAGES)]
-        features, hidden, embed = sizes[-1], config.hidden_dim, config.embed_dim
-        self.stem = nn.Conv2d(3, sizes[0], 3, padding=1, bias=False)
-        self.blocks = nn.Sequential(
-            Residual(sizes[0], sizes[0], 1),
-            *(Residual(before, after, 2) for before, after in pairwise(sizes)),
-        )
-        self.places = nn.Parameter(0.5 * torch.randn(config.grid**2, features))  # learned positions of the cells
+        features, hidden, embed = features_of(config.channels), config.hidden_dim, config.embed_dim
+        self.stem, self.blocks = residual_network(config.channels)
+        self.places = nn.Parameter(0.5 * torch.randn(math.prod(config.grid), features))  # positions of the cells
         self.norm = nn.LayerNorm(features)
         self.embeddings = Embeddings(config.vocabulary.size, embed, shared=True, tied=True, scale=config.input_scale)
         self.first_proj = Linear(features, 2 * hidden)
@@ -224,13 +225,17 @@ class ShowAttendTell(Seq2Seq):
 
     def check_inputs(self, inputs: Tensor, lengths: Tensor | None) -> None:
         """Raise ShapeError unless these are pictures (B, 3, H, W) of the configured size, and lengths None."""
-        size = self.config.image_size
-        fits = isinstance(inputs, Tensor) and inputs.is_floating_point() and inputs.shape[1:] == (3, size, size)
-        if not fits or lengths is not None:
-            raise ShapeError(
-                f"ShowAttendTell: inputs is {show(inputs)}, lengths {show(lengths)}; expected pictures, floats of "
-                f"shape (batch, 3, {size}, {size}), and no lengths"
-            )
+        check_pictures("ShowAttendTell", inputs, lengths, self.config.sides)
+
+    def attention_weights(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Weights (B, 1, T, S) of the cells for the token after each target token.
+
+        Args:
+            inputs: pictures, as for `forward`.
+            targets: token ids (B, T).
+        """
+        weights: Tensor = self(inputs, None, targets).weights
+        return weights[:, None]
 
     def _decode(self, targets: Tensor, memory: Memory) -> "_Steps":
         check_positions("ShowAttendTell, targets", targets)
@@ -285,6 +290,42 @@ class _Steps(NamedTuple):
     weights: Tensor  # (B, T, S)
     log_probs: Tensor | None = None  # (B, T)
     entropies: Tensor | None = None  # (B, T)
+
+
+def features_of(channels: int) -> int:
+    """Features of the cells that `residual_network(channels)` gives."""
+    return channels * 2 ** (STAGES - 1)
+
+
+def grid_of(sides: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of cells that `residual_network` gives for pictures of this height and width."""
+    height, width = (side // 2 ** (STAGES - 1) for side in sides)
+    return height, width
+
+
+def residual_network(channels: int) -> tuple[nn.Conv2d, nn.Sequential]:
+    """A convolution, and three residual stages of which the last two halve the sides and double the features."""
+    sizes = [channels * 2**i for i in range(STAGES)]
+    blocks = [Residual(before, after, 2) for before, after in pairwise(sizes)]
+    return nn.Conv2d(3, channels, 3, padding=1, bias=False), nn.Sequential(Residual(channels, channels, 1), *blocks)
+
+
+def check_sides(config: Any) -> None:
+    """Raise ConfigError unless the sides of a configuration's pictures are multiples of 4."""
+    for name in ("image_size", "image_width"):
+        side = getattr(config, name)
+        if side is not None and side % 2 ** (STAGES - 1):
+            raise ConfigError(f"{type(config).__name__}: {name}={side} must be a multiple of {2 ** (STAGES - 1)}")
+
+
+def check_pictures(model: str, inputs: Tensor, lengths: Tensor | None, sides: tuple[int, int]) -> None:
+    """Raise ShapeError unless these are pictures (B, 3, H, W) of a size, and lengths None."""
+    fits = isinstance(inputs, Tensor) and inputs.is_floating_point() and inputs.shape[1:] == (3, *sides)
+    if not fits or lengths is not None:
+        raise ShapeError(
+            f"{model}: inputs is {show(inputs)}, lengths {show(lengths)}; expected pictures, floats of shape "
+            f"(batch, 3, {sides[0]}, {sides[1]}), and no lengths"
+        )
 
 
 @final

@@ -22,6 +22,7 @@ from regard.models.published import (
     export_tensors,
     load_tensors,
     published_activation,
+    weight_and_bias,
 )
 from regard.models.vit import ViT, ViTConfig
 
@@ -215,16 +216,16 @@ def _names(config: ViTConfig, apart: bool) -> Iterator[TensorName]:
     if config.num_registers is not None:
         yield TensorName("registers", "embeddings.register_tokens")
     yield TensorName("positions", "embeddings.position_embeddings")
-    yield from _both("patch_embedding", "embeddings.patch_embeddings.projection")
+    yield from weight_and_bias("patch_embedding", "embeddings.patch_embeddings.projection")
     for i in range(config.num_layers):
         yield from _layer_names(config, f"encoder.{i}", f"encoder.layer.{i}", apart)
-    yield from _both("norm", "layernorm")
+    yield from weight_and_bias("norm", "layernorm")
     if config.pooler:
-        yield from _both("pooler", "pooler.dense")
+        yield from weight_and_bias("pooler", "pooler.dense")
     if config.num_labels is not None:
-        yield from _both("classifier", "cls_classifier" if config.head == "both" else "classifier")
+        yield from weight_and_bias("classifier", "cls_classifier" if config.head == "both" else "classifier")
         if config.head == "both":
-            yield from _both("distillation_classifier", "distillation_classifier")
+            yield from weight_and_bias("distillation_classifier", "distillation_classifier")
 
 
 def _layer_names(config: ViTConfig, ours: str, theirs: str, apart: bool) -> Iterator[TensorName]:
@@ -237,23 +238,17 @@ def _layer_names(config: ViTConfig, ours: str, theirs: str, apart: bool) -> Iter
             yield TensorName(f"{ours}.{mine}.bias", f"{theirs}.{other}.bias")
     if dino and config.gated:
         contract = "mlp.down_proj" if apart else "mlp.weights_out"
-        yield from _both(f"{ours}.feed_forward.contract", f"{theirs}.{contract}")
+        yield from weight_and_bias(f"{ours}.feed_forward.contract", f"{theirs}.{contract}")
         for part, mine in enumerate(("gate", "expand")):
-            for kind in ("weight", "bias"):
-                if apart:
-                    name = ("gate_proj", "up_proj")[part]
-                    yield TensorName(f"{ours}.feed_forward.{mine}.{kind}", f"{theirs}.mlp.{name}.{kind}")
-                else:
-                    whole = f"{theirs}.mlp.weights_in.{kind}"
-                    yield TensorName(f"{ours}.feed_forward.{mine}.{kind}", whole, part=part, parts=2)
+            if apart:
+                separate = ("gate_proj", "up_proj")[part]
+                yield from weight_and_bias(f"{ours}.feed_forward.{mine}", f"{theirs}.mlp.{separate}")
+                continue
+            for name in weight_and_bias(f"{ours}.feed_forward.{mine}", f"{theirs}.mlp.weights_in"):
+                yield name._replace(part=part, parts=2)
     if dino and config.layer_scale is not None:
         yield TensorName(f"{ours}.around_self.scale", f"{theirs}.layer_scale1.lambda1")
         yield TensorName(f"{ours}.around_feed_forward.scale", f"{theirs}.layer_scale2.lambda1")
-
-
-def _both(ours: str, theirs: str) -> Iterator[TensorName]:
-    yield TensorName(f"{ours}.weight", f"{theirs}.weight")
-    yield TensorName(f"{ours}.bias", f"{theirs}.bias")
 
 
 def _renamed(name: str, family: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from regard.errors import UnsupportedError
+from regard.models.encoder_decoder_names import EQUAL, check_equal, layer_names
 from regard.models.published import (
     COMMON_IRRELEVANT,
     COMMON_ONLY,
@@ -21,6 +21,7 @@ from regard.models.published import (
     published_activation,
     published_vocabulary,
     special_token_fields,
+    weight_and_bias,
 )
 from regard.models.whisper import Whisper, WhisperConfig
 
@@ -37,7 +38,6 @@ SIZES = {
     "dropout": "dropout",
     "attention_dropout": "attention_dropout",
 }
-EQUAL = {"decoder_attention_heads": "encoder_attention_heads", "decoder_ffn_dim": "encoder_ffn_dim"}
 SUPPORTED: dict[str, tuple[Any, ...]] = {
     **COMMON_ONLY,
     "is_encoder_decoder": (True, None),
@@ -74,15 +74,6 @@ CONFIG_FIELDS = ConfigFields(
     },
 )  # fmt: skip
 EMBEDDING = "decoder.embed_tokens.weight"
-ATTENTION = {"query_proj": "q_proj", "key_proj": "k_proj", "value_proj": "v_proj", "output_proj": "out_proj"}
-ENCODER = {
-    "self_attention": "self_attn",
-    "around_self.norm": "self_attn_layer_norm",
-    "feed_forward.expand": "fc1",
-    "feed_forward.contract": "fc2",
-    "around_feed_forward.norm": "final_layer_norm",
-}
-DECODER = {**ENCODER, "cross_attention": "encoder_attn", "around_cross.norm": "encoder_attn_layer_norm"}
 
 
 def from_whisper(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Whisper:
@@ -102,12 +93,8 @@ def from_whisper(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Whis
     title = CONFIG_FIELDS.title
     check_supported(title, config, SUPPORTED)
     config = {**DEFAULTS, **{name: x for name, x in config.items() if x is not None}}
-    for name, same in EQUAL.items():
-        if config.get(name) not in (None, config[same]):
-            raise UnsupportedError(
-                f"{title}: {name}={config[name]!r} differs from {same}={config[same]!r}; expected equal values"
-            )
-    # Suppressed tokens are a matter of decoding: see `regard.decode.speech`.
+    check_equal(title, config)
+    # Suppressed tokens are a matter of decoding: see `regard.tasks.speech_tokens`.
     tokens = {name: x for name, x in config.items() if name not in ("suppress_tokens", "bad_words_ids")}
     fields: dict[str, Any] = {ours: config[theirs] for theirs, ours in SIZES.items()}
     fields["activation"] = activation_of(title, config, "activation_function")
@@ -145,26 +132,10 @@ def to_whisper(model: Whisper) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _names(config: WhisperConfig) -> Iterator[TensorName]:
     """The names of all tensors."""
     for i in range(2):
-        yield from _both(f"convolutions.{i}", f"encoder.conv{i + 1}")
+        yield from weight_and_bias(f"convolutions.{i}", f"encoder.conv{i + 1}")
     yield TensorName("source_positions", "encoder.embed_positions.weight")
     yield TensorName("embedding.weight", EMBEDDING)
     yield TensorName("positions.weight", "decoder.embed_positions.weight")
-    for side, layers, parts in (
-        ("encoder", config.encoder_layers, ENCODER),
-        ("decoder", config.decoder_layers, DECODER),
-    ):
-        yield from _both(f"{side}_norm", f"{side}.layer_norm")
-        for i in range(layers):
-            for ours, theirs in parts.items():
-                ours, theirs = f"{side}.{i}.{ours}", f"{side}.layers.{i}.{theirs}"
-                if not ours.endswith("attention"):
-                    yield from _both(ours, theirs)
-                    continue
-                for mine, other in ATTENTION.items():
-                    names = list(_both(f"{ours}.{mine}", f"{theirs}.{other}"))
-                    yield from names[:1] if mine == "key_proj" else names  # keys have no bias
-
-
-def _both(ours: str, theirs: str) -> Iterator[TensorName]:
-    for kind in ("weight", "bias"):
-        yield TensorName(f"{ours}.{kind}", f"{theirs}.{kind}")
+    for side in ("encoder", "decoder"):
+        yield from weight_and_bias(f"{side}_norm", f"{side}.layer_norm")
+    yield from layer_names(config.encoder_layers, config.decoder_layers, key_bias=False)

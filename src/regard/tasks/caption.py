@@ -10,25 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from regard.attention.check import check_integer
-from regard.checkpoints.folder import read_json
-from regard.checkpoints.hub_files import check_inside
 from regard.data.record import BadRow, Record
 from regard.data.sampler import Rows
 from regard.decode.beam import beam_search
 from regard.decode.constraints import Constraints, ConstraintState
 from regard.decode.search import Beam, Greedy
 from regard.decode.stepwise import choose_greedy, decode_stepwise
-from regard.errors import CheckpointError, ConfigError, DataError, nearest
+from regard.errors import ConfigError, DataError, nearest
 from regard.layers.evaluation import in_evaluation
 from regard.layers.output_projection import IGNORED
 from regard.lens.picture_overlay import ATTENTION, PictureMaps
+from regard.models.picture_transformer import PictureTransformer, PictureTransformerConfig
 from regard.models.registry import build, config_from_plain
 from regard.models.seq2seq import Vocabulary
 from regard.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
 from regard.tasks.captioned_pictures import Captioned, CaptionedPictures, captioned
 from regard.tasks.evaluate import Scores, score
-from regard.tasks.pictures import PREPROCESSOR, Picture, read_pixels
-from regard.tasks.runner import Runner
+from regard.tasks.pictures import Picture, read_pixels
+from regard.tasks.runner import PREPROCESSOR, Runner, read_processor
 from regard.tasks.score_table import ScoreTable, as_text
 from regard.tasks.task import Loss, Task
 from regard.tasks.text_pairs import vocabulary_of
@@ -38,7 +37,6 @@ from regard.vision.pictures import Pixels
 from regard.vision.processor import PictureProcessor, to_tensor
 
 MAX_TOKENS = 64  # of a caption, unless the model was trained with another limit
-SETTINGS = ("crop",)
 
 
 class Caption(NamedTuple):
@@ -107,14 +105,13 @@ class Captioner(Runner):
 
     def __init__(
         self,
-        module: ShowAttendTell,
+        module: ShowAttendTell | PictureTransformer,
         tokenizer: Any,
         config: Mapping[str, Any] | None = None,
         processor: PictureProcessor | None = None,
     ) -> None:
         super().__init__(module, tokenizer, config)
-        size = module.config.image_size
-        self.processor = PictureProcessor(size=(size, size)) if processor is None else processor
+        self.processor = PictureProcessor(size=module.config.sides) if processor is None else processor
 
     def read(self, picture: Picture) -> Pixels:
         """A picture in the size that the model reads; see `PictureEncoder.read`."""
@@ -144,7 +141,7 @@ class Captioner(Runner):
             part = pictures[start : start + batch_size]
             with torch.inference_mode():
                 state, tokens = module.prefill(self._inputs(part))
-                limits = torch.full((len(part),), self._max_length)
+                limits = torch.full((len(part),), self._max_tokens)
                 constraints = ConstraintState(Constraints(), module.vocabulary, tokens[:, None], limits)
                 if isinstance(search, Beam):
                     hypotheses = beam_search(module, state, tokens, limits, search, constraints)
@@ -186,6 +183,8 @@ class Captioner(Runner):
     def see(self, picture: Picture, caption: str | None = None) -> PictureMaps:
         """Where the model looks as it writes each token of a caption; with hard attention, its glimpses in order.
 
+        Of a Transformer, the heads of the last layer.
+
         Args:
             picture: the name of a file, or pixels (H, W, 3) uint8.
             caption: to look at; None for the model's own.
@@ -201,14 +200,13 @@ class Captioner(Runner):
         module = in_evaluation(self.module)
         targets = torch.tensor([[module.vocabulary.bos, *tokens]])
         with torch.no_grad():
-            weights = module(self._inputs([pixels]), None, targets).weights[0, : len(tokens)]
-        grid = module.config.grid
-        maps = weights.view(len(tokens), grid, grid).float().cpu()
+            weights = module.attention_weights(self._inputs([pixels]), targets)[0, :, : len(tokens)]  # (H, T, S)
+        maps = weights.transpose(0, 1).unflatten(2, module.config.grid).float().cpu()
         names = self.tokenizer.pieces(tokens)
         text = self.tokenizer.decode(tokens)
         return PictureMaps(
             pixels=pixels,
-            attention=maps[:, None],
+            attention=maps,
             maps={},
             label=text,
             layer_names=tuple(f"{i + 1}. {name.strip()}" for i, name in enumerate(names)),
@@ -221,13 +219,7 @@ class Captioner(Runner):
 
     def read_extras(self, folder: Path) -> None:
         """Read how pictures become model inputs."""
-        path = folder / PREPROCESSOR
-        if not path.is_file():
-            return
-        try:
-            self.processor = PictureProcessor.from_published(read_json(check_inside(folder, path)))
-        except ConfigError as error:
-            raise CheckpointError(f"{path}: {error}") from error
+        self.processor = read_processor(folder, PictureProcessor.from_published, self.processor)
 
     def _inputs(self, pictures: Sequence[Picture]) -> Tensor:
         parameter = next(self.module.parameters())
@@ -235,10 +227,11 @@ class Captioner(Runner):
         return self.processor.normalized(pixels.to(parameter.device)).to(parameter.dtype)
 
     @property
-    def _max_length(self) -> int:
-        training = self.config.get("training")
+    def _max_tokens(self) -> int:
+        training, limit = self.config.get("training"), self.module.max_length
         value = training.get("max_target") if isinstance(training, dict) else None
-        return value if type(value) is int and value > 0 else MAX_TOKENS
+        tokens = value if type(value) is int and value > 0 else MAX_TOKENS
+        return tokens if limit is None else min(tokens, limit - 1)
 
 
 @final
@@ -248,7 +241,7 @@ class CaptionTask(Task):
     name = Captioner.job
     runner = Captioner
     fields = {"picture": "picture", "caption": "caption"}  # noqa: RUF012
-    models = ("show-attend-tell",)
+    models = ("show-attend-tell", "picture-transformer")
     rows = "pictures"
 
     def check_options(self) -> None:
@@ -260,10 +253,7 @@ class CaptionTask(Task):
             )
         if self.start is not None and not isinstance(self.start, Captioner):
             raise ConfigError(f"start={options.start!r} is a {type(self.start).__name__}; expected a captioner")
-        for name in options.task_settings or {}:
-            if name not in SETTINGS:
-                raise ConfigError(f"task_settings: caption has no setting {name!r}; {nearest(name, SETTINGS)}")
-        self.crop = (options.task_settings or {}).get("crop", 0)
+        self.crop = self.settings("crop").get("crop", 0)
         if type(self.crop) is not int or self.crop < 0:
             raise ConfigError(f"task_settings: crop={self.crop!r} must be a number of pixels, at least 0")
         if self.start is None:
@@ -274,15 +264,12 @@ class CaptionTask(Task):
         return captioned(record)
 
     def make_preparation(self) -> CaptionedPictures:
-        if self.start is None:
-            size = self._config(Vocabulary(size=SUBWORDS)).image_size
-            processor = PictureProcessor(size=(size, size))
-        else:
-            processor = self.start.processor
+        config = self._config(Vocabulary(size=SUBWORDS)) if self.start is None else self.start.module.config
+        limit = getattr(config, "max_length", None)
         return CaptionedPictures(
-            processor,
+            PictureProcessor(size=config.sides) if self.start is None else self.start.processor,
             vocab_size=self.options.vocab_size or SUBWORDS,
-            max_tokens=self.options.max_tokens,
+            max_tokens=self.options.max_tokens if limit is None else min(self.options.max_tokens, limit - 1),
             tokenizer=None if self.start is None else self.start.tokenizer,
             skip=self.options.skip_bad_rows,
         )
@@ -343,10 +330,12 @@ class CaptionTask(Task):
         config = {"training": {**training, "max_target": max_target}}
         return Captioner(module, self.data.processor, config, self.preparation.picture_processor)
 
-    def _config(self, vocabulary: Vocabulary) -> ShowAttendTellConfig:
+    def _config(self, vocabulary: Vocabulary) -> ShowAttendTellConfig | PictureTransformerConfig:
         """The configuration of a model that starts from random weights."""
         options, settings = self.options, dict(self.options.model_settings or {})
         if options.dropout is not None:
             settings.setdefault("dropout", options.dropout)
-        config: ShowAttendTellConfig = config_from_plain(self.models[0], {**settings, "vocabulary": vocabulary})
+        model = options.model or self.models[0]
+        config: ShowAttendTellConfig | PictureTransformerConfig
+        config = config_from_plain(model, {**settings, "vocabulary": vocabulary})
         return config

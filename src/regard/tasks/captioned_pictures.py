@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
-from regard.data.prepare import LeftOut, Preparation, Progress, Row
-from regard.data.record import BadRow, Record, text_of
+from regard.data.prepare import LeftOut, Preparation, Progress, Row, unreadable
+from regard.data.record import BadRow, Record, path_and_text
 from regard.data.sample import Sample
 from regard.data.store import Column
 from regard.data.tokenizer import Tokenizer
@@ -83,20 +83,11 @@ class CaptionedPictures(Preparation[Captioned]):
         try:
             pixels = self.picture_processor.resized(read_picture(record.picture))
         except DataError as error:
-            if self.skip:
-                return LeftOut("a picture that cannot be read")
-            raise DataError(
-                f"{record.place}: {error}, or skip such pictures: --skip-bad-rows, skip_bad_rows=True"
-            ) from error
+            return unreadable("picture", record.place, error, skip=self.skip)
         return pixels[None], ids
 
 
 def captioned(record: Record) -> Captioned | BadRow:
     """The picture and caption of a record; a relative name is looked for beside the record's file."""
-    values = [text_of(record, part) for part in ("picture", "caption")]
-    for value in values:
-        if isinstance(value, BadRow):
-            return value
-    picture, caption = map(str, values)
-    beside = Path(record.place.rpartition(":")[0]).parent
-    return Captioned(str(beside / picture), caption, record.place)
+    values = path_and_text(record, "picture", "caption")
+    return values if isinstance(values, BadRow) else Captioned(*values, record.place)

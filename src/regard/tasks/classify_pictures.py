@@ -12,13 +12,13 @@ from torch.nn import functional
 
 from regard.data.record import BadRow, Record
 from regard.data.sampler import Rows
-from regard.errors import ConfigError, DataError, nearest
+from regard.errors import ConfigError, nearest
 from regard.models.registry import build, config_from_plain
 from regard.models.vit import PRESETS, ViTConfig
 from regard.tasks.classify_scores import decisions
 from regard.tasks.labeled_pictures import LabeledPictures, PictureFolders, labeled_picture
 from regard.tasks.pictures import LabeledPicture, PictureEncoder
-from regard.tasks.task import Best, Loss, Task
+from regard.tasks.task import Best, Loss, Task, in_folders
 from regard.vision.augment import augment
 from regard.vision.processor import PictureProcessor
 
@@ -28,7 +28,6 @@ SMALL: dict[str, Any] = {
     "norm_eps": 1e-6, "dropout": 0.1,
 }  # fmt: skip
 CROP_SHARE = 8  # a side of a picture, by the padding of random crops
-SETTINGS = ("crop", "flip")
 
 
 class PictureBatch(NamedTuple):
@@ -66,10 +65,7 @@ class ClassifyPictures(Task):
                 f"start={options.start!r} is a {type(start).__name__}; expected a model of pictures, such as a vision "
                 "Transformer"
             )
-        settings = dict(options.task_settings or {})
-        for name in settings:
-            if name not in SETTINGS:
-                raise ConfigError(f"task_settings: pictures have no setting {name!r}; {nearest(name, SETTINGS)}")
+        settings = self.settings("crop", "flip")
         self.flip = settings.get("flip", True)
         self.crop = settings.get("crop")
         if not isinstance(self.flip, bool):
@@ -84,14 +80,9 @@ class ClassifyPictures(Task):
     @classmethod
     def read(cls, files: Sequence[str], **how: Any) -> Any:
         """As for every job; a folder is read as one with a folder of pictures for each class."""
-        folders = [file for file in files if Path(file).is_dir()]
-        if not folders:
+        if not in_folders(files):
             return super().read(files, **how)
-        if len(folders) < len(files):
-            raise DataError(
-                f"{folders[0]} is a folder, and others of the files are not; give folders or files of records"
-            )
-        return PictureFolders(fields=cls.fields, folders=tuple(folders), skip_bad_rows=bool(how.get("skip_bad_rows")))
+        return PictureFolders(fields=cls.fields, folders=tuple(files), skip_bad_rows=bool(how.get("skip_bad_rows")))
 
     def make_preparation(self) -> LabeledPictures:
         processor, size = self._processor()

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
-from regard.data.prepare import LeftOut, Preparation, Progress, Row
-from regard.data.record import BadRow, Record, text_of
+from regard.data.prepare import LeftOut, Preparation, Progress, Row, unreadable
+from regard.data.record import BadRow, Record, path_and_text
 from regard.data.store import Column
 from regard.errors import DataError
 from regard.vision.pictures import is_picture_name, read_picture
@@ -148,19 +148,11 @@ class LabeledPictures(Preparation[LabeledPicture]):
         try:
             pixels = self.processor.resized(read_picture(record.picture))
         except DataError as error:
-            if self.skip:
-                return LeftOut("a picture that cannot be read")
-            where = "" if record.place == record.picture else f"{record.place}: "
-            raise DataError(f"{where}{error}, or skip such pictures: --skip-bad-rows, skip_bad_rows=True") from error
+            return unreadable("picture", record.place, error, skip=self.skip)
         return pixels[None], [known[record.label]]
 
 
 def labeled_picture(record: Record) -> LabeledPicture | BadRow:
     """The picture and label of a record; a relative name is looked for beside the record's file."""
-    values = [text_of(record, part) for part in ("picture", "label")]
-    for value in values:
-        if isinstance(value, BadRow):
-            return value
-    picture, label = map(str, values)
-    beside = Path(record.place.rpartition(":")[0]).parent
-    return LabeledPicture(str(beside / picture), label, record.place)
+    values = path_and_text(record, "picture", "label")
+    return values if isinstance(values, BadRow) else LabeledPicture(*values, record.place)

@@ -8,19 +8,16 @@ from typing import Any, ClassVar, NamedTuple, final
 import torch
 from torch import Tensor
 
-from regard.checkpoints.folder import read_json
-from regard.checkpoints.hub_files import check_inside
 from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedError, nearest
 from regard.layers.evaluation import in_evaluation
 from regard.lens.picture_overlay import PictureMaps, look_at_picture
 from regard.models.vit import ViT, ViTOutput
 from regard.tasks.classify_scores import ClassifyEvaluation, confusion_of, decisions, f1_of, score
 from regard.tasks.labeled_pictures import LabeledPicture
-from regard.tasks.runner import Runner
+from regard.tasks.runner import PREPROCESSOR, Runner, read_processor
 from regard.vision.pictures import Pixels, read_picture
 from regard.vision.processor import PictureProcessor, to_tensor
 
-PREPROCESSOR = "preprocessor_config.json"
 POOLINGS = ("cls", "mean")
 Picture = str | Path | Pixels
 
@@ -240,13 +237,7 @@ class PictureEncoder(Runner):
 
     def read_extras(self, folder: Path) -> None:
         """Read how pictures become model inputs."""
-        path = folder / PREPROCESSOR
-        if not path.is_file():
-            return
-        try:
-            self._processor = PictureProcessor.from_published(read_json(check_inside(folder, path)))
-        except ConfigError as error:
-            raise CheckpointError(f"{path}: {error}") from error
+        self._processor = read_processor(folder, PictureProcessor.from_published, self._processor)
 
     def _run(self, pictures: Sequence[Picture], result: Callable[[ViTOutput], Tensor], batch_size: int) -> list[Tensor]:
         """Model output for each picture; pictures of equal size are batched."""

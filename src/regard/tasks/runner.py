@@ -1,11 +1,15 @@
 """Runner: a model with its tokenizer and the methods of its job, as `regard.load` returns it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from regard.checkpoints import folder as folders
-from regard.errors import CheckpointError
+from regard.checkpoints.hub_files import check_inside
+from regard.errors import CheckpointError, ConfigError
+
+PREPROCESSOR = "preprocessor_config.json"
+Processor = TypeVar("Processor")
 
 
 class Runner:
@@ -61,3 +65,26 @@ class Runner:
 
     def read_extras(self, folder: Path) -> None:
         """Read the files of `extra_files`; none by default."""
+
+
+def read_processor(folder: Path, parse: Callable[[Any], Processor], default: Processor) -> Processor:
+    """Read the processor of pictures or sounds from a model's folder.
+
+    Args:
+        folder: of the model, in the hub's layout.
+        parse: makes a processor from the fields of the file.
+        default: processor of a folder without the file.
+
+    Returns:
+        The processor.
+
+    Raises:
+        CheckpointError: a file that cannot be read or has wrong fields.
+    """
+    path = folder / PREPROCESSOR
+    if not path.is_file():
+        return default
+    try:
+        return parse(folders.read_json(check_inside(folder, path)))
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error

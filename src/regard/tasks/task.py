@@ -20,7 +20,7 @@ from regard.data.record import Record
 from regard.data.rows import columns_of
 from regard.data.sampler import Rows
 from regard.data.store import RecordStore
-from regard.errors import ConfigError, nearest
+from regard.errors import ConfigError, DataError, nearest
 
 Progress = Callable[[str, int], None]  # the action, and the number of rows done
 Batch = TypeVar("Batch", bound=tuple[Any, ...])
@@ -239,11 +239,27 @@ class Task(ABC):
         """
         self.runner(module, self.data.processor, {"training": {**training, "data": self.data.counts}}).save(folder)
 
+    def settings(self, *names: str) -> dict[str, Any]:
+        """The settings of the task that the options have; ConfigError for one whose name is not among these."""
+        settings = dict(self.options.task_settings or {})
+        for name in settings:
+            if name not in names:
+                raise ConfigError(f"task_settings: {self.name} has no setting {name!r}; {nearest(name, names)}")
+        return settings
+
     def refuse(self, **options: Any) -> None:
         """Raise ConfigError for options that this job does not have, unless they are None or empty."""
         for name, x in options.items():
             if x:
                 raise ConfigError(f"{name}={x!r}: the task {self.name!r} has no such option; leave it out")
+
+
+def in_folders(files: Sequence[str]) -> bool:
+    """Whether records are in folders rather than files; DataError if only some of the paths are folders."""
+    folders = [file for file in files if Path(file).is_dir()]
+    if folders and len(folders) < len(files):
+        raise DataError(f"{folders[0]} is a folder, and others of the paths are files; give only folders or only files")
+    return bool(folders)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -13,14 +13,12 @@ from regard.audio.activity import EnergyGate
 from regard.audio.decoding import RawFormat, SoundSource
 from regard.audio.features import SoundFeatures
 from regard.audio.mel import FRAME_RATE, AudioProcessor
-from regard.checkpoints.folder import read_json
-from regard.checkpoints.hub_files import check_inside
 from regard.decode.search import Beam, Greedy
-from regard.errors import CheckpointError, ConfigError, DataError
+from regard.errors import CheckpointError, DataError
 from regard.layers.evaluation import in_evaluation
 from regard.models.seq2seq import Memory
 from regard.models.whisper import STRIDE, Whisper
-from regard.tasks.runner import Runner
+from regard.tasks.runner import PREPROCESSOR, Runner, read_processor
 from regard.tasks.speech_decoding import Decoding, Fallback, WindowDecoder
 from regard.tasks.speech_progress import SoundProgress
 from regard.tasks.speech_settings import SpeechSettings
@@ -30,9 +28,9 @@ from regard.tasks.utterances import Utterance
 from regard.tasks.word_errors import TranscriptEvaluation, evaluate_transcripts
 from regard.tasks.word_times import time_tokens, words_of
 
-PREPROCESSOR = "preprocessor_config.json"
 BATCH, BATCH_BYTES = 16, 2**30  # windows in a batch, and bytes of their decoder caches
 LANGUAGE_WINDOWS = 4  # in which a language is looked for
+SHORT_WINDOW = Fallback(no_speech=None)  # a doubtful text of a short window is replaced by the full window's
 OnSegment = Callable[[int, Segment], None]
 
 
@@ -255,17 +253,11 @@ class Transcriber(Runner):
 
     def read_extras(self, folder: Path) -> None:
         """Read the processor configuration."""
-        path = folder / PREPROCESSOR
-        if not path.is_file():
-            return
-        try:
-            self.processor = AudioProcessor.from_published(read_json(check_inside(folder, path)))
-        except ConfigError as error:
-            raise CheckpointError(f"{path}: {error}") from error
+        self.processor = read_processor(folder, AudioProcessor.from_published, self.processor)
         if self.processor.num_mels != self.module.config.num_mels:
             raise CheckpointError(
-                f"{path}: feature_size={self.processor.num_mels}, and the model has {self.module.config.num_mels} mel "
-                "bands; expected files of the same model"
+                f"{folder / PREPROCESSOR}: feature_size={self.processor.num_mels}, and the model has "
+                f"{self.module.config.num_mels} mel bands; expected files of the same model"
             )
 
     @property
@@ -312,11 +304,13 @@ class Transcriber(Runner):
                 )
                 for row, decoding in zip(part, own, strict=True):
                     decodings[row] = decoding
-        doubtful = [one.short is not None and _looks_wrong(x) for one, x in zip(batch, decodings, strict=True)]
+        doubtful = [
+            one.short is not None and SHORT_WINDOW.is_doubtful(x) for one, x in zip(batch, decodings, strict=True)
+        ]
         words = self._words(decoder, batch, memory, decodings, settings) if settings.words else [None] * len(batch)
         for one, decoding, own_words, again in zip(batch, decodings, words, doubtful, strict=True):
             if again:
-                one.short = None  # heard again, in a full window
+                one.short = None  # decoded again, in a full window
                 continue
             for segment in one.take(decoding, own_words):
                 if on_segment is not None:
@@ -380,9 +374,3 @@ class Transcriber(Runner):
         for row, one, times in zip(rows, chosen, timed, strict=True):
             words[row] = words_of(self.tokenizer, texts[row], times, one.language.code, one.seek)
         return list(words)
-
-
-def _looks_wrong(decoding: Decoding) -> bool:
-    """Whether the text of a short window repeats itself or is improbable."""
-    published = Fallback()
-    return decoding.compression_ratio > published.compression_ratio or decoding.log_prob < published.log_prob

@@ -13,14 +13,13 @@ from regard.audio.mel import FRAME_RATE
 from regard.audio.spec_augment import spec_augment
 from regard.data.record import BadRow, Record
 from regard.data.sampler import Rows
-from regard.errors import ConfigError, DataError, nearest
+from regard.errors import ConfigError, DataError
 from regard.layers.output_projection import IGNORED
 from regard.tasks.speech_settings import SHORT_SECONDS
-from regard.tasks.task import Loss, Task
+from regard.tasks.task import Loss, Task, in_folders
 from regard.tasks.transcribe import Transcriber
 from regard.tasks.utterances import Utterance, Utterances, utterance
 
-SETTINGS = ("language", "augment")
 METADATA = "metadata.csv"
 FRAMES_PER_TOKEN = 8  # frames of a spectrogram that count as a token of a batch: two thirds of a target token's work
 
@@ -60,10 +59,7 @@ class Transcribe(Task):
                 f"start={options.start!r} is {what}; a recognizer is trained from a speech model: give --from with a "
                 "Whisper checkpoint, such as openai/whisper-base"
             )
-        settings = dict(options.task_settings or {})
-        for name in settings:
-            if name not in SETTINGS:
-                raise ConfigError(f"task_settings: transcribe has no setting {name!r}; {nearest(name, SETTINGS)}")
+        settings = self.settings("language", "augment")
         self.augment = settings.get("augment", True)
         if not isinstance(self.augment, bool):
             raise ConfigError(f"task_settings: augment={self.augment!r} must be true or false")
@@ -79,12 +75,9 @@ class Transcribe(Task):
     @classmethod
     def read(cls, files: Sequence[str], **how: Any) -> Any:
         """As for every task; of a folder, its metadata.csv, with the columns file_name and text."""
-        folders = [file for file in files if Path(file).is_dir()]
-        if not folders:
+        if not in_folders(files):
             return super().read(files, **how)
-        if len(folders) < len(files):
-            raise DataError(f"{folders[0]} is a folder, and others of the files are not; give folders or files")
-        tables = [str(Path(folder, METADATA)) for folder in folders]
+        tables = [str(Path(folder, METADATA)) for folder in files]
         for table in tables:
             if not Path(table).is_file():
                 raise DataError(f"{table} is missing; expected a table with the columns file_name and text")

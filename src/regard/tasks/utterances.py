@@ -10,8 +10,8 @@ import numpy as np
 
 from regard.audio.mel import HOP, AudioProcessor
 from regard.audio.sound import read_sound
-from regard.data.prepare import LeftOut, Preparation, Progress, Row
-from regard.data.record import BadRow, Record, text_of
+from regard.data.prepare import LeftOut, Preparation, Progress, Row, unreadable
+from regard.data.record import BadRow, Record, path_and_text
 from regard.data.store import Column
 from regard.errors import DataError
 
@@ -99,11 +99,7 @@ class Utterances(Preparation[Utterance]):
         try:
             sound = read_sound(record.audio)
         except DataError as error:
-            if self.skip:
-                return LeftOut("a sound that cannot be read")
-            raise DataError(
-                f"{record.place}: {error}, or skip such sounds: --skip-bad-rows, skip_bad_rows=True"
-            ) from error
+            return unreadable("sound", record.place, error, skip=self.skip)
         if sound.info.seconds > self.processor.chunk_seconds:
             return LeftOut(TOO_LONG)
         target = self.tokenizer.encode(" " + record.text)
@@ -115,10 +111,5 @@ class Utterances(Preparation[Utterance]):
 
 def utterance(record: Record) -> Utterance | BadRow:
     """The sound file and the text of a record; a relative name is looked for beside the record's file."""
-    values = [text_of(record, part) for part in ("audio", "text")]
-    for value in values:
-        if isinstance(value, BadRow):
-            return value
-    audio, text = map(str, values)
-    beside = Path(record.place.rpartition(":")[0]).parent
-    return Utterance(str(beside / audio), text, record.place)
+    values = path_and_text(record, "audio", "text")
+    return values if isinstance(values, BadRow) else Utterance(*values, record.place)

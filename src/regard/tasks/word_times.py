@@ -23,7 +23,8 @@ from regard.tasks.transcript import Word
 SMOOTHED = 7  # positions of the median filter over time
 BEFORE = "\"'\u201c\u00bf([{-"  # punctuation that belongs to the word behind it
 AFTER = "\"'.\u3002,\uff0c!\uff01?\uff1f:\uff1a\u201d)]}\u3001"  # punctuation that belongs to the word before it
-LEAST_PAUSE = 10  # frames of silence that count as a pause
+LEAST_PAUSE = 10  # frames of silence that count as a pause before or after a word
+INNER_PAUSE = 25  # frames of silence that no word has inside
 LOOK_BACK = 50  # frames that a word may start earlier than its attention says, if a pause ends there
 
 
@@ -145,36 +146,55 @@ def words_of(
         Each word, times in seconds, and the number of its tokens.
     """
     words: list[tuple[Word, int]] = []
-    for content, tokens in _pieces(tokenizer, text, spaced=language not in UNSPACED):
-        start, end = timed.starts[tokens.start], timed.starts[tokens.stop]
-        probability = sum(timed.probabilities[tokens.start : tokens.stop]) / len(tokens)
-        word = Word(content, (offset + start) / FRAME_RATE, (offset + end) / FRAME_RATE, probability)
-        words.append((word, len(tokens)))
+    for piece in _pieces(tokenizer, text, spaced=language not in UNSPACED):
+        spoken = piece.spoken
+        start, end = timed.starts[spoken.start], timed.starts[spoken.stop]
+        probability = sum(timed.probabilities[spoken.start : spoken.stop]) / len(spoken)
+        word = Word(piece.text, (offset + start) / FRAME_RATE, (offset + end) / FRAME_RATE, probability)
+        words.append((word, piece.tokens))
     return words
 
 
-def _pieces(tokenizer: Any, text: Sequence[int], *, spaced: bool) -> list[tuple[str, range]]:
-    """Whole characters, or words with the space before them, and the tokens of each."""
-    pieces: list[tuple[str, range]] = []
-    first, shown = 0, ""
+class _Piece(NamedTuple):
+    """A word with the space before it, or a whole character.
+
+    Args:
+        text: with its punctuation.
+        tokens: their number, those of punctuation included.
+        spoken: the tokens without punctuation, whose attention goes on to the next sound.
+    """
+
+    text: str
+    tokens: int
+    spoken: range
+
+
+def _pieces(tokenizer: Any, text: Sequence[int], *, spaced: bool) -> list[_Piece]:
+    pieces: list[_Piece] = []
+    first = 0
     for last in range(1, len(text) + 1):
         content = tokenizer.decode(list(text[first:last]))
         if "\ufffd" in content and last < len(text):
             continue  # a character that goes on
-        joins = spaced and pieces and not content.startswith(" ") and bool(content.strip())
-        closes = bool(pieces) and bool(content.strip()) and content.strip() in AFTER
-        if pieces and (joins or closes or (pieces[-1][0].strip() and pieces[-1][0].strip() in BEFORE)):
-            shown, tokens = pieces.pop()
-            content, start = shown + content, tokens.start
-        else:
-            start = first
-        pieces.append((content, range(start, last)))
+        piece = _Piece(content, last - first, range(first, last))
         first = last
+        before, mark = pieces[-1] if pieces else None, content.strip()
+        if before is not None and mark and mark in AFTER:
+            pieces[-1] = before._replace(text=before.text + content, tokens=before.tokens + piece.tokens)
+        elif before is not None and before.text.strip() and before.text.strip() in BEFORE:
+            pieces[-1] = piece._replace(text=before.text + content, tokens=before.tokens + piece.tokens)
+        elif before is not None and spaced and mark and not content.startswith(" "):
+            spoken = range(before.spoken.start, last)
+            pieces[-1] = _Piece(before.text + content, before.tokens + piece.tokens, spoken)
+        else:
+            pieces.append(piece)
     return pieces
 
 
 def at_silence(words: Sequence[Word], loud: Activity) -> list[Word]:
-    """Words whose times do not reach into pauses: after one, a word starts where the sound starts.
+    """Words whose times do not reach into or across pauses: after one, a word starts where the sound starts.
+
+    A word whose time spans a pause is where most of its sound is, before or after the pause.
 
     Args:
         words: in order.
@@ -191,7 +211,10 @@ def at_silence(words: Sequence[Word], loud: Activity) -> list[Word]:
         end = max(end, start)
         sounding = np.flatnonzero(loud[start:end])
         if len(sounding):
-            first, last = start + int(sounding[0]), start + int(sounding[-1]) + 1
+            runs = np.split(sounding, np.flatnonzero(np.diff(sounding) > INNER_PAUSE) + 1)
+            run = max(runs, key=len)
+            end = end if run is runs[-1] else start + int(run[-1]) + LEAST_PAUSE + 1
+            first, last = start + int(run[0]), start + int(run[-1]) + 1
             first = first if first > start else _onset(loud, start, max(earliest, start - LOOK_BACK))
             start, end = first, last if end - last >= LEAST_PAUSE else end
         fixed.append(word._replace(start=start / FRAME_RATE, end=end / FRAME_RATE))
