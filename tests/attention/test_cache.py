@@ -199,7 +199,7 @@ def test_overwriting_nothing_kept() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("lookback", [None, 40])
-def test_many_sequences_move_as_few_do(lookback: int | None, dtype: torch.dtype) -> None:
+def test_overwriting_many_sequences(lookback: int | None, dtype: torch.dtype) -> None:
     """Large copies go by the kernel: after each of some steps, what is kept is what was appended."""
     cache, kept = rg.KeyValueCache(lookback), torch.empty(90, 3, 0, 64, dtype=dtype)
     for step in range(5):

@@ -104,7 +104,7 @@ def test_summaries(name: str) -> None:
         torch.testing.assert_close(result.weights.sum(-1), torch.ones(batch, heads, rows))
 
 
-def test_a_sink_alone() -> None:
+def test_a_sink_without_keys() -> None:
     sink = torch.arange(4.0)
     _, result = rg.attend(*inputs("no keys"), normalizer=rg.Softmax(sink=sink), summary=rg.Summary(log_sum_exp=True))
     torch.testing.assert_close(result.log_sum_exp, sink[:, None].expand(2, 4, 3))

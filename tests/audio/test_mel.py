@@ -65,7 +65,7 @@ def test_silence_is_finite():
     assert torch.equal(spectrogram, torch.full_like(spectrogram, -1.5))
 
 
-def test_configurations_come_back_and_unknown_ones_are_told():
+def test_configurations_round_trip_and_unknown_ones_raise():
     processor = AudioProcessor(num_mels=128, chunk_seconds=10)
     assert AudioProcessor.from_plain(json.loads(json.dumps(processor.to_plain()))) == processor
     assert AudioProcessor.from_published(json.loads(processor.to_json())) == processor

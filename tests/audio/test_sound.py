@@ -130,7 +130,7 @@ def bad_file(tmp_path: Path, kind: str) -> Path:
         ("rate", "rate 10; expected samples a second"),
     ],
 )
-def test_bad_files_are_told_by_name(tmp_path, kind, words):
+def test_bad_files_raise_an_error_with_their_name(tmp_path, kind, words):
     path = bad_file(tmp_path, kind)
     with pytest.raises(DataError, match=words) as caught:
         read_sound(path)
@@ -138,7 +138,7 @@ def test_bad_files_are_told_by_name(tmp_path, kind, words):
     assert "\n" not in str(caught.value)
 
 
-def test_truncated_flac_is_told():
+def test_truncated_flac_raises():
     buffer = io.BytesIO()
     import soundfile
 
@@ -147,7 +147,7 @@ def test_truncated_flac_is_told():
         read_sound(buffer.getvalue()[: len(buffer.getvalue()) // 2])
 
 
-def test_wrong_arrays_and_raw_formats_are_told():
+def test_wrong_arrays_and_raw_formats_raise():
     with pytest.raises(DataError, match=r"int64 of shape \(3,\)"):
         read_sound((np.arange(3), RATE))
     with pytest.raises(DataError, match=r"expected \(samples, rate\)"):
@@ -161,7 +161,7 @@ def test_wrong_arrays_and_raw_formats_are_told():
 @pytest.mark.parametrize(
     ("package", "extra", "suffix"), [("soundfile", "audio", "wav"), ("soxr", "audio", "wav"), ("av", "av", "g722")]
 )
-def test_missing_packages_are_told(tmp_path, monkeypatch, package, extra, suffix):
+def test_missing_packages_raise(tmp_path, monkeypatch, package, extra, suffix):
     path = write(
         tmp_path / f"tone.{suffix}",
         sine(0.2, rate=8000 if suffix == "wav" else RATE),
@@ -177,7 +177,7 @@ def test_importing_needs_no_optional_package():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_g722_is_told_by_its_name(tmp_path):
+def test_g722_is_recognized_by_its_name(tmp_path):
     data = encoded(sine(0.5), "g722")
     (tmp_path / "tone.g722").write_bytes(data)
     assert "g722" in read_sound(tmp_path / "tone.g722").info.format

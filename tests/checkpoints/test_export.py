@@ -168,7 +168,7 @@ def test_a_published_search_goes_out_again(tmp_path: Path) -> None:
     assert {name: theirs[name] for name in said} == said
 
 
-def test_a_module_alone_goes_out(tmp_path: Path) -> None:
+def test_a_module_without_a_tokenizer_is_exported(tmp_path: Path) -> None:
     made = transformer()
     rg.export_hf(made, tmp_path)
     theirs = transformers.MarianMTModel.from_pretrained(tmp_path).eval()

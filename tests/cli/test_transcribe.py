@@ -34,7 +34,7 @@ def expected(folder: Path, names: list[str], **settings: object) -> list[str]:
     return [" ".join(str(x).split()) for x in rg.load(folder).transcribe(names, fallback=ONCE, **settings)]
 
 
-def test_a_line_a_file_in_order_and_bad_files_are_told(folder: Path, files: list[str]) -> None:
+def test_a_line_a_file_in_order_and_bad_files_are_reported(folder: Path, files: list[str]) -> None:
     result = regard("transcribe", *files, "--model", str(folder), "--language", "it", "--no-fallback")
     assert result.exit_code == 1
     assert result.stdout.splitlines() == expected(folder, files[::2], language="it")
@@ -95,7 +95,7 @@ def test_formats_on_standard_output(folder: Path, files: list[str]) -> None:
     assert [line.split("\t")[0] for line in ranked] == ["1", "2"]
 
 
-def test_misuse_is_told(folder: Path, files: list[str], tmp_path: Path) -> None:
+def test_misuse_raises(folder: Path, files: list[str], tmp_path: Path) -> None:
     model = ["--model", str(folder)]
     assert "needs --out FOLDER" in error("transcribe", *files, *model, "--format", "srt")
     assert "did you mean 'srt'" in error("transcribe", files[0], *model, "--format", "strt")

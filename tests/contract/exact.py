@@ -1,4 +1,4 @@
-"""Entmax in 40 decimal digits, from the definition alone: slow, for a few keys."""
+"""Entmax in 40 decimal digits, from its definition: slow, for few keys."""
 
 from collections.abc import Sequence
 from decimal import Decimal, localcontext

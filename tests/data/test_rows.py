@@ -27,7 +27,7 @@ def write(path: Path, content: str | bytes) -> str:
     return str(path)
 
 
-def test_tsv_pairs_and_their_places(tmp_path: Path) -> None:
+def test_tsv_pairs_and_their_row_numbers(tmp_path: Path) -> None:
     file = write(tmp_path / "pairs.tsv", "one\tuno\n two words \t due parole\r\n")
     assert list(read_pairs(file)) == [Pair("one", "uno", f"{file}:1"), Pair("two words", "due parole", f"{file}:2")]
 
@@ -57,7 +57,7 @@ def test_parallel_files(tmp_path: Path) -> None:
     assert texts(read_pairs([], parallel=(english, italian))) == PAIRS
 
 
-def test_standard_input_is_tsv_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_input_is_tsv_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\tuno\n")))
     assert list(read_pairs("-")) == [Pair("one", "uno", "standard input:1")]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"source": "one", "target": "uno"}')))

@@ -1,4 +1,4 @@
-"""What is held out and sampled: as many as asked for, the same every time, and the same source on one side."""
+"""Held-out rows and samples: the requested number, deterministic, and each source on one side only."""
 
 from collections import Counter
 

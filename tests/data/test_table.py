@@ -75,7 +75,7 @@ def test_columns_by_number_pass_a_header_over(tmp_path: Path) -> None:
         assert "'English' and 'Italian'" in next(iter(reader.notes.values()))
 
 
-def test_places_are_those_of_first_lines(tmp_path: Path) -> None:
+def test_row_numbers_are_those_of_first_lines(tmp_path: Path) -> None:
     file = write(tmp_path / "x.csv", 'source,target\n"a\n\nb",c\n\nd,e\n')
     assert list(read_pairs(file)) == [Pair("a\n\nb", "c", f"{file}:2"), Pair("d", "e", f"{file}:6")]
 
@@ -198,7 +198,7 @@ def test_a_bad_row_stops_or_is_counted(tmp_path: Path, reason: str, line: str) -
     assert reader.skipped == {reason: 1}
 
 
-def test_bytes_that_are_not_utf8_are_told_by_row(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_reported_by_row(tmp_path: Path) -> None:
     file = write(tmp_path / "x.csv", 'source,target\n"one\nmore",uno\nperché,why\n', encoding="latin-1")
     reader = read_pairs(file, skip_bad_rows=True)
     assert texts(reader) == [("one\nmore", "uno")]

@@ -36,7 +36,7 @@ def test_a_sentence_is_the_same_alone_in_a_batch_and_padded(model: Toy | Transfo
         assert same(generate(model, [source], search=search, max_length=12)[0], found)
 
 
-def test_greedy_takes_the_most_probable() -> None:
+def test_greedy_chooses_the_most_probable() -> None:
     model = Toy(11, 1, patience=2.0)
     for source, [one] in zip(SOURCES[:20], generate(model, SOURCES[:20], search=Greedy()), strict=True):
         limit = twice_as_long(len(source))

@@ -117,7 +117,7 @@ def test_what_is_saved_says_nothing_of_it(tmp_path) -> None:
     assert implementation(transformers.AutoModel.from_pretrained(tmp_path)) == "sdpa"
 
 
-def test_code_that_asks_for_the_name_is_left_alone() -> None:
+def test_code_that_reads_the_name_is_unaffected() -> None:
     """As some models of the library do, to choose between ways; here it is this file that has "sdpa" in it."""
 
     class Asking(transformers.BertModel):

@@ -1,4 +1,4 @@
-"""No model type of `transformers` gets other numbers from regard's attention without being told."""
+"""No model type of `transformers` gets other numbers from regard's attention without a warning."""
 
 import re
 
@@ -47,7 +47,7 @@ def test_some_are_refused_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", installed(NO_ATTENTION))
-def test_what_has_no_attention_is_left_alone(name: str) -> None:
+def test_models_without_attention_are_unchanged(name: str) -> None:
     found = verdict(name)
     assert (found.outcome, found.calls) == ("same", 0)
 

@@ -257,7 +257,7 @@ def test_one_block_can_be_entered_again():
     assert count(once) == 0
 
 
-def test_other_threads_are_left_alone():
+def test_other_threads_are_unaffected():
     inside, done, found = threading.Event(), threading.Event(), []
 
     def other():

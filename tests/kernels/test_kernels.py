@@ -87,7 +87,7 @@ print(kernels.module().threads(2), "libgomp-other" in kernels.module().runtime_p
     assert run(code, OMP_NUM_THREADS="2") == "2 False"
 
 
-def test_the_threads_that_torch_is_told() -> None:
+def test_the_threads_of_torch_are_used() -> None:
     code = """
 import threading, torch, regard as rg
 from pathlib import Path

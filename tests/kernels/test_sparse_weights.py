@@ -78,7 +78,7 @@ SHARPER = 6  # factor of queries, for a few weights a row
 def test_weights_that_the_forward_pass_lists(
     isa: str, normalizer: rg.Entmax, factor: float, listed: bool | None, more: dict[str, Any]
 ) -> None:
-    """The backward pass takes the listed weights alone, and whatever is not listed as before; against the formula."""
+    """The backward pass uses the sparse weights where they are stored, recomputes the others; against the formula."""
     inputs = [*sharp(80, 600, 24, torch.float32), torch.randn(1, 4, 80, 600), torch.rand(4), ALPHAS.clone()]
     inputs[0] *= factor
     incoming = torch.randn(2, 4, 80, 24)
@@ -143,7 +143,7 @@ def test_rows_do_not_notice_those_beside(normalizer: rg.Entmax, dtype: torch.dty
     "pattern", [rg.Causal() & rg.SlidingWindow(left=4), rg.SlidingWindow(left=70, right=3)], ids=str
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_panels_of_a_strip_leave_each_other_alone(normalizer: rg.Entmax, pattern: Any, dtype: torch.dtype) -> None:
+def test_panels_of_a_strip_are_independent(normalizer: rg.Entmax, pattern: Any, dtype: torch.dtype) -> None:
     """Where the first has a few columns: those of bf16 are packed with what fills up."""
     torch.manual_seed(0)
     inputs = [torch.randn(1, 2, 150, 32).to(dtype) for _ in range(3)]

@@ -57,7 +57,7 @@ def test_the_copy_is_the_module_in_evaluation() -> None:
     assert in_evaluation(module) is module
 
 
-def test_a_part_alone_in_training_mode() -> None:
+def test_a_submodule_in_training_mode() -> None:
     module = Tied().eval()
     module.first[1].train()
     view = in_evaluation(module)

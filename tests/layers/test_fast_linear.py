@@ -293,7 +293,7 @@ def test_weights_made_in_inference_mode(packed: str, calls: list[Tensor]) -> Non
     assert calls == []
 
 
-def test_what_is_not_plainly_a_linear_map_is_left_alone() -> None:
+def test_modified_linear_maps_are_not_replaced() -> None:
     class Other(nn.Linear):
         pass
 

@@ -119,7 +119,7 @@ def test_constant_slopes_follow_the_layer_and_are_not_saved() -> None:
     assert torch.equal(layer(x), plain(x, bias=slopes))
 
 
-def test_alpha_starts_where_told_and_stays_above_one() -> None:
+def test_alpha_starts_at_its_initial_value_and_stays_above_one() -> None:
     layer = rg.MultiHeadAttention(EMBED_DIM, HEADS, normalizer=rg.LearnedEntmax(1.25))
     assert layer.normalizer().alpha.tolist() == pytest.approx([1.25] * 3)
     with torch.no_grad():

@@ -96,6 +96,6 @@ def test_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
 
 
-def test_wrong_sizes_are_told_by_pytorch() -> None:
+def test_wrong_sizes_raise_pytorchs_error() -> None:
     with torch.no_grad(), pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"):
         linear(torch.randn(5, INPUTS + 1), torch.randn(OUTPUTS, INPUTS))

@@ -94,7 +94,7 @@ def test_modules_of_ones_own(way: str, dtype: torch.dtype) -> None:
     torch.testing.assert_close(mixed, expected.double(), rtol=rounding, atol=rounding)
 
 
-def test_two_attentions_of_one_module_are_told_apart() -> None:
+def test_two_attentions_of_one_module_have_two_paths() -> None:
     class Both(nn.Module):
         def forward(self, x: Tensor, memory: Tensor) -> Tensor:
             x = functional.scaled_dot_product_attention(x, x, x)

@@ -72,7 +72,7 @@ def test_cache_bytes_of_a_banded_layer_follow_the_band():
 
 @pytest.mark.parametrize("search", [Greedy(), Sample(seed=5), Beam(3, n_best=2)], ids=str)
 @pytest.mark.parametrize("variant", ["gpt-banded", "mixed-windows"])
-def test_a_prompt_goes_on_alone_as_in_a_batch(variant, search):
+def test_a_prompt_is_continued_alone_as_in_a_batch(variant, search):
     model = made(variant)
     generator = torch.Generator().manual_seed(3)
     lengths = torch.randint(0, 9, (24,), generator=generator).tolist()
@@ -105,7 +105,7 @@ def test_a_text_ends_where_the_positions_do():
         assert one.finished or len(one.tokens) == 9 - length
 
 
-def test_tokens_are_told_as_they_come_and_a_text_can_be_ended():
+def test_tokens_are_streamed_and_a_text_can_be_ended():
     model = made("gpt")
     told: dict[int, list[int | None]] = {0: [], 1: [], 2: []}
 

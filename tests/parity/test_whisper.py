@@ -102,7 +102,7 @@ def test_a_shorter_window_takes_the_first_positions() -> None:
     torch.testing.assert_close(ours(inputs[:, :20], None, targets).logits, short(inputs[:, :20], None, targets).logits)
 
 
-def test_what_does_not_fit_is_told() -> None:
+def test_wrong_inputs_and_fields_raise() -> None:
     theirs = theirs_of({})
     config, state = theirs.config.to_dict(), theirs.state_dict()
     ours = from_whisper(config, state)

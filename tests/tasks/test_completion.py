@@ -1,4 +1,4 @@
-"""Texts that go on: what is told as it comes is the whole, stop strings cut, and prompts have their marks."""
+"""Text generation: streamed pieces join to the text, stop strings are cut, and prompts get their special tokens."""
 
 import pytest
 import tokenizers
@@ -25,7 +25,7 @@ def told(made, search, **settings):
 
 @pytest.mark.parametrize("search", [Greedy(), Sample(seed=3)], ids=str)
 @pytest.mark.parametrize("made", [completer(), own_completer()], ids=["published", "own"])
-def test_what_is_told_is_the_whole(made, search):
+def test_streamed_pieces_join_to_the_text(made, search):
     found, pieces = told(made, search, max_new_tokens=20)
     assert sum(len(some) for some in pieces.values()) > 3 * len(TEXTS)
     for i, one in enumerate(found):
@@ -67,7 +67,7 @@ def test_stop_strings_cut(search):
         assert "".join(pieces) == found.text
 
 
-def test_nothing_is_told_that_may_change():
+def test_no_text_is_streamed_that_may_change():
     writer = Writer(byte_level(), byte_level().encode("a"), ["xyz"])
     seen = []
     for token in byte_level().encode("b\u20acxyaxyz!"):

@@ -34,7 +34,7 @@ def test_where_it_is_cut(text: str, max_tokens: int, expected: list[tuple[str, s
     assert split(text, max_tokens, words) == [Piece(*each) for each in expected]
 
 
-def test_sentences_stay_together_up_to_the_split_length_and_whole_up_to_the_longest() -> None:
+def test_sentences_stay_together_up_to_split_length_and_whole_up_to_max_tokens() -> None:
     text = "One two. Three. Four five six seven. Eight, nine ten eleven twelve thirteen."
     assert [piece.text for piece in split(text, 5, words, split_length=3)] == [
         "One two. Three.",

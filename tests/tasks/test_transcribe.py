@@ -205,7 +205,7 @@ def test_the_auto_window_is_short_for_short_sounds(tmp_path: Path) -> None:
     assert heard == [1200]
     [doubted] = model.transcribe(sounds(1), language="it", window="auto", fallback=ONCE)
     assert heard[1] == 1000
-    if len(heard) == 3:  # improbable: heard again in full
+    if len(heard) == 3:  # improbable: decoded again with the full window
         assert heard[2] == 1200
         assert doubted == model.transcribe(sounds(1), language="it", fallback=ONCE)[0]
 
@@ -268,7 +268,7 @@ def test_files_of_several_kinds_and_bad_ones(model: Transcriber, tmp_path: Path)
         model.transcribe(str(good))
 
 
-def test_what_cannot_be_is_told(model: Transcriber, folder: Path, tmp_path: Path) -> None:
+def test_impossible_settings_raise(model: Transcriber, folder: Path, tmp_path: Path) -> None:
     for settings, message in (
         ({"language": "klingon"}, "language 'klingon' is unknown"),
         ({"language": "de"}, "does not know the language 'de'; it knows en, nl, it"),

@@ -101,7 +101,7 @@ def test_windows_are_split_at_pairs_of_times() -> None:
         return split_window(tokens, SPECIAL, frames, times=True)
 
     assert split(100, 1, 2, 150, 150, 3, 200) == ([Span(0, 100, [100, 1, 2, 150]), Span(100, 200, [150, 3, 200])], 500)
-    assert split(100, 1, 150, 150, 3) == ([Span(0, 100, [100, 1, 150])], 100)  # the rest is heard again
+    assert split(100, 1, 150, 150, 3) == ([Span(0, 100, [100, 1, 150])], 100)  # the rest is decoded again
     assert split(100, 1, 150) == ([Span(0, 100, [100, 1, 150])], 500)
     assert split(100, 1) == ([Span(0, 500, [100, 1])], 500)
     assert split_window([1, 2], SPECIAL, 70, times=False) == ([Span(0, 70, [1, 2])], 70)

@@ -225,7 +225,7 @@ def test_resumed_in_minutes(tmp_path, monkeypatch):
     assert checkpoint.newest(tmp_path / "run/checkpoints").state["step"] == plans[0]["9"] < plans[1]["9"]
 
 
-def test_measuring_leaves_the_weights_alone(tmp_path, monkeypatch):
+def test_evaluation_does_not_change_the_weights(tmp_path, monkeypatch):
     def measured(self, minutes):
         self.trainer.seconds_per_step(2)
         return 3, 4

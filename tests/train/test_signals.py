@@ -1,4 +1,4 @@
-"""A run that is told to stop keeps its last step, says how to go on, and ends with the code that the signal has."""
+"""A run that receives a signal saves its last step, prints how to resume, and exits with the signal's code."""
 
 import os
 import signal
