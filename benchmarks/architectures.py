@@ -14,7 +14,7 @@ from translation import mean_tokens, trainer_of
 from regard.data.sampler import Position
 from regard.models.registry import build, config_from_plain
 from regard.models.seq2seq import Vocabulary
-from regard.models.transformer import SIZES
+from regard.models.transformer import PRESETS
 from regard.tasks.translate import Translate
 from regard.train.device import pick_device
 from regard.train.schedule import Schedule
@@ -53,12 +53,12 @@ def _embeds(part: nn.Module) -> bool:
 
 def matched(name: str, told: Vocabulary, size: str) -> tuple[Any, int]:
     """The configuration of an architecture with the parameters of a Transformer of this size; and how many it has."""
-    width = SIZES[size]["embed_dim"]
+    width = PRESETS[size]["embed_dim"]
     model, settings, free = ARCHITECTURES[name]
-    target = _count("transformer", {"vocabulary": told, **SIZES[size]})
+    target = _count("transformer", {"vocabulary": told, **PRESETS[size]})
     plain = {"vocabulary": told, "dropout": DROPOUT, "embed_dim": width, **settings}
     if not free:
-        return config_from_plain(model, {**plain, **SIZES[size]}), target
+        return config_from_plain(model, {**plain, **PRESETS[size]}), target
     if model == "rnn":
         plain["align_dim"] = width
 

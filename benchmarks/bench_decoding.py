@@ -37,7 +37,7 @@ def endless(size: str, told: Vocabulary, *, quick: bool) -> Transformer:
     """A model with random weights that writes neither eos, bos nor padding: every target is as long as it may be."""
     torch.manual_seed(0)
     changes = {**(TINY if quick else {}), "output_bias": True}
-    model = Transformer(TransformerConfig.of_size(size, told, **changes)).eval()
+    model = Transformer(TransformerConfig.from_preset(size, told, **changes)).eval()
     with torch.no_grad():
         model.output_bias[[told.pad, told.bos, told.eos]] = NEVER
     return model

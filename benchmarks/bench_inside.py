@@ -65,11 +65,11 @@ def compare(case: Case, dtype: torch.dtype, repeats: int) -> dict[str, Any]:
     def run(model: nn.Module) -> Tensor:
         return model(ids).last_hidden_state
 
-    with plans() as seen:
+    with plans() as collected:
         found = run(ours)
-    wrong = {str(plan.call.spec.pattern) for plan in seen} - {pattern}
-    if wrong or len(seen) != config.num_hidden_layers:
-        raise SystemExit(f"{name}: {len(seen)} attentions with the patterns {wrong}: nothing to time")
+    wrong = {str(plan.call.spec.pattern) for plan in collected} - {pattern}
+    if wrong or len(collected) != config.num_hidden_layers:
+        raise SystemExit(f"{name}: {len(collected)} attentions with the patterns {wrong}: nothing to time")
     answer = run(exact)
     error, their_error = worst(found, answer), worst(run(theirs), answer)
     if error > 2 * their_error:
@@ -89,7 +89,7 @@ def compare(case: Case, dtype: torch.dtype, repeats: int) -> dict[str, Any]:
             "sdpa": round(1e3 * texts * tokens / statistics.median(before)),
             "regard": round(1e3 * texts * tokens / statistics.median(after)),
         },
-        "backends": sorted({plan.backend for plan in seen}),
+        "backends": sorted({plan.backend for plan in collected}),
         "error": error,
         "error_of_sdpa": their_error,
     }

@@ -106,7 +106,7 @@ def shipped(given: Any, folder: Path) -> Iterator[dict[str, Any]]:
 def encoder(given: Any) -> Iterator[dict[str, Any]]:
     """BERT base, random weights, in int8 against its float32."""
     torch.manual_seed(0)
-    config = BertConfig.of_size("base", **({"num_layers": 1} if given.quick else {}))
+    config = BertConfig.from_preset("base", **({"num_layers": 1} if given.quick else {}))
     full = Bert(config).eval()
     made = quantize_maps(copy.deepcopy(full))
     tokens = torch.randint(1000, 20_000, BERT_SHAPE)

@@ -53,7 +53,7 @@ def main() -> None:
             tokenizer, limit = prepared(files, folder, vocab_size=500 if given.quick else 8000).tokenizer, 32
             torch.manual_seed(0)
             size = "tiny" if given.quick else "small"
-            model = Transformer(TransformerConfig.of_size(size, vocabulary_of(tokenizer)))
+            model = Transformer(TransformerConfig.from_preset(size, vocabulary_of(tokenizer)))
         count, limit = (20, 8) if given.quick else (given.sentences, limit)
         rows = texts(files.test, count)
     sources = [ids[:LONG] for ids in tokenizer.encode_batch([source for source, _ in rows])]

@@ -58,8 +58,8 @@ def against_sdpa(backward: bool, causal: bool, sizes: tuple[int, ...], **more: A
 def against_own(backward: bool, sizes: tuple[int, ...], *, groups: int | None = None, **values: Any) -> Match:
     """Something special against the plain dense attention of the same sizes, of as many key heads as query heads."""
     inputs = normal(*sizes, groups=groups)
-    held = [leaf.tensor for x in values.values() for leaf in getattr(x, "held", ())]
-    trained = tuple(x.requires_grad_() for x in held if x.is_floating_point()) if backward else ()
+    parameters = [field.tensor for x in values.values() for field in getattr(x, "tensor_fields", ())]
+    trained = tuple(x.requires_grad_() for x in parameters if x.is_floating_point()) if backward else ()
     leaves = (*inputs, *trained) if backward else ()
     ours, ran = regard(inputs, leaves, **values)
     plain = normal(*sizes) if groups else inputs
@@ -161,13 +161,13 @@ def summary_cases(shrink: int) -> Iterator[Case]:
     sums = {"log_sum_exp": True, "entropy": True, "expected_key": True, "key_mass": True, "grid": (16, 16)}
 
     def check(inputs: Inputs, summary: rg.Summary) -> float:
-        output, seen = rg.attend(*inputs, summary=summary, backend="native")
+        output, result = rg.attend(*inputs, summary=summary, backend="native")
         asked = {f.name: getattr(summary, f.name) for f in fields(summary)}
         exact, known = rg.attend(*inputs, summary=rg.Summary(**{**asked, "weights": True}), backend="reference")
-        names = [f.name for f in fields(seen) if getattr(seen, f.name) is not None and f.name != "top_keys"]
-        error = agree([output, *(getattr(seen, n) for n in names)], [exact, *(getattr(known, n) for n in names)])
-        if seen.top_keys is not None:  # equal weights may come in either order
-            error = max(error, agree([known.weights.gather(-1, seen.top_keys)], [seen.top_weights]))
+        names = [f.name for f in fields(result) if getattr(result, f.name) is not None and f.name != "top_keys"]
+        error = agree([output, *(getattr(result, n) for n in names)], [exact, *(getattr(known, n) for n in names)])
+        if result.top_keys is not None:  # equal weights may come in either order
+            error = max(error, agree([known.weights.gather(-1, result.top_keys)], [result.top_weights]))
         return error
 
     def make(asked: dict[str, Any]) -> Match:

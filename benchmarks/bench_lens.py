@@ -61,12 +61,12 @@ def memory(tokens: int, grid: int, sizes: dict[str, int]) -> dict[str, Any]:
     with Peak() as plain:
         model(**inputs)
     start = time.perf_counter()
-    with Peak() as recorded, rg.record(model, grid=grid) as seen:
+    with Peak() as recorded, rg.record(model, grid=grid) as recording:
         model(**inputs)
     seconds = time.perf_counter() - start
-    worst = max(record.error or 0.0 for record in seen.values())
+    worst = max(record.error or 0.0 for record in recording.values())
     peaks = {"plain": plain.bytes // MIB, "recorded": recorded.bytes // MIB}
-    return {**peaks, "seconds": round(seconds, 1), "heads": sum(x.shape[1] for x in seen.values()), "error": worst}
+    return {**peaks, "seconds": round(seconds, 1), "heads": sum(x.shape[1] for x in recording.values()), "error": worst}
 
 
 def cases(given: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -57,7 +57,7 @@ def peer(given: argparse.Namespace) -> None:
         told = vocabulary_of(task.tokenizer)
         torch.manual_seed(1)
         size = "tiny" if given.quick else "small"
-        model = untrained(Transformer(TransformerConfig.of_size(size, told, dropout=0.1)))
+        model = untrained(Transformer(TransformerConfig.from_preset(size, told, dropout=0.1)))
         one = trainer(
             model,
             examples(task.data.train, range(task.counts["train"]), told.eos),

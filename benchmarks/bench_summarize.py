@@ -79,7 +79,7 @@ def bart(seed: int, folder: Path, files: dict[str, str], minutes: float) -> dict
     task.prepare(folder / "data", lambda doing, rows: None)
     vocabulary = vocabulary_of(task.tokenizer)
     torch.manual_seed(seed)
-    model = peer.bart(Transformer(TransformerConfig.of_size("small", vocabulary, norm="post", dropout=0.1)))
+    model = peer.bart(Transformer(TransformerConfig.from_preset("small", vocabulary, norm="post", dropout=0.1)))
     start = time.process_time()
     trainer = peer.trainer(
         model,

@@ -148,7 +148,7 @@ def main() -> None:
         def model() -> Transformer:
             torch.manual_seed(1)
             return Transformer(
-                TransformerConfig.of_size("small", told, dropout=0.1, **(SMALLER if given.quick else {}))
+                TransformerConfig.from_preset("small", told, dropout=0.1, **(SMALLER if given.quick else {}))
             )
 
         differences = check(task, model(), marian(model()))

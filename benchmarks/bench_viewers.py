@@ -56,9 +56,9 @@ def lens_for_bertviz(encoder: str, marian: str) -> Shown:
     tokenizer = transformers.AutoTokenizer.from_pretrained(encoder)
     model = transformers.AutoModel.from_pretrained(encoder)
     inputs = tokenizer.encode(SENTENCE, return_tensors="pt")
-    with torch.no_grad(), rg.record(model) as seen:
+    with torch.no_grad(), rg.record(model) as recording:
         model(inputs)
-    html = page(seen.view(tokenizer.convert_ids_to_tokens(inputs[0])))
+    html = page(recording.view(tokenizer.convert_ids_to_tokens(inputs[0])))
     return Shown(html, "")
 
 

@@ -118,7 +118,7 @@ def older_step(pairs: Path) -> Callable[[], Any]:
     options = TrainOptions(files=(str(pairs),), vocab_size=300, size="small")
     prepared = prepare([str(pairs)], pairs.with_name("data"), vocab_size=300)
     vocabulary = Vocabulary(size=prepared.tokenizer.size)
-    module = Transformer(TransformerConfig.of_size("small", vocabulary, norm="pre"))
+    module = Transformer(TransformerConfig.from_preset("small", vocabulary, norm="pre"))
     order = Order(prepared.train, options)
     trainer = Trainer(module, make_optimizer(module, options), options)
     return lambda: trainer.step(order, order.next(Progress()), 1, 1e-3)

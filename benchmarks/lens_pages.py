@@ -64,9 +64,9 @@ def written(tokens: int, file: Path) -> float:
         max_position_embeddings=tokens,
     )  # fmt: skip
     model = transformers.BertModel(config).eval()
-    with rg.record(model) as seen:
+    with rg.record(model) as recording:
         model(input_ids=torch.randint(0, 30_000, (1, tokens)))
-    file.write_text(page(seen.view([f"token{i}" for i in range(tokens)])), encoding="utf-8")
+    file.write_text(page(recording.view([f"token{i}" for i in range(tokens)])), encoding="utf-8")
     return file.stat().st_size / MB
 
 

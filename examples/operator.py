@@ -41,13 +41,13 @@ def show_summary() -> None:
     points = torch.stack([angle.cos(), angle.sin()], -1).expand(1, 1, length, 2)
     score = rg.Dot(scale=8.0)
     asked = rg.Summary(entropy=True, expected_key=True, top_k=3, grid=(12, 24))
-    _, seen = rg.attend(points, points.flip(2), points, score=score, summary=asked)
+    _, result = rg.attend(points, points.flip(2), points, score=score, summary=asked)
     print(f"{length} points of a circle; each looks at its mirror image. The whole map, averaged:")
-    print(rg.shade(seen.grid[0, 0]))
+    print(rg.shade(result.grid[0, 0]))
     row = 2000
-    top = ", ".join(f"{k}" for k in seen.top_keys[0, 0, row].tolist())
+    top = ", ".join(f"{k}" for k in result.top_keys[0, 0, row].tolist())
     print(
-        f"row {row}: entropy {seen.entropy[0, 0, row]:.2f} nats, expected key {seen.expected_key[0, 0, row]:.0f}, "
+        f"row {row}: entropy {result.entropy[0, 0, row]:.2f} nats, expected key {result.expected_key[0, 0, row]:.0f}, "
         f"largest weights at {top}"
     )
     print("\nThe plan of that call:")
@@ -101,14 +101,14 @@ class Reverser(nn.Module):
         words = self.words(tokens)
         query = self.query_proj(self.steps(torch.zeros_like(words)))
         key = self.key_proj(self.places(words))
-        output, seen = rg.attend(
+        output, result = rg.attend(
             query[:, None],
             key[:, None],
             words[:, None],
             score=rg.Additive(self.vector),
             summary=rg.Summary(weights=True),
         )
-        return self.readout(output[:, 0]), seen.weights
+        return self.readout(output[:, 0]), result.weights
 
 
 def learn_to_reverse() -> None:

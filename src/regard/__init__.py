@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # for type checkers and editors
     from regard.attention.prior import Gaussian
     from regard.attention.score import Additive, Bilinear, Cosine, Dot, Location
     from regard.attention.spec import AttentionSpec
-    from regard.attention.summary import Seen, Summary
+    from regard.attention.summary import Summary, SummaryResult
     from regard.checkpoints.export import export_hf
     from regard.checkpoints.export_onnx import export_onnx
     from regard.decode.constraints import Constraints
@@ -127,7 +127,6 @@ __all__ = [
     "RelativeBias",
     "Rotary",
     "Sample",
-    "Seen",
     "Seq2Seq",
     "Sigmoid",
     "SinusoidalPositions",
@@ -137,6 +136,7 @@ __all__ = [
     "StraightThrough",
     "Strided",
     "Summary",
+    "SummaryResult",
     "T5",
     "T5Config",
     "Task",
@@ -179,7 +179,7 @@ _NAMES = {
     "attention.score": ("Additive", "Bilinear", "Cosine", "Dot", "Location"),
     "attention.patterns.sequence_pattern": ("Around", "Documents", "KeyLengths", "Mask", "PrefixLM"),
     "attention.spec": ("AttentionSpec",),
-    "attention.summary": ("Seen", "Summary"),
+    "attention.summary": ("Summary", "SummaryResult"),
     "checkpoints.export": ("export_hf",),
     "checkpoints.export_onnx": ("export_onnx",),
     "decode.constraints": ("Constraints",),
@@ -225,6 +225,7 @@ _NAMES = {
     "train.options": ("TrainOptions",),
 }
 _HOMES = {name: f"regard.{module}" for module, names in _NAMES.items() for name in names}
+_RENAMED = {"Seen": "SummaryResult"}  # old public names, kept for one release
 
 if not TYPE_CHECKING:  # with this function in sight, a type checker would take any name
 
@@ -233,6 +234,11 @@ if not TYPE_CHECKING:  # with this function in sight, a type checker would take 
         import importlib.metadata
         import importlib.util
 
+        if name in _RENAMED:
+            import warnings
+
+            warnings.warn(f"rg.{name} is now rg.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+            name = _RENAMED[name]
         if name in _HOMES and _HOMES[name] != f"regard.{name}":  # `train` is a package that is called
             value = getattr(importlib.import_module(_HOMES[name]), name)
         elif name == "__version__":

@@ -147,7 +147,7 @@ def test_it_is_the_reference(backend: str, monkeypatch: pytest.MonkeyPatch, data
 
     expected, expected_seen = rg.attend(query, key, value, **spec.arguments(), **options, backend="reference")
     monkeypatch.setattr(tiling, "TILE", tile * batch * heads)
-    output, seen = rg.attend(query, key, value, **spec.arguments(), **options, backend=backend)
+    output, result = rg.attend(query, key, value, **spec.arguments(), **options, backend=backend)
 
     close(output, expected)
     assert torch.isfinite(output).all()
@@ -171,12 +171,12 @@ def test_it_is_the_reference(backend: str, monkeypatch: pytest.MonkeyPatch, data
         "log_sum_exp",
     ):
         if getattr(expected_seen, name) is not None:
-            close(getattr(seen, name), getattr(expected_seen, name))
+            close(getattr(result, name), getattr(expected_seen, name))
     # Which key is named may differ where two weigh the same; its weight may not.
-    named = seen.top_keys >= 0
+    named = result.top_keys >= 0
     assert torch.equal(named, expected_seen.top_keys >= 0)
-    column = (seen.top_keys - options["key_start"]).clamp(min=0)
-    close(torch.where(named, seen.weights.gather(-1, column), 0.0), seen.top_weights)
+    column = (result.top_keys - options["key_start"]).clamp(min=0)
+    close(torch.where(named, result.weights.gather(-1, column), 0.0), result.top_weights)
 
 
 def close(x: Tensor, expected: Tensor, bound: float = BOUND) -> None:

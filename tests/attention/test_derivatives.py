@@ -165,7 +165,9 @@ SUMMARIES = {
 SUMMARY_CASES = [(summary, name) for summary, names in SUMMARIES.items() for name in names]
 
 
-def seen(summary: str, case: Case, backend: str, query: Tensor, key: Tensor, value: Tensor, *learned: Tensor) -> Tensor:
+def summary_of(
+    summary: str, case: Case, backend: str, query: Tensor, key: Tensor, value: Tensor, *learned: Tensor
+) -> Tensor:
     asked = rg.Summary(**{summary: (2, 2) if summary == "grid" else True})
     arguments = {"pattern": HIDE, **case.arguments(*learned), "summary": asked, "backend": backend}
     found = getattr(rg.attend(query, key, value, **arguments)[1], summary)
@@ -175,12 +177,12 @@ def seen(summary: str, case: Case, backend: str, query: Tensor, key: Tensor, val
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("summary", "name"), SUMMARY_CASES)
 def test_summary_backward(summary: str, name: str, backend: str) -> None:
-    assert gradcheck(partial(seen, summary, CASES[name], backend), inputs(CASES[name]), **AGAINST)
+    assert gradcheck(partial(summary_of, summary, CASES[name], backend), inputs(CASES[name]), **AGAINST)
 
 
 @pytest.mark.parametrize(("summary", "name"), SUMMARY_CASES)
 def test_summary_backward_twice(summary: str, name: str) -> None:
-    function = partial(seen, summary, CASES[name], "chunked")
+    function = partial(summary_of, summary, CASES[name], "chunked")
     assert gradgradcheck(function, inputs(CASES[name]), **AGAINST)
 
 

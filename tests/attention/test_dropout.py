@@ -56,16 +56,16 @@ def inputs() -> list[Tensor]:
 
 def test_a_seed_says_what_is_dropped_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = {"dropout": 0.4, "pattern": rg.Causal(), "summary": rg.Summary(weights=True)}
-    first, seen = rg.attend(*inputs(), **arguments, seed=5, backend="reference")
+    first, result = rg.attend(*inputs(), **arguments, seed=5, backend="reference")
     again, _ = rg.attend(*inputs(), **arguments, seed=torch.tensor([5]), backend="reference")
     assert torch.equal(first, again)
-    kept = seen.weights * keep_scale(0.4, torch.tensor(5), 2, 4, slice(0, 40), slice(0, 40), torch.float64)
+    kept = result.weights * keep_scale(0.4, torch.tensor(5), 2, 4, slice(0, 40), slice(0, 40), torch.float64)
     torch.testing.assert_close(first, kept @ inputs()[2], rtol=1e-12, atol=1e-12)
     for tile in (1, 200, 5000):
         monkeypatch.setattr(tiling, "TILE", 8 * tile)
         tiled, seen_tiled = rg.attend(*inputs(), **arguments, seed=5, backend="chunked")
         torch.testing.assert_close(tiled, first, rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(seen_tiled.weights, seen.weights, rtol=1e-12, atol=1e-12)  # before dropout
+        torch.testing.assert_close(seen_tiled.weights, result.weights, rtol=1e-12, atol=1e-12)  # before dropout
     other, _ = rg.attend(*inputs(), **arguments, seed=6, backend="reference")
     assert not torch.equal(first, other)
 

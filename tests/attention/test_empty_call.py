@@ -90,24 +90,24 @@ def test_every_value_goes_with_it(name: str, backend: str) -> None:
 def test_summaries(name: str) -> None:
     batch, heads, _, rows, columns, *_ = SIZES[name]
     sizes = {"top_k": 2, "log_sum_exp": True, "entropy": True, "expected_key": True, "key_mass": True, "weights": True}
-    _, seen = rg.attend(*inputs(name), summary=rg.Summary(**sizes))
-    assert seen.weights.shape == (batch, heads, rows, columns)
-    assert seen.key_mass.shape == (batch, heads, columns)
-    assert seen.top_keys.shape == seen.top_weights.shape == (batch, heads, rows, 2)
-    for x in (seen.log_sum_exp, seen.entropy, seen.expected_key, seen.key_variance):
+    _, result = rg.attend(*inputs(name), summary=rg.Summary(**sizes))
+    assert result.weights.shape == (batch, heads, rows, columns)
+    assert result.key_mass.shape == (batch, heads, columns)
+    assert result.top_keys.shape == result.top_weights.shape == (batch, heads, rows, 2)
+    for x in (result.log_sum_exp, result.entropy, result.expected_key, result.key_variance):
         assert x.shape == (batch, heads, rows)
     if name == "no keys":
-        assert (seen.log_sum_exp == -torch.inf).all()
-        assert (seen.top_keys == -1).all()
-        assert not seen.entropy.any()
+        assert (result.log_sum_exp == -torch.inf).all()
+        assert (result.top_keys == -1).all()
+        assert not result.entropy.any()
     if name == "no numbers in values":
-        torch.testing.assert_close(seen.weights.sum(-1), torch.ones(batch, heads, rows))
+        torch.testing.assert_close(result.weights.sum(-1), torch.ones(batch, heads, rows))
 
 
 def test_a_sink_alone() -> None:
     sink = torch.arange(4.0)
-    _, seen = rg.attend(*inputs("no keys"), normalizer=rg.Softmax(sink=sink), summary=rg.Summary(log_sum_exp=True))
-    torch.testing.assert_close(seen.log_sum_exp, sink[:, None].expand(2, 4, 3))
+    _, result = rg.attend(*inputs("no keys"), normalizer=rg.Softmax(sink=sink), summary=rg.Summary(log_sum_exp=True))
+    torch.testing.assert_close(result.log_sum_exp, sink[:, None].expand(2, 4, 3))
 
 
 def test_nan_reaches_nothing() -> None:

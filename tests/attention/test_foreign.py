@@ -45,7 +45,7 @@ def test_masks_and_weights_of_the_module() -> None:
         x, memory, memory, attn_mask=~MASK, key_padding_mask=padding, need_weights=True, average_attn_weights=True
     )
     pattern = rg.Mask.from_hidden(~MASK) & rg.Mask.from_hidden(padding[:, None, None])
-    output, seen = layer(x, memory, pattern=pattern, summary=rg.Summary(weights=True))
+    output, result = layer(x, memory, pattern=pattern, summary=rg.Summary(weights=True))
     same(output, expected)
-    same(seen.weights.mean(1), weights)
+    same(result.weights.mean(1), weights)
     same(layer(x, memory, pattern=rg.Mask(MASK) & rg.KeyLengths(torch.tensor([7, 4]))), expected)

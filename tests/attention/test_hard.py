@@ -19,12 +19,12 @@ def test_the_first_largest_score_is_chosen() -> None:
     query, key = torch.tensor([[[[1.0]]]]), torch.tensor([[[[2.0], [3.0], [3.0], [1.0]]]])
     value = torch.arange(4.0).reshape(1, 1, 4, 1)
     for backend in ("reference", "chunked"):
-        output, seen = rg.attend(
+        output, result = rg.attend(
             query, key, value, normalizer=rg.Hard(), backend=backend, summary=rg.Summary(top_k=1, log_prob=True)
         )
         assert output.item() == 1.0
-        assert seen.top_keys.item() == 1
-        torch.testing.assert_close(seen.log_prob.item(), torch.tensor([2.0, 3.0, 3.0, 1.0]).log_softmax(0)[1].item())
+        assert result.top_keys.item() == 1
+        torch.testing.assert_close(result.log_prob.item(), torch.tensor([2.0, 3.0, 3.0, 1.0]).log_softmax(0)[1].item())
 
 
 def test_samples_have_the_probabilities_of_softmax() -> None:
@@ -33,11 +33,11 @@ def test_samples_have_the_probabilities_of_softmax() -> None:
     many = 4000
     query, key, value = (x.expand(many, -1, -1, -1) for x in (query, key, value))
     for temperature in (1.0, 0.5):
-        _, seen = rg.attend(
+        _, result = rg.attend(
             query, key, value, normalizer=rg.Hard(sample=rg.Reinforce(), temperature=temperature), seed=1,
             summary=rg.Summary(top_k=1),
         )  # fmt: skip
-        counts = torch.nn.functional.one_hot(seen.top_keys[..., 0], 3).double().mean(0)
+        counts = torch.nn.functional.one_hot(result.top_keys[..., 0], 3).double().mean(0)
         expected = (scores / temperature).softmax(-1)[0]
         assert float((counts - expected).abs().max()) < 4 * (0.25 / many) ** 0.5
 
@@ -91,12 +91,12 @@ def test_reinforce_is_the_gradient_of_the_expectation() -> None:
     query.requires_grad_()
     estimate, met = torch.zeros_like(query), {}
     for seed in range(40):
-        output, seen = rg.attend(
+        output, result = rg.attend(
             query, key, value, normalizer=rg.Hard(sample=rg.Reinforce()), seed=seed,
             summary=rg.Summary(log_prob=True, top_k=1),
         )  # fmt: skip
         assert not output.requires_grad
-        met.setdefault(int(seen.top_keys), seen.log_prob)
+        met.setdefault(int(result.top_keys), result.log_prob)
     assert set(met) == {0, 1, 2}
     for chosen, log_prob in met.items():
         (gradient,) = torch.autograd.grad(log_prob, query, torch.ones_like(log_prob))

@@ -41,13 +41,13 @@ def call(pattern: Pattern, rows: int, columns: int, query_start: int = 0, key_st
 def test_the_parts_see_what_the_whole_sees(pattern, rows, columns, query_start, key_start) -> None:
     parts = native_parts(call(pattern, rows, columns, query_start, key_start))
     assert len(parts) == (2 if "dilation=2" in repr(pattern) or "Dilated(2" in str(pattern) else 3)
-    seen = torch.zeros(rows, columns, dtype=torch.bool)
+    visible = torch.zeros(rows, columns, dtype=torch.bool)
     for part in parts:
         row, column = torch.arange(rows)[part.rows], torch.arange(columns)[part.columns]
         distance = torch.arange(len(column)) - torch.arange(len(row))[:, None] - part.mask.start
-        seen[row[:, None], column] = (part.mask.min_offset <= distance) & (distance <= part.mask.max_offset)
+        visible[row[:, None], column] = (part.mask.min_offset <= distance) & (distance <= part.mask.max_offset)
     query_BL, key_S = positions(rows, columns, query_start, key_start, torch.device("cpu"))
-    assert torch.equal(seen, pattern.visible(query_BL, key_S)[0, 0])
+    assert torch.equal(visible, pattern.visible(query_BL, key_S)[0, 0])
 
 
 def test_what_goes_by_the_numbers_of_rows_and_columns_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:

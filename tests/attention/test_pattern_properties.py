@@ -41,10 +41,10 @@ def situations(draw: st.DrawFn) -> tuple[Pattern, dict[str, int], dict[str, int 
 def test_schedule_density_and_picture(situation) -> None:
     pattern, sizes, where, block = situation
     queries, keys = sizes["queries"], sizes["keys"]
-    seen = pattern.visible(*positions(queries, keys, **where, device=torch.device("cpu")))
-    assert seen.dtype == torch.bool
-    every = seen.flatten(0, 1).all(0).expand(queries, keys)
-    some = seen.flatten(0, 1).any(0).expand(queries, keys)
+    visible = pattern.visible(*positions(queries, keys, **where, device=torch.device("cpu")))
+    assert visible.dtype == torch.bool
+    every = visible.flatten(0, 1).all(0).expand(queries, keys)
+    some = visible.flatten(0, 1).any(0).expand(queries, keys)
 
     schedule = pattern.schedule(queries, keys, **where, block=block)
     told = torch.zeros(queries, keys, dtype=torch.int64)  # 0 empty, 1 mixed, 2 full
@@ -62,8 +62,8 @@ def test_schedule_density_and_picture(situation) -> None:
     assert not bool(some[told == 0].any()), "a pair of an empty tile is visible"
     assert (schedule.full_pairs, schedule.mixed_pairs) == (int((told == 2).sum()), int((told == 1).sum()))
 
-    assert pattern.density(queries, keys, **where) == pytest.approx(float(seen.double().mean()), abs=1e-12)
-    first = seen[0, 0].expand(queries, keys)
+    assert pattern.density(queries, keys, **where) == pytest.approx(float(visible.double().mean()), abs=1e-12)
+    first = visible[0, 0].expand(queries, keys)
     drawn = [[character == "█" for character in line] for line in pattern.draw(queries, keys, **where).split("\n")]
     assert drawn == first.tolist()
 
@@ -91,10 +91,10 @@ def test_analytic_schedules_are_tight(keys: int, block: int) -> None:
         rg.Causal() & rg.SlidingWindow(left=100),
         ~rg.Causal(),
     ):
-        seen = pattern.visible(torch.arange(keys)[None], torch.arange(keys))[0, 0]
+        visible = pattern.visible(torch.arange(keys)[None], torch.arange(keys))[0, 0]
         for rows, runs in pattern.schedule(keys, keys, block=block):
             told = torch.zeros(keys, dtype=torch.int64)
             for run in runs:
                 told[run.start : run.stop] = 2 if run.full else 1
-            assert torch.equal(told == 2, seen[rows].all(0))
-            assert torch.equal(told == 0, ~seen[rows].any(0))
+            assert torch.equal(told == 2, visible[rows].all(0))
+            assert torch.equal(told == 0, ~visible[rows].any(0))

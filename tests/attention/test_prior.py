@@ -28,8 +28,8 @@ def test_weights_are_multiplied_and_left_so(backend: str) -> None:
     asked = rg.Summary(weights=True)
     plain = rg.attend(query, query, query, key_start=5, summary=asked, backend=backend)[1].weights
     with_prior = {"normalizer": rg.Softmax(prior=prior), "key_start": 5, "summary": asked, "backend": backend}
-    output, seen = rg.attend(query, query, query, **with_prior)
+    output, result = rg.attend(query, query, query, **with_prior)
     expected = plain * prior.factor(torch.zeros(1, 3), torch.arange(5, 8), torch.float64)
-    torch.testing.assert_close(seen.weights, expected, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(result.weights, expected, rtol=1e-12, atol=1e-15)
     torch.testing.assert_close(output, expected @ query, rtol=1e-12, atol=1e-15)
-    assert bool((seen.weights.sum(-1) < 1).all())
+    assert bool((result.weights.sum(-1) < 1).all())

@@ -37,11 +37,11 @@ def test_repr(thing: object, text: str) -> None:
 
 
 CONFIGS = [
-    rg.TransformerConfig.of_size("tiny", VOCABULARY),
-    rg.T5Config.of_size("small", VOCABULARY),
-    rg.GPTConfig.of_size("gpt3-small", VOCABULARY, attention_dropout=0.0),
+    rg.TransformerConfig.from_preset("tiny", VOCABULARY),
+    rg.T5Config.from_preset("small", VOCABULARY),
+    rg.GPTConfig.from_preset("gpt3-small", VOCABULARY, attention_dropout=0.0),
     rg.LlamaConfig(vocabulary=VOCABULARY),
-    rg.BertConfig.of_size("roberta-base"),
+    rg.BertConfig.from_preset("roberta-base"),
     rg.RNNConfig(vocabulary=VOCABULARY, attention=rg.AttentionConfig(score=rg.LearnedCosine())),
     rg.LuongConfig(vocabulary=VOCABULARY, window="local-p"),
     rg.ConvS2SConfig(vocabulary=VOCABULARY),
@@ -65,10 +65,10 @@ def test_a_runner_is_its_model_and_its_size() -> None:
 
 def test_a_recording_counts_calls() -> None:
     layer = rg.MultiHeadAttention(8, 2)
-    with rg.record(layer) as seen:
+    with rg.record(layer) as recording:
         layer(torch.zeros(1, 3, 8))
         layer(torch.zeros(2, 3, 8))  # which cannot be joined, and can be printed
-    assert repr(seen) == "Recording(AttentionRecord('', 1 x 2 heads, 3 x 3, 2 calls))"
+    assert repr(recording) == "Recording(AttentionRecord('', 1 x 2 heads, 3 x 3, 2 calls))"
 
 
 def grid(html: str) -> Tensor:

@@ -16,7 +16,7 @@ KEY = torch.eye(4, dtype=torch.float64)[None, None]
 VALUE = torch.tensor([[1.0], [2.0], [3.0], [4.0]], dtype=torch.float64)[None, None]
 
 
-def seen(backend: str, key_start: int = 0, normalizer=rg.Softmax(), **asked: object) -> rg.Seen:  # noqa: B008 frozen
+def summary_of(backend: str, key_start: int = 0, normalizer=rg.Softmax(), **asked: object) -> rg.SummaryResult:  # noqa: B008 frozen
     arguments = {"score": rg.Dot(scale=1.0), "pattern": SEES, "normalizer": normalizer, "key_start": key_start}
     return rg.attend(QUERY, KEY, VALUE, **arguments, summary=rg.Summary(**asked), backend=backend)[1]
 
@@ -27,29 +27,29 @@ def numbers(x: torch.Tensor) -> list[float]:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_weights_and_their_sums(backend: str) -> None:
-    found = seen(backend, weights=True, key_mass=True)
+    found = summary_of(backend, weights=True, key_mass=True)
     assert WEIGHTS.flatten().tolist() == numbers(found.weights)
     assert numbers(found.key_mass) == [0.5, 0.375, 0.25, 0.875]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_log_sum_exp(backend: str) -> None:
-    assert [0.0, -math.inf, 0.0] == numbers(seen(backend, log_sum_exp=True).log_sum_exp)
+    assert [0.0, -math.inf, 0.0] == numbers(summary_of(backend, log_sum_exp=True).log_sum_exp)
     sink = rg.Softmax(sink=torch.tensor([math.log(3)], dtype=torch.float64))
     expected = [math.log(4), math.log(3), math.log(4)]
-    assert expected == numbers(seen(backend, normalizer=sink, log_sum_exp=True).log_sum_exp)
+    assert expected == numbers(summary_of(backend, normalizer=sink, log_sum_exp=True).log_sum_exp)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_entropy(backend: str) -> None:
     last = -(0.125 * math.log(0.125) + 0.875 * math.log(0.875))
-    assert [1.5 * math.log(2), 0.0, last] == numbers(seen(backend, entropy=True).entropy)
+    assert [1.5 * math.log(2), 0.0, last] == numbers(summary_of(backend, entropy=True).entropy)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("start", [0, 10, 1_000_000])
 def test_expected_key_and_its_variance(backend: str, start: int) -> None:
-    found = seen(backend, key_start=start, expected_key=True)
+    found = summary_of(backend, key_start=start, expected_key=True)
     means = [0.25 + 0.5, 0.0, 0.125 + 3 * 0.875]
     variances = [0.25 + 4 * 0.25 - means[0] ** 2, 0.0, 0.125 + 9 * 0.875 - means[2] ** 2]
     assert [mean + start if i != 1 else 0.0 for i, mean in enumerate(means)] == pytest.approx(
@@ -60,7 +60,7 @@ def test_expected_key_and_its_variance(backend: str, start: int) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_rows_that_do_not_sum_to_one_are_taken_to(backend: str) -> None:
-    found = seen(backend, normalizer=rg.Sigmoid(), expected_key=True)
+    found = summary_of(backend, normalizer=rg.Sigmoid(), expected_key=True)
     odds = [p / (1 + p) for p in (0.5, 0.25, 0.25)]
     mean = (odds[1] + 2 * odds[2]) / sum(odds)
     assert float(found.expected_key[0, 0, 0]) == pytest.approx(mean, rel=1e-12)
@@ -69,7 +69,7 @@ def test_rows_that_do_not_sum_to_one_are_taken_to(backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("k", [1, 2, 6])
 def test_top_k(backend: str, k: int) -> None:
-    found = seen(backend, key_start=5, top_k=k)
+    found = summary_of(backend, key_start=5, top_k=k)
     keys, weights = found.top_keys[0, 0], found.top_weights[0, 0]
     assert keys.shape == weights.shape == (3, k)
     assert weights[0].tolist() == pytest.approx([0.5, 0.25, 0.25, 0.0, 0.0, 0.0][:k], abs=1e-12)
@@ -83,17 +83,17 @@ def test_top_k(backend: str, k: int) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_grid(backend: str) -> None:
     # 3 queries in 2 bins: 0, 1 | 2. 4 keys in 2 bins: 0, 1 | 2, 3. Means over each cell.
-    found = seen(backend, grid=(2, 2)).grid
+    found = summary_of(backend, grid=(2, 2)).grid
     assert numbers(found) == [0.75 / 4, 0.25 / 4, 0.125 / 2, 0.875 / 2]
-    assert WEIGHTS.flatten().tolist() == numbers(seen(backend, grid=(3, 4)).grid)
-    assert numbers(seen(backend, grid=(1, 1)).grid) == [2 / 12]
+    assert WEIGHTS.flatten().tolist() == numbers(summary_of(backend, grid=(3, 4)).grid)
+    assert numbers(summary_of(backend, grid=(1, 1)).grid) == [2 / 12]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_what_is_not_asked_for_is_none(backend: str) -> None:
-    found = seen(backend, entropy=True)
+    found = summary_of(backend, entropy=True)
     assert [name for name, x in vars(found).items() if x is not None] == ["entropy"]
-    found = seen(backend, expected_key=True)
+    found = summary_of(backend, expected_key=True)
     assert [name for name, x in vars(found).items() if x is not None] == ["expected_key", "key_variance"]
 
 

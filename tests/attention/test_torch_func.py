@@ -166,8 +166,8 @@ def test_summaries_of_each_example() -> None:
     )
 
     def one(x: Tensor) -> dict[str, Tensor]:
-        seen = rg.attend(x, x, x, pattern=rg.Causal(), summary=summary)[1]
-        return {name: x for name, x in vars(seen).items() if x is not None}
+        result = rg.attend(x, x, x, pattern=rg.Causal(), summary=summary)[1]
+        return {name: x for name, x in vars(result).items() if x is not None}
 
     for name, found in vmap(one)(X).items():
         torch.testing.assert_close(found, torch.stack([one(x)[name] for x in X]))

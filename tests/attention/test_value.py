@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import regard as rg
-from regard.attention.value import Value, axis, per_head, rebuild, restrict
+from regard.attention.value import Value, axis, per_head, rebuild, slice_value
 
 EQUAL: list[tuple[Value, Value]] = [
     (rg.Dot(), rg.Dot()),
@@ -85,29 +85,31 @@ def test_held_tensors_with_their_names() -> None:
     spec = rg.AttentionSpec(
         normalizer=rg.Softmax(sink, rg.Gaussian(center, 2.0)), pattern=rg.Causal() & ~rg.KeyLengths(lengths)
     )
-    assert [(leaf.path, leaf.axes) for leaf in spec.held] == [
+    assert [(field.path, field.axes) for field in spec.tensor_fields] == [
         ("Softmax.sink", "H"),
         ("Gaussian.center", "BHL"),
         ("KeyLengths.lengths", "B"),
     ]
-    assert [leaf.tensor is x for leaf, x in zip(spec.held, (sink, center, lengths), strict=True)] == [True] * 3
+    assert [field.tensor is x for field, x in zip(spec.tensor_fields, (sink, center, lengths), strict=True)] == [
+        True
+    ] * 3
     again = rebuild(spec, iter([sink + 1, center + 1, lengths + 1]))
     assert str(again) == str(spec)
-    assert [leaf.tensor.flatten()[0] for leaf in again.held] == [2, 2, 5]
+    assert [field.tensor.flatten()[0] for field in again.tensor_fields] == [2, 2, 5]
     assert rebuild(rg.Causal(), iter([])) == rg.Causal()
 
 
 def test_restriction_cuts_what_runs_along_rows_and_columns() -> None:
     rows, columns = slice(1, 3), slice(4, 7)
     full = torch.arange(5 * 7).reshape(5, 7).float()
-    assert torch.equal(restrict(rg.TensorBias(full), rows, columns).tensor, full[1:3, 4:7])
-    assert restrict(rg.TensorBias(full[:1]), rows, columns).tensor.shape == (1, 3)  # broadcast along the rows
-    assert restrict(rg.TensorBias(full[0]), rows, columns).tensor.shape == (3,)
-    documents = restrict(rg.Documents(torch.zeros(2, 5).long(), torch.zeros(2, 7).long()), rows, columns)
+    assert torch.equal(slice_value(rg.TensorBias(full), rows, columns).tensor, full[1:3, 4:7])
+    assert slice_value(rg.TensorBias(full[:1]), rows, columns).tensor.shape == (1, 3)  # broadcast along the rows
+    assert slice_value(rg.TensorBias(full[0]), rows, columns).tensor.shape == (3,)
+    documents = slice_value(rg.Documents(torch.zeros(2, 5).long(), torch.zeros(2, 7).long()), rows, columns)
     assert (documents.query_ids.shape, documents.key_ids.shape) == ((2, 2), (2, 3))
-    assert restrict(rg.Location(torch.zeros(3, 7, 8)), rows, columns).weight.shape == (3, 3, 8)
+    assert slice_value(rg.Location(torch.zeros(3, 7, 8)), rows, columns).weight.shape == (3, 3, 8)
     lengths = rg.KeyLengths(torch.tensor([1, 2]))
-    assert restrict(lengths, rows, columns).lengths is lengths.lengths
+    assert slice_value(lengths, rows, columns).lengths is lengths.lengths
 
 
 def test_axes_are_counted_from_the_right() -> None:

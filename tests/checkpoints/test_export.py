@@ -98,10 +98,10 @@ def check_translator(made: Translator, title: str, folder: Path) -> None:
     again = rg.load(folder)
     assert type(theirs).__name__ == title
     assert again.module.config.vocabulary == made.module.config.vocabulary
-    assert (again.longest, again.split_length) == (made.longest, made.split_length)
-    assert words.model_max_length == made.longest
+    assert (again.max_source_length, again.split_length) == (made.max_source_length, made.split_length)
+    assert words.model_max_length == made.max_source_length
     target = torch.tensor([[made.module.vocabulary.bos, *made.tokenizer.encode("The library")]])
-    limit = made.longest  # so that nothing is cut at different lengths
+    limit = made.max_source_length  # so that nothing is cut at different lengths
     for text in SENTENCES_TO_TRY:
         ids = words(text, return_tensors="pt")["input_ids"]
         assert ids[0].tolist() == [*made.tokenizer.encode(text), made.module.vocabulary.eos]

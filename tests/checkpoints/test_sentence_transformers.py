@@ -231,7 +231,7 @@ def test_all_that_is_said_goes_out_and_comes_back(tmp_path: Path) -> None:
     jot(folder / "sentence_bert_config.json", {"max_seq_length": 7})
     encoder = rg.load(folder)
     assert encoder.embedding == Embedding(
-        pooling="max+mean", include_prompt=False, longest=7, prompts=PROMPTS, default_prompt_name="query",
+        pooling="max+mean", include_prompt=False, max_length=7, prompts=PROMPTS, default_prompt_name="query",
         similarity="euclidean",
     )  # fmt: skip
     encoder.save(tmp_path / "own")

@@ -183,7 +183,7 @@ def test_marians_language_is_read_before_each_piece(marian, tmp_path):
     [found] = model.translate([f" {language} {text}"], search=rg.Greedy(), max_length=4)
     sources = [[5, *model.tokenizer.encode(piece.text)] for piece in found.pieces]
     assert len(sources) > 2
-    assert all(len(source) < model.longest for source in sources)
+    assert all(len(source) < model.max_source_length for source in sources)
     expected = generate(model.module, sources, search=rg.Greedy(), max_length=4)
     assert found.candidates[0].tokens == [one.tokens for [one] in expected]
     links = [tuple(map(int, link.split("-"))) for link in model.align(found).split()]
@@ -193,7 +193,7 @@ def test_marians_language_is_read_before_each_piece(marian, tmp_path):
 
 def test_t5_reads_a_text_whole_and_splits_what_it_translates(t5):
     model = rg.load(t5)
-    assert (model.longest, model.whole) == (512, True)
+    assert (model.max_source_length, model.whole) == (512, True)
     text = "wide full, bcd. Bcd wide full. " * 60
     tokens = len(model.tokenizer.encode(text))
     assert 512 < tokens < 4096

@@ -60,10 +60,10 @@ def test_which_end_of_a_long_text_is_cut(folder: Path) -> None:
     ids = list(range(20, 30))
     for side, kept in (("right", ids[:3]), ("left", ids[-3:])):
         encoder = load(folder, "tokenizer_config.json", truncation_side=side)
-        assert encoder.tokenizer.marked(ids, longest=5) == [2, *kept, 3]
-        assert encoder.tokenizer.marked(ids, longest=2) == [2, 3]
+        assert encoder.tokenizer.marked(ids, max_length=5) == [2, *kept, 3]
+        assert encoder.tokenizer.marked(ids, max_length=2) == [2, 3]
         encoder.save(folder.parent / side)
-        assert rg.load(folder.parent / side).tokenizer.marked(ids, longest=5) == [2, *kept, 3]
+        assert rg.load(folder.parent / side).tokenizer.marked(ids, max_length=5) == [2, *kept, 3]
         exported = encoder.tokenizer.files()["tokenizer_config.json"]
         assert json.loads(exported)["truncation_side"] == side
 

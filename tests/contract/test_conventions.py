@@ -29,12 +29,12 @@ def test_a_row_that_sees_nothing(backend: str, tile: int, normalizer: str, monke
         expected_key=True, top_k=2, weights=True,
     )  # fmt: skip
     if backend == "sdpa":
-        output, seen = rg.attend(**arguments, backend=backend), rg.Seen()
+        output, result = rg.attend(**arguments, backend=backend), rg.SummaryResult()
     else:
-        output, seen = rg.attend(**arguments, summary=summary, backend=backend)
+        output, result = rg.attend(**arguments, summary=summary, backend=backend)
     assert not output[:, :, :blind].any()
     assert output[:, :, blind:].any(-1).all()
-    for name, x in vars(seen).items():
+    for name, x in vars(result).items():
         if x is None:
             continue
         if name == "log_sum_exp":

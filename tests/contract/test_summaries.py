@@ -35,8 +35,8 @@ def wanted(problem: Problem) -> rg.Summary:
 
 def by_backend(problem: Problem, backend: str) -> Callable[..., tuple[Tensor, Summaries]]:
     def compute(**arguments: Any) -> tuple[Tensor, Summaries]:
-        output, seen = rg.attend(**arguments, summary=wanted(problem), backend=backend)
-        return output, {name: x for name, x in vars(seen).items() if x is not None}
+        output, result = rg.attend(**arguments, summary=wanted(problem), backend=backend)
+        return output, {name: x for name, x in vars(result).items() if x is not None}
 
     return compute
 
@@ -45,12 +45,12 @@ def by_definition(problem: Problem, visible: Tensor, *, hold: bool = False) -> C
     def compute(**arguments: Any) -> tuple[Tensor, Summaries]:
         found = plain.attend(arguments, visible, hold=hold)
         asked = wanted(problem)
-        seen = plain.summarize(
+        result = plain.summarize(
             found, key_start=problem.edge.key_start, top_k=min(TOP_K, problem.edge.S), grid=asked.grid
         )
         if not asked.entropy:
-            del seen["entropy"]
-        return found.output, {name: x for name, x in seen.items() if x is not None}
+            del result["entropy"]
+        return found.output, {name: x for name, x in result.items() if x is not None}
 
     return compute
 
@@ -59,15 +59,15 @@ def run(
     problem: Problem, compute: Callable[..., tuple[Tensor, Summaries]], leaves: dict[str, Tensor]
 ) -> tuple[Summaries, Summaries]:
     """The summaries, and the gradients of the differentiable ones together with the output."""
-    output, seen = compute(**problem.arguments(leaves))
+    output, result = compute(**problem.arguments(leaves))
     inputs = {name: x for name, x in leaves.items() if x.requires_grad}
-    sums = [seen[name] for name in DIFFERENTIABLE if name in seen and seen[name].requires_grad]
+    sums = [result[name] for name in DIFFERENTIABLE if name in result and result[name].requires_grad]
     # Multiples of 1/8, exact in every dtype. A row that sees nothing has log-sum-exp -inf and passes no gradient on.
     incoming = [((torch.arange(x.numel()) % 7 - 3) / 8).reshape(x.shape).to(x.dtype) for x in sums]
     grads = torch.autograd.grad(
         [output, *sums], list(inputs.values()), [problem.incoming(leaves), *incoming], materialize_grads=True
     )
-    return {name: x.detach() for name, x in seen.items()}, dict(zip(inputs, grads, strict=True))
+    return {name: x.detach() for name, x in result.items()}, dict(zip(inputs, grads, strict=True))
 
 
 def test_summaries(summary_case: Case, monkeypatch: pytest.MonkeyPatch, record_property) -> None:

@@ -66,14 +66,14 @@ def test_a_pipe_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("longest", "complete"), [(3, [False, False, True]), (5, [True, False, True]), (6, [True, True, True])]
+    ("max_bytes", "complete"), [(3, [False, False, True]), (5, [True, False, True]), (6, [True, True, True])]
 )
-def test_a_line_is_cut_where_it_is_too_long(tmp_path: Path, longest: int, complete: list[bool]) -> None:
+def test_a_line_is_cut_where_it_is_too_long(tmp_path: Path, max_bytes: int, complete: list[bool]) -> None:
     path = tmp_path / "x.tsv"
     path.write_bytes(b"01234\n012345\n0")
-    lines = list(read_lines(str(path), longest=longest))
+    lines = list(read_lines(str(path), max_bytes=max_bytes))
     assert [line.number for line in lines] == [1, 2, 3]
-    assert [line.content for line in lines] == [b"01234"[:longest], b"012345"[:longest], b"0"]
+    assert [line.content for line in lines] == [b"01234"[:max_bytes], b"012345"[:max_bytes], b"0"]
     assert [line.complete for line in lines] == complete
 
 

@@ -35,7 +35,12 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         ConfigError,
         "BertConfig: unknown activation 'gelo'; did you mean 'gelu'?",
     ),
-    ("bert-size", lambda: rg.BertConfig.of_size("bse"), ConfigError, "BERT has no size 'bse'; did you mean 'base'?"),
+    (
+        "bert-size",
+        lambda: rg.BertConfig.from_preset("bse"),
+        ConfigError,
+        "BERT has no preset 'bse'; did you mean 'base'?",
+    ),
     ("bert-types", lambda: rg.BertConfig(num_token_types=0), ConfigError, "BertConfig: num_token_types=0 must be an"),
     ("bert-pad", lambda: rg.BertConfig(family="roberta", pad=None), ConfigError, "BertConfig: pad=None must be an"),
     (

@@ -51,7 +51,12 @@ def qwen2(**changes: Any) -> Callable[[], object]:
 
 
 CASES: list[Case] = [
-    ("gpt-size", lambda: GPTConfig.of_size("gpt2-x", WORDS), ConfigError, "no size 'gpt2-x'; did you mean 'gpt2-xl'?"),
+    (
+        "gpt-size",
+        lambda: GPTConfig.from_preset("gpt2-x", WORDS),
+        ConfigError,
+        "no preset 'gpt2-x'; did you mean 'gpt2-xl'?",
+    ),
     ("gpt-band", lambda: gpt(band=0), ConfigError, "GPTConfig: band=0 must be an integer >= 1"),
     ("gpt-activation", lambda: gpt(activation="gelu_new"), ConfigError, "unknown activation 'gelu_new'"),
     (
@@ -136,7 +141,12 @@ CASES: list[Case] = [
         UnsupportedError,
         "GPT-2 has no activation='mish'; known: relu, gelu, gelu-tanh, swish",
     ),
-    ("llama-size", lambda: LlamaConfig.of_size("llama-7", WORDS), ConfigError, "'llama-7'; did you mean 'llama-7b'?"),
+    (
+        "llama-size",
+        lambda: LlamaConfig.from_preset("llama-7", WORDS),
+        ConfigError,
+        "'llama-7'; did you mean 'llama-7b'?",
+    ),
     (
         "llama-windows",
         lambda: llama(windows=(3, 3)),

@@ -31,9 +31,9 @@ def without(name: str) -> object:
 CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     (
         "t5-size",
-        lambda: rg.T5Config.of_size("bse", rg.Vocabulary(size=9)),
+        lambda: rg.T5Config.from_preset("bse", rg.Vocabulary(size=9)),
         ConfigError,
-        "T5 has no size 'bse'; did you mean 'base'?",
+        "T5 has no preset 'bse'; did you mean 'base'?",
     ),
     ("t5-network", lambda: model(network="gatd"), ConfigError, "unknown network 'gatd'; did you mean 'gated'?"),
     ("t5-decoder-alone", read(is_encoder_decoder=False), UnsupportedError, "T5: is_encoder_decoder=False is not supp"),

@@ -109,7 +109,7 @@ def onnx_export(model: torch.nn.Module, installed: object) -> object:
 
 def entmax_model() -> torch.nn.Module:
     attention = rg.AttentionConfig(normalizer=rg.Entmax(1.5))
-    return rg.Transformer(rg.TransformerConfig.of_size("tiny", rg.Vocabulary(size=20), attention=attention))
+    return rg.Transformer(rg.TransformerConfig.from_preset("tiny", rg.Vocabulary(size=20), attention=attention))
 
 
 CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [

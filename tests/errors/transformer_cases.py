@@ -40,7 +40,7 @@ CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("config-size", lambda: config(embed_dim=0), ConfigError, "TransformerConfig: embed_dim=0 must be an integer >= 1"),
     (
         "size-name",
-        lambda: TransformerConfig.of_size("smal", rg.Vocabulary(size=9)),
+        lambda: TransformerConfig.from_preset("smal", rg.Vocabulary(size=9)),
         ConfigError,
         "transformer has no size 'smal'; did you mean 'small'?",
     ),

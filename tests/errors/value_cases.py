@@ -260,7 +260,7 @@ class Bare(Value):
 def field_that_hides_a_method() -> None:
     @value
     class Odd(Value):
-        held: int = 3
+        tensor_fields: int = 3
 
 
 @value
@@ -294,21 +294,21 @@ FAR: list[tuple[str, Callable[[], object], type[Exception], str]] = [
 OWN: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     (
         "value-undecorated",
-        lambda: Bare().held,
+        lambda: Bare().tensor_fields,
         ConfigError,
         "Bare is not a value class; decorate it with regard.attention",
     ),
     (
         "value-undeclared-tensor",
-        lambda: Undeclared(torch.ones(2)).held,
+        lambda: Undeclared(torch.ones(2)).tensor_fields,
         ConfigError,
-        "Undeclared: field 'tensor' holds a tensor without declared axes; declare it with regard.attention.value.holds",
+        "Undeclared: field 'tensor' holds a tensor without declared axes; declare it with regard.attention.value",
     ),
     (
         "value-field-hides",
         field_that_hides_a_method,
         ConfigError,
-        "Odd: field 'held' shadows an attribute of a base class",
+        "Odd: field 'tensor_fields' shadows an attribute of a base class",
     ),
 ]
 

@@ -160,7 +160,7 @@ CASES: list[Case] = [
     ("ViT: unknown activation", lambda: ViTConfig(activation="gelo"), ConfigError, "gelo"),
     ("ViT: picture smaller than a patch", lambda: ViTConfig(image_size=8), ConfigError, "patch_size=16"),
     ("ViT: head without its token", lambda: ViTConfig(head="both"), ConfigError, "distilled=True"),
-    ("ViT: unknown size", lambda: ViTConfig.of_size("enormous"), ConfigError, "enormous"),
+    ("ViT: unknown size", lambda: ViTConfig.from_preset("enormous"), ConfigError, "enormous"),
     ("ViT: small pictures", lambda: model()(torch.zeros(1, 3, 3, 9)), ShapeError, "(1, 3, 3, 9)"),
     ("ViT: size of the pooler", published_fields(pooler_output_size=7), UnsupportedError, "pooler_output_size=7"),
     ("ViT: side that is none", published_fields(image_size="big"), CheckpointError, "big"),

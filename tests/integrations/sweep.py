@@ -119,13 +119,13 @@ def compared(model_type: str, small: Tiny) -> Verdict:
         except Exception:  # noqa: BLE001, S112 - a mask that the model does not take
             continue
         try:
-            with plans() as seen:
+            with plans() as collected:
                 found = run(ours, inputs)
         except UnsupportedError as error:
             return Verdict(model_type, name, "refused", 0, 0.0, str(error))
         except Exception as error:  # noqa: BLE001 - it ran with the other attention
             return Verdict(model_type, name, "wrong", count, 0.0, told(error))
-        count += len(seen)
+        count += len(collected)
         worst = max(worst, difference(found, expected, inputs))
     return Verdict(model_type, name, "same" if worst <= ALLOWED else "wrong", count, worst, "")
 

@@ -42,8 +42,8 @@ def implementation(model: nn.Module) -> str:
 
 def calls(model: nn.Module, name: str, given: dict[str, Tensor]) -> tuple[Tensor, int]:
     """The output, and how many attentions of it regard has computed."""
-    with plans() as seen:
-        return output(model, name, given), len(seen)
+    with plans() as collected:
+        return output(model, name, given), len(collected)
 
 
 @pytest.mark.parametrize("side", ["none", "right", "left", "holes"])
@@ -77,9 +77,9 @@ def test_decoding_goes_as_before_and_the_prompt_through_regard() -> None:
     mask[1, :6] = 0
     given = {"attention_mask": mask, "max_new_tokens": 6, "do_sample": False}
     expected = made.generate(tokens, **given)
-    with plans() as seen:
+    with plans() as collected:
         assert torch.equal(rg.accelerate(made).generate(tokens, **given), expected)
-    assert [plan.call.query.shape[2] for plan in seen] == [70, 70]  # in two layers
+    assert [plan.call.query.shape[2] for plan in collected] == [70, 70]  # in two layers
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
@@ -95,10 +95,10 @@ def test_a_traced_model_is_the_librarys(short: None) -> None:
 def test_a_compiled_model_is_the_librarys(short: None) -> None:
     made, given = rg.accelerate(model("bert", "sdpa", torch.float32)), inputs("bert", None, torch.float32)
     expected = output(made, "bert", given)
-    with plans() as seen:
+    with plans() as collected:
         compiled = torch.compile(made, backend="eager", fullgraph=True)
         torch.testing.assert_close(output(compiled, "bert", given), expected, rtol=0, atol=1e-5)
-    assert not seen
+    assert not collected
 
 
 @torch.no_grad()
@@ -153,10 +153,10 @@ def test_what_attend_does_not_take_goes_to_the_library(short: None) -> None:
 
     made = rg.accelerate(model("bert", "sdpa"))
     layer, query = made.encoder.layer[0].attention.self, torch.randn(1, 3, 20, 8).as_subclass(Other)
-    with plans() as seen:
+    with plans() as collected:
         inference._attention(layer, query, query, query, None)
         made(torch.ones(1, 20, dtype=torch.int64), output_attentions=True)
-    assert not seen
+    assert not collected
 
 
 @torch.no_grad()

@@ -64,6 +64,14 @@ def calls(draw):
     return (query, key, value), options
 
 
+def test_a_mask_of_four_dimensions_beside_inputs_of_five():
+    inputs = torch.randn(3, 3, 2, 4, 5, 8, dtype=torch.float64)
+    mask = torch.rand(2, 1, 5, 1) < 0.6
+    expected = functional.scaled_dot_product_attention(*inputs, mask)
+    with rg.replace_sdpa():
+        torch.testing.assert_close(functional.scaled_dot_product_attention(*inputs, mask), expected)
+
+
 @given(call=calls())
 def test_outputs_and_gradients_are_pytorchs(call):
     inputs, options = call
@@ -72,9 +80,9 @@ def test_outputs_and_gradients_are_pytorchs(call):
     if mask is not None and mask.is_floating_point():
         inputs.append(mask.requires_grad_())
     expected = functional.scaled_dot_product_attention(*inputs[:3], **options)
-    with plans() as seen, rg.replace_sdpa():
+    with plans() as collected, rg.replace_sdpa():
         found = functional.scaled_dot_product_attention(*inputs[:3], **options)
-    assert len(seen) == 1
+    assert len(collected) == 1
     assert found.shape == expected.shape
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
     weights = torch.randn(found.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -116,9 +124,9 @@ def test_what_attend_does_not_mean_passes_through(name):
     torch.manual_seed(0)
     *inputs, options = PASSED[name]()
     expected = functional.scaled_dot_product_attention(*inputs, **options)
-    with plans() as seen, rg.replace_sdpa():
+    with plans() as collected, rg.replace_sdpa():
         found = functional.scaled_dot_product_attention(*inputs, **options)
-    assert seen == []
+    assert collected == []
     assert found.shape == expected.shape
     if name not in ("meta", "nested"):
         torch.testing.assert_close(found, expected, equal_nan=True)
@@ -168,9 +176,9 @@ def test_lesser_precisions(dtype, mask):
         *(x.double() for x in (query, key, value)), given.double() if given is not None and mask != "bool" else given
     )
     theirs = functional.scaled_dot_product_attention(query, key, value, given)
-    with plans() as seen, rg.replace_sdpa():
+    with plans() as collected, rg.replace_sdpa():
         ours = functional.scaled_dot_product_attention(query, key, value, given)
-    assert len(seen) == 1
+    assert len(collected) == 1
     assert ours.dtype == dtype
     assert (ours - exact).abs().max() <= 2 * (theirs - exact).abs().max() + 8 * torch.finfo(dtype).eps
 
@@ -180,9 +188,9 @@ def test_autocast_computes_in_the_lower_precision():
     mask = torch.randn(9, 9)
     with torch.autocast("cpu", torch.bfloat16):
         expected = functional.scaled_dot_product_attention(query, key.bfloat16(), value, mask)
-        with plans() as seen, rg.replace_sdpa():
+        with plans() as collected, rg.replace_sdpa():
             found = functional.scaled_dot_product_attention(query, key.bfloat16(), value, mask)
-    assert len(seen) == 1
+    assert len(collected) == 1
     assert found.dtype == expected.dtype == torch.bfloat16
     torch.testing.assert_close(found, expected, rtol=0, atol=0.05)
 
@@ -210,9 +218,9 @@ def test_a_query_that_sees_nothing_gets_nothing_in_both():
 
 def count(run):
     """How many calls went through `attend`."""
-    with plans() as seen:
+    with plans() as collected:
         run()
-    return len(seen)
+    return len(collected)
 
 
 def once():
@@ -278,9 +286,9 @@ def test_transformer_layers_leave_their_fused_path(training, default_device):
     x, padding = torch.randn(2, 7, 24, dtype=torch.float64), torch.arange(7) >= torch.tensor([[7], [4]])
     with torch.set_grad_enabled(training):
         expected = model(x, src_key_padding_mask=padding)
-        with torch.device("cpu") if default_device else rg.replace_sdpa(), plans() as seen, rg.replace_sdpa():
+        with torch.device("cpu") if default_device else rg.replace_sdpa(), plans() as collected, rg.replace_sdpa():
             found = model(x, src_key_padding_mask=padding)
-    assert len(seen) == 2
+    assert len(collected) == 2
     torch.testing.assert_close(found[~padding], expected[~padding], rtol=0, atol=1e-10)
 
 

@@ -90,10 +90,10 @@ PATTERNS = {
 @pytest.mark.parametrize("name", list(PATTERNS))
 def test_masks_become_patterns(name):
     ours = model(name, "regard")
-    with plans() as seen, torch.no_grad():
+    with plans() as collected, torch.no_grad():
         for side in ("none", "right"):
             ours(**inputs(name, padding(side)))
-    assert {str(plan.call.spec.pattern) for plan in seen} == PATTERNS[name]
+    assert {str(plan.call.spec.pattern) for plan in collected} == PATTERNS[name]
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral"])
@@ -101,10 +101,10 @@ def test_packed_documents_become_a_pattern(name):
     theirs, ours = pair(name)
     given = inputs(name, None)
     given["position_ids"] = torch.cat([torch.arange(4), torch.arange(7)])[None].expand(3, -1)
-    with plans() as seen:
+    with plans() as collected:
         found = ours(**given, use_cache=False).logits
     torch.testing.assert_close(found, theirs(**given, use_cache=False).logits, rtol=0, atol=1e-10)
-    kinds = {str(plan.call.spec.pattern) for plan in seen}
+    kinds = {str(plan.call.spec.pattern) for plan in collected}
     assert all("Documents(" in kind and "Causal()" in kind for kind in kinds)
     assert ("SlidingWindow" in kinds.pop()) == (name == "mistral")
 
@@ -115,11 +115,11 @@ def test_a_mask_of_ones_own_is_dense(boolean):
     mask = torch.rand(3, 1, 11, 11, generator=torch.Generator().manual_seed(0)) < 0.8
     mask |= torch.eye(11, dtype=torch.bool)
     given = {**inputs("llama", None), "attention_mask": mask if boolean else torch.where(mask, 0.0, -1e4).double()}
-    with plans() as seen:
+    with plans() as collected:
         found = ours(**given).logits
     torch.testing.assert_close(found, theirs(**given).logits, rtol=0, atol=1e-10)
-    spec = seen[0].call.spec
-    assert "Mask(tensor=Tensor(3, 1, 11, 11))" in seen[0].explain() if boolean else spec.bias is not None
+    spec = collected[0].call.spec
+    assert "Mask(tensor=Tensor(3, 1, 11, 11))" in collected[0].explain() if boolean else spec.bias is not None
 
 
 WAYS = [{}, {"num_beams": 3}, {"cache_implementation": "static"}, {"use_cache": False}]
@@ -171,9 +171,9 @@ def test_training_drops_weights(name, field):
         torch.manual_seed(seed)
         return output(ours, name, given).square().mean()
 
-    with plans() as seen:
+    with plans() as collected:
         first = loss(1)
-    assert {plan.call.spec.dropout for plan in seen} == {0.4}
+    assert {plan.call.spec.dropout for plan in collected} == {0.4}
     assert torch.equal(first, loss(1))
     assert not torch.equal(first, loss(2))
     first.backward()

@@ -183,10 +183,10 @@ def test_another_default_device_changes_nothing(values: dict[str, object]) -> No
 
     def run() -> list[torch.Tensor]:
         summary = rg.Summary(expected_key=True, key_mass=True)
-        output, seen = rg.attend(*inputs, backend="native", seed=4, summary=summary, **values)
+        output, result = rg.attend(*inputs, backend="native", seed=4, summary=summary, **values)
         with torch.no_grad():
             plain = rg.attend(*inputs, backend="native", seed=4, **values)
-        return [output, seen.expected_key, seen.key_mass, plain, *torch.autograd.grad(output, inputs, incoming)]
+        return [output, result.expected_key, result.key_mass, plain, *torch.autograd.grad(output, inputs, incoming)]
 
     expected = run()
     with torch.device("meta"):  # a kernel that wrote to memory of another device would end the process

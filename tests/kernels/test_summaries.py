@@ -35,27 +35,27 @@ def test_summaries(normalizer: str, pattern: str) -> None:
         expected_key=True, key_mass=True, top_k=5, grid=(7, 11), weights=True,
     )  # fmt: skip
     arguments = {"normalizer": kind, "pattern": PATTERNS[pattern], "key_start": 3, "summary": summary}
-    output, seen = rg.attend(query, key, value, **arguments, backend="native")
+    output, result = rg.attend(query, key, value, **arguments, backend="native")
     expected, truth = rg.attend(query, key, value, **arguments, backend="reference")
     torch.testing.assert_close(output, expected, rtol=1e-10, atol=1e-12)
     for name, x in vars(truth).items():
         if x is None:
-            assert getattr(seen, name) is None
+            assert getattr(result, name) is None
         elif name != "top_keys":  # equal weights may stand in any order
-            torch.testing.assert_close(getattr(seen, name), x, rtol=1e-9, atol=1e-10, msg=name)
-    some = seen.top_weights > 0
-    assert torch.equal(some, seen.top_keys >= 0)
-    at = (seen.top_keys - 3).clamp(min=0)
-    torch.testing.assert_close(truth.weights.gather(-1, at)[some], seen.top_weights[some], rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(getattr(result, name), x, rtol=1e-9, atol=1e-10, msg=name)
+    some = result.top_weights > 0
+    assert torch.equal(some, result.top_keys >= 0)
+    at = (result.top_keys - 3).clamp(min=0)
+    torch.testing.assert_close(truth.weights.gather(-1, at)[some], result.top_weights[some], rtol=1e-9, atol=1e-12)
 
 
 def test_half_inputs() -> None:
     query = torch.randn(1, 2, 70, 16).bfloat16()
     with torch.no_grad():
-        _, seen = rg.attend(query, query, query, summary=rg.Summary(entropy=True, key_mass=True), backend="native")
+        _, result = rg.attend(query, query, query, summary=rg.Summary(entropy=True, key_mass=True), backend="native")
         _, truth = rg.attend(query, query, query, summary=rg.Summary(entropy=True, key_mass=True), backend="reference")
-    torch.testing.assert_close(seen.entropy, truth.entropy, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(seen.key_mass, truth.key_mass, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(result.entropy, truth.entropy, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(result.key_mass, truth.key_mass, rtol=1e-3, atol=1e-3)
 
 
 def test_a_row_whose_weights_are_all_tiny() -> None:
@@ -85,10 +85,10 @@ def test_a_summary_changes_no_bit_and_threads_change_none_of_it(normalizer: str)
             found.append(rg.attend(*inputs, summary=asked, **given))
     finally:
         torch.set_num_threads(threads)
-    for output, seen in found:
+    for output, result in found:
         assert torch.equal(output, plain)
         for name, x in vars(found[0][1]).items():
-            assert x is None or torch.equal(x, getattr(seen, name)), name
+            assert x is None or torch.equal(x, getattr(result, name)), name
 
 
 @pytest.mark.parametrize("columns", [65536, 65540])  # whose rows of weights begin with a line of memory, and between

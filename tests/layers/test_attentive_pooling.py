@@ -17,13 +17,13 @@ def made() -> AttentivePooling:
 
 def test_the_equations() -> None:
     pooling, hidden, lengths = made(), torch.randn(2, 11, 5, dtype=torch.float64), torch.tensor([11, 4])
-    means, seen = pooling(hidden, lengths, summary=Summary(weights=True))
+    means, result = pooling(hidden, lengths, summary=Summary(weights=True))
     for row, length in enumerate(lengths.tolist()):
         states = hidden[row, :length]
         weights = torch.softmax(pooling.vector @ torch.tanh(states @ pooling.key_proj.weight.T).T, -1)
         torch.testing.assert_close(means[row], weights @ states)
-        torch.testing.assert_close(seen.weights[row, :, 0, :length], weights)
-        assert not seen.weights[row, :, 0, length:].any()
+        torch.testing.assert_close(result.weights[row, :, 0, :length], weights)
+        assert not result.weights[row, :, 0, length:].any()
 
 
 def test_it_starts_as_the_mean() -> None:

@@ -67,14 +67,14 @@ def test_a_part_alone_in_training_mode() -> None:
 
 
 def test_hooks_of_the_module_act_on_the_copy_and_not_the_other_way_round() -> None:
-    module, seen = Tied(), list[str]()
-    module.first.register_forward_hook(lambda *_: seen.append("module"))
+    module, recording = Tied(), list[str]()
+    module.first.register_forward_hook(lambda *_: recording.append("module"))
     view = in_evaluation(module)
-    view.first.register_forward_hook(lambda *_: seen.append("view"))
+    view.first.register_forward_hook(lambda *_: recording.append("view"))
     view(torch.zeros(2, 3))
-    assert seen == ["module", "view"] * 2
+    assert recording == ["module", "view"] * 2
     module(torch.zeros(2, 3))
-    assert seen[4:] == ["module"] * 2
+    assert recording[4:] == ["module"] * 2
 
 
 def with_compiled_forward(module: nn.Module) -> nn.Module:
@@ -188,11 +188,11 @@ def test_a_recording_sees_its_own_thread() -> None:
             layer(x[:, :2])
         results["mine"] = mine[""].weights
 
-    with rg.record(layer, weights=True) as seen:
+    with rg.record(layer, weights=True) as recording:
         worker = threading.Thread(target=other)
         worker.start()
         worker.join()
         layer(x)
     assert torch.equal(results["plain"], plain)
     assert results["mine"].shape == (1, 2, 2, 2)
-    assert seen[""].weights.shape == (1, 2, 3, 3)
+    assert recording[""].weights.shape == (1, 2, 3, 3)

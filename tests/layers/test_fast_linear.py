@@ -372,7 +372,7 @@ def test_compiled_exported_and_transformed(packed: str, calls: list[Tensor]) -> 
 def test_a_sentence_gets_the_same_scores_alone_and_in_a_batch(packed: str) -> None:
     torch.manual_seed(0)
     model = rg.accelerate(
-        rg.Transformer(rg.TransformerConfig.of_size("tiny", rg.Vocabulary(size=97, pad=0, bos=1, eos=2)))
+        rg.Transformer(rg.TransformerConfig.from_preset("tiny", rg.Vocabulary(size=97, pad=0, bos=1, eos=2)))
     ).eval()
     sources = torch.randint(3, 97, (7, 13))
     together = rg.generate(model, sources.tolist(), search=rg.Beam(4), max_length=9)

@@ -40,9 +40,9 @@ def test_self_attention_and_weights_are_torchs() -> None:
     module = torch_layer()
     layer, x = rg.MultiHeadAttention.from_torch(module), draw(BATCH, QUERIES, EMBED_DIM)
     output, weights = module(x, x, x, average_attn_weights=False)
-    mine, seen = layer(x, summary=rg.Summary(weights=True))
+    mine, result = layer(x, summary=rg.Summary(weights=True))
     torch.testing.assert_close(mine, output, rtol=0, atol=1e-12)
-    torch.testing.assert_close(seen.weights, weights, rtol=0, atol=1e-12)
+    torch.testing.assert_close(result.weights, weights, rtol=0, atol=1e-12)
 
 
 def test_sequence_first_modules_have_the_same_weights() -> None:

@@ -27,11 +27,11 @@ class Reverser(nn.Module):
         self.attention = rg.MultiHeadAttention(DIM, 1, backend="chunked", **settings)
         self.out = nn.Linear(DIM, TOKENS)
 
-    def forward(self, tokens: torch.Tensor, summary: rg.Summary) -> tuple[torch.Tensor, rg.Seen]:
+    def forward(self, tokens: torch.Tensor, summary: rg.Summary) -> tuple[torch.Tensor, rg.SummaryResult]:
         keys = self.token(tokens) + self.place.weight
         queries = self.asked.weight.expand(len(tokens), -1, -1)
-        output, seen = self.attention(queries, keys, self.token(tokens), summary=summary)
-        return self.out(output), seen
+        output, result = self.attention(queries, keys, self.token(tokens), summary=summary)
+        return self.out(output), result
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -49,8 +49,8 @@ def test_attention_learns_to_align(kind: str) -> None:
 
     tokens = torch.randint(TOKENS, (200, LENGTH))
     with torch.no_grad():
-        logits, seen = model(tokens, rg.Summary(top_k=1))
+        logits, result = model(tokens, rg.Summary(top_k=1))
     exact = (logits.argmax(-1) == tokens.flip(1)).float().mean()
-    aligned = (seen.top_keys.flatten(2)[:, 0] == torch.arange(LENGTH).flip(0)).float().mean()
+    aligned = (result.top_keys.flatten(2)[:, 0] == torch.arange(LENGTH).flip(0)).float().mean()
     assert exact > 0.99
     assert aligned > 0.95

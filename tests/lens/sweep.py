@@ -79,18 +79,18 @@ def recorded(model_type: str, small: Tiny) -> Verdict:
             continue  # that the class does not take
         plain = run(model, inputs)
         try:
-            with record(model, weights=True) as seen:
+            with record(model, weights=True) as recording:
                 found = run(model, inputs)
         except Exception as error:  # noqa: BLE001 - it ran without the recorder
             return Verdict(model_type, name, "wrong", count, 0.0, f"{implementation}: {error!r}"[:160])
         if not all(torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in zip(found, plain, strict=True)):
             return Verdict(model_type, name, "wrong", count, 0.0, f"{implementation}: other outputs")
-        count += len(seen)
-        if seen.not_captured:
-            path, reason = seen.not_captured[0]
+        count += len(recording)
+        if recording.not_captured:
+            path, reason = recording.not_captured[0]
             left = left or f"{implementation}: {path}: {reason}"
         if differs(plain, outputs, inputs) <= ALLOWED:  # else the library's own implementations disagree
-            worst = max(worst, difference(seen, expected))
+            worst = max(worst, difference(recording, expected))
     if worst > ALLOWED:
         return Verdict(model_type, name, "wrong", count, worst, "other weights")
     if left:
@@ -116,9 +116,9 @@ def _are_weights(x: Tensor) -> bool:
     return bool((x >= 0).all()) and bool((x.sum(-1) < 1 + 1e-3).all())
 
 
-def difference(seen: Recording, expected: Sequence[Tensor]) -> float:
+def difference(recording: Recording, expected: Sequence[Tensor]) -> float:
     """The largest difference of expected weights from the nearest recorded ones of their shape."""
-    weights = [one.weights for one in seen.values() if one.mismatch is None]
+    weights = [one.weights for one in recording.values() if one.mismatch is None]
     worst = 0.0
     for theirs in expected:
         same = [mine for mine in weights if mine.shape == theirs.shape]

@@ -86,10 +86,10 @@ def test_modules_of_ones_own(way: str, dtype: torch.dtype) -> None:
     query, key, value = (torch.randn(3, 2, n, 4, dtype=dtype) for n in (5, 7, 7))
     module = Own(way)
     expected = module(query, key, value)
-    with record(module, weights=True) as seen:
+    with record(module, weights=True) as recording:
         assert torch.equal(module(query, key, value), expected)
-    assert seen[""].shape == (3, 2, 5, 7)
-    mixed = seen[""].weights.to(torch.float64) @ value.double()
+    assert recording[""].shape == (3, 2, 5, 7)
+    mixed = recording[""].weights.to(torch.float64) @ value.double()
     rounding = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.03}[dtype]
     torch.testing.assert_close(mixed, expected.double(), rtol=rounding, atol=rounding)
 
@@ -101,10 +101,10 @@ def test_two_attentions_of_one_module_are_told_apart() -> None:
             return functional.scaled_dot_product_attention(x, memory, memory)
 
     module = Both()
-    with record(module) as seen:
+    with record(module) as recording:
         for _ in range(2):
             module(torch.randn(1, 1, 3, 4), torch.randn(1, 1, 6, 4))
-    assert {path: one.shape for path, one in seen.items()} == {"": (1, 1, 6, 3), "#2": (1, 1, 6, 6)}
+    assert {path: one.shape for path, one in recording.items()} == {"": (1, 1, 6, 3), "#2": (1, 1, 6, 6)}
 
 
 def test_flex_attention() -> None:
@@ -124,13 +124,13 @@ def test_flex_attention() -> None:
 
     torch.manual_seed(2)
     query, key, module = torch.randn(2, 4, 6, 16), torch.randn(2, 2, 8, 16), Flex()
-    with torch.no_grad(), record(module, weights=True) as seen:
+    with torch.no_grad(), record(module, weights=True) as recording:
         module(query, key)
     distance = torch.arange(6)[:, None] - torch.arange(8)
     scores = query @ key.repeat_interleave(2, 1).mT / 4 - distance.abs() * torch.arange(1, 5)[:, None, None]
     expected = scores.masked_fill(distance < -2, -torch.inf).softmax(-1)
-    torch.testing.assert_close(seen[""].weights, expected, rtol=0, atol=1e-6)
-    assert seen[""].kinds == ["flex_attention"]
+    torch.testing.assert_close(recording[""].weights, expected, rtol=0, atol=1e-6)
+    assert recording[""].kinds == ["flex_attention"]
 
 
 def test_weights_that_are_not_the_models_are_refused() -> None:
@@ -144,10 +144,10 @@ def test_weights_that_are_not_the_models_are_refused() -> None:
     adapters = {
         "": lambda module, args, kwargs, output: {"query": args[0], "key": args[0], "value": args[0], "output": output}
     }
-    with pytest.warns(UserWarning, match="do not reproduce the output"), record(module, adapters=adapters) as seen:
+    with pytest.warns(UserWarning, match="do not reproduce the output"), record(module, adapters=adapters) as recording:
         module(torch.randn(1, 1, 5, 4))
-    assert not seen
-    assert "itself: adapter: the weights do not reproduce the output" in str(seen)
+    assert not recording
+    assert "itself: adapter: the weights do not reproduce the output" in str(recording)
 
 
 def test_generation_with_a_cache() -> None:
@@ -177,10 +177,10 @@ def test_multi_head_attention_with_weights_and_in_training() -> None:
     for training in (False, True):
         layer.train(training)
         expected, weights = layer(x, x, x, average_attn_weights=False)
-        with record(layer, weights=True) as seen:
+        with record(layer, weights=True) as recording:
             output, _ = layer(x, x, x, average_attn_weights=False)
         assert torch.equal(output, expected)
-        torch.testing.assert_close(seen[""].weights, weights.detach(), rtol=0, atol=1e-6)
+        torch.testing.assert_close(recording[""].weights, weights.detach(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "regard"])
@@ -207,8 +207,8 @@ def test_no_bit_changes_however_a_model_runs(implementation: str, how: str) -> N
         rg.accelerate(model)
     with torch.no_grad(), around():
         expected = model(tokens, attention_mask=mask).last_hidden_state
-        with record(model) as seen:
+        with record(model) as recording:
             output = model(tokens, attention_mask=mask).last_hidden_state
     assert torch.equal(output, expected)
-    assert [one.calls for one in seen.values()] == [1, 1]
-    assert seen.not_captured == []
+    assert [one.calls for one in recording.values()] == [1, 1]
+    assert recording.not_captured == []

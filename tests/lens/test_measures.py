@@ -41,14 +41,16 @@ def test_rows_of_rollout_sum_to_1() -> None:
         )
     )  # fmt: skip
     x = torch.randn(2, 9, 16)
-    with torch.no_grad(), record(model, weights=True) as seen:
+    with torch.no_grad(), record(model, weights=True) as recording:
         for layer in model:
             x = layer(x)
-    found = rollout([one.weights for one in seen.values()])
+    found = rollout([one.weights for one in recording.values()])
     assert found.shape == (2, 9, 9)
     torch.testing.assert_close(found.sum(-1), torch.ones(2, 9))
     assert bool((found.triu(1) == 0).all())
-    cross = cross_rollout([one.weights for one in seen.values()], [(seen["0"].weights, seen["2"].weights)] * 2)
+    cross = cross_rollout(
+        [one.weights for one in recording.values()], [(recording["0"].weights, recording["2"].weights)] * 2
+    )
     torch.testing.assert_close(cross.sum(-1), torch.ones(2, 9))
 
 
@@ -218,11 +220,11 @@ def test_relevance_of_a_recorded_model() -> None:
     torch.manual_seed(3)
     model = nn.ModuleList(rg.MultiHeadAttention(8, 2) for _ in range(2))
     x = torch.randn(1, 6, 8)
-    with record(model, weights=True, values=True, gradients=True) as seen:
+    with record(model, weights=True, values=True, gradients=True) as recording:
         hidden = x
         for layer in model:
             hidden = hidden + layer(hidden)
     functional.softmax(hidden[:, 0], -1)[0, 1].backward()
-    layers = [Attended(one.weights, weight_gradient(one.output_grad, one.value)) for one in seen.values()]
+    layers = [Attended(one.weights, weight_gradient(one.output_grad, one.value)) for one in recording.values()]
     assert relevance(layers).shape == (1, 6, 6)
-    assert float(importance(torch.ones_like(seen["0"].output_grad), seen["0"].output_grad).sum()) > 0
+    assert float(importance(torch.ones_like(recording["0"].output_grad), recording["0"].output_grad).sum()) > 0

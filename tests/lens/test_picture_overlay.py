@@ -109,9 +109,9 @@ def test_rows_of_one_token_of_any_encoder() -> None:
     ids = torch.randint(50, (2, 300))  # more rows than are read at a time
     with torch.no_grad(), trace(model) as calls:
         model(ids)
-    with torch.no_grad(), rg.record(model, weights=True) as seen:
+    with torch.no_grad(), rg.record(model, weights=True) as recording:
         model(ids)
-    expected = rollout([one.weights for one in seen.values()])
+    expected = rollout([one.weights for one in recording.values()])
     for token in (0, 299):
         torch.testing.assert_close(token_rollout(calls, token), expected[:, token], atol=1e-6, rtol=0)
     with pytest.raises(ConfigError, match="has no gradient"):

@@ -24,11 +24,11 @@ def test_every_attention_is_seen_and_no_bit_of_the_output_changes(name: str) -> 
         plain = [module(x, lengths_of(x), TARGET).logits for x in (full, SOURCE)]
         with record(module):
             assert torch.equal(module(full, lengths_of(full), TARGET).logits, plain[0])
-        with record(module, weights=True) as seen:
+        with record(module, weights=True) as recording:
             recorded = module(SOURCE, lengths_of(SOURCE), TARGET).logits
     torch.testing.assert_close(recorded, plain[1], rtol=0, atol=1e-5)  # padding is not packed away while recorded
-    assert sorted(seen) == sorted(PATHS[name])
-    for path, attention in seen.items():
+    assert sorted(recording) == sorted(PATHS[name])
+    for path, attention in recording.items():
         keys = 3 if path.startswith("decoder") and "self" in path else 5
         rows = 5 if path.startswith("encoder") else 3
         assert attention.shape[0] == 2
@@ -59,9 +59,9 @@ def test_steps_are_joined_to_what_the_whole_target_gives(name: str) -> None:
 def test_summaries_are_those_of_the_weights() -> None:
     torch.manual_seed(3)
     layer = rg.MultiHeadAttention(8, 2, pattern=rg.Causal())
-    with torch.no_grad(), record(layer, grid=4, top=3, weights=True) as seen:
+    with torch.no_grad(), record(layer, grid=4, top=3, weights=True) as recording:
         layer(torch.randn(2, 13, 8))
-    attention = seen[""]
+    attention = recording[""]
     weights = attention.weights
     assert attention.map.row_edges == attention.map.column_edges == [0, 4, 8, 12, 13]
     parts = [slice(0, 4), slice(4, 8), slice(8, 12), slice(12, 13)]
@@ -97,24 +97,24 @@ def test_parts_of_the_queries_give_what_all_give(chunk: int, monkeypatch: pytest
         output = module(query)
     assert len(other) == 0  # another module than the one that is recorded
     monkeypatch.setattr("regard.lens.summaries.CHUNK", chunk)
-    with record(module, grid=5, weights=True) as seen:
+    with record(module, grid=5, weights=True) as recording:
         assert torch.equal(module(query), output)
     _, expected = rg.attend(query, key, value, **arguments, summary=rg.Summary(weights=True, entropy=True))
-    torch.testing.assert_close(seen[""].weights, expected.weights, rtol=0, atol=1e-6)
-    torch.testing.assert_close(seen[""].entropy, expected.entropy, rtol=0, atol=1e-5)
-    torch.testing.assert_close(seen[""].key_mass, expected.weights.sum(2), rtol=0, atol=1e-5)
-    assert seen[""].error < 1e-6
+    torch.testing.assert_close(recording[""].weights, expected.weights, rtol=0, atol=1e-6)
+    torch.testing.assert_close(recording[""].entropy, expected.entropy, rtol=0, atol=1e-5)
+    torch.testing.assert_close(recording[""].key_mass, expected.weights.sum(2), rtol=0, atol=1e-5)
+    assert recording[""].error < 1e-6
 
 
 def test_a_recording_can_be_read_while_it_goes_on() -> None:
     layer = rg.MultiHeadAttention(8, 2)
-    with record(layer) as seen:
-        assert list(seen) == []
+    with record(layer) as recording:
+        assert list(recording) == []
         with pytest.raises(KeyError):
-            seen[""]
+            recording[""]
         for calls in (1, 2, 3):
             layer(torch.randn(1, 4, 8))
-            assert seen[""].shape == (1, 2, 4 * calls, 4)
+            assert recording[""].shape == (1, 2, 4 * calls, 4)
 
 
 def test_maps_of_growing_calls_stay_exact() -> None:
@@ -122,10 +122,10 @@ def test_maps_of_growing_calls_stay_exact() -> None:
     torch.manual_seed(5)
     layer = rg.MultiHeadAttention(8, 2)
     cache = rg.KeyValueCache.for_pattern(rg.Causal())
-    with torch.no_grad(), record(layer, grid=4, weights=True) as seen:
+    with torch.no_grad(), record(layer, grid=4, weights=True) as recording:
         for length in (3, 1, 1, 5, 1):
             layer(torch.randn(1, length, 8), cache=cache, pattern=rg.Causal())
-    attention = seen[""]
+    attention = recording[""]
     assert attention.map.row_edges == attention.map.column_edges == [0, 4, 8, 11]
     weights = attention.weights
     assert weights.shape == (1, 2, 11, 11)
@@ -138,9 +138,9 @@ def test_maps_of_growing_calls_stay_exact() -> None:
 
 def test_summaries_may_carry_gradients() -> None:
     layer = rg.MultiHeadAttention(8, 2)
-    with record(layer, differentiable=True) as seen:
+    with record(layer, differentiable=True) as recording:
         layer(torch.randn(1, 4, 8))
-    seen[""].entropy.sum().backward()
+    recording[""].entropy.sum().backward()
     assert float(layer.query_proj.weight.grad.abs().sum()) > 0
 
 
@@ -154,12 +154,12 @@ def test_gradients_of_outputs() -> None:
             return torch.nn.functional.scaled_dot_product_attention(query, key, value)
 
     module = Own()
-    with record(module, weights=True, values=True, gradients=True) as seen:
+    with record(module, weights=True, values=True, gradients=True) as recording:
         output = module()
     output.square().sum().backward()
     weights = torch.softmax(query @ key.mT / 2, -1).detach().requires_grad_()
     (weights @ value).square().sum().backward()
-    found = seen[""].output_grad @ seen[""].value.mT
+    found = recording[""].output_grad @ recording[""].value.mT
     torch.testing.assert_close(found, weights.grad, rtol=0, atol=1e-5)
 
 
@@ -186,11 +186,11 @@ def test_weights_beyond_the_budget_are_those_of_sampled_queries() -> None:
 
 def test_calls_of_other_batches_cannot_be_joined() -> None:
     layer = rg.MultiHeadAttention(8, 2)
-    with record(layer) as seen:
+    with record(layer) as recording:
         layer(torch.randn(1, 4, 8))
         layer(torch.randn(2, 4, 8))
     with pytest.raises(rg.errors.ShapeError, match=r"ran 2 times, and calls of \(1, 2\) and \(2, 2\)"):
-        seen[""]
+        recording[""]
 
 
 def test_dropout_draws_what_it_draws_without_the_recorder() -> None:
@@ -201,11 +201,11 @@ def test_dropout_draws_what_it_draws_without_the_recorder() -> None:
         torch.manual_seed(1)
         expected = [run(), run()]
         torch.manual_seed(1)
-        with record(module) as seen:
+        with record(module) as recording:
             found = [run(), run()]
         assert all(map(torch.equal, found, expected))
-        assert seen[""].error is None  # of other weights than those that were dropped
-        torch.testing.assert_close(seen[""].grid.sum(-1), torch.ones_like(seen[""].grid[..., 0]))
+        assert recording[""].error is None  # of other weights than those that were dropped
+        torch.testing.assert_close(recording[""].grid.sum(-1), torch.ones_like(recording[""].grid[..., 0]))
 
 
 def test_recorders_stand_in_each_other_and_leave_nothing() -> None:
@@ -232,26 +232,26 @@ def test_other_threads_are_not_recorded() -> None:
         with torch.no_grad():
             encoder(x)
 
-    with torch.no_grad(), record(encoder) as seen:
+    with torch.no_grad(), record(encoder) as recording:
         thread = threading.Thread(target=run)
         thread.start()
         thread.join()
-        assert len(seen) == 0
+        assert len(recording) == 0
         encoder(x)
-    assert [record.calls for record in seen.values()] == [1]
+    assert [record.calls for record in recording.values()] == [1]
 
 
 def test_a_module_without_attention_is_warned_of() -> None:
-    with pytest.warns(UserWarning, match="no attention of Linear was captured"), record(nn.Linear(2, 2)) as seen:
+    with pytest.warns(UserWarning, match="no attention of Linear was captured"), record(nn.Linear(2, 2)) as recording:
         pass
-    assert "0 attentions of Linear recorded" in str(seen)
+    assert "0 attentions of Linear recorded" in str(recording)
 
 
 def test_copies_and_wrappers() -> None:
     layer = nn.MultiheadAttention(8, 2, batch_first=True).eval()
     x = torch.randn(1, 5, 8)
     for module in (copy.deepcopy(layer), nn.DataParallel(layer), torch.compile(layer)):
-        with torch.no_grad(), record(module) as seen:
+        with torch.no_grad(), record(module) as recording:
             module(x, x, x)
-        assert list(seen) == [""]
-    assert "compiled" in str(seen)
+        assert list(recording) == [""]
+    assert "compiled" in str(recording)

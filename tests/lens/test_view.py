@@ -20,9 +20,9 @@ LENGTH = 300
 def long_view(length: int = LENGTH) -> View:
     torch.manual_seed(0)
     encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 4, 32, batch_first=True), 2).eval()
-    with torch.no_grad(), record(encoder, grid=32, top=4) as seen:
+    with torch.no_grad(), record(encoder, grid=32, top=4) as recording:
         encoder(torch.randn(1, length, 16))
-    return seen.view([f"w{i}" for i in range(length)], title="a long text")
+    return recording.view([f"w{i}" for i in range(length)], title="a long text")
 
 
 def test_bins_sum_keys_and_average_queries() -> None:
@@ -83,9 +83,9 @@ def test_pictures_and_the_terminal_take_bins(tmp_path: Path) -> None:
 
 def test_a_recording_writes_its_page(tmp_path: Path) -> None:
     layer = rg.MultiHeadAttention(8, 2)
-    with torch.no_grad(), record(layer) as seen:
+    with torch.no_grad(), record(layer) as recording:
         layer(torch.randn(1, 3, 8))
-    seen.page(tmp_path / "page.html", tokens=["one", "<two>", "three"])
+    recording.page(tmp_path / "page.html", tokens=["one", "<two>", "three"])
     text = (tmp_path / "page.html").read_text()
     assert "&lt;two&gt;" in text
     assert "<two>" not in text
@@ -94,19 +94,19 @@ def test_a_recording_writes_its_page(tmp_path: Path) -> None:
 
 def test_a_recording_is_shown_drawn_and_printed(tmp_path: Path) -> None:
     layer = rg.MultiHeadAttention(8, 2)
-    with torch.no_grad(), record(layer) as seen:
+    with torch.no_grad(), record(layer) as recording:
         layer(torch.randn(1, 3, 8))
     tokens = ["one", "<two>", "three"]
-    frame = seen.show(tokens, title="Looked at", height=321)
+    frame = recording.show(tokens, title="Looked at", height=321)
     html = frame._repr_html_()
     assert html.startswith('<iframe srcdoc="&lt;!doctype html&gt;')
     assert html.count("<") == 2  # the frame alone: the page is inside its attribute
     assert "height: 321px" in html
     assert "<h1>Looked at</h1>" in frame.html
     assert repr(frame).endswith("characters of HTML; a notebook shows them)")
-    seen.picture(tmp_path / "map.png", tokens, head=2, colors="cividis")
+    recording.picture(tmp_path / "map.png", tokens, head=2, colors="cividis")
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
-    text = seen.terminal(tokens, head=1, columns=60, color=False)
+    text = recording.terminal(tokens, head=1, columns=60, color=False)
     assert text.startswith("Attention of text to itself, head 1: text words across")
     assert "one <two> three\n" in text
-    assert seen._repr_html_() == seen.view()._repr_html_()
+    assert recording._repr_html_() == recording.view()._repr_html_()

@@ -8,8 +8,8 @@ from regard.attention.cache import SLACK
 from regard.decode.generate import generate
 from regard.decode.search import Beam, Greedy, Sample
 from regard.models.gpt import GPT, GPTConfig
-from regard.models.gpt import SIZES as GPT_SIZES
-from regard.models.llama import SIZES as LLAMA_SIZES
+from regard.models.gpt import PRESETS as GPT_PRESETS
+from regard.models.llama import PRESETS as LLAMA_PRESETS
 from regard.models.llama import LlamaConfig
 from regard.models.registry import config_from_plain, config_to_plain, name_of
 from tests.models.language_models import VARIANTS, WORDS, N, made
@@ -132,18 +132,18 @@ def test_a_configuration_comes_back_from_plain_data(variant):
 def test_published_sizes():
     words = rg.Vocabulary(size=50257)
     for name, millions in (("gpt2", 124), ("gpt2-medium", 355), ("gpt2-large", 774), ("gpt2-xl", 1558)):
-        assert round(parameters(GPT, GPTConfig.of_size(name, words)) / 1e6) == millions
+        assert round(parameters(GPT, GPTConfig.from_preset(name, words)) / 1e6) == millions
     # Brown et al. 2020, table 2.1, to the digits that it gives, but for "XL": 24 heads of 128 are not its 2048.
     for name, billions in (("small", 0.125), ("medium", 0.356), ("large", 0.76), ("2.7b", 2.65), ("6.7b", 6.66)):
-        found = parameters(GPT, GPTConfig.of_size(f"gpt3-{name}", words)) / 1e9
+        found = parameters(GPT, GPTConfig.from_preset(f"gpt3-{name}", words)) / 1e9
         assert found == pytest.approx(billions, rel=0.01)
-    assert parameters(rg.Llama, LlamaConfig.of_size("llama-7b", rg.Vocabulary(size=32000))) == 6_738_415_616
-    assert parameters(rg.Llama, LlamaConfig.of_size("mistral-7b", rg.Vocabulary(size=32000))) == 7_241_732_096
-    assert parameters(rg.Llama, LlamaConfig.of_size("llama3-8b", rg.Vocabulary(size=128256))) == 8_030_261_248
-    for name in GPT_SIZES:
-        GPTConfig.of_size(name, words)
-    for name in LLAMA_SIZES:
-        LlamaConfig.of_size(name, words)
+    assert parameters(rg.Llama, LlamaConfig.from_preset("llama-7b", rg.Vocabulary(size=32000))) == 6_738_415_616
+    assert parameters(rg.Llama, LlamaConfig.from_preset("mistral-7b", rg.Vocabulary(size=32000))) == 7_241_732_096
+    assert parameters(rg.Llama, LlamaConfig.from_preset("llama3-8b", rg.Vocabulary(size=128256))) == 8_030_261_248
+    for name in GPT_PRESETS:
+        GPTConfig.from_preset(name, words)
+    for name in LLAMA_PRESETS:
+        LlamaConfig.from_preset(name, words)
 
 
 def parameters(kind, config) -> int:

@@ -199,5 +199,5 @@ def test_a_real_checkpoint_gives_the_same_embeddings() -> None:
     encoder = load(folder)
     found = encoder.embedded(sentences)
     assert found.cut == [7]
-    assert (encoder.pooling, encoder.embedding.longest) == ("mean", 256)
+    assert (encoder.pooling, encoder.embedding.max_length) == ("mean", 256)
     torch.testing.assert_close(found.vectors, expected, rtol=0, atol=1e-5)

@@ -64,6 +64,6 @@ def test_weights_themselves() -> None:
         (rg.Entmax(1.5), entmax.entmax15(SCORES)),
     ):
         arguments = {"score": rg.Dot(scale=1.0), "normalizer": normalizer, "summary": rg.Summary(weights=True)}
-        seen = rg.attend(SCORES, UNIT, VALUE, **arguments)[1]
-        torch.testing.assert_close(seen.weights, weights, rtol=1e-11, atol=1e-11)
-        assert torch.equal(seen.weights > 0, weights > 0)
+        result = rg.attend(SCORES, UNIT, VALUE, **arguments)[1]
+        torch.testing.assert_close(result.weights, weights, rtol=1e-11, atol=1e-11)
+        assert torch.equal(result.weights > 0, weights > 0)

@@ -77,5 +77,5 @@ def test_a_sink_is_a_key_without_value(backend: str) -> None:
 def test_log_sum_exp() -> None:
     scores = QUERY @ KEY.transpose(-1, -2) / 8**0.5
     for backend in ("reference", "chunked"):
-        seen = rg.attend(QUERY, KEY, VALUE, summary=rg.Summary(log_sum_exp=True), backend=backend)[1]
-        torch.testing.assert_close(seen.log_sum_exp, scores.logsumexp(-1), rtol=1e-12, atol=1e-12)
+        result = rg.attend(QUERY, KEY, VALUE, summary=rg.Summary(log_sum_exp=True), backend=backend)[1]
+        torch.testing.assert_close(result.log_sum_exp, scores.logsumexp(-1), rtol=1e-12, atol=1e-12)

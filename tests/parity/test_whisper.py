@@ -116,5 +116,5 @@ def test_what_does_not_fit_is_told() -> None:
         from_whisper(config, {name: x for name, x in state.items() if "conv1.bias" not in name})
     with pytest.raises(ConfigError, match="embed_dim=3 must be even"):
         WhisperConfig(vocabulary=ours.vocabulary, embed_dim=3)
-    with pytest.raises(ConfigError, match="no size 'huge'"):
-        WhisperConfig.of_size("huge", ours.vocabulary)
+    with pytest.raises(ConfigError, match="no preset 'huge'"):
+        WhisperConfig.from_preset("huge", ours.vocabulary)

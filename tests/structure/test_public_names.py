@@ -51,7 +51,7 @@ def allowed(index: int, node: ast.stmt) -> bool:
             return index == 0
         case ast.ImportFrom(module="typing", names=[ast.alias(name="TYPE_CHECKING")]):
             return True
-        case ast.Assign(targets=[ast.Name(id="__all__" | "_NAMES" | "_HOMES")]):
+        case ast.Assign(targets=[ast.Name(id="__all__" | "_NAMES" | "_HOMES" | "_RENAMED")]):
             return True
         case ast.If(test=ast.Name(id="TYPE_CHECKING")):
             return all(isinstance(part, ast.ImportFrom | ast.AnnAssign) for part in node.body)
@@ -85,3 +85,8 @@ def test_version_and_names_that_there_are_not() -> None:
     with pytest.raises(AttributeError, match="module 'regard' has no attribute 'atend'") as caught:
         _ = regard.atend
     assert (caught.value.name, caught.value.obj) == ("atend", regard)  # of which Python makes "Did you mean: 'attend'?"
+
+
+def test_an_old_name_warns_and_leads_to_the_new_one() -> None:
+    with pytest.warns(DeprecationWarning, match=r"rg\.Seen is now rg\.SummaryResult"):
+        assert regard.Seen is regard.SummaryResult

@@ -17,7 +17,7 @@ def characters(texts: list[str]) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("text", "longest", "expected"),
+    ("text", "max_tokens", "expected"),
     [
         ("One two three.", 3, [("One two three.", "")]),
         ("One two. Three four. Five.", 4, [("One two. Three four.", " "), ("Five.", "")]),
@@ -30,8 +30,8 @@ def characters(texts: list[str]) -> list[int]:
         ("   ", 1, [("   ", "")]),
     ],
 )
-def test_where_it_is_cut(text: str, longest: int, expected: list[tuple[str, str]]) -> None:
-    assert split(text, longest, words) == [Piece(*each) for each in expected]
+def test_where_it_is_cut(text: str, max_tokens: int, expected: list[tuple[str, str]]) -> None:
+    assert split(text, max_tokens, words) == [Piece(*each) for each in expected]
 
 
 def test_sentences_stay_together_up_to_the_split_length_and_whole_up_to_the_longest() -> None:
@@ -57,8 +57,8 @@ def test_scripts_without_spaces() -> None:
 
 def test_no_piece_ends_with_an_abbreviation() -> None:
     text = "It reads many formats e.g. the usual ones and those of Dr. Brown i.e. the others vs. yours of No. 5"
-    for longest in range(3, 12):
-        pieces = split(text, longest, words)
+    for max_tokens in range(3, 12):
+        pieces = split(text, max_tokens, words)
         assert len(pieces) > 1
         assert not [piece for piece in pieces if piece.text.endswith(".")]
 
@@ -91,10 +91,10 @@ ALPHABET = "abC .!?\n,;。।\"'\xa0\u3000\u200b\u2060\ufeff\u0301ก"
 
 
 @given(st.text(alphabet=ALPHABET, max_size=60), st.integers(4, 40), st.none() | st.integers(4, 40))
-def test_pieces_are_short_and_join_again(text: str, longest: int, usual: int | None) -> None:
-    pieces = split(text, longest, characters, usual)
+def test_pieces_are_short_and_join_again(text: str, max_tokens: int, usual: int | None) -> None:
+    pieces = split(text, max_tokens, characters, usual)
     assert "".join(part for piece in pieces for part in piece) == text
-    assert all(characters([piece.text])[0] <= longest for piece in pieces)
+    assert all(characters([piece.text])[0] <= max_tokens for piece in pieces)
     assert all(not normalized(piece.gap) for piece in pieces)
 
 

@@ -18,7 +18,7 @@ def test_the_same_after_saving(tmp_path: Path) -> None:
     first = translator()
     first.save(tmp_path)
     again = load(tmp_path)
-    assert again.longest == first.longest == 24
+    assert again.max_source_length == first.max_source_length == 24
     assert again.translate(SENTENCES) == first.translate(SENTENCES)
     assert again.config["training"] == {"max_tokens": 24, "steps": 3}
 
@@ -38,7 +38,7 @@ def test_long_text_is_split_where_training_ended() -> None:
     text = " ".join(SENTENCES)
     given = translator(max_tokens=24).translate([text], search=Greedy())[0]
     assert len(given.pieces) > 1
-    whole = translate(translator().module, tokenizer(), [text], search=Greedy(), longest=10_000)[0]
+    whole = translate(translator().module, tokenizer(), [text], search=Greedy(), max_source_length=10_000)[0]
     assert translator(max_tokens=10_000).translate([text], search=Greedy())[0] == whole
     assert len(whole.pieces) == 1
 

@@ -35,7 +35,7 @@ def test_blank_texts_stay_and_are_not_run() -> None:
 def test_long_text_is_the_translations_of_its_sentences() -> None:
     module, text = transformer(), f"{SENTENCES[0]}\n\n{SENTENCES[2]}"
     longest = 1 + max(len(ids) for ids in tokenizer().encode_batch([SENTENCES[0], SENTENCES[2]]))
-    [whole] = translate(module, tokenizer(), [text], search=Greedy(), longest=longest)
+    [whole] = translate(module, tokenizer(), [text], search=Greedy(), max_source_length=longest)
     parts = translate(module, tokenizer(), [SENTENCES[0], SENTENCES[2]], search=Greedy())
     assert whole.pieces == [Piece(SENTENCES[0], "\n\n"), Piece(SENTENCES[2])]
     assert whole.text == f"{parts[0].text}\n\n{parts[1].text}"
@@ -69,14 +69,14 @@ def test_odd_spaces_leave_a_translation_as_it_is(data: st.DataObject) -> None:
         odd = odd[:place] + data.draw(UNSEEN) + odd[place:]
     how = {"search": Greedy(), "max_length": 6}
     for longest in (30, 99):
-        expected, found = translate(transformer(), tokenizer(), [plain, odd], longest=longest, **how)
+        expected, found = translate(transformer(), tokenizer(), [plain, odd], max_source_length=longest, **how)
         assert found.candidates == [expected.candidates[0]._replace(text=found.text)]
         assert found.text.replace("\n", " ") == expected.text
 
 
 @pytest.mark.parametrize("text", ["\u200b", "\ufeff", "\u2060\u200d", "\u00ad \u00a0", "a. \u200b"])
 def test_nothing_is_written_of_what_cannot_be_seen(text: str) -> None:
-    [found] = translate(transformer(), tokenizer(), [text], search=Greedy(), longest=12, prefix=">>fra<<")
+    [found] = translate(transformer(), tokenizer(), [text], search=Greedy(), max_source_length=12, prefix=">>fra<<")
     assert [bool(tokens) for tokens in found.candidates[0].tokens] == ["a" in piece.text for piece in found.pieces]
     assert found.finished or "a" in text
 
@@ -86,7 +86,7 @@ def test_a_language_is_read_before_each_piece(how: str) -> None:
     text, said = f"{SENTENCES[0]} {SENTENCES[2]}", ">>fra<< "
     longest = len(tokenizer().encode(said + SENTENCES[2])) + 1
     texts, prefix = ([said + text], "") if how == "in the text" else ([text], said)
-    [found] = translate(transformer(), tokenizer(), texts, search=Greedy(), longest=longest, prefix=prefix)
+    [found] = translate(transformer(), tokenizer(), texts, search=Greedy(), max_source_length=longest, prefix=prefix)
     assert (found.prefix, found.pieces) == (said, [Piece(SENTENCES[0], " "), Piece(SENTENCES[2])])
     sources = [tokenizer().encode(said + piece.text) for piece in found.pieces]
     expected = generate(transformer(), sources, search=Greedy())

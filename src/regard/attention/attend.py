@@ -18,7 +18,7 @@ from regard.attention.patterns.pattern import Pattern
 from regard.attention.plan import BACKENDS, Plan, choose, make_plan
 from regard.attention.score import Score
 from regard.attention.spec import PLAIN, AttentionSpec
-from regard.attention.summary import Seen, Summary
+from regard.attention.summary import Summary, SummaryResult
 from regard.errors import UnsupportedError
 
 DOT, SOFTMAX, FULL = PLAIN.score, PLAIN.normalizer, PLAIN.pattern
@@ -37,7 +37,7 @@ def attend(
     query: Tensor, key: Tensor, value: Tensor, *, score: Score = ..., normalizer: Normalizer = ...,
     pattern: Pattern = ..., bias: Bias | Tensor | None = ..., dropout: float = ..., seed: int | Tensor | None = ...,
     query_start: int | Tensor | None = ..., key_start: int = ..., summary: Summary, backend: str = ...,
-) -> tuple[Tensor, Seen]: ...  # fmt: skip
+) -> tuple[Tensor, SummaryResult]: ...  # fmt: skip
 
 
 def attend(
@@ -56,7 +56,7 @@ def attend(
     summary: Summary | None = None,
     backend: str = "auto",
     **others: object,
-) -> Tensor | tuple[Tensor, Seen]:
+) -> Tensor | tuple[Tensor, SummaryResult]:
     """Attention: for each query, a weighted sum of the values, with weights computed from query and keys.
 
     scores = score(query, key) + bias, hidden where the pattern says so; weights = normalizer(scores) * prior;
@@ -81,7 +81,7 @@ def attend(
         backend: "auto", or the name of a backend, which raises UnsupportedError where it cannot compute the call.
 
     Returns:
-        The output (B, H, L, V) in the dtype of the query; with a summary, a tuple of the output and a `Seen`.
+        The output (B, H, L, V) in the dtype of the query; with a summary, a tuple of the output and a `SummaryResult`.
 
     Raises:
         ShapeError: tensors whose shapes, dtypes or devices are incompatible.
@@ -105,7 +105,7 @@ def attend(
             "seed": seed, "query_start": query_start, "key_start": key_start, "summary": summary, "backend": backend,
         }  # fmt: skip
         with observer.unobserved():
-            result: Tensor | tuple[Tensor, Seen] = attend(query, key, value, **arguments)
+            result: Tensor | tuple[Tensor, SummaryResult] = attend(query, key, value, **arguments)
         return observer.notify(observers, result, query, key, value, arguments)
     values, signature = (score, normalizer, pattern, bias), None
     draws = normalizer is not SOFTMAX and getattr(normalizer, "draws", False)
@@ -127,13 +127,13 @@ def attend(
         chosen = choose(call, backend)
         if signature is not None and not is_empty(call):
             store(signature, call, chosen.name, values)
-        output, seen = _run(call, chosen)
+        output, summary_result = _run(call, chosen)
     else:
         with torch.autocast(query.device.type, enabled=False):
             query, key, value = (_cast(x, autocast_dtype) for x in (query, key, value))
             call = make_call(query, key, value, spec, seed, query_start, key_start, summary)
-            output, seen = _run(call, choose(call, backend))
-    return output if seen is None else (output, seen)
+            output, summary_result = _run(call, choose(call, backend))
+    return output if summary_result is None else (output, summary_result)
 
 
 def plan(
@@ -188,7 +188,7 @@ def plan(
     return make_plan(make_call(query, key, value, spec, seed, query_start, key_start, summary), backend)
 
 
-def _run(call: Call, backend: Backend) -> tuple[Tensor, Seen | None]:
+def _run(call: Call, backend: Backend) -> tuple[Tensor, SummaryResult | None]:
     return run_empty(call, backend.run) if is_empty(call) else backend.run(call)
 
 

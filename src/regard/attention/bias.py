@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from regard.attention.check import check_integer, check_tensor
-from regard.attention.value import Value, holds, per_head, value
+from regard.attention.value import Value, per_head, tensor_field, value
 from regard.errors import ConfigError, ShapeError
 
 
@@ -37,7 +37,7 @@ class TensorBias(Bias):
         ShapeError: a tensor that is not floating point, or has more than four dimensions.
     """
 
-    tensor: Tensor = holds("BHLS")
+    tensor: Tensor = tensor_field("BHLS")
 
     def __post_init__(self) -> None:
         check_tensor("TensorBias", "tensor", self.tensor)
@@ -65,7 +65,7 @@ class ALiBi(Bias):
     Source: Press et al. 2021, arXiv 2108.12409, section 3.
     """
 
-    slopes: Tensor = holds("H")
+    slopes: Tensor = tensor_field("H")
 
     def __post_init__(self) -> None:
         check_tensor("ALiBi", "slopes", self.slopes)
@@ -119,7 +119,7 @@ class RelativeBias(Bias):
     Source: Raffel et al. 2019, arXiv 1910.10683, section 2.1.
     """
 
-    table: Tensor = holds("iH")
+    table: Tensor = tensor_field("iH")
     bidirectional: bool = True
     max_distance: int = 128
 

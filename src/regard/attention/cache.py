@@ -235,10 +235,10 @@ class KeyValueCache:
         if self._key is None or self._value is None:
             return
         with torch.inference_mode(False), torch.no_grad():
-            seen = slice(0 if self._lookback is None else max(0, self._stop - self._lookback), self._stop)
+            positions = slice(0 if self._lookback is None else max(0, self._stop - self._lookback), self._stop)
             rows, others = rows.long().contiguous(), others.long().contiguous()
             for buffer in (self._key, self._value):
-                _copy(buffer[:, :, seen], buffer[:, :, seen], rows, others)
+                _copy(buffer[:, :, positions], buffer[:, :, positions], rows, others)
             self._key, self._value = self._key[:first], self._value[:first]
 
     def _selected(self, buffer: Tensor, rows: Tensor) -> Tensor:
@@ -292,17 +292,17 @@ class KeyValueCache:
                     "expected every size except the batch to be at least 1"
                 )
             return
-        for name, new, held in (("key", key, self._key), ("value", value, self._value)):
-            if (new.shape[:2], new.shape[3]) != (held.shape[:2], held.shape[3]):
+        for name, new, old in (("key", key, self._key), ("value", value, self._value)):
+            if (new.shape[:2], new.shape[3]) != (old.shape[:2], old.shape[3]):
                 raise ShapeError(
                     f"KeyValueCache.append: {name} {tuple(new.shape)} does not match the cache, (batch, kv heads, "
-                    f"positions, head_dim) = {(*held.shape[:2], self._length, held.shape[3])}; start a new cache for "
+                    f"positions, head_dim) = {(*old.shape[:2], self._length, old.shape[3])}; start a new cache for "
                     "another batch, or `select` the sequences to continue"
                 )
-            if new.dtype != held.dtype or new.device != held.device:
+            if new.dtype != old.dtype or new.device != old.device:
                 raise ShapeError(
-                    f"KeyValueCache.append: {name} is {new.dtype} on {new.device}, but the cache is {held.dtype} on "
-                    f"{held.device}; use one autocast setting and device for all calls"
+                    f"KeyValueCache.append: {name} is {new.dtype} on {new.device}, but the cache is {old.dtype} on "
+                    f"{old.device}; use one autocast setting and device for all calls"
                 )
 
 

@@ -15,7 +15,7 @@ from regard.attention.check import check_number, check_tensor, show, smallest
 from regard.attention.dropout import random_words
 from regard.attention.engine.tracing import constant
 from regard.attention.normalizer import Normalizer, RowStats, Softmax, finite
-from regard.attention.value import Value, holds, per_head, value
+from regard.attention.value import Value, per_head, tensor_field, value
 from regard.errors import ConfigError, nearest
 
 
@@ -74,8 +74,8 @@ class Hard(Normalizer):
     """
 
     sample: GradientEstimator | None = None
-    temperature: float | Tensor = holds("H", default=1.0)
-    noise: Tensor | None = holds("BHLS", default=None)
+    temperature: float | Tensor = tensor_field("H", default=1.0)
+    noise: Tensor | None = tensor_field("BHLS", default=None)
 
     def __post_init__(self) -> None:
         if isinstance(self.sample, str):

@@ -16,7 +16,7 @@ from regard.attention.check import check_number, check_tensor, show, smallest
 from regard.attention.engine import entmax
 from regard.attention.engine.tracing import constant
 from regard.attention.prior import Prior
-from regard.attention.value import Value, holds, per_head, value
+from regard.attention.value import Value, per_head, tensor_field, value
 from regard.errors import ConfigError, UnsupportedError
 
 
@@ -92,7 +92,7 @@ class Softmax(Normalizer):
     prior: Luong et al. 2015, arXiv 1508.04025, equation 10.
     """
 
-    sink: Tensor | None = holds("H", default=None)
+    sink: Tensor | None = tensor_field("H", default=None)
     prior: Prior | None = None
 
     def __post_init__(self) -> None:
@@ -143,7 +143,7 @@ class Entmax(Normalizer):
     arXiv 1909.00015, section 3.
     """
 
-    alpha: float | Tensor = holds("H")
+    alpha: float | Tensor = tensor_field("H")
 
     def __post_init__(self) -> None:
         check_number("Entmax", "alpha", self.alpha, " above 1")
@@ -196,7 +196,7 @@ class Sigmoid(Normalizer):
     Source: Ramapuram et al. 2024, arXiv 2409.04431, section 2.
     """
 
-    bias: float | Tensor = holds("H", default=0.0)
+    bias: float | Tensor = tensor_field("H", default=0.0)
 
     def __post_init__(self) -> None:
         check_number("Sigmoid", "bias", self.bias)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regard.attention.check import check_number, check_tensor, smallest
-from regard.attention.value import Value, holds, per_head, value
+from regard.attention.value import Value, per_head, tensor_field, value
 from regard.errors import ConfigError, ShapeError
 
 
@@ -38,8 +38,8 @@ class Gaussian(Prior):
     Source: Luong et al. 2015, arXiv 1508.04025, section 3.2, equation 10.
     """
 
-    center: Tensor = holds("BHL")
-    sigma: float | Tensor = holds("H")
+    center: Tensor = tensor_field("BHL")
+    sigma: float | Tensor = tensor_field("H")
 
     def __post_init__(self) -> None:
         check_number("Gaussian", "sigma", self.sigma, " above 0, in positions")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from regard.attention.check import check_number, check_tensor, is_number, show
-from regard.attention.value import Value, holds, per_head, value
+from regard.attention.value import Value, per_head, tensor_field, value
 from regard.errors import ConfigError, ShapeError, nearest
 
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid}
@@ -37,7 +37,7 @@ class Score(Value, ABC):
         return self
 
     def width(self, head_dim: int) -> int:
-        """Number of elements held per (query, key) pair while the scores are computed."""
+        """Number of intermediate elements per (query, key) pair at the peak of the computation."""
         return 1
 
 
@@ -59,7 +59,7 @@ class Dot(Score):
     arXiv 2408.00118, section 2.
     """
 
-    scale: float | Tensor | None = holds("H", default=None)
+    scale: float | Tensor | None = tensor_field("H", default=None)
     softcap: float | None = None
 
     def __post_init__(self) -> None:
@@ -95,7 +95,7 @@ class Cosine(Score):
     Source: Henry et al. 2020, arXiv 2010.04245, section 3, equation 4.
     """
 
-    scale: float | Tensor = holds("H")
+    scale: float | Tensor = tensor_field("H")
 
     def __post_init__(self) -> None:
         check_number("Cosine", "scale", self.scale)
@@ -124,7 +124,7 @@ class Bilinear(Score):
     Source: Luong et al. 2015, arXiv 1508.04025, section 3.1, "general".
     """
 
-    weight: Tensor = holds("Hij")
+    weight: Tensor = tensor_field("Hij")
 
     def __post_init__(self) -> None:
         check_tensor("Bilinear", "weight", self.weight)
@@ -167,7 +167,7 @@ class Additive(Score):
     section 3.1, "concat".
     """
 
-    vector: Tensor = holds("Hi")
+    vector: Tensor = tensor_field("Hi")
     activation: str = "tanh"
 
     def __post_init__(self) -> None:
@@ -214,7 +214,7 @@ class Location(Score):
     Source: Luong et al. 2015, arXiv 1508.04025, section 3.1, equation 8.
     """
 
-    weight: Tensor = holds("HSi")
+    weight: Tensor = tensor_field("HSi")
 
     def __post_init__(self) -> None:
         check_tensor("Location", "weight", self.weight)

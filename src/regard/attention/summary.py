@@ -73,7 +73,7 @@ class Summary(Value):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Seen:
+class SummaryResult:
     """Requested summaries of the weights; the other fields are None.
 
     A row without visible keys has entropy 0, expected key 0 with variance 0, log-sum-exp -inf (or the sink's).
@@ -104,7 +104,7 @@ class Seen:
 
     def __repr__(self) -> str:
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return f"Seen({', '.join(f'{n}={tuple(x.shape)}' for n, x in tensors.items() if x is not None)})"
+        return f"SummaryResult({', '.join(f'{n}={tuple(x.shape)}' for n, x in tensors.items() if x is not None)})"
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def contributions(summary: Summary, weights_BHLS: Tensor, frame: Frame) -> tuple
 
 
 def sum_axes(summary: Summary) -> tuple[str, ...]:
-    """Axes of each of `summary.sums`, in the notation of `value.holds`."""
+    """Axes of each of `summary.sums`, in the notation of `value.tensor_field`."""
     axes = {"entropy": "BHL", "mass": "BHL", "moment": "BHL", "key_mass": "BHS", "grid": "BHij", "weights": "BHLS"}
     return tuple(axes[name] for name in summary.sums)
 
@@ -153,7 +153,7 @@ def sum_shapes(
     return tuple(tuple(size[letter] for letter in axes) for axes in sum_axes(summary))
 
 
-class Merger:
+class RunningStats:
     """Running merge of the largest weights of each row and the variance of its key position.
 
     Tiles of the same rows must be added one after the other, each once. No gradient is recorded.
@@ -197,21 +197,21 @@ class Merger:
 def collect(
     summary: Summary,
     sums: tuple[Tensor, ...],
-    merger: Merger | None,
+    running: RunningStats | None,
     log_sum_exp: Tensor | None,
     log_prob: Tensor | None = None,
-) -> Seen:
+) -> SummaryResult:
     """Assemble the summaries from the finished sums."""
     by_name = dict(zip(summary.sums, sums, strict=True))
-    return Seen(
+    return SummaryResult(
         log_sum_exp=log_sum_exp,
         log_prob=log_prob,
         entropy=by_name.get("entropy"),
         expected_key=_ratio(by_name["moment"], by_name["mass"]) if summary.expected_key else None,
-        key_variance=merger.variance() if merger is not None and summary.expected_key else None,
+        key_variance=running.variance() if running is not None and summary.expected_key else None,
         key_mass=by_name.get("key_mass"),
-        top_keys=merger.top_keys if merger is not None and summary.top_k else None,
-        top_weights=merger.top_weights if merger is not None and summary.top_k else None,
+        top_keys=running.top_keys if running is not None and summary.top_k else None,
+        top_weights=running.top_weights if running is not None and summary.top_k else None,
         grid=by_name.get("grid"),
         weights=by_name.get("weights"),
     )

@@ -2,12 +2,12 @@
 
 A field that may hold a tensor declares the axes of its dimensions, aligned at the right as in broadcasting: B batch,
 H heads, L queries, S keys; any other letter is specific to the value. Shape checks, slicing to a tile of the score
-matrix, and gradients of the held tensors follow from this declaration.
+matrix, and gradients of the tensors follow from this declaration.
 
     >>> import torch
     >>> from regard.attention.bias import TensorBias
     >>> bias = TensorBias(torch.zeros(2, 1, 5, 7))                  # axes "BHLS"
-    >>> restrict(bias, rows=slice(0, 4), columns=slice(0, 3))
+    >>> slice_value(bias, rows=slice(0, 4), columns=slice(0, 3))
     TensorBias(tensor=Tensor(2, 1, 4, 3))
 """
 
@@ -25,12 +25,12 @@ from regard.errors import ConfigError
 T = TypeVar("T")
 
 
-def holds(axes: str, **options: Any) -> Any:
+def tensor_field(axes: str, **options: Any) -> Any:
     """A dataclass field that may hold a tensor whose last dimensions run along `axes`."""
     return field(metadata={"axes": axes}, **options)
 
 
-@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field, holds))
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field, tensor_field))
 def value(cls: type[T]) -> type[T]:
     """Class decorator: a frozen dataclass with the repr, equality and hash of `Value`.
 
@@ -56,7 +56,7 @@ def short_repr(x: Any) -> str:
     return f"{type(x).__name__}({', '.join(f'{name}={_show(value)}' for name, value in shown.items())})"
 
 
-class Leaf(NamedTuple):
+class TensorField(NamedTuple):
     """A tensor held by a value, the axes of its dimensions, and its path, such as "ALiBi.slopes"."""
 
     tensor: Tensor
@@ -74,31 +74,31 @@ class Value:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        if not isinstance(other, Value) or type(self) is not type(other) or self.held or other.held:
+        if not isinstance(other, Value) or type(self) is not type(other) or self.tensor_fields or other.tensor_fields:
             return False
         return all(x == getattr(other, f.name) for f, x in _items(self))
 
     def __hash__(self) -> int:
-        if holds_tensors(self):
+        if has_tensors(self):
             return id(self)
         return hash((type(self), *(x for _, x in _items(self))))
 
-    _held: ClassVar[tuple[Leaf, ...] | None] = None
+    _tensor_fields: ClassVar[tuple[TensorField, ...] | None] = None
 
     @property
-    def held(self) -> tuple[Leaf, ...]:
+    def tensor_fields(self) -> tuple[TensorField, ...]:
         """Tensors of this value and of nested values, in field order."""
-        if self._held is None:
-            object.__setattr__(self, "_held", tuple(_leaves(self)))
-        return self._held or ()
+        if self._tensor_fields is None:
+            object.__setattr__(self, "_tensor_fields", tuple(_find_tensors(self)))
+        return self._tensor_fields or ()
 
 
-def holds_tensors(value: Value | None) -> bool:
+def has_tensors(value: Value | None) -> bool:
     """Whether the value or a nested value holds a tensor."""
-    return value is not None and bool(value.held)
+    return value is not None and bool(value.tensor_fields)
 
 
-def _leaves(value: Value) -> Iterator[Leaf]:
+def _find_tensors(value: Value) -> Iterator[TensorField]:
     if "__dataclass_fields__" not in type(value).__dict__:
         raise ConfigError(f"{type(value).__name__} is not a value class; decorate it with regard.attention.value.value")
     for f, x in _items(value):
@@ -106,19 +106,19 @@ def _leaves(value: Value) -> Iterator[Leaf]:
             if "axes" not in f.metadata:
                 raise ConfigError(
                     f"{type(value).__name__}: field {f.name!r} holds a tensor without declared axes; "
-                    'declare it with regard.attention.value.holds, as in holds("BHLS")'
+                    'declare it with regard.attention.value.tensor_field, as in tensor_field("BHLS")'
                 )
-            yield Leaf(x, f.metadata["axes"], f"{type(value).__name__}.{f.name}")
+            yield TensorField(x, f.metadata["axes"], f"{type(value).__name__}.{f.name}")
         elif isinstance(x, Value):
-            yield from x.held
+            yield from x.tensor_fields
 
 
 V = TypeVar("V", bound=Value)
 
 
 def rebuild(value: V, tensors: Iterator[Tensor]) -> V:
-    """Copy of a value with its tensors replaced, in the order of `held`; no checks are repeated."""
-    if not value.held:
+    """Copy of a value with its tensors replaced, in the order of `tensor_fields`; no checks are repeated."""
+    if not value.tensor_fields:
         return value
     copy: V = object.__new__(type(value))
     for f, x in _items(value):
@@ -127,12 +127,12 @@ def rebuild(value: V, tensors: Iterator[Tensor]) -> V:
     return copy
 
 
-def restrict(value: V, rows: slice, columns: slice) -> V:
+def slice_value(value: V, rows: slice, columns: slice) -> V:
     """The value restricted to some rows and columns of the score matrix."""
-    return rebuild(value, (take(leaf.tensor, leaf.axes, rows, columns) for leaf in value.held))
+    return rebuild(value, (slice_tensor(x.tensor, x.axes, rows, columns) for x in value.tensor_fields))
 
 
-def take(tensor: Tensor, axes: str, rows: slice, columns: slice) -> Tensor:
+def slice_tensor(tensor: Tensor, axes: str, rows: slice, columns: slice) -> Tensor:
     """View of a tensor restricted to some rows (axis L) and columns (axis S)."""
     for letter, part in (("L", rows), ("S", columns)):
         dim = axis(tensor, axes, letter)

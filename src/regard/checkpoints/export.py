@@ -72,8 +72,8 @@ def export_hf(model: Any, folder: str | Path) -> None:
         fields = {name: x for name, x in fields.items() if name in TOKEN_FIELDS or name not in GENERATION_FIELDS}
     if isinstance(module, Whisper):
         files |= getattr(runner, "extra_files", dict)()  # how sound becomes model inputs
-    longest = runner.longest if _translates(runner) else getattr(module, "longest", None)
-    files |= {CONFIG: _json(fields), **_tokenizer_files(module, tokenizer, longest)}
+    max_length = runner.max_source_length if _translates(runner) else getattr(module, "max_length", None)
+    files |= {CONFIG: _json(fields), **_tokenizer_files(module, tokenizer, max_length)}
     embedding = getattr(runner, "embedding", None)
     if isinstance(embedding, Embedding):
         files |= layout_files(embedding, module.config.embed_dim)
@@ -91,9 +91,9 @@ def _generation(runner: Any, fields: Mapping[str, Any], published: Mapping[str, 
     if published:
         return {**generation, **{name: x for name, x in published.items() if name in known - {*TOKEN_FIELDS}}}
     if _translates(runner):
-        longest = 2 * runner.longest + 16  # the limit of `twice_as_long` for the longest source
+        max_length = 2 * runner.max_source_length + 16  # the limit of `twice_as_long` for the longest source
         search = {"num_beams": Beam().size, "length_penalty": Beam().length_penalty, "early_stopping": False}
-        generation |= {**search, "max_length": min(longest + 1, fields.get("max_position_embeddings", longest))}
+        generation |= {**search, "max_length": min(max_length + 1, fields.get("max_position_embeddings", max_length))}
     elif runner is not None:
         generation["max_new_tokens"] = NEW_TOKENS
     return generation
@@ -103,7 +103,7 @@ def _own_settings(runner: Any, generation: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that only regard has: that the tokenizer is its own, and a translation model's lengths."""
     if not _translates(runner):
         return {"tokenizer": True}
-    lengths = {"max_tokens": runner.longest, "usual_tokens": runner.split_length}
+    lengths = {"max_tokens": runner.max_source_length, "usual_tokens": runner.split_length}
     return {"tokenizer": True, **lengths, "max_length": generation.get("max_length")}
 
 
@@ -119,15 +119,15 @@ def _translates(runner: Any) -> bool:
     return getattr(runner, "job", None) == "translate"
 
 
-def _tokenizer_files(module: nn.Module, tokenizer: Any, longest: int | None) -> dict[str, bytes]:
+def _tokenizer_files(module: nn.Module, tokenizer: Any, max_length: int | None) -> dict[str, bytes]:
     """The files of a tokenizer by name; empty without one."""
     if tokenizer is None:
         return {}
     if not isinstance(tokenizer, Tokenizer):
-        files: dict[str, bytes] = tokenizer.files(max_length=longest)
+        files: dict[str, bytes] = tokenizer.files(max_length=max_length)
         return files
     fields = {f"{role}_token": token for role, token in zip(("pad", "bos", "eos"), MARKS, strict=True)}
-    fields |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest}
+    fields |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
     fields |= {"clean_up_tokenization_spaces": False, "split_special_tokens": True}
     template = "$A </s>" if isinstance(module, Seq2Seq) else "<s> $A"
     fields = {name: x for name, x in fields.items() if x is not None}

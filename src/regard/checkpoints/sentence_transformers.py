@@ -190,11 +190,11 @@ def read_layout(folder: Path, inside: Callable[[Path], Path]) -> Layout | None:
             pooling = _pooling(folder / subfolder, fields)
         elif kind != "Dropout":
             modules.append(_load_step(folder / subfolder, kind, fields, inside))
-    longest = text_fields.get("max_seq_length") or _tokenizer_max_length(transformer, inside)
-    if longest is not None and not (is_integer(longest) and longest > 0):
-        raise CheckpointError(f"{transformer}: max_seq_length={show(longest)}; expected a number of tokens above 0")
+    max_length = text_fields.get("max_seq_length") or _tokenizer_max_length(transformer, inside)
+    if max_length is not None and not (is_integer(max_length) and max_length > 0):
+        raise CheckpointError(f"{transformer}: max_seq_length={show(max_length)}; expected a number of tokens above 0")
     prompts = _prompts(folder / MODEL, model_fields)
-    embedding = Embedding(**pooling, **prompts, longest=longest, steps=tuple(modules))
+    embedding = Embedding(**pooling, **prompts, max_length=max_length, steps=tuple(modules))
     return Layout(transformer, embedding, text_fields.get("do_lower_case") is True)
 
 
@@ -230,7 +230,7 @@ def layout_files(embedding: Embedding, size: int) -> dict[str, bytes]:
     plain: dict[str, object] = {
         MODULES: listed,
         MODEL: model,
-        TRANSFORMER: {"max_seq_length": embedding.longest, "do_lower_case": False},
+        TRANSFORMER: {"max_seq_length": embedding.max_length, "do_lower_case": False},
         **{f"{path}/{CONFIG}": fields for path, _, fields, _ in modules if path},
     }
     files = {name: (json.dumps(x, indent=2) + "\n").encode() for name, x in plain.items()}
@@ -355,8 +355,8 @@ def _prompts(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
 def _tokenizer_max_length(transformer: Path, inside: Callable[[Path], Path]) -> int | None:
     """The maximum length in tokenizer_config.json, where versions 5.4 and later have it."""
     path = transformer / TOKENIZER_CONFIG
-    longest = read_json(inside(path)).get("model_max_length") if path.is_file() else None
-    return longest if is_integer(longest) and 0 < longest < UNLIMITED else None
+    max_length = read_json(inside(path)).get("model_max_length") if path.is_file() else None
+    return max_length if is_integer(max_length) and 0 < max_length < UNLIMITED else None
 
 
 def _module_of(activation: nn.Module) -> str:

@@ -84,7 +84,7 @@ def describe_published(folder: Path) -> dict[str, Any]:
         info["embedding"] = {
             "pooling": embedding.pooling,
             "steps": [type(step).__name__ for step in embedding.steps],
-            "longest": embedding.longest,
+            "max_length": embedding.max_length,
             "prompts": dict(embedding.prompts),
             "similarity": embedding.similarity,
         }

@@ -65,14 +65,14 @@ def run(
         "target": target, "search": search, "prefix": prefix, "task": task, "max_length": max_length, "whole": whole,
     }  # fmt: skip
     settings = {name: x for name, x in settings.items() if x is not None}
-    seen = _seen(text, file, grid, settings, model, threads, device)
+    result = _see(text, file, grid, settings, model, threads, device)
     from regard.lens import files, page, picture, terminal
 
-    chosen = seen.maps.map(kind or seen.maps.kinds[0], layer=layer, head=head)
+    chosen = result.maps.map(kind or result.maps.kinds[0], layer=layer, head=head)
     drawn = terminal.draw(chosen)
-    click.echo(f"{seen.written}\n\n{drawn}" if seen.written else drawn)
+    click.echo(f"{result.written}\n\n{drawn}" if result.written else drawn)
     if any((html, npz, as_json)):
-        view = seen.view()
+        view = result.view()
         if html is not None:
             Path(html).write_text(page.page(view), encoding="utf-8")
         for name in (npz, as_json):
@@ -88,9 +88,9 @@ def run(
     for name, note in ((html, ""), (npz, ""), (as_json, ""), (png, left_out), (svg, left_out)):
         if name is not None:
             click.echo(f"wrote {name}{note and ': '}{note}", err=True)
-    for note in getattr(seen.maps, "notes", ()):
+    for note in getattr(result.maps, "notes", ()):
         click.echo(note, err=True)
-    if not seen.finished:
+    if not result.finished:
         click.echo("the translation was cut at its greatest length; raise it with --max-length", err=True)
 
 
@@ -130,8 +130,8 @@ def _text(text: str | None, file: str | None) -> str:
     return text
 
 
-class Seen(NamedTuple):
-    """What a model attended to."""
+class SeeResult(NamedTuple):
+    """Attention of a model in one text, and the text that it generated."""
 
     maps: Any  # an Alignment or a View, which the terminal and pictures draw
     view: Callable[[], "View"]  # what pages and files hold
@@ -139,10 +139,10 @@ class Seen(NamedTuple):
     finished: bool = True  # whether it came to an end
 
 
-def _seen(
+def _see(
     text: str, file: str | None, grid: int | None, settings: dict[str, Any], model: str | None, threads: int | None,
     device: str,
-) -> Seen:  # fmt: skip
+) -> SeeResult:  # fmt: skip
     """What a model attends to in a text, or as it translates it."""
     try:
         opened = open_for("see", model, threads, device)
@@ -152,18 +152,18 @@ def _seen(
         from regard.lens.checkpoint import view_checkpoint
 
         view = view_checkpoint(model, text, grid=grid or GRID)
-        return Seen(view, lambda: view)
+        return SeeResult(view, lambda: view)
     if file is None and grid is None:
         alignment = opened.see(text, **accepted(opened, "see", settings))
         if hasattr(opened, "explain"):
-            return Seen(alignment, lambda: opened.explain(text), " ".join(alignment.target[:-1]))
+            return SeeResult(alignment, lambda: opened.explain(text), " ".join(alignment.target[:-1]))
         written = " ".join(alignment.target[:-1])
-        return Seen(alignment, lambda: alignment.view(title=written or text), written, alignment.finished)
+        return SeeResult(alignment, lambda: alignment.view(title=written or text), written, alignment.finished)
     if not hasattr(opened, "view"):
         kind = type(opened).__name__
         raise click.UsageError(f"--file and --grid are for models that read one text; this is a {kind}")
     view = opened.view(text, **accepted(opened, "view", {"grid": grid or GRID, **settings}))
-    return Seen(view, lambda: view)
+    return SeeResult(view, lambda: view)
 
 
 command = Command(

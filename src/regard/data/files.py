@@ -33,14 +33,14 @@ class Line(NamedTuple):
 
 
 def read_lines(
-    file: str, *, at: Path | None = None, longest: int = LONGEST_LINE, expected: str = "a row"
+    file: str, *, at: Path | None = None, max_bytes: int = LONGEST_LINE, expected: str = "a row"
 ) -> Iterator[Line]:
     """The lines of a file, of a pipe, or of standard input ("-").
 
     Args:
         file: its path, which errors name.
         at: path of its copy, if it can be read only once; None to read the file itself.
-        longest: maximum number of bytes of a line; longer lines are truncated.
+        max_bytes: maximum number of bytes of a line; longer lines are truncated.
         expected: what a line should hold, for the message about an empty file.
 
     Yields:
@@ -53,15 +53,15 @@ def read_lines(
     number = 0
     try:
         with open_unpacked(file, at) as stream:
-            while content := stream.readline(longest + 1):
+            while content := stream.readline(max_bytes + 1):
                 number += 1
-                complete = len(content) <= longest or content.endswith(b"\n")
+                complete = len(content) <= max_bytes or content.endswith(b"\n")
                 rest = content
-                while not rest.endswith(b"\n") and len(rest) > longest:
-                    rest = stream.readline(longest + 1)
+                while not rest.endswith(b"\n") and len(rest) > max_bytes:
+                    rest = stream.readline(max_bytes + 1)
                 if number == 1:
                     content = without_mark(file, content)
-                yield Line(number, content[:longest].removesuffix(b"\n").removesuffix(b"\r"), complete)
+                yield Line(number, content[:max_bytes].removesuffix(b"\n").removesuffix(b"\r"), complete)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{shown_name(file)} cannot be read beyond line {number}: {error}") from error
     if not number:

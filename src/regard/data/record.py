@@ -41,13 +41,13 @@ class FieldSelection(NamedTuple):
 Row = Record | BadRow
 
 
-def text_of(record: Record, role: str, longest: int = LONGEST_TEXT) -> str | BadRow:
+def text_of(record: Record, role: str, max_characters: int = LONGEST_TEXT) -> str | BadRow:
     """The text of a role in a record, stripped of spaces.
 
     Args:
         record: the row.
         role: key of the value.
-        longest: maximum number of characters.
+        max_characters: maximum number of characters.
 
     Returns:
         The text; or a bad row if it is not a string, empty, too long, or has invalid characters.
@@ -60,8 +60,8 @@ def text_of(record: Record, role: str, longest: int = LONGEST_TEXT) -> str | Bad
         others = {other: x for other, x in record.values.items() if other != role}
         detail = f"the {', '.join(others)} is {', '.join(show(str(x)) for x in others.values())}" if others else "a row"
         return BadRow(place, f"empty {role}", detail)
-    if len(text) > longest:
-        detail = f"the {role} has {len(text):,} characters, expected at most {longest:,}: {show(text)}"
+    if len(text) > max_characters:
+        detail = f"the {role} has {len(text):,} characters, expected at most {max_characters:,}: {show(text)}"
         return BadRow(place, "too long", detail)
     if "\0" in text:
         return BadRow(place, "NUL character", f"in the {role} {show(text)}")

@@ -113,17 +113,17 @@ class TextTokenizer(Protocol):
         """The ids of one text; see `encode_batch`."""
         return self.encode_batch([text], marks=marks, target=target)[0]
 
-    def marked(self, ids: Sequence[int], *, longest: int | None = None) -> list[int]:
+    def marked(self, ids: Sequence[int], *, max_length: int | None = None) -> list[int]:
         """Put special tokens around the ids of a text.
 
         Args:
             ids: without special tokens.
-            longest: maximum number of ids with special tokens; a longer text is cut at its `truncation_side`.
+            max_length: maximum number of ids with special tokens; a longer text is cut at its `truncation_side`.
 
         Returns:
             The ids.
         """
-        room = len(ids) if longest is None else max(longest - len(self.before) - len(self.after), 0)
+        room = len(ids) if max_length is None else max(max_length - len(self.before) - len(self.after), 0)
         start = max(len(ids) - room, 0) if self.truncation_side == "left" else 0
         return [*self.before, *ids[start : start + room], *self.after]
 

@@ -91,19 +91,19 @@ class WordTokenizer:
         """The ids of each text."""
         return [self.encode(text) for text in texts]
 
-    def encode_source(self, text: str, longest: int | None = None) -> tuple[list[int], list[str]]:
+    def encode_source(self, text: str, max_words: int | None = None) -> tuple[list[int], list[str]]:
         """Encode a source, with ids for its out-of-vocabulary words.
 
         Args:
             text: the source.
-            longest: maximum number of words; None for all.
+            max_words: maximum number of words; None for all.
 
         Returns:
             Ids, from N on for words outside of the vocabulary of N words; and these words, in the order of their ids.
         """
         others: dict[str, int] = {}
         ids = []
-        for word in split_words(text)[:longest]:
+        for word in split_words(text)[:max_words]:
             number = self._ids.get(word)
             ids.append(self.size + others.setdefault(word, len(others)) if number is None else number)
         return ids, list(others)

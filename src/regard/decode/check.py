@@ -91,11 +91,11 @@ def position_limit(model: Seq2Seq | LanguageModel, source: Sequence[int], number
     Raises:
         DataError: a prompt with more tokens than the model has positions.
     """
-    longest = model.longest
-    if longest is None or not model.continues_input:
-        return longest or maxsize
-    if len(source) > longest:
+    max_length = model.max_length
+    if max_length is None or not model.continues_input:
+        return max_length or maxsize
+    if len(source) > max_length:
         raise DataError(
-            f"sources[{number}] has {len(source)} tokens, and the model has {longest} positions; shorten the source"
+            f"sources[{number}] has {len(source)} tokens, and the model has {max_length} positions; shorten the source"
         )
-    return longest - len(source) + 1  # the last token is never fed back, so it needs no position
+    return max_length - len(source) + 1  # the last token is never fed back, so it needs no position

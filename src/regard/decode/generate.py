@@ -66,7 +66,7 @@ def generate(
 
     >>> from regard.models.seq2seq import Vocabulary
     >>> from regard.models.transformer import Transformer, TransformerConfig
-    >>> model = Transformer(TransformerConfig.of_size("tiny", Vocabulary(size=100)))
+    >>> model = Transformer(TransformerConfig.from_preset("tiny", Vocabulary(size=100)))
     >>> targets = generate(model, [[5, 6, 7], [8]], search=Beam(4, n_best=2), max_length=3)
     >>> [[len(one.tokens) <= 3 for one in hypotheses] for hypotheses in targets]
     [[True, True], [True, True]]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from regard.attention.patterns.pattern import Causal, Full, Pattern, SlidingWindow, positions
 from regard.attention.patterns.sequence_pattern import Documents, KeyLengths
-from regard.attention.value import holds_tensors, restrict
+from regard.attention.value import has_tensors, slice_value
 from regard.integrations.lazy_mask import LazyMask
 
 Rule = Callable[..., Any]  # the library's function of indices
@@ -182,7 +182,7 @@ def _within_documents(rule: Rule, position_ids: Tensor, extent: Extent, document
     positions imply and that positions increase by one within each document.
     """
     pattern = _pattern(rule, extent, None)
-    if documents is None or pattern is None or holds_tensors(pattern):
+    if documents is None or pattern is None or has_tensors(pattern):
         return None
     steps = torch.diff(position_ids, prepend=position_ids[:, :1] - 1, dim=-1)
     return pattern if torch.equal((steps != 1).cumsum(-1), documents) else None
@@ -211,7 +211,7 @@ def _agree(rule: Rule, pattern: Pattern, extent: Extent) -> bool:
     for row in {0, extent.queries // 2, extent.queries - 1}:
         rows = slice(row, row + 1)
         theirs = rule(sequences, sequences[:1], query_BL[:, None, rows, None], key_S)
-        ours = restrict(pattern, rows, slice(0, extent.keys)).visible(query_BL[:, rows], key_S)
+        ours = slice_value(pattern, rows, slice(0, extent.keys)).visible(query_BL[:, rows], key_S)
         if not bool((theirs == ours).all()):
             return False
     return True
@@ -225,7 +225,7 @@ def _join(patterns: list[Any]) -> Pattern:
 
 def _shared(pattern: Pattern) -> Pattern:
     """One object for equal patterns, because the call cache of `attend` compares identities."""
-    return pattern if holds_tensors(pattern) else _interned(pattern)
+    return pattern if has_tensors(pattern) else _interned(pattern)
 
 
 @lru_cache(maxsize=256)

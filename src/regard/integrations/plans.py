@@ -24,22 +24,22 @@ def plans() -> Iterator[list[Plan]]:
         A list of the plans, in the order of the calls.
 
     >>> from torch.nn.functional import scaled_dot_product_attention
-    >>> with plans() as seen, rg.replace_sdpa():
+    >>> with plans() as collected, rg.replace_sdpa():
     ...     output = scaled_dot_product_attention(*torch.randn(3, 1, 2, 5, 8), is_causal=True)
-    >>> print(seen[0].explain().splitlines()[0])
+    >>> print(collected[0].explain().splitlines()[0])
     AttentionSpec(pattern=Causal())
     """
-    seen: list[Plan] = []
-    token = _collected.set(seen)
+    collected: list[Plan] = []
+    token = _collected.set(collected)
     try:
-        yield seen
+        yield collected
     finally:
         _collected.reset(token)
 
 
 def run(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Any:
     """Call `attend`, and record the plan if plans are being collected; not in compiled graphs."""
-    seen = None if torch.compiler.is_compiling() else _collected.get()
-    if seen is not None:
-        seen.append(plan(query, key, value, **arguments))
+    collected = None if torch.compiler.is_compiling() else _collected.get()
+    if collected is not None:
+        collected.append(plan(query, key, value, **arguments))
     return attend(query, key, value, **arguments)

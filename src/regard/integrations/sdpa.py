@@ -236,6 +236,6 @@ def _mask_4d(mask: Tensor, layout: Layout, last: tuple[int, int], dtype: torch.d
         return None
     if mask.dtype == torch.float32 and dtype == torch.float64:
         mask = mask.to(dtype)
-    if mask.dim() > 4:
+    if mask.dim() > 4 or (mask.dim() == 4 and len(layout.batch) > 1):
         return _to_4d(mask.expand(*layout.batch, *mask.shape[-3:]), layout.batch, mask.shape[-3])
     return mask if mask.dim() else mask.reshape(1)

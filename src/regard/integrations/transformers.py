@@ -128,8 +128,8 @@ def attention(
     if dropout:
         arguments["dropout"] = dropout
     if wants_weights(others):
-        output, seen = run(query, key, value, summary=Summary(weights=True), **arguments)
-        weights = seen.weights.to(query.dtype)
+        output, result = run(query, key, value, summary=Summary(weights=True), **arguments)
+        weights = result.weights.to(query.dtype)
     else:
         output, weights = run(query, key, value, **arguments), None
     return output.transpose(1, 2).contiguous(), weights

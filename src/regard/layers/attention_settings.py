@@ -7,7 +7,7 @@ from torch import nn
 
 from regard.attention.check import show
 from regard.attention.normalizer import Normalizer
-from regard.attention.value import Value, holds_tensors
+from regard.attention.value import Value, has_tensors
 from regard.errors import ConfigError
 from regard.layers.learned import (
     ALiBiSlopes,
@@ -89,7 +89,7 @@ def make_setting(
         known = [k.__name__ for k in kind.__subclasses__()]
         known += [s.__name__ for s in SETTINGS if issubclass(s.makes, kind)]
         raise ConfigError(f"{owner}: {name}={show(setting)} is not a {kind.__name__}; known: {', '.join(known)}")
-    if holds_tensors(setting):
+    if has_tensors(setting):
         raise ConfigError(
             f"{owner}: {name}={setting} holds a tensor, which would not be in the layer's state_dict, nor move or "
             f"train with the layer; {_remedy(name, setting)}"

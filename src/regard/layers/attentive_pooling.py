@@ -10,7 +10,7 @@ from regard.attention.check import check_integer
 from regard.attention.patterns.pattern import Full
 from regard.attention.patterns.sequence_pattern import KeyLengths
 from regard.attention.score import Additive
-from regard.attention.summary import Seen, Summary
+from regard.attention.summary import Summary, SummaryResult
 from regard.layers.attention_module import AttentionModule
 from regard.layers.linear import Linear
 
@@ -47,7 +47,7 @@ class AttentivePooling(AttentionModule):
 
     def forward(
         self, hidden: Tensor, lengths: Tensor | None = None, summary: Summary | None = None
-    ) -> Tensor | tuple[Tensor, Seen]:
+    ) -> Tensor | tuple[Tensor, SummaryResult]:
         """Pool the hidden states.
 
         Args:
@@ -56,7 +56,7 @@ class AttentivePooling(AttentionModule):
             summary: which summaries of the weights (B, hops, 1, S) to return; None for none.
 
         Returns:
-            (B, hops, D); with a summary, a tuple of that and a `Seen`.
+            (B, hops, D); with a summary, a tuple of that and a `SummaryResult`.
         """
         keys, (hops, size) = self.key_proj(hidden)[:, None], self.vector.shape
         query = keys.new_zeros(len(hidden), hops, 1, size)
@@ -65,5 +65,5 @@ class AttentivePooling(AttentionModule):
         score = Additive(self.vector)
         if summary is None:
             return attend(query, keys, values, score=score, pattern=pattern)[:, :, 0]
-        output, seen = attend(query, keys, values, score=score, pattern=pattern, summary=summary)
-        return output[:, :, 0], seen
+        output, summary_result = attend(query, keys, values, score=score, pattern=pattern, summary=summary)
+        return output[:, :, 0], summary_result

@@ -9,7 +9,7 @@ from regard.attention.check import check_integer, show
 from regard.attention.normalizer import Normalizer, Softmax
 from regard.attention.patterns.pattern import Full, Pattern
 from regard.attention.score import Bilinear, Dot, Location, Score
-from regard.attention.summary import Seen, Summary
+from regard.attention.summary import Summary, SummaryResult
 from regard.errors import ConfigError, ShapeError
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.attention_module import AttentionModule
@@ -150,7 +150,7 @@ class CrossAttention(AttentionModule):
             summary: which summaries of the weights to return; their heads are the hypotheses.
 
         Returns:
-            The output, (B, L, V) or (B, K, L, V); with a summary, a tuple of the output and a `Seen`.
+            The output, (B, L, V) or (B, K, L, V); with a summary, a tuple of the output and a `SummaryResult`.
 
         Raises:
             ShapeError: inputs of incompatible sizes.
@@ -158,7 +158,7 @@ class CrossAttention(AttentionModule):
         self._check_inputs(query, key, value)
         projected = query if self.query_proj is None else self.query_proj(query)
         query_BKLE = projected[:, None] if query.dim() == 3 else projected
-        result: Tensor | tuple[Tensor, Seen] = attend(
+        result: Tensor | tuple[Tensor, SummaryResult] = attend(
             query_BKLE,
             _like(key, query_BKLE)[:, None],
             _like(value, query_BKLE)[:, None],
@@ -168,9 +168,9 @@ class CrossAttention(AttentionModule):
             query_start=query_start,
             summary=summary,
         )
-        output_BKLV, seen = (result, None) if isinstance(result, Tensor) else result
+        output_BKLV, summary_result = (result, None) if isinstance(result, Tensor) else result
         output = output_BKLV[:, 0] if query.dim() == 3 else output_BKLV
-        return output if seen is None else (output, seen)
+        return output if summary_result is None else (output, summary_result)
 
     def extra_repr(self) -> str:
         sizes = f"query_dim={self.query_dim}, key_dim={self.key_dim}, align_dim={self.align_dim}"

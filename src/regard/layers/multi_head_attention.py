@@ -15,7 +15,7 @@ from regard.attention.normalizer import Normalizer, Softmax
 from regard.attention.patterns.pattern import Causal, Full, Pattern, positions
 from regard.attention.score import Dot, Score
 from regard.attention.spec import PLAIN
-from regard.attention.summary import Seen, Summary
+from regard.attention.summary import Summary, SummaryResult
 from regard.attention.value import Value
 from regard.errors import ConfigError, ShapeError, UnsupportedError
 from regard.layers.attention_module import AttentionModule
@@ -205,7 +205,7 @@ class MultiHeadAttention(AttentionModule):
         self, query: Tensor, key: Tensor | None = ..., value: Tensor | None = ..., *, pattern: Pattern | None = ...,
         bias: Bias | Tensor | None = ..., cache: KeyValueCache | None = ..., query_start: int | Tensor | None = ...,
         key_start: int = ..., seed: int | Tensor | None = ..., summary: Summary,
-    ) -> tuple[Tensor, Seen]: ...  # fmt: skip
+    ) -> tuple[Tensor, SummaryResult]: ...  # fmt: skip
 
     def forward(
         self,
@@ -221,7 +221,7 @@ class MultiHeadAttention(AttentionModule):
         seed: int | Tensor | None = None,
         summary: Summary | None = None,
         **others: object,
-    ) -> Tensor | tuple[Tensor, Seen]:
+    ) -> Tensor | tuple[Tensor, SummaryResult]:
         """Self-attention of `query`, or cross-attention from `query` to `key` and `value`.
 
         Args:
@@ -241,7 +241,7 @@ class MultiHeadAttention(AttentionModule):
             summary: which statistics of the weights to return besides the output; None for none.
 
         Returns:
-            The output (B, L, D); with a summary, a tuple of the output and a `Seen`.
+            The output (B, L, D); with a summary, a tuple of the output and a `SummaryResult`.
 
         Raises:
             ShapeError: inputs of incompatible sizes, or as for `attend`.
@@ -286,9 +286,9 @@ class MultiHeadAttention(AttentionModule):
         else:
             with nullcontext(cache.kept) if is_read else cache.appended(k, v) as (k, v, key_start):
                 result = self._attend(q, k, v, key_start=key_start, **options)
-        output_BHLE, seen = (result, None) if isinstance(result, Tensor) else result
+        output_BHLE, summary_result = (result, None) if isinstance(result, Tensor) else result
         output = self.output_proj(output_BHLE.transpose(1, 2).flatten(2))
-        return output if seen is None else (output, seen)
+        return output if summary_result is None else (output, summary_result)
 
     def keys_and_values(self, key: Tensor, value: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Project keys and values, without applying `positions`.
@@ -311,12 +311,12 @@ class MultiHeadAttention(AttentionModule):
         k = _split(x, self.num_kv_heads)
         return k if self.key_norm is None else self.key_norm(k)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor | tuple[Tensor, Seen]:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor | tuple[Tensor, SummaryResult]:
         """Call `attend` with the settings of the layer."""
         length = q.shape[2]
         if is_quantized(self.query_proj) and (padded := padded_call(q, k, v, options)) is not None:
             q, k, v, options["pattern"] = padded
-        result: Tensor | tuple[Tensor, Seen] = attend(
+        result: Tensor | tuple[Tensor, SummaryResult] = attend(
             q,
             k,
             v,

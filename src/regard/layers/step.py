@@ -176,8 +176,8 @@ def _attention(
         and attention.backend == "auto"
     )
     # The newest token sees all that is kept.
-    seen = Full if memory else Full | Causal | SlidingWindow
-    plain = plain and all(isinstance(part, seen) for part in conjuncts(attention.pattern))
+    supported = Full if memory else Full | Causal | SlidingWindow
+    plain = plain and all(isinstance(part, supported) for part in conjuncts(attention.pattern))
     if not (plain and _is_norm(norm) and all(map(_weights, _maps(attention)))):
         return None
     return AttentionStep(norm, before, attention, memory=memory)

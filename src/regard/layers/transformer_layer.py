@@ -11,7 +11,7 @@ from torch.nn import functional
 from regard.attention.bias import Bias
 from regard.attention.cache import KeyValueCache
 from regard.attention.patterns.pattern import Causal, Full, Pattern
-from regard.attention.summary import Seen, Summary
+from regard.attention.summary import Summary, SummaryResult
 from regard.errors import ConfigError, nearest
 from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear
@@ -341,7 +341,7 @@ class DecoderLayer(nn.Module):
         x = self.around_cross(x, lambda x: self.cross_attention(x, nothing, cache=memory, pattern=pattern))
         return self.around_feed_forward(x, self.feed_forward)
 
-    def summarized(self, x: Tensor, memory: Tensor, summary: Summary | None) -> tuple[Tensor, Seen | None]:
+    def summarized(self, x: Tensor, memory: Tensor, summary: Summary | None) -> tuple[Tensor, SummaryResult | None]:
         """Apply the layer to whole targets, with a summary of what cross-attention looks at.
 
         Args:
@@ -352,17 +352,17 @@ class DecoderLayer(nn.Module):
         Returns:
             (B, T, D), and the summary or None.
         """
-        seen: list[Seen] = []
+        summaries: list[SummaryResult] = []
 
         def look(x: Tensor) -> Tensor:
             if summary is None:
                 return self.cross_attention(x, memory)
             output, weights = self.cross_attention(x, memory, summary=summary)
-            seen.append(weights)
+            summaries.append(weights)
             return output
 
         x = self.around_cross(self.around_self(x, self.self_attention), look)
-        return self.around_feed_forward(x, self.feed_forward), seen[0] if seen else None
+        return self.around_feed_forward(x, self.feed_forward), summaries[0] if summaries else None
 
     def extend(self, x: Tensor, past: KeyValueCache, memory: KeyValueCache, pattern: Pattern) -> Tensor:
         """Apply the layer to the next tokens of each sequence, several at once.

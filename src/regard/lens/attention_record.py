@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from regard.attention.summary import Seen
+from regard.attention.summary import SummaryResult
 from regard.errors import ConfigError, ShapeError
 from regard.lens.capture.call import AttentionCall, detached
 from regard.lens.summaries import summarize, weights_of
@@ -127,7 +127,7 @@ class AttentionRecord:
         self.mismatch: str | None = None
         self.query_rows: Tensor | None = None
         self._shape: tuple[int, int] | None = None
-        self._rows: list[Seen] = []
+        self._rows: list[SummaryResult] = []
         self._mass: Tensor | None = None
         self._distance: list[Tensor] = []
         self._weights: list[Tensor] = []
@@ -152,7 +152,7 @@ class AttentionRecord:
             and call.result is not None
             and call.result.requires_grad
         ):
-            call.result.register_hook(self._take_gradient(self.calls - 1, call.output.shape))
+            call.result.register_hook(self._store_gradient(self.calls - 1, call.output.shape))
             self._outputs.append(call.output.detach())
         call = call if self.settings.differentiable else detached(call)
         with torch.set_grad_enabled(self.settings.differentiable and torch.is_grad_enabled()):
@@ -160,7 +160,7 @@ class AttentionRecord:
         if self.settings.values and call.value is not None:
             self.value = call.value
         if self.settings.weights:
-            self._take_weights(call, batch * heads * queries * keys)
+            self._store_weights(call, batch * heads * queries * keys)
 
     def _summarize(self, call: AttentionCall) -> None:
         keys, edges = call.shape[3], self.map.edges(call.shape[3])
@@ -168,17 +168,17 @@ class AttentionRecord:
         start = start[:, None, None] if isinstance(start, Tensor) else start
         for part, rows in summarize(call, self.settings.top, edges):
             self.map.add(rows.bins, keys)
-            seen = rows.seen
+            result = rows.summary_result
             positions = torch.arange(part.start, part.stop, device=rows.bins.device) + start
-            self._distance.append(positions - _present(seen.expected_key))
-            mass = _present(seen.key_mass)
+            self._distance.append(positions - _present(result.expected_key))
+            mass = _present(result.key_mass)
             if self._mass is not None:
                 size = max(mass.shape[-1], self._mass.shape[-1])
                 mass = pad(mass, (0, size - mass.shape[-1])) + pad(self._mass, (0, size - self._mass.shape[-1]))
             self._mass = mass
             if rows.output is not None and call.output is not None and not call.dropped:
                 self._check(rows.output, call.output[:, :, part])
-            self._rows.append(replace(seen, key_mass=None, key_variance=None))
+            self._rows.append(replace(result, key_mass=None, key_variance=None))
 
     def _check(self, output: Tensor, of_model: Tensor) -> None:
         """The largest difference from the model's output, relative to its largest number."""
@@ -187,13 +187,13 @@ class AttentionRecord:
         error = (output.detach() - of_model).abs().max().item() / (largest or 1.0)
         self.error = error if self.error is None else max(self.error, error)
 
-    def _take_gradient(self, number: int, shape: torch.Size) -> Callable[[Tensor], None]:
-        def take(gradient: Tensor) -> None:
+    def _store_gradient(self, number: int, shape: torch.Size) -> Callable[[Tensor], None]:
+        def store(gradient: Tensor) -> None:
             self._gradients[number] = gradient.detach().reshape(shape)
 
-        return take
+        return store
 
-    def _take_weights(self, call: AttentionCall, numbers: int) -> None:
+    def _store_weights(self, call: AttentionCall, numbers: int) -> None:
         """All weights if they fit the budget, else those of one query of each of equal strata."""
         queries = call.shape[2]
         rows = torch.arange(queries)
@@ -214,12 +214,12 @@ class AttentionRecord:
     @property
     def entropy(self) -> Tensor:
         """-sum w log w of each row in nats: (B, H, L)."""
-        return torch.cat([_present(seen.entropy) for seen in self._rows], 2)
+        return torch.cat([_present(rows.entropy) for rows in self._rows], 2)
 
     @property
     def expected_key(self) -> Tensor:
         """The mean position of each query's keys: (B, H, L)."""
-        return torch.cat([_present(seen.expected_key) for seen in self._rows], 2)
+        return torch.cat([_present(rows.expected_key) for rows in self._rows], 2)
 
     @property
     def distance(self) -> Tensor:
@@ -242,7 +242,7 @@ class AttentionRecord:
         return self._top("top_weights", 0)
 
     def _top(self, name: str, missing: int) -> Tensor:
-        parts = [_present(getattr(seen, name)) for seen in self._rows]
+        parts = [_present(getattr(rows, name)) for rows in self._rows]
         size = max(part.shape[-1] for part in parts)
         return torch.cat([pad(part, (0, size - part.shape[-1]), value=missing) for part in parts], 2)
 

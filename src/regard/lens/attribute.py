@@ -49,14 +49,14 @@ def attributions(explained: Explained) -> dict[str, Tensor]:
         ConfigError: a model without attention, or without an embedding of tokens.
     """
     module = in_evaluation(explained.module)
-    with torch.enable_grad(), record(module, weights=True, values=True, gradients=True) as seen:
+    with torch.enable_grad(), record(module, weights=True, values=True, gradients=True) as recording:
         probability = _probability(module, explained.ids, explained.label)
-    if not seen:
+    if not recording:
         raise ConfigError(f"{type(module).__name__} has no attention to explain by")
     probability.backward()
     for parameter in module.parameters():
         parameter.grad = None
-    scores = _of_attention(seen)
+    scores = _of_attention(recording)
     scores["integrated gradients"] = _integrated(module, explained)
     scores["leave one out"] = leave_one_out(predictor(explained), len(explained.ids))
     keep = torch.ones(len(explained.ids))
@@ -114,9 +114,9 @@ def mean_of(measured: Iterable[Faithfulness]) -> Faithfulness:
     return Faithfulness(**means)
 
 
-def _of_attention(seen: Mapping[str, AttentionRecord]) -> dict[str, Tensor]:
+def _of_attention(recording: Mapping[str, AttentionRecord]) -> dict[str, Tensor]:
     """The scores that attention alone gives."""
-    records = list(seen.values())
+    records = list(recording.values())
     last = records[-1]
     pools = last.shape[2] == 1
     layers = [one for one in (records[:-1] if pools else records) if one.shape[2] == one.shape[3] == last.shape[3]]

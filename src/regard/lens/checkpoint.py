@@ -40,16 +40,16 @@ def view_checkpoint(name: str | Path, text: str, *, grid: int = 64, top: int = 8
         raise UnsupportedError(f"{name}: neither regard nor `transformers` loads it: {reason}") from error
     inputs = tokenizer(text, return_tensors="pt")
     ids = inputs["input_ids"]
-    longest = getattr(model.config, "max_position_embeddings", None)
-    if not ids.numel() or (longest is not None and ids.shape[1] > longest):
-        raise DataError(f"text has {ids.shape[1]} tokens; {name} reads 1 to {longest}")
+    max_length = getattr(model.config, "max_position_embeddings", None)
+    if not ids.numel() or (max_length is not None and ids.shape[1] > max_length):
+        raise DataError(f"text has {ids.shape[1]} tokens; {name} reads 1 to {max_length}")
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = torch.full((1, 1), model.config.decoder_start_token_id)
-    with torch.no_grad(), record(model, grid=grid, top=top) as seen:
+    with torch.no_grad(), record(model, grid=grid, top=top) as recording:
         model(**inputs)
     tokens = tokenizer.convert_ids_to_tokens(ids[0].tolist())
     labels: Any = tokens
     if model.config.is_encoder_decoder:
         labels = {"source": tokens, "target": tokenizer.convert_ids_to_tokens(inputs["decoder_input_ids"][0].tolist())}
-    notes = [f"{path}: {reason}" for path, reason in seen.not_captured]
-    return view_of(seen, labels, title=title or text, notes=notes)
+    notes = [f"{path}: {reason}" for path, reason in recording.not_captured]
+    return view_of(recording, labels, title=title or text, notes=notes)

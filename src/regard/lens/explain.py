@@ -36,11 +36,11 @@ def explained_view(
         ConfigError: a model without attention.
     """
     explained, length = explained._replace(module=in_evaluation(explained.module)), len(explained.ids)
-    with record(explained.module, grid=grid, top=top) as seen:
+    with record(explained.module, grid=grid, top=top) as recording:
         predictor(explained)(torch.ones(1, length, dtype=torch.bool))
-    if not seen:
+    if not recording:
         raise ConfigError(f"{type(explained.module).__name__} has no attention to look at")
-    layers = [one.layer_view(TEXT if one.shape[2] == length else LABEL, TEXT) for one in seen.values()]
+    layers = [one.layer_view(TEXT if one.shape[2] == length else LABEL, TEXT) for one in recording.values()]
     axes = {
         TEXT: Axis(name=TEXT, labels=tokens, special=explained.special),
         LABEL: Axis(name=LABEL, labels=[label]),

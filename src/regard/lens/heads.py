@@ -57,13 +57,13 @@ def ablated(model: nn.Module, heads: Mapping[str, Sequence[int]]) -> Iterator[No
 
     Source: Michel et al. 2019, arXiv 1905.10650, equation 1.
     """
-    seen: set[str] = set()
+    visited: set[str] = set()
 
     def ablate(caller: Caller, call: AttentionCall) -> Tensor | None:
         chosen = heads.get(caller.path)
         if chosen is None or call.output is None:
             return None
-        seen.add(caller.path)
+        visited.add(caller.path)
         count = call.shape[1]
         keep = torch.ones(1, count, 1, 1, dtype=call.output.dtype, device=call.output.device)
         keep[:, list(chosen)] = 0
@@ -71,10 +71,10 @@ def ablated(model: nn.Module, heads: Mapping[str, Sequence[int]]) -> Iterator[No
 
     with intercept(model, ablate, lambda path, reason: None):
         yield
-    missing = sorted(set(heads) - seen)
+    missing = sorted(set(heads) - visited)
     if missing:
         raise ConfigError(
-            f"ablated: {missing[0]!r} did not run; {nearest(missing[0], sorted(seen) or ['nothing ran'])}"
+            f"ablated: {missing[0]!r} did not run; {nearest(missing[0], sorted(visited) or ['nothing ran'])}"
         )
 
 

@@ -42,7 +42,9 @@ def loss_of(runner: Any, records: Sequence[Sequence[str]]) -> Callable[[nn.Modul
 
 
 def _classifier_loss(runner: Any, records: Sequence[Sequence[str]]) -> Callable[[nn.Module], Tensor]:
-    rows = [runner.tokenizer.marked(runner.tokenizer.encode(text), longest=runner.longest) for text, *_ in records]
+    rows = [
+        runner.tokenizer.marked(runner.tokenizer.encode(text), max_length=runner.max_length) for text, *_ in records
+    ]
     unknown = {label for _, label, *_ in records} - set(runner.labels)
     if unknown:
         raise DataError(f"the model has no label {min(unknown)!r}; it has {', '.join(runner.labels):.200}")

@@ -277,9 +277,9 @@ def record(
 
     >>> layer = torch.nn.MultiheadAttention(8, 2, batch_first=True)
     >>> x = torch.randn(1, 5, 8)
-    >>> with record(layer) as seen:
+    >>> with record(layer) as recording:
     ...     output, _ = layer(x, x, x)
-    >>> seen[""].head(1).grid.shape
+    >>> recording[""].head(1).grid.shape
     torch.Size([5, 5])
     """
     for name, number in (("grid", grid), ("top", top), ("budget", budget)):

@@ -74,7 +74,7 @@ def look_at(module: Seq2Seq, read: Words, written: Words, *, norms: bool = False
         ConfigError: a model without attention.
     """
     vocabulary = module.vocabulary
-    seen = _recorded(
+    recording = _recorded(
         module, [*read.tokens, vocabulary.eos], None, [vocabulary.bos, *written.tokens], weights=True, values=norms
     )
     columns, rows = ([*side.spans, (END, range(len(side.tokens), len(side.tokens) + 1))] for side in (read, written))
@@ -86,7 +86,7 @@ def look_at(module: Seq2Seq, read: Words, written: Words, *, norms: bool = False
         "encoder": (source_ranges, source_ranges),
         "decoder": (target_ranges, read_ranges),
     }
-    maps = {path: _norms(module, path, one) if norms else one.weights for path, one in seen.items()}
+    maps = {path: _norms(module, path, one) if norms else one.weights for path, one in recording.items()}
     return Alignment(
         source=[word for word, _ in columns],
         target=[word for word, _ in rows],
@@ -114,13 +114,15 @@ def look_within(
         ConfigError: a model without attention.
         DataError: no tokens, or more than the model has positions.
     """
-    longest = module.longest
-    if not ids or (longest is not None and len(ids) > longest):
-        raise DataError(f"text has {len(ids)} tokens; expected 1 to {longest}: see one or a few sentences")
-    seen = _recorded(module, list(ids), weights=True)
+    max_length = module.max_length
+    if not ids or (max_length is not None and len(ids) > max_length):
+        raise DataError(f"text has {len(ids)} tokens; expected 1 to {max_length}: see one or a few sentences")
+    recording = _recorded(module, list(ids), weights=True)
     words = tokenizer.words(ids)
     ranges = [pieces for _, pieces in words]
-    weights = {path: merged(attention.weights[0].float().cpu(), ranges, ranges) for path, attention in seen.items()}
+    weights = {
+        path: merged(attention.weights[0].float().cpu(), ranges, ranges) for path, attention in recording.items()
+    }
     return Alignment(source=[word for word, _ in words], target=[], weights=weights)
 
 
@@ -150,24 +152,24 @@ def view_within(
         ConfigError: a model without attention.
         DataError: no tokens, or more than the model has positions.
     """
-    longest = module.longest
-    if not ids or (longest is not None and len(ids) > longest):
-        raise DataError(f"text has {len(ids)} tokens; expected 1 to {longest}")
-    seen = _recorded(module, list(ids), grid=grid, top=top)
+    max_length = module.max_length
+    if not ids or (max_length is not None and len(ids) > max_length):
+        raise DataError(f"text has {len(ids)} tokens; expected 1 to {max_length}")
+    recording = _recorded(module, list(ids), grid=grid, top=top)
     return view_of(
-        seen,
+        recording,
         tokenizer.pieces(ids),
         title=shortened(printable(" ".join(title[: 2 * LONGEST_TITLE].split())), LONGEST_TITLE),
     )
 
 
-def _norms(module: nn.Module, path: str, seen: AttentionRecord) -> torch.Tensor:
+def _norms(module: nn.Module, path: str, recording: AttentionRecord) -> torch.Tensor:
     """Norms of the weighted values, (B, H, L, S), after the output projection if there is one."""
-    if seen.value is None:
+    if recording.value is None:
         raise ConfigError(f"the values of {path!r} are not recorded; their norms are not known")
     projection = getattr(module.get_submodule(path), "output_proj", None)
     weight = None if projection is None else projection.weight.detach()
-    return value_norms(seen.weights, seen.value, weight)
+    return value_norms(recording.weights, recording.value, weight)
 
 
 def _recorded(module: nn.Module, *sequences: list[int] | None, **settings: Any) -> Recording:
@@ -175,8 +177,8 @@ def _recorded(module: nn.Module, *sequences: list[int] | None, **settings: Any) 
     device = next(module.parameters()).device
     module = in_evaluation(module)
     inputs = [None if ids is None else torch.tensor([ids], device=device) for ids in sequences]
-    with torch.no_grad(), warnings.catch_warnings(action="ignore"), record(module, **settings) as seen:
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"), record(module, **settings) as recording:
         module(*inputs)
-    if not seen:
+    if not recording:
         raise ConfigError(f"{type(module).__name__} has no attention to look at")
-    return seen
+    return recording

@@ -127,9 +127,9 @@ def head_study(module: nn.Module, loss: Callable[[nn.Module], torch.Tensor]) -> 
         ConfigError: a model without attention.
     """
     module = in_evaluation(module)
-    with torch.enable_grad(), record(module, gradients=True) as seen:
+    with torch.enable_grad(), record(module, gradients=True) as recording:
         value = loss(module)
-    if not seen:
+    if not recording:
         raise ConfigError(f"{type(module).__name__} has no attention to study")
     value.backward()
     for parameter in module.parameters():
@@ -137,7 +137,7 @@ def head_study(module: nn.Module, loss: Callable[[nn.Module], torch.Tensor]) -> 
     rows: list[HeadRow] = []
     with torch.no_grad():
         whole = float(loss(module))
-        for path, one in seen.items():
+        for path, one in recording.items():
             _, heads, queries, keys = one.shape
             worth = importance(one.output, one.output_grad)
             causal = keys == queries and bool((one.grid.triu(1) == 0).all())
@@ -185,7 +185,7 @@ def faithfulness_study(classifier: Any, texts: Iterable[str]) -> dict[str, Faith
 def explain(classifier: Any, text: str) -> Explained:
     """The decision of a classifier on a text: its most probable label."""
     tokenizer = classifier.tokenizer
-    ids = tokenizer.marked(tokenizer.encode(text), longest=classifier.longest)
+    ids = tokenizer.marked(tokenizer.encode(text), max_length=classifier.max_length)
     label = int(classifier.probabilities([text])[0].argmax())
     text_places = range(len(tokenizer.before), len(ids) - len(tokenizer.after))
     special = frozenset(i for i in range(len(ids)) if i not in text_places)

@@ -16,8 +16,8 @@ from regard.attention.attend import attend
 from regard.attention.bias import Bias, TensorBias
 from regard.attention.engine.observer import unobserved
 from regard.attention.patterns.pattern import Pattern
-from regard.attention.summary import Frame, Merger, Seen, Summary, collect, contributions
-from regard.attention.value import restrict
+from regard.attention.summary import Frame, RunningStats, Summary, SummaryResult, collect, contributions
+from regard.attention.value import slice_value
 from regard.lens.capture.call import AttentionCall, OperatorCall, WeightsCall, wide
 from regard.lens.view import bin_index, binned
 
@@ -28,7 +28,7 @@ class Rows(NamedTuple):
     """The summaries of some queries."""
 
     bins: Tensor  # (B, H, rows, c), the weight of each row in each bin of keys
-    seen: Seen  # entropy, expected key, key mass, top keys and weights
+    summary_result: SummaryResult  # entropy, expected key, key mass, top keys and weights
     output: Tensor | None  # (B, H, rows, V), the weights' mixture of the values
 
 
@@ -77,11 +77,11 @@ def weights_of(call: AttentionCall, queries: Tensor) -> Tensor:
 def _weights(call: AttentionCall, part: slice) -> Tensor:
     if isinstance(call, WeightsCall):
         return wide(call.rows(part))
-    seen = _attend(call, part, wide(call.value), Summary(weights=True))[1]
-    return seen.weights  # type: ignore[return-value]
+    summary_result = _attend(call, part, wide(call.value), Summary(weights=True))[1]
+    return summary_result.weights  # type: ignore[return-value]
 
 
-def _attend(call: OperatorCall, part: slice, value: Tensor, summary: Summary) -> tuple[Tensor, Seen]:
+def _attend(call: OperatorCall, part: slice, value: Tensor, summary: Summary) -> tuple[Tensor, SummaryResult]:
     """The operator for some queries of a call."""
     arguments = dict(call.arguments)
     query = wide(call.query)
@@ -89,11 +89,11 @@ def _attend(call: OperatorCall, part: slice, value: Tensor, summary: Summary) ->
         for name, x in arguments.items():
             x = TensorBias(x) if name == "bias" and isinstance(x, Tensor) else x
             if isinstance(x, Pattern | Bias):
-                arguments[name] = restrict(x, part, slice(0, call.shape[3]))
+                arguments[name] = slice_value(x, part, slice(0, call.shape[3]))
         query = query[:, :, part]
         arguments["query_start"] = call.query_start + part.start
     with unobserved(), torch.autocast(query.device.type, enabled=False):
-        found: tuple[Tensor, Seen] = attend(query, wide(call.key), value, summary=summary, **arguments)
+        found: tuple[Tensor, SummaryResult] = attend(query, wide(call.key), value, summary=summary, **arguments)
     return found
 
 
@@ -102,18 +102,18 @@ def _by_operator(call: OperatorCall, part: slice, summary: Summary, edges: Seque
     batch, groups, keys, features = value.shape
     indicators = torch.nn.functional.one_hot(bin_index(keys, edges, value.device), len(edges) - 1).to(value.dtype)
     extended = torch.cat([value, indicators.expand(batch, groups, keys, len(edges) - 1)], -1)
-    output, seen = _attend(call, part, extended, summary)
-    return Rows(output[..., features:], seen, output[..., :features])
+    output, summary_result = _attend(call, part, extended, summary)
+    return Rows(output[..., features:], summary_result, output[..., :features])
 
 
 def _by_rows(call: WeightsCall, part: slice, summary: Summary, edges: Sequence[int]) -> Rows:
     weights = wide(call.rows(part))
     batch, heads, rows, keys = weights.shape
     frame = Frame(slice(0, rows), slice(0, keys), rows, keys, call.key_start)
-    merger = Merger(summary, batch, heads, rows, weights)
-    merger.add(weights, frame)
-    seen = collect(summary, contributions(summary, weights, frame), merger, None)
-    return Rows(binned(weights, range(rows + 1), edges), seen, _mixture(weights, call.value))
+    running = RunningStats(summary, batch, heads, rows, weights)
+    running.add(weights, frame)
+    summary_result = collect(summary, contributions(summary, weights, frame), running, None)
+    return Rows(binned(weights, range(rows + 1), edges), summary_result, _mixture(weights, call.value))
 
 
 def _mixture(weights: Tensor, value: Tensor | None) -> Tensor | None:

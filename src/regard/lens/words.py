@@ -99,8 +99,8 @@ def _divided(tokenizer: Any, tokens: Sequence[int], word: str, span: range) -> S
 
 def _seen(tokenizer: Any, tokens: Sequence[int], spans: Spans) -> Spans:
     """The words, where one that cannot be seen is put to the next, and the last one to that before it."""
-    seen = [span.stop for _, span in spans if tokenizer.decode(tokens[span.start : span.stop]).strip()]
-    if len(seen) in (0, len(spans)):
+    ends = [span.stop for _, span in spans if tokenizer.decode(tokens[span.start : span.stop]).strip()]
+    if len(ends) in (0, len(spans)):
         return spans
-    joined = itertools.starmap(range, itertools.pairwise([0, *seen[:-1], len(tokens)]))
+    joined = itertools.starmap(range, itertools.pairwise([0, *ends[:-1], len(tokens)]))
     return [(tokenizer.decode(tokens[span.start : span.stop]).strip(), span) for span in joined]

@@ -24,7 +24,7 @@ from regard.models.check import TokenId, check_fields
 from regard.models.text_encoder import TextEncoder
 
 # Small sizes: Turc et al. 2019, arXiv 1908.08962, table 1. RoBERTa and DistilBERT: their papers.
-SIZES: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"num_layers": 2, "embed_dim": 128, "num_heads": 2, "ffn_dim": 512},
     "mini": {"num_layers": 4, "embed_dim": 256, "num_heads": 4, "ffn_dim": 1024},
     "small": {"num_layers": 4, "embed_dim": 512, "num_heads": 8, "ffn_dim": 2048},
@@ -110,22 +110,22 @@ class BertConfig:
         return self.family in ("roberta", "xlm-roberta")
 
     @staticmethod
-    def of_size(size: str, **changes: Any) -> "BertConfig":
-        """The configuration of a published size.
+    def from_preset(name: str, **changes: Any) -> "BertConfig":
+        """Configuration of a published model by name.
 
         Args:
-            size: a key of `SIZES`, such as "base", "minilm-l6" or "roberta-large".
+            name: a key of `PRESETS`, such as "base", "minilm-l6" or "roberta-large".
             changes: fields that differ from it.
 
         Returns:
             The configuration.
 
         Raises:
-            ConfigError: an unknown size.
+            ConfigError: an unknown name.
         """
-        if size not in SIZES:
-            raise ConfigError(f"BERT has no size {size!r}; {nearest(size, SIZES)}")
-        return BertConfig(**{**SIZES[size], **changes})
+        if name not in PRESETS:
+            raise ConfigError(f"BERT has no preset {name!r}; {nearest(name, PRESETS)}")
+        return BertConfig(**{**PRESETS[name], **changes})
 
 
 @final
@@ -174,7 +174,7 @@ class Bert(TextEncoder):
 
     Source: Devlin et al. 2018, arXiv 1810.04805, section 3.
 
-    >>> model = rg.Bert(rg.BertConfig.of_size("tiny", vocab_size=100, pooler=True)).eval()
+    >>> model = rg.Bert(rg.BertConfig.from_preset("tiny", vocab_size=100, pooler=True)).eval()
     >>> output = model(torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]]), lengths=torch.tensor([4, 3]))
     >>> output.hidden.shape, output.logits.shape, output.pooled.shape
     (torch.Size([2, 4, 128]), torch.Size([2, 4, 100]), torch.Size([2, 128]))
@@ -208,7 +208,7 @@ class Bert(TextEncoder):
                 nn.init.normal_(embedding.weight, std=INIT_STD)
 
     @property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         first = self.config.pad + 1 if self.config.pads_have_no_position else 0
         return self.config.max_positions - first
 

@@ -161,7 +161,7 @@ class ConvS2S(Seq2Seq):
             nn.init.normal_(positions.weight, std=0.1)
 
     @property
-    def longest(self) -> int | None:
+    def max_length(self) -> int | None:
         return self.config.max_length
 
     def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:

@@ -54,7 +54,7 @@ def _gpt3(num_layers: int, embed_dim: int, num_heads: int, head_dim: int) -> dic
 
 
 # gpt2: table 2 of Radford et al. 2019, with heads of 64; gpt3: table 2.1 of Brown et al. 2020.
-SIZES: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "gpt2": _gpt2(12, 768, 12),
     "gpt2-medium": _gpt2(24, 1024, 16),
     "gpt2-large": _gpt2(36, 1280, 20),
@@ -124,11 +124,11 @@ class GPTConfig:
         check_fields(self)
 
     @staticmethod
-    def of_size(size: str, vocabulary: Vocabulary, **changes: Any) -> "GPTConfig":
-        """The configuration of a published size.
+    def from_preset(name: str, vocabulary: Vocabulary, **changes: Any) -> "GPTConfig":
+        """Configuration of a published model by name.
 
         Args:
-            size: "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "gpt3-small" to "gpt3-xl", "gpt3-2.7b", "gpt3-6.7b",
+            name: "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "gpt3-small" to "gpt3-xl", "gpt3-2.7b", "gpt3-6.7b",
                 "gpt3-13b" or "gpt3-175b".
             vocabulary: number of tokens and special tokens.
             changes: fields that differ from it.
@@ -137,11 +137,11 @@ class GPTConfig:
             The configuration.
 
         Raises:
-            ConfigError: an unknown size.
+            ConfigError: an unknown name.
         """
-        if size not in SIZES:
-            raise ConfigError(f"GPT has no size {size!r}; {nearest(size, SIZES)}")
-        return GPTConfig(vocabulary=vocabulary, **{**SIZES[size], **changes})
+        if name not in PRESETS:
+            raise ConfigError(f"GPT has no preset {name!r}; {nearest(name, PRESETS)}")
+        return GPTConfig(vocabulary=vocabulary, **{**PRESETS[name], **changes})
 
     def pattern(self, layer: int) -> Pattern:
         """The attention pattern of a layer, counted from 0."""
@@ -198,7 +198,7 @@ class GPT(LanguageModel):
                 )
 
     @property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         return self.config.max_length
 
     def embed(self, tokens: Tensor, start: int) -> Tensor:

@@ -67,7 +67,7 @@ class LanguageModel(nn.Module, ABC):
     copies = False
 
     @property
-    def longest(self) -> int | None:
+    def max_length(self) -> int | None:
         """Maximum number of tokens of a text; None if unlimited."""
         return None
 

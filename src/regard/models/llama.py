@@ -35,7 +35,7 @@ def _size(num_layers: int, embed_dim: int, num_heads: int, ffn_dim: int, **more:
 
 # llama: table 2 of arXiv 2302.13971, ffn_dim from its section 2.2 (8/3 of embed_dim, to a multiple of 256);
 # mistral: table 1 of arXiv 2310.06825; llama3: table 3 of arXiv 2407.21783.
-SIZES: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "llama-7b": _size(32, 4096, 32, 11008),
     "llama-13b": _size(40, 5120, 40, 13824),
     "llama-33b": _size(60, 6656, 52, 17920),
@@ -108,11 +108,11 @@ class LlamaConfig:
             )
 
     @staticmethod
-    def of_size(size: str, vocabulary: Vocabulary, **changes: Any) -> "LlamaConfig":
-        """The configuration of a published size.
+    def from_preset(name: str, vocabulary: Vocabulary, **changes: Any) -> "LlamaConfig":
+        """Configuration of a published model by name.
 
         Args:
-            size: "llama-7b", "llama-13b", "llama-33b", "llama-65b", "llama2-70b", "llama3-8b", "llama3-70b" or
+            name: "llama-7b", "llama-13b", "llama-33b", "llama-65b", "llama2-70b", "llama3-8b", "llama3-70b" or
                 "mistral-7b".
             vocabulary: number of tokens and special tokens.
             changes: fields that differ from it.
@@ -121,11 +121,11 @@ class LlamaConfig:
             The configuration.
 
         Raises:
-            ConfigError: an unknown size.
+            ConfigError: an unknown name.
         """
-        if size not in SIZES:
-            raise ConfigError(f"Llama has no size {size!r}; {nearest(size, SIZES)}")
-        return LlamaConfig(vocabulary=vocabulary, **{**SIZES[size], **changes})
+        if name not in PRESETS:
+            raise ConfigError(f"Llama has no preset {name!r}; {nearest(name, PRESETS)}")
+        return LlamaConfig(vocabulary=vocabulary, **{**PRESETS[name], **changes})
 
     def pattern(self, layer: int) -> Pattern:
         """The attention pattern of a layer, counted from 0."""
@@ -168,7 +168,7 @@ class Llama(LanguageModel):
                 nn.init.normal_(parameter, std=INIT_STD)
 
     @property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         return self.config.max_length
 
     def embed(self, tokens: Tensor, start: int) -> Tensor:

@@ -126,7 +126,7 @@ class PictureTransformer(Seq2Seq):
             nn.init.normal_(table.weight, std=INITIAL)
 
     @property
-    def longest(self) -> int | None:
+    def max_length(self) -> int | None:
         return self.config.max_length
 
     def check_inputs(self, inputs: Tensor, lengths: Tensor | None) -> None:

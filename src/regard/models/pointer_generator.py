@@ -18,7 +18,7 @@ from regard.attention.attend import attend
 from regard.attention.patterns.pattern import Pattern
 from regard.attention.patterns.sequence_pattern import KeyLengths
 from regard.attention.score import Additive
-from regard.attention.summary import Seen, Summary
+from regard.attention.summary import Summary, SummaryResult
 from regard.layers.attention_module import AttentionModule
 from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear
@@ -151,7 +151,7 @@ class CoverageAttention(AttentionModule):
         covered: Tensor,
         pattern: Pattern,
         summary: Summary | None = None,
-    ) -> Tensor | tuple[Tensor, Seen]:
+    ) -> Tensor | tuple[Tensor, SummaryResult]:
         """Attend to the source.
 
         Args:
@@ -163,11 +163,11 @@ class CoverageAttention(AttentionModule):
             summary: further statistics of the weights (R, 1, 1, S); None for none.
 
         Returns:
-            Context and weights, concatenated, (R, E + S); with a summary, that and a `Seen`.
+            Context and weights, concatenated, (R, E + S); with a summary, that and a `SummaryResult`.
         """
         if self.coverage is not None:
             keys = keys + covered[..., None].to(keys.dtype) * self.coverage
-        output, seen = attend(
+        output, summary_result = attend(
             self.query_proj(query)[:, None, None].to(keys.dtype),
             keys[:, None],
             values[:, None],
@@ -175,8 +175,8 @@ class CoverageAttention(AttentionModule):
             pattern=pattern,
             summary=WEIGHTS if summary is None else replace(summary, weights=True),
         )
-        both = torch.cat([output[:, 0, 0], seen.weights[:, 0, 0].to(output.dtype)], -1)
-        return both if summary is None else (both, seen)
+        both = torch.cat([output[:, 0, 0], summary_result.weights[:, 0, 0].to(output.dtype)], -1)
+        return both if summary is None else (both, summary_result)
 
 
 @final

@@ -52,7 +52,7 @@ class Embedding:
     Args:
         pooling: a key of `POOLINGS`, or several joined by "+", whose vectors are concatenated.
         include_prompt: whether the tokens of a prompt are pooled.
-        longest: maximum number of tokens of a text, special tokens included; None for the model's.
+        max_length: maximum number of tokens of a text, special tokens included; None for the model's.
         prompts: texts that may be put before a text, by name.
         default_prompt_name: the prompt that is used by default; None for none.
         similarity: measure for comparing embeddings: "cosine", "dot", "euclidean" or "manhattan".
@@ -61,7 +61,7 @@ class Embedding:
 
     pooling: str = "mean"
     include_prompt: bool = True
-    longest: int | None = None
+    max_length: int | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     similarity: str = "cosine"

@@ -132,7 +132,7 @@ class Seq2Seq(nn.Module, ABC):
     copies = False  # whether sources and targets may hold out-of-vocabulary words of a source
 
     @property
-    def longest(self) -> int | None:
+    def max_length(self) -> int | None:
         """Maximum number of tokens of a source or target, special tokens included; None if unlimited."""
         return None
 

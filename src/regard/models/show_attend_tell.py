@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from regard.attention.check import show
 from regard.attention.hard import Gumbel, Hard, Reinforce, StraightThrough
 from regard.attention.normalizer import Normalizer, Softmax
-from regard.attention.summary import Seen, Summary
+from regard.attention.summary import Summary, SummaryResult
 from regard.attention.value import short_repr
 from regard.errors import ConfigError, ShapeError
 from regard.layers.cross_attention import CrossAttention
@@ -244,11 +244,11 @@ class ShowAttendTell(Seq2Seq):
         samples = self.training and self.config.attention_kind == "hard"
         steps: list[tuple[Tensor, ...]] = []
         for x in embedded.unbind(1):
-            context, seen = self._attend(output, keys, memory.states, log_prob=samples)
-            parts = [seen.weights[:, 0, 0]]
+            context, summary_result = self._attend(output, keys, memory.states, log_prob=samples)
+            parts = [summary_result.weights[:, 0, 0]]
             if samples:
                 spread = self._attend(output, keys, memory.states, normalizer=Softmax())[1].entropy
-                parts += [seen.log_prob[:, 0, 0], spread[:, 0, 0]]
+                parts += [summary_result.log_prob[:, 0, 0], spread[:, 0, 0]]
             output, cell = self._cell(x, context, output, cell)
             steps.append((self._readout(x, output, context), *parts))
         joined = [torch.stack(parts, 1) for parts in zip(*steps, strict=True)]
@@ -262,11 +262,13 @@ class ShowAttendTell(Seq2Seq):
         *,
         log_prob: bool = False,
         normalizer: Normalizer | None = None,
-    ) -> tuple[Tensor, Seen]:
+    ) -> tuple[Tensor, SummaryResult]:
         """Context (B, D) of states (B, n), and the weights; with a normalizer, the entropy of its weights."""
         summary = Summary(entropy=True) if normalizer is not None else Summary(weights=True, log_prob=log_prob)
-        context, seen = self.cross_attention(query[:, None], keys, features, summary=summary, normalizer=normalizer)
-        return context[:, 0], seen
+        context, summary_result = self.cross_attention(
+            query[:, None], keys, features, summary=summary, normalizer=normalizer
+        )
+        return context[:, 0], summary_result
 
     def _cell(self, embedded: Tensor, context: Tensor, output: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """Next output and cell (..., n) of the LSTM."""

@@ -33,7 +33,7 @@ def _size(embed_dim: int, num_heads: int, ffn_dim: int, num_layers: int, **more:
 
 V1_1: dict[str, Any] = {"activation": "gelu-tanh", "network": "gated", "tie_output": False, "scale_output": False}
 # v1.0: section 3.7 of the paper; v1.1: published by its authors with the checkpoints.
-SIZES: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "small": _size(512, 8, 2048, 6),
     "base": _size(768, 12, 3072, 12),
     "large": _size(1024, 16, 4096, 24),
@@ -95,11 +95,11 @@ class T5Config:
         check_fields(self)
 
     @staticmethod
-    def of_size(size: str, vocabulary: Vocabulary, **changes: Any) -> "T5Config":
-        """The configuration of a published size.
+    def from_preset(name: str, vocabulary: Vocabulary, **changes: Any) -> "T5Config":
+        """Configuration of a published model by name.
 
         Args:
-            size: "small", "base", "large", "3b" or "11b"; of v1.1 "v1.1-small", "v1.1-base", "v1.1-large", "v1.1-xl"
+            name: "small", "base", "large", "3b" or "11b"; of v1.1 "v1.1-small", "v1.1-base", "v1.1-large", "v1.1-xl"
                 or "v1.1-xxl".
             vocabulary: joint vocabulary of source and target; published checkpoints have 32,128 embeddings.
             changes: fields that differ from it.
@@ -108,11 +108,11 @@ class T5Config:
             The configuration.
 
         Raises:
-            ConfigError: an unknown size.
+            ConfigError: an unknown name.
         """
-        if size not in SIZES:
-            raise ConfigError(f"T5 has no size {size!r}; {nearest(size, SIZES)}")
-        return T5Config(vocabulary=vocabulary, **{**SIZES[size], **changes})
+        if name not in PRESETS:
+            raise ConfigError(f"T5 has no preset {name!r}; {nearest(name, PRESETS)}")
+        return T5Config(vocabulary=vocabulary, **{**PRESETS[name], **changes})
 
 
 @final

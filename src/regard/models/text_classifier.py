@@ -107,9 +107,9 @@ class TextClassifier(nn.Module):
         self.output = Linear(config.hops * size, config.num_labels)
 
     @property
-    def longest(self) -> int | None:
+    def max_length(self) -> int | None:
         """Maximum number of tokens of a text, special tokens included; None if unlimited."""
-        return None if self.config.encoder is None else self.encoder.longest
+        return None if self.config.encoder is None else self.encoder.max_length
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> TextClassifierOutput:
         """The logits of labels.
@@ -128,8 +128,8 @@ class TextClassifier(nn.Module):
         hidden = self._encode(inputs, lengths)
         penalty = hidden.new_zeros(())
         if self.training and self.config.penalty:
-            pooled, seen = self.pooling(hidden, lengths, summary=WEIGHTS)
-            weights = seen.weights[:, :, 0].float()
+            pooled, summary_result = self.pooling(hidden, lengths, summary=WEIGHTS)
+            weights = summary_result.weights[:, :, 0].float()
             overlap = weights @ weights.transpose(1, 2) - torch.eye(weights.shape[1], device=weights.device)
             penalty = self.config.penalty * overlap.square().sum((1, 2)).mean()
         else:

@@ -32,7 +32,7 @@ class TextEncoder(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def longest(self) -> int:
+    def max_length(self) -> int:
         """Maximum number of tokens of a text, special tokens included."""
 
     @abstractmethod
@@ -62,9 +62,9 @@ class TextEncoder(nn.Module, ABC):
             ShapeError: as for `forward`.
         """
         check_texts(tokens, lengths)
-        if tokens.shape[1] > self.longest:
+        if tokens.shape[1] > self.max_length:
             raise ShapeError(
-                f"tokens has length {tokens.shape[1]}, and the model has {self.longest} positions; shorten the texts"
+                f"tokens has length {tokens.shape[1]}, and the model has {self.max_length} positions; shorten the texts"
             )
         if token_types is not None and token_types.shape != tokens.shape:
             raise ShapeError(

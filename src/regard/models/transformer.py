@@ -24,7 +24,7 @@ from regard.models.decoder_state import DecoderState
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
 
 # base and big: table 3 of the paper.
-SIZES: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"embed_dim": 128, "num_heads": 4, "ffn_dim": 512, "encoder_layers": 2, "decoder_layers": 2},
     "small": {"embed_dim": 256, "num_heads": 4, "ffn_dim": 1024, "encoder_layers": 3, "decoder_layers": 3},
     "base": {"embed_dim": 512, "num_heads": 8, "ffn_dim": 2048, "encoder_layers": 6, "decoder_layers": 6},
@@ -83,11 +83,11 @@ class TransformerConfig:
         check_fields(self)
 
     @staticmethod
-    def of_size(size: str, vocabulary: Vocabulary, **changes: Any) -> "TransformerConfig":
-        """The configuration of a named size.
+    def from_preset(name: str, vocabulary: Vocabulary, **changes: Any) -> "TransformerConfig":
+        """Configuration by name.
 
         Args:
-            size: "tiny", "small", "base" or "big".
+            name: "tiny", "small", "base" or "big".
             vocabulary: joint vocabulary of source and target.
             changes: fields that differ from it.
 
@@ -95,9 +95,9 @@ class TransformerConfig:
             The configuration.
 
         Raises:
-            ConfigError: an unknown size.
+            ConfigError: an unknown name.
         """
-        return TransformerConfig(vocabulary=vocabulary, **{**size_settings(size), **changes})
+        return TransformerConfig(vocabulary=vocabulary, **{**size_settings(name), **changes})
 
 
 def size_settings(size: str) -> dict[str, Any]:
@@ -106,9 +106,9 @@ def size_settings(size: str) -> dict[str, Any]:
     Raises:
         ConfigError: an unknown size.
     """
-    if size not in SIZES:
-        raise ConfigError(f"transformer has no size {size!r}; {nearest(size, SIZES)}")
-    return SIZES[size]
+    if size not in PRESETS:
+        raise ConfigError(f"transformer has no size {size!r}; {nearest(size, PRESETS)}")
+    return PRESETS[size]
 
 
 @final
@@ -124,7 +124,7 @@ class Transformer(Seq2Seq):
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.
 
     >>> import regard as rg
-    >>> model = rg.Transformer(rg.TransformerConfig.of_size("tiny", rg.Vocabulary(size=100)))
+    >>> model = rg.Transformer(rg.TransformerConfig.from_preset("tiny", rg.Vocabulary(size=100)))
     >>> model(torch.tensor([[5, 6, 2]]), None, torch.tensor([[1, 7, 8, 9]])).logits.shape
     torch.Size([1, 4, 100])
     """
@@ -154,7 +154,7 @@ class Transformer(Seq2Seq):
         nn.init.normal_(self.embedding.weight, std=size**-0.5)
 
     @property
-    def longest(self) -> int | None:
+    def max_length(self) -> int | None:
         return self.config.max_length if self.config.positions == "learned" else None
 
     def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> Memory:
@@ -208,6 +208,8 @@ class Transformer(Seq2Seq):
         """The position embedding (D,) of this decoding step; computed for STEPS_AT_ONCE steps together."""
         index = state.length % STEPS_AT_ONCE
         if index == 0:
-            count = STEPS_AT_ONCE if self.longest is None else max(1, min(STEPS_AT_ONCE, self.longest - state.length))
+            count = (
+                STEPS_AT_ONCE if self.max_length is None else max(1, min(STEPS_AT_ONCE, self.max_length - state.length))
+            )
             state.positions = self.positions(x.new_zeros(1, count, x.shape[2]), state.length)[0]
         return state.positions[index]

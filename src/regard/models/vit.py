@@ -25,7 +25,7 @@ from regard.models.check import check_fields
 
 INITIAL = 0.02  # deviation of first weights of tokens and positions
 # Dosovitskiy et al. 2020, table 1; Touvron et al. 2020, table 1 ("tiny" and "small").
-SIZES: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"embed_dim": 192, "num_heads": 3, "ffn_dim": 768},
     "small": {"embed_dim": 384, "num_heads": 6, "ffn_dim": 1536},
     "base": {},
@@ -116,22 +116,22 @@ class ViTConfig:
         return 1 + self.distilled + (self.num_registers or 0)
 
     @staticmethod
-    def of_size(size: str, **changes: Any) -> "ViTConfig":
-        """A published size by name.
+    def from_preset(name: str, **changes: Any) -> "ViTConfig":
+        """Configuration of a published model by name.
 
         Args:
-            size: "tiny", "small", "base", "large" or "huge".
+            name: "tiny", "small", "base", "large" or "huge".
             changes: other fields.
 
         Returns:
             The configuration.
 
         Raises:
-            ConfigError: an unknown size.
+            ConfigError: an unknown name.
         """
-        if size not in SIZES:
-            raise ConfigError(f"ViT has no size {size!r}; {nearest(size, SIZES)}")
-        return ViTConfig(**{**SIZES[size], **changes})
+        if name not in PRESETS:
+            raise ConfigError(f"ViT has no preset {name!r}; {nearest(name, PRESETS)}")
+        return ViTConfig(**{**PRESETS[name], **changes})
 
 
 class ViTOutput(NamedTuple):
@@ -154,7 +154,7 @@ class ViT(nn.Module):
 
     Source: Dosovitskiy et al. 2020, arXiv 2010.11929, section 3.1.
 
-    >>> config = ViTConfig.of_size("tiny", num_layers=2, image_size=32, patch_size=8, num_labels=10)
+    >>> config = ViTConfig.from_preset("tiny", num_layers=2, image_size=32, patch_size=8, num_labels=10)
     >>> output = ViT(config).eval()(torch.zeros(2, 3, 32, 48))
     >>> output.hidden.shape, output.logits.shape
     (torch.Size([2, 25, 192]), torch.Size([2, 10]))

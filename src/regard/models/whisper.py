@@ -40,7 +40,7 @@ def _size(embed_dim: int, num_heads: int, num_layers: int, **more: Any) -> dict[
 
 
 # Table 1 of the paper, and the sizes that its authors published later.
-SIZES: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "tiny": _size(384, 6, 4),
     "base": _size(512, 8, 6),
     "small": _size(768, 12, 12),
@@ -101,11 +101,11 @@ class WhisperConfig:
             )
 
     @staticmethod
-    def of_size(size: str, vocabulary: Vocabulary, **changes: Any) -> "WhisperConfig":
-        """The configuration of a published size.
+    def from_preset(name: str, vocabulary: Vocabulary, **changes: Any) -> "WhisperConfig":
+        """Configuration of a published model by name.
 
         Args:
-            size: "tiny", "base", "small", "medium", "large", "large-v3" or "large-v3-turbo".
+            name: "tiny", "base", "small", "medium", "large", "large-v3" or "large-v3-turbo".
             vocabulary: of the target.
             changes: fields that differ from it.
 
@@ -113,11 +113,11 @@ class WhisperConfig:
             The configuration.
 
         Raises:
-            ConfigError: an unknown size.
+            ConfigError: an unknown name.
         """
-        if size not in SIZES:
-            raise ConfigError(f"Whisper has no size {size!r}; {nearest(size, SIZES)}")
-        return WhisperConfig(vocabulary=vocabulary, **{**SIZES[size], **changes})
+        if name not in PRESETS:
+            raise ConfigError(f"Whisper has no preset {name!r}; {nearest(name, PRESETS)}")
+        return WhisperConfig(vocabulary=vocabulary, **{**PRESETS[name], **changes})
 
 
 @final
@@ -174,7 +174,7 @@ class Whisper(Seq2Seq):
                 nn.init.normal_(module.weight, std=INITIAL)
 
     @property
-    def longest(self) -> int | None:
+    def max_length(self) -> int | None:
         return self.config.max_length
 
     def check_inputs(self, inputs: Tensor, lengths: Tensor | None) -> None:
@@ -252,8 +252,8 @@ class Whisper(Seq2Seq):
         x, weights = self.positions(self.embedding(targets), 0), {}
         for number, layer in enumerate(self.decoder):
             summary = Summary(weights=True) if any(number == one for one, _ in heads) else None
-            x, seen = layer.summarized(x, memory.states, summary)
-            weights[number] = None if seen is None else seen.weights
+            x, summary_result = layer.summarized(x, memory.states, summary)
+            weights[number] = None if summary_result is None else summary_result.weights
         chosen = [weights[layer][:, head] for layer, head in heads]
         return self.decoder_norm(x), torch.stack(chosen, 1)
 

@@ -38,8 +38,8 @@ def batched(
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            longest = len(texts[chosen[0]])
-            rows = [[*texts[i], *[pad] * (longest - len(texts[i]))] for i in chosen]
+            width = len(texts[chosen[0]])
+            rows = [[*texts[i], *[pad] * (width - len(texts[i]))] for i in chosen]
             lengths = torch.tensor([len(texts[i]) for i in chosen], device=device)
             batch_results = run(torch.tensor(rows, device=device), lengths, chosen)
             results.update(zip(chosen, batch_results, strict=True))

@@ -141,7 +141,7 @@ class Captioner(Runner):
             part = pictures[start : start + batch_size]
             with torch.inference_mode():
                 state, tokens = module.prefill(self._inputs(part))
-                limits = torch.full((len(part),), self._max_tokens)
+                limits = torch.full((len(part),), self._max_length)
                 constraints = ConstraintState(Constraints(), module.vocabulary, tokens[:, None], limits)
                 if isinstance(search, Beam):
                     found = beam_search(module, state, tokens, limits, search, constraints)
@@ -227,8 +227,8 @@ class Captioner(Runner):
         return self.processor.normalized(pixels.to(parameter.device)).to(parameter.dtype)
 
     @property
-    def _max_tokens(self) -> int:
-        training, limit = self.config.get("training"), self.module.longest
+    def _max_length(self) -> int:
+        training, limit = self.config.get("training"), self.module.max_length
         value = training.get("max_target") if isinstance(training, dict) else None
         tokens = value if type(value) is int and value > 0 else MAX_TOKENS
         return tokens if limit is None else min(tokens, limit - 1)
@@ -326,8 +326,8 @@ class CaptionTask(Task):
         self._runner(module, {**training, "data": self.data.counts}).save(folder)
 
     def _runner(self, module: Any, training: Mapping[str, Any]) -> Captioner:
-        longest = int(self.data.train.lengths("target").max()) + 16
-        config = {"training": {**training, "max_target": longest}}
+        max_target = int(self.data.train.lengths("target").max()) + 16
+        config = {"training": {**training, "max_target": max_target}}
         return Captioner(module, self.data.processor, config, self.preparation.picture_processor)
 
     def _config(self, vocabulary: Vocabulary) -> ShowAttendTellConfig | PictureTransformerConfig:

@@ -115,7 +115,7 @@ class Classifier(Runner):
         check_texts(texts)
         if not len(texts):
             return torch.empty(0, len(self.labels))
-        rows = [self.tokenizer.marked(ids, longest=self.longest) for ids in self.tokenizer.encode_batch(texts)]
+        rows = [self.tokenizer.marked(ids, max_length=self.max_length) for ids in self.tokenizer.encode_batch(texts)]
 
         def run(tokens: Tensor, lengths: Tensor, chosen: list[int]) -> Tensor:
             logits = self.module(tokens, lengths).logits.float().cpu()
@@ -199,7 +199,7 @@ class Classifier(Runner):
             DataError: a text without tokens.
         """
         [classification] = self.classify([text], top=1)
-        ids = self.tokenizer.marked(self.tokenizer.encode(text), longest=self.longest)
+        ids = self.tokenizer.marked(self.tokenizer.encode(text), max_length=self.max_length)
         device = next(self.module.parameters()).device
         with torch.no_grad(), record(self.module, weights=True) as seen:
             self.module(torch.tensor([ids], device=device))
@@ -241,10 +241,10 @@ class Classifier(Runner):
             self.baseline = BagOfWords.load(folder / BASELINE, multi_label=self.module.config.multi_label)
 
     @property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         """Maximum number of tokens of a text, special tokens included."""
         trained = self.config.get("training", {}).get("max_tokens", MAX_TOKENS)
-        return min(trained, self.module.longest or trained)
+        return min(trained, self.module.max_length or trained)
 
 
 @final
@@ -276,10 +276,10 @@ class Classify(Task):
                 f"start={options.start!r} is a {type(start).__name__}; expected a published encoder such as BERT, or a "
                 "classifier"
             )
-        longest = None if start is None else start.module.longest
+        max_length = None if start is None else start.module.max_length
         return LabeledTexts(
             vocab_size=options.vocab_size or SUBWORDS,
-            max_tokens=min(options.max_tokens, longest or options.max_tokens),
+            max_tokens=min(options.max_tokens, max_length or options.max_tokens),
             tokenizer=None if start is None else start.tokenizer,
         )
 
@@ -374,8 +374,8 @@ class Classify(Task):
         self._runner(module, {**training, **sizes}).save(folder)
 
     def _runner(self, module: Any, training: Mapping[str, Any]) -> Classifier:
-        longest = {"max_tokens": self.preparation.max_tokens}
-        config = {"labels": self.preparation.labels, "training": {**longest, **training}}
+        limits = {"max_tokens": self.preparation.max_tokens}
+        config = {"labels": self.preparation.labels, "training": {**limits, **training}}
         return Classifier(module, self.data.processor, config, self._baseline)
 
     def _targets(self, labels: Iterable[Iterable[int]]) -> Tensor:

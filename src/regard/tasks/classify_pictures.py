@@ -14,7 +14,7 @@ from regard.data.record import BadRow, Record
 from regard.data.sampler import Rows
 from regard.errors import ConfigError, nearest
 from regard.models.registry import build, config_from_plain
-from regard.models.vit import SIZES, ViTConfig
+from regard.models.vit import PRESETS, ViTConfig
 from regard.tasks.classify_scores import decisions
 from regard.tasks.labeled_pictures import LabeledPictures, PictureFolders, labeled_picture
 from regard.tasks.pictures import LabeledPicture, PictureEncoder
@@ -163,10 +163,10 @@ class ClassifyPictures(Task):
     def _config(self) -> ViTConfig:
         """The configuration of a model that starts from random weights."""
         size = self.options.size
-        if size is not None and size not in SIZES:
-            raise ConfigError(f"ViT has no size {size!r}; {nearest(size, SIZES)}")
+        if size is not None and size not in PRESETS:
+            raise ConfigError(f"ViT has no size {size!r}; {nearest(size, PRESETS)}")
         settings = {
-            **(SMALL if size is None else SIZES[size]),
+            **(SMALL if size is None else PRESETS[size]),
             **self._dropout(),
             **(self.options.model_settings or {}),
         }

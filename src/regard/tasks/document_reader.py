@@ -19,8 +19,8 @@ class Document(NamedTuple):
 class DocumentReader(Protocol):
     """Converts documents and summaries to token ids and back."""
 
-    def read(self, text: str, longest: int) -> Document:
-        """Encode a document, truncated to `longest` ids."""
+    def read(self, text: str, max_tokens: int) -> Document:
+        """Encode a document, truncated to `max_tokens` ids."""
         ...
 
     def encode(self, summary: str, document: Document) -> list[int]:
@@ -51,9 +51,9 @@ class SubwordReader(DocumentReader):
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self.tokenizer = tokenizer
 
-    def read(self, text: str, longest: int) -> Document:
+    def read(self, text: str, max_tokens: int) -> Document:
         whole = self.tokenizer.encode(text)
-        return Document(whole[:longest], [], len(whole) > longest)
+        return Document(whole[:max_tokens], [], len(whole) > max_tokens)
 
     def encode(self, summary: str, document: Document) -> list[int]:
         return self.tokenizer.encode(summary)
@@ -79,9 +79,9 @@ class WordReader(DocumentReader):
     def __init__(self, tokenizer: WordTokenizer) -> None:
         self.tokenizer = tokenizer
 
-    def read(self, text: str, longest: int) -> Document:
-        ids, unknown = self.tokenizer.encode_source(text, longest)
-        return Document(ids, unknown, len(split_words(text)) > longest)
+    def read(self, text: str, max_tokens: int) -> Document:
+        ids, unknown = self.tokenizer.encode_source(text, max_tokens)
+        return Document(ids, unknown, len(split_words(text)) > max_tokens)
 
     def encode(self, summary: str, document: Document) -> list[int]:
         return self.tokenizer.encode_target(summary, document.unknown)

@@ -59,9 +59,9 @@ def embed(
     check_integer("embed", "batch_size", batch_size, 1)
     check_texts(texts)
     module = in_evaluation(module)
-    longest = min(embedding.longest or module.longest, module.longest)
+    max_length = min(embedding.max_length or module.max_length, module.max_length)
     bare = tokenizer.encode_batch([prompt + text for text in texts])
-    marked = [tokenizer.marked(ids, longest=longest) for ids in bare]
+    marked = [tokenizer.marked(ids, max_length=max_length) for ids in bare]
     for number, ids in enumerate(marked, start=1):
         if not ids:
             raise DataError(f"text {number} has no tokens: {texts[number - 1]!r:.60}; leave it out")

@@ -118,7 +118,7 @@ def evaluate(
     pairs: Iterable[Pair | tuple[str, str]],
     *,
     search: Search = Beam(),
-    longest: int = 256,
+    max_source_length: int = 256,
     split_length: int | None = None,
     whole: bool = False,
     max_length: int | Callable[[int], int] | None = None,
@@ -133,7 +133,7 @@ def evaluate(
         tokenizer: of the model.
         pairs: sources and references.
         search: `Beam`, `Greedy` or `Sample`.
-        longest, split_length, whole: lengths at which sources are split; as for `translate`.
+        max_source_length, split_length, whole: lengths at which sources are split; as for `translate`.
         max_length: maximum number of tokens of a target; as for `translate`.
         batch_size: sentences per batch.
         tokenize: as for `Metrics`.
@@ -152,7 +152,12 @@ def evaluate(
         raise DataError("no pairs to evaluate; give a file with at least one row")
     sources, references = [row[0] for row in rows], [row[1] for row in rows]
     start = time.perf_counter()
-    options |= {"longest": longest, "split_length": split_length, "whole": whole, "max_length": max_length}
+    options |= {
+        "max_source_length": max_source_length,
+        "split_length": split_length,
+        "whole": whole,
+        "max_length": max_length,
+    }
     translations = translate(module, tokenizer, sources, search=search, **options, batch_size=batch_size)
     seconds = time.perf_counter() - start
     texts = [translation.text for translation in translations]

@@ -83,8 +83,8 @@ def fill(
     for number, (text, ids) in enumerate(zip(texts, marked, strict=True), start=1):
         if ids.count(tokenizer.mask) != text.count(mask) or mask not in text:
             raise DataError(f"text {number} has no {mask}: {text!r:.60}; write {mask} where a word is to be found")
-        if len(ids) > module.longest:
-            raise DataError(f"text {number} has {len(ids)} tokens; expected at most {module.longest}: shorten it")
+        if len(ids) > module.max_length:
+            raise DataError(f"text {number} has {len(ids)} tokens; expected at most {module.max_length}: shorten it")
 
     def run(tokens: Tensor, lengths: Tensor, chosen: list[int]) -> list[list[list[Word]]]:
         rows, columns = (tokens == tokenizer.mask).nonzero(as_tuple=True)

@@ -83,7 +83,9 @@ class LabeledTexts(Preparation[Labeled]):
             if len(numbers) < len(labeled.labels):
                 rows.append(LeftOut("a label that training has not"))
             else:
-                rows.append((self.processor.marked(bare, longest=self.max_tokens), numbers, hashed_words(labeled.text)))
+                rows.append(
+                    (self.processor.marked(bare, max_length=self.max_tokens), numbers, hashed_words(labeled.text))
+                )
         return rows
 
     def load(self, folder: Path) -> None:

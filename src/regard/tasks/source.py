@@ -28,10 +28,10 @@ def read_source(
     tokenizer: Any,
     text: str,
     *,
-    longest: int,
+    max_length: int,
     split_length: int | None = None,
     whole: bool = False,
-    most: int | None = None,
+    model_max_length: int | None = None,
     prefix: str = "",
     number: int = 1,
 ) -> Source:
@@ -40,10 +40,10 @@ def read_source(
     Args:
         tokenizer: tokenizer of the model.
         text: any text.
-        longest: maximum tokens of a piece, the end mark included.
+        max_length: maximum tokens of a piece, the end mark included.
         split_length: maximum tokens of a piece of several sentences, the end mark included; as for `split`.
         whole: whether not to split the text, unless its prefix asks for a translation.
-        most: maximum tokens that the model can read, the end mark included; None for no limit.
+        model_max_length: maximum tokens that the model can read, the end mark included; None for no limit.
         prefix: text to read before each piece; a prefix of the text itself comes after it.
         number: number of the text, for errors.
 
@@ -58,20 +58,22 @@ def read_source(
         prefix, text = prefix + begins[0], text[begins.end() :]
     prefix_tokens = 1 + (len(tokenizer.encode(prefix.strip())) if prefix.strip() else 0)
     if whole and not TRANSLATION.match(prefix):
-        tokens, limit = prefix_tokens + count(tokenizer, [text])[0], most or LONGEST_WHOLE
+        tokens, limit = prefix_tokens + count(tokenizer, [text])[0], model_max_length or LONGEST_WHOLE
         if tokens > limit:
             raise DataError(
                 f"text {number} has {tokens} tokens and is read whole, since outputs for its parts could not be "
                 f"joined; expected at most {limit}: shorten it"
             )
         return Source(prefix, [Piece(text)])
-    if prefix_tokens >= longest:
+    if prefix_tokens >= max_length:
         raise DataError(
             f"prefix={prefix.strip()!r:.80} has {prefix_tokens - 1} tokens, and the model reads at most "
-            f"{longest - 1} with the text after it; shorten it"
+            f"{max_length - 1} with the text after it; shorten it"
         )
     split_text_length = None if split_length is None else max(1, split_length - prefix_tokens)
-    return Source(prefix, split(text, longest - prefix_tokens, lambda some: count(tokenizer, some), split_text_length))
+    return Source(
+        prefix, split(text, max_length - prefix_tokens, lambda some: count(tokenizer, some), split_text_length)
+    )
 
 
 def count(tokenizer: Any, texts: Sequence[str]) -> list[int]:

@@ -31,15 +31,15 @@ class Piece(NamedTuple):
     gap: str = ""
 
 
-def split(text: str, longest: int, count: Count, split_length: int | None = None) -> list[Piece]:
+def split(text: str, max_tokens: int, count: Count, split_length: int | None = None) -> list[Piece]:
     """Split a text into pieces of limited length.
 
     Args:
         text: any text.
-        longest: maximum tokens of a piece, >= 1.
+        max_tokens: maximum tokens of a piece, >= 1.
         count: function that counts the tokens of texts.
         split_length: maximum tokens of a piece of several sentences, >= 1; each paragraph is then a piece of its own.
-            None: a text is split only if it is longer than `longest`.
+            None: a text is split only if it is longer than `max_tokens`.
 
     Returns:
         At least one piece; the texts and gaps together are the text.
@@ -50,8 +50,8 @@ def split(text: str, longest: int, count: Count, split_length: int | None = None
     seen = DROPPED.sub("", text)
     whole = Piece(seen)
     parts = [whole] if split_length is None else list(_cut(whole, _places(seen, Strength.PARAGRAPH)))
-    most = min(split_length or longest, longest)
-    pieces = [short for part in parts for short in _split(part, most, longest, count, LEVELS)]
+    first_max_tokens = min(split_length or max_tokens, max_tokens)
+    pieces = [short for part in parts for short in _split(part, first_max_tokens, max_tokens, count, LEVELS)]
     return pieces if seen == text else _with_unseen(pieces, text)
 
 
@@ -70,16 +70,16 @@ LEVELS: Sequence[Callable[[str], Spans]] = (
 
 
 def _split(
-    piece: Piece, most: int, longest: int, count: Count, levels: Sequence[Callable[[str], Spans]]
+    piece: Piece, first_max_tokens: int, max_tokens: int, count: Count, levels: Sequence[Callable[[str], Spans]]
 ) -> list[Piece]:
-    """Split by levels: at most `most` tokens in a piece of the first level, `longest` in those of the others."""
-    if count([piece.text])[0] <= most:
+    """Split by levels: at most `first_max_tokens` in pieces of the first level, `max_tokens` in those of the others."""
+    if count([piece.text])[0] <= first_max_tokens:
         return [piece]
     if not levels:
-        return list(_anywhere(piece, max(1, longest // TOKENS_PER_CHARACTER)))
+        return list(_anywhere(piece, max(1, max_tokens // TOKENS_PER_CHARACTER)))
     parts = list(_cut(piece, levels[0](piece.text)))
-    packed = _pack(parts, count([part.text for part in parts]), most)
-    return [short for part in packed for short in _split(part, longest, longest, count, levels[1:])]
+    packed = _pack(parts, count([part.text for part in parts]), first_max_tokens)
+    return [short for part in packed for short in _split(part, max_tokens, max_tokens, count, levels[1:])]
 
 
 def _cut(piece: Piece, spans: Spans) -> Iterator[Piece]:
@@ -91,13 +91,13 @@ def _cut(piece: Piece, spans: Spans) -> Iterator[Piece]:
     yield Piece(piece.text[start:], piece.gap)
 
 
-def _pack(parts: Sequence[Piece], counts: Sequence[int], longest: int) -> list[Piece]:
+def _pack(parts: Sequence[Piece], counts: Sequence[int], max_tokens: int) -> list[Piece]:
     """Join neighboring parts, as many as fit."""
     packed: list[Piece] = []
     group: list[Piece] = []
     tokens = 0
     for part, more in zip(parts, counts, strict=True):
-        if group and tokens + more > longest:
+        if group and tokens + more > max_tokens:
             packed.append(_join(group))
             group, tokens = [], 0
         group.append(part)

@@ -269,5 +269,5 @@ class Summarize(TextToText):
         return [("document", f"{pair.source:.300}"), ("summary", pair.target), ("output", summary.text)]
 
     def sizes_of_training(self) -> dict[str, Any]:
-        longest = int(self.data.train.lengths("target").max())
-        return {"max_tokens": self.options.max_tokens, "max_summary": longest}
+        max_summary = int(self.data.train.lengths("target").max())
+        return {"max_tokens": self.options.max_tokens, "max_summary": max_summary}

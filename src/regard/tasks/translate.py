@@ -40,15 +40,15 @@ class Translator(Runner):
     tokenizer_files: ClassVar[str] = "tokenizer.json, spiece.model, or source.spm, target.spm and vocab.json"
 
     @property
-    def longest(self) -> int:
+    def max_source_length(self) -> int:
         """Maximum number of tokens of a source, the end token included."""
-        longest = self._trained("max_tokens") or (self._positions() if isinstance(self.module, T5) else MAX_TOKENS)
-        return longest if self.module.longest is None else min(longest, self.module.longest)
+        max_length = self._trained("max_tokens") or (self._positions() if isinstance(self.module, T5) else MAX_TOKENS)
+        return max_length if self.module.max_length is None else min(max_length, self.module.max_length)
 
     @property
     def split_length(self) -> int:
-        """Number of tokens beyond which a text is split at sentence ends: training's 90th percentile, or `longest`."""
-        return min(self._trained("usual_tokens") or self.longest, self.longest)
+        """Number of tokens beyond which a text is split at sentence ends: the 90th percentile of training."""
+        return min(self._trained("usual_tokens") or self.max_source_length, self.max_source_length)
 
     @property
     def whole(self) -> bool:
@@ -65,7 +65,11 @@ class Translator(Runner):
     def _length_options(self, whole: bool | None) -> dict[str, Any]:
         """Arguments of `translate` that concern the length of sources."""
         split_length = None if "published" in self.config else self.split_length
-        return {"longest": self.longest, "split_length": split_length, "whole": self.whole if whole is None else whole}
+        return {
+            "max_source_length": self.max_source_length,
+            "split_length": split_length,
+            "whole": self.whole if whole is None else whole,
+        }
 
     def _trained(self, name: str) -> int | None:
         training = self.config.get("training")
@@ -184,21 +188,23 @@ class Translator(Runner):
         options = self._search_options(search, prefix, task, max_length)
         tokens = len(words_read(self.tokenizer, text, options["prefix"]).tokens)
         alignments: list[Alignment] = []  # none of a blank text
-        if tokens < self.longest:
+        if tokens < self.max_source_length:
             if target is None:
                 [translation] = translate(self.module, self.tokenizer, [text], **options, **self._length_options(whole))
             else:
                 translation = self._translated(text, target, options["prefix"])
             alignments = list(self._look(translation, norms=norms))
         if not alignments:
-            raise DataError(f"text has {tokens} tokens; expected 1 to {self.longest - 1}: see one or a few sentences")
+            raise DataError(
+                f"text has {tokens} tokens; expected 1 to {self.max_source_length - 1}: see one or a few sentences"
+            )
         return joined(alignments)
 
     def _translated(self, text: str, target: str, prefix: str) -> Translation:
         """A given target as a `Translation`."""
         check_texts([target])
         tokens = self.tokenizer.encode(target.strip(), target=True)
-        source = read_source(self.tokenizer, text, longest=self.longest, prefix=prefix)
+        source = read_source(self.tokenizer, text, max_length=self.max_source_length, prefix=prefix)
         return Translation(text, source.pieces, [Candidate(target, 0.0, [tokens], True)], source.prefix)
 
     def _look(self, translation: Translation, *, norms: bool = False) -> Iterator[Alignment]:

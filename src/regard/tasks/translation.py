@@ -61,7 +61,7 @@ def translate(
     *,
     search: Search = Beam(),
     constraints: Constraints = Constraints(),
-    longest: int = 256,
+    max_source_length: int = 256,
     split_length: int | None = None,
     whole: bool = False,
     max_length: int | Callable[[int], int] | None = None,
@@ -76,10 +76,10 @@ def translate(
         texts: any texts; the translation of a blank one is empty.
         search: `Beam`, `Greedy` or `Sample`.
         constraints: token constraints of the targets.
-        longest: maximum number of tokens of a source, the end token included; longer texts are split at sentence
-            ends, and the translations of the pieces are joined.
+        max_source_length: maximum number of tokens of a source, the end token included; longer texts are split at
+            sentence ends, and the translations of the pieces are joined.
         split_length: number of tokens beyond which a text is split at sentence ends, the end token included;
-            paragraphs are translated separately. None for `longest`, with paragraphs translated together.
+            paragraphs are translated separately. None for `max_source_length`, with paragraphs translated together.
         whole: whether texts are never split.
         max_length: maximum number of tokens of a target, `eos` included, or a function from the source's number of
             tokens to it; None for twice the source's plus 16.
@@ -96,10 +96,10 @@ def translate(
     """
     check_texts(texts)
     bounds = {
-        "longest": longest,
+        "max_length": max_source_length,
         "split_length": split_length,
         "whole": whole,
-        "most": module.longest,
+        "model_max_length": module.max_length,
         "prefix": prefix,
     }
     read = [read_source(tokenizer, text, **bounds, number=number) for number, text in enumerate(texts, start=1)]

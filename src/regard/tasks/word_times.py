@@ -58,9 +58,10 @@ def time_tokens(
     Returns:
         Times for each window.
     """
-    before, longest = len(prompts[0]), max(map(len, texts))
+    before, longest_text = len(prompts[0]), max(map(len, texts))
     rows = [
-        [*prompt, *text, *[special.end] * (longest - len(text))] for prompt, text in zip(prompts, texts, strict=True)
+        [*prompt, *text, *[special.end] * (longest_text - len(text))]
+        for prompt, text in zip(prompts, texts, strict=True)
     ]
     targets = torch.tensor(rows, device=memory.states.device)
     hidden, weights = module.align(targets, memory, heads)

@@ -10,7 +10,7 @@ from regard.attention.engine.call import Call
 from regard.attention.engine.custom_op import EAGER, run_as_op
 from regard.attention.engine.tiled import compute
 from regard.attention.engine.tiling import cut
-from regard.attention.summary import Seen
+from regard.attention.summary import SummaryResult
 
 
 @final
@@ -28,7 +28,7 @@ class Chunked:
         elements = 2 + call.spec.score.width(head_dim)  # per pair: score, weight and intermediates of the score
         return Cost(sum(areas), batch * heads * max(areas, default=0) * elements * call.dtype.itemsize)
 
-    def run(self, call: Call) -> tuple[Tensor, Seen | None]:
+    def run(self, call: Call) -> tuple[Tensor, SummaryResult | None]:
         return run_as_op(call, self.name) if torch.compiler.is_compiling() else compute(call)
 
 

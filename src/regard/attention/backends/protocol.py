@@ -7,7 +7,7 @@ from torch import Tensor
 
 from regard.attention.engine.call import Call
 from regard.attention.engine.tracing import forward_mode, transforms, vmapped
-from regard.attention.summary import Seen
+from regard.attention.summary import SummaryResult
 
 
 class Cost(NamedTuple):
@@ -30,7 +30,7 @@ class Backend(Protocol):
         """Predicted cost of the call."""
         ...
 
-    def run(self, call: Call) -> tuple[Tensor, Seen | None]:
+    def run(self, call: Call) -> tuple[Tensor, SummaryResult | None]:
         """Compute the output (B, H, L, V) in the dtype of the query, and the requested summaries."""
         ...
 

@@ -15,7 +15,7 @@ from regard.attention.dropout import keep_scale
 from regard.attention.engine.call import Call
 from regard.attention.engine.formula import drawn, masked_scores, mix, shield, with_prior
 from regard.attention.patterns.pattern import Full
-from regard.attention.summary import Frame, Merger, Seen, collect, contributions
+from regard.attention.summary import Frame, RunningStats, SummaryResult, collect, contributions
 
 
 @final
@@ -33,7 +33,7 @@ class Reference:
         elements = 2 + call.spec.score.width(head_dim)  # per pair: score, weight and intermediates of the score
         return Cost(pairs, batch * heads * pairs * elements * call.dtype.itemsize)
 
-    def run(self, call: Call) -> tuple[Tensor, Seen | None]:
+    def run(self, call: Call) -> tuple[Tensor, SummaryResult | None]:
         spec, dtype = call.spec, call.dtype
         query_BL, key_S = call.positions()
         query, key, value, visible, sees = call.query, call.key, call.value, None, None
@@ -58,11 +58,11 @@ class Reference:
             return output, None
 
         frame = Frame(*area, rows, columns, call.key_start)
-        merger = None
+        running = None
         if call.summary.merged:
-            merger = Merger(call.summary, batch, heads, rows, weights_BHLS)
-            merger.add(weights_BHLS, frame)
+            running = RunningStats(call.summary, batch, heads, rows, weights_BHLS)
+            running.add(weights_BHLS, frame)
         log_sum_exp = (row.max + row.offset).squeeze(-1) if call.summary.log_sum_exp else None
         log_prob = normalizer.log_prob(scores_BHLS) if call.summary.log_prob else None
         sums = contributions(call.summary, weights_BHLS, frame)
-        return output, collect(call.summary, sums, merger, log_sum_exp, log_prob)
+        return output, collect(call.summary, sums, running, log_sum_exp, log_prob)

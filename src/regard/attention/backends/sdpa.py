@@ -17,7 +17,7 @@ from regard.attention.engine.tracing import forward_mode, transforms
 from regard.attention.normalizer import Softmax
 from regard.attention.patterns.pattern import Causal, Full
 from regard.attention.score import Dot
-from regard.attention.summary import Seen
+from regard.attention.summary import SummaryResult
 
 MAX_NORM = 1e10  # norm up to which hidden keys and values cannot overflow float32
 # With a mask on a GPU, all kernels except cuDNN's, whose gradient is NaN for rows with scores far below 0 in PyTorch
@@ -62,11 +62,11 @@ class SDPA:
         batch, heads, num_queries, _ = call.query.shape
         pairs = num_queries * call.key.shape[2]
         if needs_mask(call):
-            masks = batch * heads if call.spec.bias is not None or call.spec.pattern.held else 1
+            masks = batch * heads if call.spec.bias is not None or call.spec.pattern.tensor_fields else 1
             return Cost(pairs, masks * pairs * (1 + call.query.element_size()))  # booleans, and floats to add
         return Cost(pairs // 2 if isinstance(call.spec.pattern, Causal) else pairs, 0)
 
-    def run(self, call: Call) -> tuple[Tensor, Seen | None]:
+    def run(self, call: Call) -> tuple[Tensor, SummaryResult | None]:
         query, key, value, spec = call.query, call.key, call.value, call.spec
         grouped = query.shape[1] != key.shape[1]
         scale = spec.score.scale if isinstance(spec.score, Dot) else None

@@ -39,7 +39,7 @@ class Call(NamedTuple):
     @property
     def tensors(self) -> list[Tensor]:
         """Query, key, value, and the tensors held by the five values."""
-        return [self.query, self.key, self.value, *(leaf.tensor for leaf in self.spec.held)]
+        return [self.query, self.key, self.value, *(field.tensor for field in self.spec.tensor_fields)]
 
     def positions(self) -> tuple[Tensor, Tensor]:
         """Query positions (B or 1, L) and key positions (S,)."""
@@ -86,7 +86,7 @@ def make_call(
             first = None if isinstance(query_start, Tensor) else query_start
             spec.pattern.check(first, num_queries, key_start, num_keys)
         for part in (spec.score, spec.normalizer, spec.pattern, spec.bias):
-            if part is not None and part.held:
+            if part is not None and part.tensor_fields:
                 _check_held(part, query, num_keys)
     if summary is not None:
         if not isinstance(summary, Summary):
@@ -186,26 +186,26 @@ def _wrong_kind(spec: Any) -> str:
 def _check_held(part: Value, query: Tensor, num_keys: int) -> None:
     """Raise ShapeError unless every tensor held by a value matches the sizes, device and dtype of the call."""
     size = {"B": query.shape[0], "H": query.shape[1], "L": query.shape[2], "S": num_keys}
-    for leaf in part.held:
-        if leaf.tensor.dim() > len(leaf.axes):
+    for field in part.tensor_fields:
+        if field.tensor.dim() > len(field.axes):
             raise ShapeError(
-                f"{leaf.path} has shape {tuple(leaf.tensor.shape)}; expected no more dimensions than "
-                f"({', '.join(NAMES.get(letter, '...') for letter in leaf.axes)})"
+                f"{field.path} has shape {tuple(field.tensor.shape)}; expected no more dimensions than "
+                f"({', '.join(NAMES.get(letter, '...') for letter in field.axes)})"
             )
         for letter, expected in size.items():
-            dim = axis(leaf.tensor, leaf.axes, letter)
-            if dim is not None and leaf.tensor.shape[dim] not in (1, expected):
+            dim = axis(field.tensor, field.axes, letter)
+            if dim is not None and field.tensor.shape[dim] not in (1, expected):
                 raise ShapeError(
-                    f"{leaf.path} has shape {tuple(leaf.tensor.shape)}, which does not broadcast to this call's "
+                    f"{field.path} has shape {tuple(field.tensor.shape)}, which does not broadcast to this call's "
                     f"{expected} {NAMES[letter]}: expected size {expected} or 1 in dimension {dim}"
                 )
-        if leaf.tensor.device != query.device:
-            raise ShapeError(f"{leaf.path} is on {leaf.tensor.device}, but the inputs are on {query.device}; move it")
-        if isinstance(part, Pattern) or leaf.tensor.dtype == query.dtype:
+        if field.tensor.device != query.device:
+            raise ShapeError(f"{field.path} is on {field.tensor.device}, but the inputs are on {query.device}; move it")
+        if isinstance(part, Pattern) or field.tensor.dtype == query.dtype:
             continue
-        if leaf.tensor.dtype != torch.float32 or query.dtype not in HALVES:
+        if field.tensor.dtype != torch.float32 or query.dtype not in HALVES:
             raise ShapeError(
-                f"{leaf.path} is {leaf.tensor.dtype}, but the inputs are {query.dtype}; cast one of them "
+                f"{field.path} is {field.tensor.dtype}, but the inputs are {query.dtype}; cast one of them "
                 "(with half inputs, float32 parameters are allowed)"
             )
 

@@ -75,7 +75,9 @@ def store(signature: Signature, call: Call, backend: str, values: tuple[object, 
     parts = (spec.score, spec.normalizer, spec.pattern, spec.bias)
     if isinstance(call.query_start, Tensor):
         return
-    if any(part is not None and (part.held or not type(part).__module__.startswith("regard.")) for part in parts):
+    if any(
+        part is not None and (part.tensor_fields or not type(part).__module__.startswith("regard.")) for part in parts
+    ):
         return
     if len(_cache) >= MAX_CALLS:
         _cache.clear()

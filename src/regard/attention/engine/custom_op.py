@@ -16,9 +16,11 @@ from regard.attention.engine.call import Call
 from regard.attention.engine.serialization import from_text, to_text
 from regard.attention.engine.tile_sum import alias, pull
 from regard.attention.engine.tiled import compute
-from regard.attention.summary import Seen, Summary
+from regard.attention.summary import Summary, SummaryResult
 
-EAGER: dict[str, Callable[[Call], tuple[Tensor, Seen | None]]] = {}  # eager computation of each backend, by name
+EAGER: dict[
+    str, Callable[[Call], tuple[Tensor, SummaryResult | None]]
+] = {}  # eager computation of each backend, by name
 
 
 class _OpArguments(NamedTuple):
@@ -35,7 +37,7 @@ class _OpArguments(NamedTuple):
     key_start: int
 
 
-def run_as_op(call: Call, backend: str) -> tuple[Tensor, Seen | None]:
+def run_as_op(call: Call, backend: str) -> tuple[Tensor, SummaryResult | None]:
     """Run a call by a backend as one custom op."""
     spec, integers, floats = to_text(call.spec)
     summary, more, _ = to_text(call.summary)
@@ -47,21 +49,21 @@ def run_as_op(call: Call, backend: str) -> tuple[Tensor, Seen | None]:
     output, *summaries = attend_op(call.tensors, *arguments)
     if call.summary is None:
         return output, None
-    return output, Seen(**dict(zip(_names(call.summary), summaries, strict=True)))
+    return output, SummaryResult(**dict(zip(_names(call.summary), summaries, strict=True)))
 
 
 def _call(tensors: Sequence[Tensor], arguments: _OpArguments) -> Call:
     """Rebuild the call from the arguments of the op."""
-    query, key, value, *held = tensors
+    query, key, value, *field_tensors = tensors
     integers = iter(arguments.integers)
-    spec = from_text(arguments.spec, held, integers, arguments.floats)
+    spec = from_text(arguments.spec, field_tensors, integers, arguments.floats)
     summary = from_text(arguments.summary, [], integers, [])
     start = arguments.query_start if arguments.starts is None else arguments.starts
     return Call(query, key, value, spec, arguments.seed, start, arguments.key_start, summary)
 
 
 def _names(summary: Summary) -> list[str]:
-    """Fields of `Seen` that a summary fills, in order."""
+    """Fields of `SummaryResult` that a summary fills, in order."""
     filled = {
         "log_sum_exp": summary.log_sum_exp,
         "log_prob": summary.log_prob,
@@ -74,16 +76,16 @@ def _names(summary: Summary) -> list[str]:
         "grid": summary.grid is not None,
         "weights": summary.weights,
     }
-    return [f.name for f in fields(Seen) if filled[f.name]]
+    return [f.name for f in fields(SummaryResult) if filled[f.name]]
 
 
 def _results(call: Call, backend: str) -> list[Tensor]:
     return _as_list(call, *EAGER[backend](call))
 
 
-def _as_list(call: Call, output: Tensor, seen: Seen | None) -> list[Tensor]:
+def _as_list(call: Call, output: Tensor, summary_result: SummaryResult | None) -> list[Tensor]:
     names = [] if call.summary is None else _names(call.summary)
-    return [output, *(getattr(seen, name) for name in names)]
+    return [output, *(getattr(summary_result, name) for name in names)]
 
 
 @torch.library.custom_op("regard::attend", mutates_args=())

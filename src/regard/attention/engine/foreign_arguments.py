@@ -13,7 +13,7 @@ from regard.errors import ConfigError, nearest
 HIDES = "rg.Mask.from_hidden(mask) where True hides, as in torch.nn.MultiheadAttention"
 BOOLEANS = f"for booleans write pattern=rg.Mask(mask) where True = may attend, or {HIDES}"
 FLOATS = "for floats that are added to the scores write bias=mask"
-WEIGHTS = "write summary=rg.Summary(weights=True), which returns (output, seen) with seen.weights"
+WEIGHTS = "write summary=rg.Summary(weights=True), which returns (output, result) with result.weights"
 CAUSAL = (
     "write pattern=rg.Causal(), which aligns the last query with the last key; with query_start=0 it aligns the first "
 )
@@ -29,7 +29,7 @@ CALLS = {
     "attention_mask": f"{PADDING}that is 0 for padding, pattern=rg.Mask(mask[:, None, None] != 0)",
     "attn_bias": BIAS,
     "attn_mask": f"{BOOLEANS}; {FLOATS}",
-    "average_attn_weights": f"{WEIGHTS}; their mean over heads is seen.weights.mean(1)",
+    "average_attn_weights": f"{WEIGHTS}; their mean over heads is result.weights.mean(1)",
     "block_mask": "write pattern=..., such as rg.Causal() & rg.SlidingWindow(left=256) or rg.BlockSparse(layout, 128)",
     "causal": CAUSAL,
     "dropout_p": "write dropout=p; there is no training flag, so give 0.0 in evaluation",
@@ -41,7 +41,7 @@ CALLS = {
     "need_weights": WEIGHTS,
     "output_attentions": WEIGHTS,
     "position_bias": f"{BIAS}, or a value such as rg.ALiBi or rg.RelativeBias",
-    "return_lse": "write summary=rg.Summary(log_sum_exp=True), which returns (output, seen) with seen.log_sum_exp",
+    "return_lse": "write summary=rg.Summary(log_sum_exp=True), which returns (output, result) with result.log_sum_exp",
     "return_weights": WEIGHTS,
     "s_aux": SINK,
     "scale": SCALE,

@@ -11,7 +11,7 @@ from regard.attention.hard import Hard, noise_words
 from regard.attention.normalizer import Normalizer, Softmax
 from regard.attention.score import products
 from regard.attention.spec import AttentionSpec
-from regard.attention.value import restrict
+from regard.attention.value import slice_value
 
 
 def masked_scores(
@@ -40,7 +40,7 @@ def _bias(bias: Bias, query_BL: Tensor, key_S: Tensor, dtype: torch.dtype, width
     stops = list(accumulate(widths))
     runs = [slice(stop - width, stop) for stop, width in zip(stops, widths, strict=True)]
     rows = slice(0, query_BL.shape[1])
-    parts = [restrict(bias, rows, run).bias(query_BL, key_S[run], dtype) for run in runs]
+    parts = [slice_value(bias, rows, run).bias(query_BL, key_S[run], dtype) for run in runs]
     shape = torch.broadcast_shapes(*(x.shape[:-1] for x in parts))
     return torch.cat([x.expand(*shape, width) for x, width in zip(parts, widths, strict=True)], -1)
 
@@ -101,8 +101,8 @@ def shield(query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> tuple[
         must set the other outputs to 0, so that their incoming gradient is dropped too.
     """
     sees = visible.any(-1, keepdim=True)
-    seen = visible.any(-2)[..., None]  # (B or 1, H or 1, S, 1)
+    is_seen = visible.any(-2)[..., None]  # (B or 1, H or 1, S, 1)
     groups = key.shape[1]
-    if seen.shape[1] not in (1, groups):
-        seen = seen.unflatten(1, (groups, -1)).any(2)
-    return torch.where(sees, query, 0), torch.where(seen, key, 0), torch.where(seen, value, 0), sees
+    if is_seen.shape[1] not in (1, groups):
+        is_seen = is_seen.unflatten(1, (groups, -1)).any(2)
+    return torch.where(sees, query, 0), torch.where(is_seen, key, 0), torch.where(is_seen, value, 0), sees

@@ -50,26 +50,26 @@ def _picture(pattern: Pattern, queries: int, keys: int, query_start: int | Tenso
     """Picture with a caption; empty if the pattern is too large or does not cover these positions."""
     if not 0 < queries * keys <= MAX_PAIRS:
         return ""
-    held = pattern.held
-    device = held[0].tensor.device if held else torch.device("cpu")
+    fields = pattern.tensor_fields
+    device = fields[0].tensor.device if fields else torch.device("cpu")
     query_BL, key_S = positions(queries, keys, query_start, key_start, device)
     try:
         pattern.check(None if isinstance(query_start, Tensor) else int(query_BL[0, 0]), queries, key_start, keys)
     except ShapeError:
         return ""
-    seen = pattern.visible(query_BL, key_S)
-    density = _cell_density(seen.reshape(-1, *seen.shape[-2:])[0].expand(queries, keys).float().cpu())
+    visible = pattern.visible(query_BL, key_S)
+    density = _cell_density(visible.reshape(-1, *visible.shape[-2:])[0].expand(queries, keys).float().cpu())
     return f"<div>{_svg(density)}<br><small>{queries} queries (down) x {keys} keys</small></div>"
 
 
-def _cell_density(seen: Tensor) -> Tensor:
+def _cell_density(visible: Tensor) -> Tensor:
     """Fraction of visible pairs in each of at most CELLS x CELLS cells."""
     for dim in (0, 1):
-        size = seen.shape[dim]
+        size = visible.shape[dim]
         cells = min(size, CELLS)
         edges = [i * size // cells for i in range(cells + 1)]
-        seen = torch.stack([seen.narrow(dim, a, b - a).mean(dim) for a, b in pairwise(edges)], dim)
-    return seen
+        visible = torch.stack([visible.narrow(dim, a, b - a).mean(dim) for a, b in pairwise(edges)], dim)
+    return visible
 
 
 def _svg(density: Tensor) -> str:
@@ -115,10 +115,10 @@ def _lengths(pattern: Pattern, letter: str) -> Iterator[int]:
         layout = getattr(value, "layout", None)
         if isinstance(layout, Tensor):
             yield layout.shape[-2 if letter == "L" else -1] * value.block_size
-    for leaf in pattern.held:
-        dim = axis(leaf.tensor, leaf.axes, letter)
-        if dim is not None and leaf.tensor.shape[dim] > 1:
-            yield leaf.tensor.shape[dim]
+    for field in pattern.tensor_fields:
+        dim = axis(field.tensor, field.axes, letter)
+        if dim is not None and field.tensor.shape[dim] > 1:
+            yield field.tensor.shape[dim]
 
 
 def _values(value: Value) -> Iterator[Any]:

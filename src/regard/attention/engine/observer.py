@@ -67,9 +67,9 @@ def notify(
         The result, with the output that observers gave in its place.
     """
     both: Any = result
-    output, seen = both if isinstance(both, tuple) else (both, None)
+    output, summary_result = both if isinstance(both, tuple) else (both, None)
     for observer in reversed(observers):
         replaced = observer(output, query, key, value, arguments)
         output = output if replaced is None else replaced
-    told: Any = output if seen is None else (output, seen)
-    return told  # type: ignore[no-any-return]
+    observed: Any = output if summary_result is None else (output, summary_result)
+    return observed  # type: ignore[no-any-return]

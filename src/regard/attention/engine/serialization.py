@@ -32,7 +32,7 @@ def to_text(value: Value | None) -> tuple[str, list[int], list[float]]:
 
 
 def from_text(text: str, tensors: Sequence[Tensor], integers: Iterable[int], floats: Iterable[float]) -> Any:
-    """Value from its text, tensors in the order of `Value.held`, integers and floats; no checks are repeated."""
+    """Value from its text, tensors in the order of `Value.tensor_fields`, integers and floats; unchecked."""
     sources = {TENSOR: iter(tensors), INTEGER: iter(integers), FLOAT: iter(floats)}
     return _value(_parsed(text), lambda kind: next(sources[kind]))
 

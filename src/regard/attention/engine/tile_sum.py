@@ -19,7 +19,7 @@ from regard.attention.value import axis
 
 
 class Output(NamedTuple):
-    """Output of a tile sum: full shape, dtype, and axes in the notation of `value.holds`."""
+    """Output of a tile sum: full shape, dtype, and axes in the notation of `value.tensor_field`."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -42,7 +42,7 @@ def tile_sum(
         function: maps a tile and its slice of each input to its contribution to each output; None for no contribution.
         tiles: the tiles.
         inputs: the full tensors.
-        axes: axes of each input in the notation of `value.holds`; L is sliced to rows and S to columns.
+        axes: axes of each input in the notation of `value.tensor_field`; L is sliced to rows and S to columns.
         outputs: the outputs to accumulate.
 
     Returns:
@@ -74,7 +74,7 @@ def any_dual(tensors: Sequence[Tensor]) -> bool:
     return any(forward_ad.unpack_dual(x).tangent is not None for x in tensors if x.is_floating_point())
 
 
-def part(x: Tensor, axes: str, tile: Tile) -> Tensor:
+def slice_tile(x: Tensor, axes: str, tile: Tile) -> Tensor:
     """Slice of a tensor for a tile, with its runs of columns concatenated."""
     row, column = axis(x, axes, "L"), axis(x, axes, "S")
     if row is not None and x.shape[row] != 1:
@@ -85,7 +85,7 @@ def part(x: Tensor, axes: str, tile: Tile) -> Tensor:
     return x
 
 
-def _add_part(total: Tensor, axes: str, tile: Tile, x: Tensor) -> None:
+def _add_tile(total: Tensor, axes: str, tile: Tile, x: Tensor) -> None:
     row, column = axis(total, axes, "L"), axis(total, axes, "S")
     if row is not None and total.shape[row] != 1:
         total = total.narrow(row, tile.rows.start, tile.rows.stop - tile.rows.start)
@@ -110,13 +110,13 @@ def _loop(
     like, batched = inputs[0], any_batched(inputs)
     sums = [torch.zeros(o.shape, dtype=o.dtype, device=like.device) for o in outputs]
     for tile in tiles:
-        parts = function(tile, *(part(x, a, tile) for x, a in zip(inputs, axes, strict=True)))
+        parts = function(tile, *(slice_tile(x, a, tile) for x, a in zip(inputs, axes, strict=True)))
         for i, (output, x) in enumerate(zip(outputs, parts, strict=True)):
             if x is None:
                 continue
             if batched:  # an in-place sum needs a batched accumulator
                 sums[i] = sums[i] + x.new_zeros(())
-            _add_part(sums[i], output.axes, tile, x)
+            _add_tile(sums[i], output.axes, tile, x)
     return tuple(sums)
 
 

@@ -25,8 +25,8 @@ from regard.attention.engine.tile_sum import (
     differentiable,
     gradient_sum,
     one_by_one,
-    part,
     pull,
+    slice_tile,
     tile_sum,
 )
 from regard.attention.engine.tiling import Tile, cut
@@ -34,11 +34,22 @@ from regard.attention.engine.tracing import vmapped
 from regard.attention.hard import Hard
 from regard.attention.normalizer import Normalizer, RowStats, Sigmoid, Softmax, finite, sink_of
 from regard.attention.spec import AttentionSpec
-from regard.attention.summary import Frame, Merger, Seen, Summary, collect, contributions, sum_axes, sum_shapes
+from regard.attention.summary import (
+    Frame,
+    RunningStats,
+    Summary,
+    SummaryResult,
+    collect,
+    contributions,
+    sum_axes,
+    sum_shapes,
+)
 from regard.attention.value import per_head, rebuild
 
 
-def compute(call: Call, core: "Core | None" = None, summaries: "Summaries | None" = None) -> tuple[Tensor, Seen | None]:
+def compute(
+    call: Call, core: "Core | None" = None, summaries: "Summaries | None" = None
+) -> tuple[Tensor, SummaryResult | None]:
     """Output (B, H, L, V) in the dtype of the query, and the requested summaries.
 
     `core` computes output and row stats of a call whose softmax has no sink, `summaries` the summaries from the row
@@ -51,8 +62,8 @@ def compute(call: Call, core: "Core | None" = None, summaries: "Summaries | None
     output, row = (core or by_tiles)(call)
     if sink is not None:
         output, row = _join_sink(output, row, torch.as_tensor(per_head(sink, call.dtype), device=call.query.device))
-    seen = None if call.summary is None else (summaries or summaries_by_tiles)(call, call.summary, row)
-    return output.to(call.query.dtype), seen
+    summary_result = None if call.summary is None else (summaries or summaries_by_tiles)(call, call.summary, row)
+    return output.to(call.query.dtype), summary_result
 
 
 def by_tiles(call: Call) -> tuple[Tensor, RowStats]:
@@ -63,12 +74,12 @@ def by_tiles(call: Call) -> tuple[Tensor, RowStats]:
     return tiled.pointwise() if isinstance(call.spec.normalizer, Sigmoid) else tiled.strips()
 
 
-def summaries_by_tiles(call: Call, summary: Summary, row: RowStats) -> Seen:
+def summaries_by_tiles(call: Call, summary: Summary, row: RowStats) -> SummaryResult:
     """Requested summaries, in another pass over the tiles."""
     return _TiledCall(call).summarize(summary, row)
 
 
-Summaries = Callable[[Call, Summary, RowStats], Seen]
+Summaries = Callable[[Call, Summary, RowStats], SummaryResult]
 Core = Callable[[Call], tuple[Tensor, RowStats]]
 
 
@@ -96,18 +107,18 @@ class _TiledCall:
         self.blocks = cut(call)
         self.tiles = [tile for block in self.blocks for tile in block.tiles]
         self.query_BL, self.key_S = call.positions()
-        held = call.spec.held
-        self.inputs = [call.query, call.key, call.value, *(leaf.tensor for leaf in held)]
-        self.axes = ["BHLE", "BGSE", "BGSV", *(leaf.axes for leaf in held)]
+        fields = call.spec.tensor_fields
+        self.inputs = [call.query, call.key, call.value, *(field.tensor for field in fields)]
+        self.axes = ["BHLE", "BGSE", "BGSV", *(field.axes for field in fields)]
         batch, heads, rows, _ = call.query.shape
         self.rows = (batch, heads, rows)
         self.out = Output((*self.rows, call.value.shape[3]), self.dtype, "BHLV")
         self.row = Output((*self.rows, 1), self.dtype, "BHLi")
 
-    def view(self, tile: Tile, query: Tensor, key: Tensor, value: Tensor, *held: Tensor) -> _TileScores:
+    def view(self, tile: Tile, query: Tensor, key: Tensor, value: Tensor, *field_tensors: Tensor) -> _TileScores:
         """Scores of a tile from its slices of the inputs."""
-        spec = rebuild(self.spec, iter(held))
-        query_BL, key_S = self.query_BL[:, tile.rows], part(self.key_S, "S", tile)
+        spec = rebuild(self.spec, iter(field_tensors))
+        query_BL, key_S = self.query_BL[:, tile.rows], slice_tile(self.key_S, "S", tile)
         visible = sees = None
         if not all(run.full for run in tile.runs):
             visible = spec.pattern.visible(query_BL, key_S)
@@ -162,7 +173,7 @@ class _TiledCall:
         for block in self.blocks:
             running: tuple[Tensor, Tensor, Tensor] | None = None
             for tile in block.tiles:
-                view = self.view(tile, *(part(x, a, tile) for x, a in zip(inputs, self.axes, strict=True)))
+                view = self.view(tile, *(slice_tile(x, a, tile) for x, a in zip(inputs, self.axes, strict=True)))
                 new_max = view.scores.amax(-1, keepdim=True)
                 if running is not None:
                     new_max = torch.maximum(new_max, running[0])
@@ -206,12 +217,12 @@ class _TiledCall:
         output, row_max, offset = tile_sum(add, self.tiles, self.inputs, self.axes, [self.out, self.row, self.row])
         return output, RowStats(row_max.detach(), offset)
 
-    def summarize(self, summary: Summary, row: RowStats) -> Seen:
+    def summarize(self, summary: Summary, row: RowStats) -> SummaryResult:
         """Summaries from the row stats, in another pass over the tiles."""
         batch, heads, num_queries = self.rows
         num_keys = self.call.key.shape[2]
-        merger = Merger(summary, batch, heads, num_queries, row.max) if summary.merged else None
-        pending, count = merger, len(self.inputs)
+        running = RunningStats(summary, batch, heads, num_queries, row.max) if summary.merged else None
+        pending, count = running, len(self.inputs)
 
         def add(tile: Tile, *parts: Tensor) -> Sequence[Tensor]:
             view = self.view(tile, *parts[:count])
@@ -239,13 +250,13 @@ class _TiledCall:
         if summary.log_prob:
             outputs.append(Output(self.rows, self.dtype, "BHL"))
         sums: tuple[Tensor, ...] = ()
-        if outputs or merger is not None:
+        if outputs or running is not None:
             inputs, input_axes = [*self.inputs, *row], [*self.axes, "BHLi", "BHLi"]
             sums = tile_sum(add, self.tiles, inputs, input_axes, outputs)
         pending = None  # backward calls `add` again and must not merge twice
         log_sum_exp = (row.max + row.offset).squeeze(-1) if summary.log_sum_exp else None
         log_prob = sums[-1] if summary.log_prob else None
-        return collect(summary, sums[: len(axes)], merger, log_sum_exp, log_prob)
+        return collect(summary, sums[: len(axes)], running, log_sum_exp, log_prob)
 
 
 class _OnlineSoftmax(torch.autograd.Function):

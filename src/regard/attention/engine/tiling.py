@@ -10,7 +10,7 @@ from regard.attention.engine.call import Call
 from regard.attention.normalizer import Sigmoid, Softmax
 from regard.attention.patterns.pattern import Pattern
 from regard.attention.patterns.schedule import Run, Schedule
-from regard.attention.value import holds_tensors
+from regard.attention.value import has_tensors
 
 TILE = 1 << 20  # elements of the scores of a tile, over batch and heads
 BLOCKS = (64, 128, 256, 512)  # candidate numbers of rows per block
@@ -42,7 +42,7 @@ def cut(call: Call) -> tuple[Block, ...]:
     matrices, pattern, start = batch * heads, call.spec.pattern, call.query_start
     tile_pairs = max(1, TILE // (matrices * call.spec.score.width(head_dim)))
     whole_rows = not isinstance(call.spec.normalizer, Softmax | Sigmoid)
-    cached = not (holds_tensors(pattern) or isinstance(start, Tensor))
+    cached = not (has_tensors(pattern) or isinstance(start, Tensor))
     return (_cut_cached if cached else _cut)(
         pattern, num_queries, call.key.shape[2], start, call.key_start, matrices, tile_pairs, whole_rows
     )
@@ -68,7 +68,7 @@ def _cut(
         return tuple(_blocks(schedule(rows), num_keys))
     sizes = [b for b in BLOCKS if b * b <= tile_pairs * 4 and b < 2 * num_queries]
     sizes = sizes or [max(1, min(num_queries, tile_pairs))]
-    if holds_tensors(pattern):  # evaluating its data for every size would cost more than it saves
+    if has_tensors(pattern):  # evaluating its data for every size would cost more than it saves
         sizes = sizes[len(sizes) // 2 :][:1]
 
     def cost(size: int) -> float:

@@ -12,7 +12,7 @@ from regard.attention.engine.tracing import array
 from regard.attention.patterns.intervals import Bools, Intervals, Ints
 from regard.attention.patterns.pattern import Pattern
 from regard.attention.patterns.schedule import Blocks, KeyRanges
-from regard.attention.value import holds, value
+from regard.attention.value import tensor_field, value
 from regard.errors import ConfigError, ShapeError
 
 
@@ -39,7 +39,7 @@ class BlockSparse(Pattern):
     ████
     """
 
-    layout: Tensor = holds("Hij")
+    layout: Tensor = tensor_field("Hij")
     block_size: int
 
     def __post_init__(self) -> None:

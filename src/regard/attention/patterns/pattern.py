@@ -20,7 +20,7 @@ from regard.attention.check import check_integer, is_integer, show
 from regard.attention.engine.draw import shade
 from regard.attention.patterns.intervals import FAR, Intervals
 from regard.attention.patterns.schedule import Blocks, KeyRanges, Schedule
-from regard.attention.value import Value, axis, holds_tensors, restrict, value
+from regard.attention.value import Value, axis, has_tensors, slice_value, value
 from regard.errors import ConfigError, ShapeError
 
 MAX_SHOWN = 8  # positions listed in a repr
@@ -95,7 +95,7 @@ class Pattern(Value, ABC):
             starts = (int(query_start.min()), int(query_start.max()))
         else:
             starts = (query_start, query_start)
-        build = build_schedule if holds_tensors(self) else _cached_schedule
+        build = build_schedule if has_tensors(self) else _cached_schedule
         return build(self, queries, keys, block, starts, key_start)
 
     @final
@@ -120,9 +120,9 @@ class Pattern(Value, ABC):
         for rows, runs in schedule:
             for start, stop, full in runs:
                 if not full:
-                    part = restrict(self, rows, slice(start, stop))
-                    seen = part.visible(query_BL[:, rows], key_S[start:stop])
-                    pairs += float(seen.double().mean()) * (rows.stop - rows.start) * (stop - start)
+                    part = slice_value(self, rows, slice(start, stop))
+                    visible = part.visible(query_BL[:, rows], key_S[start:stop])
+                    pairs += float(visible.double().mean()) * (rows.stop - rows.start) * (stop - start)
         return pairs / (queries * keys)
 
     @final
@@ -149,8 +149,8 @@ class Pattern(Value, ABC):
         query_start = _query_start(self, queries, keys, query_start, key_start)
         _check_extent(self, queries, keys, 1, query_start, key_start)
         query_BL, key_S = positions(queries, keys, query_start, key_start, _device(self))
-        seen = self.visible(query_BL, key_S)
-        picture = seen.reshape(-1, *seen.shape[-2:])[0].expand(queries, keys)
+        visible = self.visible(query_BL, key_S)
+        picture = visible.reshape(-1, *visible.shape[-2:])[0].expand(queries, keys)
         return shade(picture)
 
 
@@ -547,12 +547,12 @@ def _check_extent(
         if not is_integer(count) or count < 1:
             raise ShapeError(f"{pattern}: {name}={show(count)} must be an integer >= 1")
     pattern.check(None if isinstance(query_start, Tensor) else query_start, queries, key_start, keys)
-    for leaf in pattern.held:
+    for field in pattern.tensor_fields:
         for letter, expected in (("L", queries), ("S", keys)):
-            dim = axis(leaf.tensor, leaf.axes, letter)
-            if dim is not None and leaf.tensor.shape[dim] not in (1, expected):
+            dim = axis(field.tensor, field.axes, letter)
+            if dim is not None and field.tensor.shape[dim] not in (1, expected):
                 raise ShapeError(
-                    f"{leaf.path} has shape {tuple(leaf.tensor.shape)}, but the score matrix has {queries} "
+                    f"{field.path} has shape {tuple(field.tensor.shape)}, but the score matrix has {queries} "
                     f"queries x {keys} keys"
                 )
 
@@ -561,5 +561,5 @@ _cached_schedule = lru_cache(maxsize=256)(build_schedule)
 
 
 def _device(pattern: Pattern) -> torch.device:
-    held = pattern.held
-    return held[0].tensor.device if held else torch.device("cpu")
+    fields = pattern.tensor_fields
+    return fields[0].tensor.device if fields else torch.device("cpu")

@@ -12,7 +12,7 @@ from regard.attention.engine.tracing import array
 from regard.attention.patterns.intervals import FAR, Intervals
 from regard.attention.patterns.pattern import Pattern
 from regard.attention.patterns.schedule import Blocks, KeyRanges
-from regard.attention.value import holds, value
+from regard.attention.value import tensor_field, value
 from regard.errors import ConfigError, ShapeError
 
 
@@ -32,7 +32,7 @@ class KeyLengths(Pattern):
     ██··
     """
 
-    lengths: Tensor = holds("B")
+    lengths: Tensor = tensor_field("B")
 
     def __post_init__(self) -> None:
         _check_integers("KeyLengths", "lengths", self.lengths, "(batch,)", 1)
@@ -65,7 +65,7 @@ class PrefixLM(Pattern):
     ████
     """
 
-    prefix_lengths: Tensor = holds("B")
+    prefix_lengths: Tensor = tensor_field("B")
 
     def __post_init__(self) -> None:
         _check_integers("PrefixLM", "prefix_lengths", self.prefix_lengths, "(batch,)", 1)
@@ -103,8 +103,8 @@ class Documents(Pattern):
     ··███
     """
 
-    query_ids: Tensor = holds("BL")
-    key_ids: Tensor = holds("BS", default=None)
+    query_ids: Tensor = tensor_field("BL")
+    key_ids: Tensor = tensor_field("BS", default=None)
 
     def __post_init__(self) -> None:
         if self.key_ids is None:
@@ -141,7 +141,7 @@ class Mask(Pattern):
     ··█
     """
 
-    tensor: Tensor = holds("BHLS")
+    tensor: Tensor = tensor_field("BHLS")
 
     def __post_init__(self) -> None:
         check_tensor("Mask", "tensor", self.tensor)
@@ -207,7 +207,7 @@ class Around(Pattern):
     ···██
     """
 
-    center: Tensor = holds("BHL")
+    center: Tensor = tensor_field("BHL")
     left: float
     right: float
 
@@ -225,8 +225,8 @@ class Around(Pattern):
     def visible(self, query_BL: Tensor, key_S: Tensor) -> Tensor:
         center = self.center.detach()[..., None]
         distance = center - key_S
-        seen = (distance <= self.left) & (distance >= -self.right)
-        return seen.reshape((1,) * (4 - seen.dim()) + tuple(seen.shape))
+        visible = (distance <= self.left) & (distance >= -self.right)
+        return visible.reshape((1,) * (4 - visible.dim()) + tuple(visible.shape))
 
     def key_ranges(self, blocks: Blocks) -> KeyRanges:
         center = self.center.detach().double()

@@ -45,7 +45,7 @@ from regard.attention.patterns.pattern import Full
 from regard.attention.prior import Gaussian
 from regard.attention.score import Additive, Dot, Score
 from regard.attention.spec import PLAIN, AttentionSpec
-from regard.attention.summary import Seen, Summary
+from regard.attention.summary import Summary, SummaryResult
 from regard.attention.value import rebuild
 
 MAX_BIAS_GRAD = 1 << 26  # elements of the gradient of a bias, stored for each sequence and head before it is summed
@@ -89,7 +89,7 @@ class Native:
         numbers = SIDE * (4 * (call.query.shape[3] + call.value.shape[3]) + SIDE)
         return Cost(schedule.full_pairs + schedule.mixed_pairs, torch.get_num_threads() * numbers * call.dtype.itemsize)
 
-    def run(self, call: Call) -> tuple[Tensor, Seen | None]:
+    def run(self, call: Call) -> tuple[Tensor, SummaryResult | None]:
         if torch.compiler.is_compiling():
             return run_as_op(call, self.name)
         if is_recorded() or any(map(has_own_dispatch, call[:3])):
@@ -103,7 +103,7 @@ def _missing() -> str | None:
     return kernels.missing()
 
 
-def _eager(call: Call) -> tuple[Tensor, Seen | None]:
+def _eager(call: Call) -> tuple[Tensor, SummaryResult | None]:
     if any(x.is_neg() for x in call[:3]):  # the negative bit is set: the memory has the opposite sign
         query, key, value = (x.resolve_neg() for x in call[:3])
         call = call._replace(query=query, key=key, value=value)
@@ -119,8 +119,8 @@ def _eager(call: Call) -> tuple[Tensor, Seen | None]:
         return CompactCall.of(call, NativeMask()).run(*inputs), None
     dot_call = _as_dot_products(call)
     result = None if needs_grad or sink_of(call.spec.normalizer) is not None else _single_pass(dot_call)
-    output, seen = result or compute(dot_call, _output_and_stats, _summaries)
-    return output.to(call.query.dtype), seen
+    output, summary_result = result or compute(dot_call, _output_and_stats, _summaries)
+    return output.to(call.query.dtype), summary_result
 
 
 EAGER["native"] = _eager
@@ -251,29 +251,33 @@ class _Attention(torch.autograd.Function):
 
 def _with_inputs(call: Call, inputs: Sequence[Tensor]) -> Call:
     """Copy of a call with other tensors: query, key, value and those held by its values."""
-    query, key, value, *held = inputs
-    return call._replace(query=query, key=key, value=value, spec=rebuild(call.spec, iter(held)))
+    query, key, value, *field_tensors = inputs
+    return call._replace(query=query, key=key, value=value, spec=rebuild(call.spec, iter(field_tensors)))
 
 
-def _single_pass(call: Call) -> tuple[Tensor, Seen | None] | None:
+def _single_pass(call: Call) -> tuple[Tensor, SummaryResult | None] | None:
     """Output and summaries from one pass over the scores; None if this takes two passes."""
     summary, parts = call.summary, native_parts(call)
     if summary is None:
         return _forward(call, parts, None, [None] * len(parts)), None
     if len(parts) > 1 or not _needs_scores(summary):
         return None
-    output, row_stats, seen = _output_buffer(call), _row_stats_buffer(call), _summary_buffers(call, summary)
-    _fill_summaries(call, summary, parts[0].mask, output, row_stats, seen)
-    return output, replace(seen, log_sum_exp=row_stats.sum(-1)) if summary.log_sum_exp else seen
+    output, row_stats, summary_result = _output_buffer(call), _row_stats_buffer(call), _summary_buffers(call, summary)
+    _fill_summaries(call, summary, parts[0].mask, output, row_stats, summary_result)
+    return output, replace(summary_result, log_sum_exp=row_stats.sum(-1)) if summary.log_sum_exp else summary_result
 
 
-def _summaries(call: Call, summary: Summary, row: RowStats) -> Seen:
+def _summaries(call: Call, summary: Summary, row: RowStats) -> SummaryResult:
     """Summaries from the row stats, without gradients."""
-    seen = _summary_buffers(call, summary)
+    summary_result = _summary_buffers(call, summary)
     if _needs_scores(summary):
         row_stats = torch.cat([row.max, row.offset], -1)
-        _fill_summaries(call, summary, native_mask(call), None, row_stats, seen)
-    return replace(seen, log_sum_exp=(row.max + row.offset).squeeze(-1)) if summary.log_sum_exp else seen
+        _fill_summaries(call, summary, native_mask(call), None, row_stats, summary_result)
+    return (
+        replace(summary_result, log_sum_exp=(row.max + row.offset).squeeze(-1))
+        if summary.log_sum_exp
+        else summary_result
+    )
 
 
 def _needs_scores(summary: Summary) -> bool:
@@ -281,7 +285,7 @@ def _needs_scores(summary: Summary) -> bool:
     return bool(summary.sums or summary.merged)
 
 
-def _summary_buffers(call: Call, summary: Summary) -> Seen:
+def _summary_buffers(call: Call, summary: Summary) -> SummaryResult:
     """Output tensors for the kernels, which overwrite `weights` and add to the others."""
     (batch, heads, rows, _), columns = call.query.shape, call.key.shape[2]
 
@@ -289,7 +293,7 @@ def _summary_buffers(call: Call, summary: Summary) -> Seen:
         return torch.zeros(batch, heads, *sizes, dtype=dtype, device=CPU) if requested else None
 
     k, grid = summary.top_k, summary.grid or (0, 0)
-    return Seen(
+    return SummaryResult(
         entropy=zeros(summary.entropy, rows),
         expected_key=zeros(summary.expected_key, rows),
         key_variance=zeros(summary.expected_key, rows),
@@ -302,14 +306,19 @@ def _summary_buffers(call: Call, summary: Summary) -> Seen:
 
 
 def _fill_summaries(
-    call: Call, summary: Summary, mask: NativeMask, output: Tensor | None, row_stats: Tensor, seen: Seen
+    call: Call,
+    summary: Summary,
+    mask: NativeMask,
+    output: Tensor | None,
+    row_stats: Tensor,
+    sums: SummaryResult,
 ) -> None:
     """Fill the summaries; with an output, compute it and the row stats first, else the row stats are an input."""
     kernels.module().summarize(
         *arguments(call, mask, output, row_stats),
-        address(seen.entropy), address(seen.expected_key), address(seen.key_variance), address(seen.key_mass),
-        summary.top_k, address(seen.top_keys), address(seen.top_weights),
-        address(seen.grid), *(summary.grid or (0, 0)), address(seen.weights), call.key_start,
+        address(sums.entropy), address(sums.expected_key), address(sums.key_variance), address(sums.key_mass),
+        summary.top_k, address(sums.top_keys), address(sums.top_weights),
+        address(sums.grid), *(summary.grid or (0, 0)), address(sums.weights), call.key_start,
     )  # fmt: skip
 
 
@@ -354,12 +363,12 @@ def _backward(
     d_offset: Tensor | None,
     needed: Sequence[bool],
 ) -> Iterator[Tensor | None]:
-    """Gradients of query, key, value and the tensors held by the values, in the order of `spec.held`."""
+    """Gradients of query, key, value and the tensors held by the values, in the order of `spec.tensor_fields`."""
     spec, dtype = call.spec, call.dtype
     (batch, heads, rows, _), columns = call.query.shape, call.key.shape[2]
     d_query, d_key, d_value = (empty(x, x.shape) for x in (call.query, call.key, call.value))
     normalizer, bias = spec.normalizer, spec.bias
-    counts = [0 if part is None else len(part.held) for part in (spec.score, normalizer, spec.pattern, bias)]
+    counts = [0 if part is None else len(part.tensor_fields) for part in (spec.score, normalizer, spec.pattern, bias)]
     start = 3 + counts[0]
     normalizer_needed, bias_needed = needed[start : start + counts[1]], needed[start + counts[1] + counts[2] :]
     d_vector = d_dense = d_distance = d_parameter = d_center = d_sigma = None
@@ -390,14 +399,14 @@ def _backward(
             *value_grads, address(part_sparse),
         )  # fmt: skip
     yield from (d_query, d_key, d_value)
-    yield from (None if d_vector is None else _summed(d_vector, leaf.tensor) for leaf in spec.score.held)
+    yield from (None if d_vector is None else _summed(d_vector, field.tensor) for field in spec.score.tensor_fields)
     if d_parameter is not None:
-        yield _summed(d_parameter, normalizer.held[0].tensor)
+        yield _summed(d_parameter, normalizer.tensor_fields[0].tensor)
     elif d_center is not None and d_sigma is not None and isinstance(normalizer, Softmax):
         prior = normalizer.prior
-        for leaf in normalizer.held:
-            center = isinstance(prior, Gaussian) and leaf.tensor is prior.center
-            yield _summed(d_center if center else d_sigma.sum(-1), leaf.tensor)
+        for field in normalizer.tensor_fields:
+            center = isinstance(prior, Gaussian) and field.tensor is prior.center
+            yield _summed(d_center if center else d_sigma.sum(-1), field.tensor)
     else:
         yield from (None for _ in range(counts[1]))
     yield from (None for _ in range(counts[2]))
@@ -405,7 +414,7 @@ def _backward(
         yield _summed(d_dense, bias.tensor)
     elif d_distance is not None and bias is not None:
         with torch.enable_grad():
-            leaves = [leaf.tensor.detach().requires_grad_() for leaf in bias.held]
+            leaves = [field.tensor.detach().requires_grad_() for field in bias.tensor_fields]
             table = by_distance_table(call, rebuild(bias, iter(leaves)))
             yield from torch.autograd.grad(table, leaves, d_distance.sum_to_size(table.shape))
     else:

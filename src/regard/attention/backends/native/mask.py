@@ -14,7 +14,7 @@ from regard.attention.engine.call import Call
 from regard.attention.engine.tracing import array
 from regard.attention.patterns.pattern import And, Causal, Dilated, Full, Pattern, SlidingWindow, positions
 from regard.attention.patterns.sequence_pattern import Documents, KeyLengths
-from regard.attention.value import holds_tensors, restrict
+from regard.attention.value import has_tensors, slice_value
 
 SIDE = 64  # rows and columns of a tile in the kernels
 EMPTY, FULL = -1, -2
@@ -112,7 +112,7 @@ def native_mask(call: Call) -> NativeMask:
         mask = mask._replace(query_ids=ids[0].query_ids.long().contiguous(), key_ids=ids[0].key_ids.long().contiguous())
     if rest:
         pattern = reduce(and_, rest)
-        cached = not (holds_tensors(pattern) or isinstance(start, Tensor))
+        cached = not (has_tensors(pattern) or isinstance(start, Tensor))
         tiles, bits = (_tiles_cached if cached else _tiles)(
             pattern, call.query.shape[2], call.key.shape[2], start, call.key_start
         )
@@ -153,9 +153,9 @@ def _tiles(
                 mixed[start // SIDE : -(-stop // SIDE)] = True
         for first, last in _runs_of(mixed):
             columns = slice(first * SIDE, min(last * SIDE, num_keys))
-            seen = restrict(pattern, rows, columns).visible(query_BL[:, rows], key_S[columns])
-            shape = (*seen.shape[:2], rows.stop - rows.start, columns.stop - columns.start)
-            mixed_runs.append((block, first, last, array(seen.expand(shape))))
+            visible = slice_value(pattern, rows, columns).visible(query_BL[:, rows], key_S[columns])
+            shape = (*visible.shape[:2], rows.stop - rows.start, columns.stop - columns.start)
+            mixed_runs.append((block, first, last, array(visible.expand(shape))))
     shape = np.broadcast_shapes((1, 1), *(x.shape[:2] for *_, x in mixed_runs))
     tiles = np.broadcast_to(base, (*shape, *base.shape)).copy()
     words, count = list[npt.NDArray[Any]](), 0
