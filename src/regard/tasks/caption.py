@@ -141,7 +141,7 @@ class Captioner(Runner):
             part = pictures[start : start + batch_size]
             with torch.inference_mode():
                 state, tokens = module.prefill(self._inputs(part))
-                limits = torch.full((len(part),), self._max_tokens)
+                limits = torch.full((len(part),), self._max_length)
                 constraints = ConstraintState(Constraints(), module.vocabulary, tokens[:, None], limits)
                 if isinstance(search, Beam):
                     hypotheses = beam_search(module, state, tokens, limits, search, constraints)
@@ -227,7 +227,7 @@ class Captioner(Runner):
         return self.processor.normalized(pixels.to(parameter.device)).to(parameter.dtype)
 
     @property
-    def _max_tokens(self) -> int:
+    def _max_length(self) -> int:
         training, limit = self.config.get("training"), self.module.max_length
         value = training.get("max_target") if isinstance(training, dict) else None
         tokens = value if type(value) is int and value > 0 else MAX_TOKENS
