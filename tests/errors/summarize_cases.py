@@ -27,6 +27,6 @@ def without_rouge_score() -> object:
 
 CASES: list[Case] = [
     ("summarize-evaluate-nothing", lambda: summarizer().evaluate([]), DataError, "no records to evaluate; give a file"),
-    ("summarize-see-blank", lambda: summarizer().see(" "), DataError, "text has no words: ' '; expected a document to"),
+    ("summarize-see-blank", lambda: summarizer().see(" "), DataError, "text has no words: ' '; expected a document"),
     ("rouge-missing", without_rouge_score, UnsupportedError, "ROUGE needs its package: pip install rouge-score"),
 ]
