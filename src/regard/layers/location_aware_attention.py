@@ -160,7 +160,8 @@ class LocationAwareAttention(AttentionModule):
             previous[:, :, None], filters=self.filters, projection=self.location_proj, vector=self.vector
         )
         if self.window is not None:
-            pattern = pattern & Around(median(previous)[..., None], left=self.window, right=self.window)
+            around = Around(median(previous)[..., None], left=self.window, right=self.window)
+            pattern = around if isinstance(pattern, Full) else pattern & around
         output, seen = attend(
             projected,
             key[:, None].to(projected.dtype),
