@@ -131,7 +131,7 @@ def _convolved(previous: Tensor, filters: Tensor) -> Tensor:
         )
     dtype = torch.promote_types(previous.dtype, filters.dtype)
     previous, filters = previous.to(dtype), filters.to(dtype)
-    if previous.shape[-1] == 0:  # which conv1d refuses
+    if previous.numel() == 0 or filters.numel() == 0:  # which conv1d refuses
         return previous.new_zeros(*previous.shape, filters.shape[-2])
     if filters.dim() == 2:
         features = functional.conv1d(previous.reshape(-1, 1, previous.shape[-1]), filters[:, None], padding=taps // 2)

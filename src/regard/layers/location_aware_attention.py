@@ -75,7 +75,9 @@ class LocationAwareAttention(AttentionModule):
         for name, size in {**sizes, "kernel_size": kernel_size}.items():
             check_integer("LocationAwareAttention", name, size, 1)
         if kernel_size % 2 == 0:
-            raise ConfigError(f"LocationAwareAttention: kernel_size={kernel_size} must be odd, with a tap in the middle")
+            raise ConfigError(
+                f"LocationAwareAttention: kernel_size={kernel_size} must be odd, with a tap in the middle"
+            )
         if window is not None:
             check_integer("LocationAwareAttention", "window", window, 0, ", or None")
         if not isinstance(smoothing, bool):

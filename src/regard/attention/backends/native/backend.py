@@ -1,8 +1,8 @@
 """Backend `native`: C++ kernels (`regard.kernels`) on the CPU, in linear memory, forward and backward.
 
 The kernels compute dot products and additive scores. Scores that are one of these for transformed queries and keys are
-transformed first, by PyTorch operations, which carry the gradients. Higher derivatives, forward mode and `torch.func` use the tiled
-computation of `tiled.py`.
+transformed first, by PyTorch operations, which carry the gradients. Higher derivatives, forward mode and `torch.func`
+use the tiled computation of `tiled.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -166,7 +166,9 @@ def _as_dot_products(call: Call) -> Call:
     factors = score.factors(query, key)
     if factors is None:  # refused before
         return call
-    return _with_factors(call, *factors, value, Dot(scale=1.0, softcap=score.softcap if isinstance(score, Dot) else None))
+    return _with_factors(
+        call, *factors, value, Dot(scale=1.0, softcap=score.softcap if isinstance(score, Dot) else None)
+    )
 
 
 def _with_factors(call: Call, query: Tensor, key: Tensor, value: Tensor, score: Score) -> Call:
