@@ -130,7 +130,8 @@ class _TiledCall:
         runs = [slice(*run[:2]) for run in tile.runs]
         normalizer = drawn(spec.normalizer, self.call.seed, batch, heads, tile.rows, runs, scores)
         if isinstance(normalizer, NormalizedSigmoid):
-            normalizer, scores = Softmax(), normalizer.logits(scores)
+            scores = normalizer.logits(scores)
+            normalizer = Softmax()
         return _TileScores(spec, normalizer, scores, value, sees, query_BL, key_S)
 
     def keep(self, tile: Tile) -> Tensor | None:
