@@ -151,7 +151,7 @@ class LocationAwareAttention(AttentionModule):
             summary: further summaries of the weights; their heads are the hypotheses.
 
         Returns:
-            Context (B, K, V) and weights (B, K, S); with a summary, a tuple of these and a `Seen`.
+            Context (B, K, V) and weights (B, K, S); with a summary, a tuple of these and a `SummaryResult`.
 
         Raises:
             ShapeError: inputs of incompatible sizes.
