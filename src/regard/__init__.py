@@ -12,7 +12,8 @@ if TYPE_CHECKING:  # for type checkers and editors
     from regard.attention.cache import KeyValueCache
     from regard.attention.engine.draw import shade
     from regard.attention.hard import Gumbel, Hard, Reinforce, StraightThrough
-    from regard.attention.normalizer import Entmax, Sigmoid, Softmax, Sparsemax
+    from regard.attention.location_aware import LocationAware
+    from regard.attention.normalizer import Entmax, NormalizedSigmoid, Sigmoid, Softmax, Sparsemax
     from regard.attention.patterns.block_pattern import BlockSparse, RandomBlocks
     from regard.attention.patterns.pattern import Causal, Dilated, Full, GlobalTokens, SlidingWindow, Strided
     from regard.attention.patterns.sequence_pattern import Around, Documents, KeyLengths, Mask, PrefixLM
@@ -114,10 +115,12 @@ __all__ = [
     "Llama",
     "LlamaConfig",
     "Location",
+    "LocationAware",
     "Luong",
     "LuongConfig",
     "Mask",
     "MultiHeadAttention",
+    "NormalizedSigmoid",
     "Plan",
     "PrefixLM",
     "RNN",
@@ -172,7 +175,8 @@ _NAMES = {
     "attention.cache": ("KeyValueCache",),
     "attention.engine.draw": ("shade",),
     "attention.hard": ("Gumbel", "Hard", "Reinforce", "StraightThrough"),
-    "attention.normalizer": ("Entmax", "Sigmoid", "Softmax", "Sparsemax"),
+    "attention.location_aware": ("LocationAware",),
+    "attention.normalizer": ("Entmax", "NormalizedSigmoid", "Sigmoid", "Softmax", "Sparsemax"),
     "attention.patterns.pattern": ("Causal", "Dilated", "Full", "GlobalTokens", "SlidingWindow", "Strided"),
     "attention.plan": ("Plan",),
     "attention.prior": ("Gaussian",),

@@ -66,6 +66,7 @@ def scores(draw: st.DrawFn, heads: int, keys: int, dims: int) -> Score:
                 rg.Additive(numbers(seed, dims)),
                 rg.Additive(numbers(seed, heads, dims), activation="relu"),
                 rg.Location(numbers(seed, heads, keys + 2, dims)),
+                rg.LocationAware(numbers(seed, dims), numbers(seed, keys, 2), numbers(seed, heads, 2, dims)),
             ]
         )
     )
@@ -88,6 +89,7 @@ def normalizers(draw: st.DrawFn, batch: int, heads: int, queries: int, keys: int
                 rg.Entmax(1.1 + numbers(seed, heads).square().clamp(max=2.9)),
                 rg.Sigmoid(-1.0),
                 rg.Sigmoid(numbers(seed, heads)),
+                rg.NormalizedSigmoid(numbers(seed, heads)),
             ]
         )
     )

@@ -55,6 +55,18 @@ CASES = {
     "bilinear-shared": Case((numbers(5, E, E),), lambda w: {"score": rg.Bilinear(w), "normalizer": rg.Sparsemax()}),
     "additive": Case((numbers(5, E),), lambda v: {"score": rg.Additive(v)}),
     "additive-sigmoid": Case((numbers(5, H, E),), lambda v: {"score": rg.Additive(v, activation="sigmoid")}),
+    "location-aware": Case(
+        (numbers(5, B, H, 1, S), numbers(6, H, 2, 3), numbers(7, 2, E), numbers(8, E)),
+        lambda previous, f, u, v: {
+            "score": rg.LocationAware.from_previous(previous, filters=f, projection=u, vector=v)
+        },
+    ),
+    "location-aware-by-query": Case(
+        (numbers(5, L, S), numbers(6, 2, 5), numbers(7, H, 2, E), numbers(8, H, E)),
+        lambda previous, f, u, v: {
+            "score": rg.LocationAware.from_previous(previous, filters=f, projection=u, vector=v)
+        },
+    ),
     "location": Case((numbers(5, H, S, E),), lambda w: {"score": rg.Location(w)}),
     "location-start": Case((numbers(5, S + 2, E),), lambda w: {"score": rg.Location(w), "key_start": 1}),
     "bias-full": Case((numbers(5, B, H, L, S),), lambda x: {"bias": x}),
@@ -78,6 +90,7 @@ CASES = {
     "entmax": Case((torch.tensor([1.3, 2.4]).double(),), lambda alpha: {"normalizer": rg.Entmax(alpha)}),
     "entmax-one": Case((torch.tensor(1.7).double(),), lambda alpha: {"normalizer": rg.Entmax(alpha)}),
     "sigmoid": Case((numbers(5, H),), lambda x: {"normalizer": rg.Sigmoid(x)}),
+    "normalized-sigmoid": Case((numbers(5, H),), lambda x: {"normalizer": rg.NormalizedSigmoid(x)}),
     "dropout": Case((), lambda: {"dropout": 0.4, "seed": 9}),
     "dropout-entmax": Case((), lambda: {"dropout": 0.4, "seed": 9, "normalizer": rg.Entmax(1.5)}),
     "dropout-sigmoid": Case((), lambda: {"dropout": 0.4, "seed": 9, "normalizer": rg.Sigmoid()}),
@@ -123,6 +136,8 @@ SMOOTH = [
     "bias-full",
     "relative",
     "sigmoid",
+    "normalized-sigmoid",
+    "location-aware",
     "dropout",
 ]
 THRESHOLDS = ["sparsemax", "entmax", "entmax-one"]
@@ -139,7 +154,9 @@ def test_forward_mode(name: str) -> None:
     assert gradcheck(function, inputs(CASES[name]), check_forward_ad=True, check_backward_ad=False, **AGAINST)
 
 
-@pytest.mark.parametrize("name", ["dot", "sink", "prior", "entmax", "sparsemax", "sigmoid", "additive"])
+@pytest.mark.parametrize(
+    "name", ["dot", "sink", "prior", "entmax", "sparsemax", "sigmoid", "normalized-sigmoid", "additive"]
+)
 def test_third_derivatives_agree(name: str) -> None:
     """Nothing stops at the second: the tiled computation against the dense one."""
     found = []
@@ -156,7 +173,7 @@ def test_third_derivatives_agree(name: str) -> None:
 
 SUMMARIES = {
     "log_sum_exp": ["dot", "sink", "bias-full", "prior-sink"],
-    "entropy": ["dot", "sink", "alibi", "sparsemax", "entmax"],
+    "entropy": ["dot", "sink", "alibi", "normalized-sigmoid", "sparsemax", "entmax"],
     "key_mass": ["dot", "sink", "prior", "entmax", "sigmoid"],
     "expected_key": ["dot", "sink", "prior", "entmax", "sigmoid"],
     "grid": ["dot", "entmax"],

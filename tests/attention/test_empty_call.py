@@ -63,6 +63,23 @@ def values(name: str) -> dict[str, dict[str, Any]]:
         "alibi": {"bias": rg.ALiBi(torch.zeros(heads)), "score": rg.Dot(softcap=3.0)},
         "relative": {"bias": rg.RelativeBias(torch.zeros(8, heads)), "score": rg.Cosine(2.0)},
         "additive": {"score": rg.Additive(torch.zeros(dim)), "normalizer": rg.Sparsemax()},
+        "location aware": {
+            "score": rg.LocationAware.from_previous(
+                torch.zeros(batch, heads, 1, columns),
+                filters=torch.zeros(2, 3),
+                projection=torch.zeros(2, dim),
+                vector=torch.zeros(dim),
+            ),
+            "normalizer": rg.NormalizedSigmoid(),
+        },
+        "location aware by head": {
+            "score": rg.LocationAware.from_previous(
+                torch.zeros(columns),
+                filters=torch.zeros(heads, 2, 3),
+                projection=torch.zeros(heads, 2, dim),
+                vector=torch.zeros(dim),
+            )
+        },
         "bilinear": {"score": rg.Bilinear(torch.zeros(dim, dim)), "normalizer": rg.Entmax(1.5)},
         "location": {"score": rg.Location(torch.zeros(5, dim)), "normalizer": rg.Sigmoid()},
         "sink": {"normalizer": rg.Softmax(sink=torch.zeros(heads))},
@@ -79,7 +96,7 @@ def test_every_value_goes_with_it(name: str, backend: str) -> None:
         try:
             output = rg.attend(*tensors, backend=backend, **arguments)
         except UnsupportedError:  # which an empty input does not change
-            assert backend == "sdpa"
+            assert backend == "sdpa" or isinstance(arguments.get("normalizer"), rg.NormalizedSigmoid)
             continue
         assert output.shape == (*tensors[0].shape[:3], tensors[2].shape[3])
         assert output.isfinite().all()

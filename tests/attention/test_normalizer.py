@@ -58,6 +58,35 @@ def test_entmax_with_a_tensor_is_entmax_with_its_numbers(name: str) -> None:
         )
 
 
+def test_normalized_sigmoid_by_hand() -> None:
+    """Sigmoids of 1/2, 3/4 and 1/4; with a bias of log 3, of 3/4, 9/10 and 1/2."""
+    scores = torch.tensor([0.0, math.log(3), -math.log(3), -torch.inf], dtype=torch.float64)[None, None, None]
+    found = weights(rg.NormalizedSigmoid(), scores)[0, 0, 0].tolist()
+    assert found == pytest.approx([1 / 3, 1 / 2, 1 / 6, 0], abs=1e-15)
+    found = weights(rg.NormalizedSigmoid(math.log(3)), scores)[0, 0, 0].tolist()
+    assert found == pytest.approx([0.75 / 2.15, 0.9 / 2.15, 0.5 / 2.15, 0], abs=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", ROWS)
+def test_normalized_sigmoid_sums_to_one(name: str, dtype: torch.dtype) -> None:
+    rows = ROWS[name].to(dtype)[None, None]
+    found = weights(rg.NormalizedSigmoid(), rows)
+    bound = 8 * torch.finfo(dtype).eps * math.sqrt(rows.shape[-1])
+    torch.testing.assert_close(found.sum(-1), torch.ones_like(found[..., 0]), rtol=0, atol=bound)
+    assert not bool(found[rows == -torch.inf].any())
+    if name == "far down":  # there the sigmoid is the exponential, and its own sum would be 0
+        torch.testing.assert_close(found, rows.softmax(-1), rtol=100 * bound, atol=bound)
+
+
+def test_normalized_sigmoid_of_a_row_that_sees_nothing() -> None:
+    rows = torch.full((1, 1, 2, 3), -torch.inf, requires_grad=True)
+    found = weights(rg.NormalizedSigmoid(), rows)
+    (gradient,) = torch.autograd.grad(found.sum(), rows)
+    assert not found.any()
+    assert not gradient.any()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", ROWS)
 def test_softmax_and_sparsemax_sum_to_one(name: str, dtype: torch.dtype) -> None:

@@ -44,6 +44,9 @@ NATIVE: list[tuple[int, dict[str, Any], str]] = [
     (2048, {"score": rg.Cosine(1.0), "summary": rg.Summary(entropy=True), "dropout": 0.1}, "native"),
     (2048, {"normalizer": rg.Sparsemax()}, "native"),
     (2048, {"score": rg.Additive(torch.ones(8)), "normalizer": rg.Entmax(1.5)}, "native"),
+    (2048, {"score": rg.LocationAware(torch.ones(8), torch.ones(2048, 3), torch.ones(3, 8))}, "native"),
+    (16, {"score": rg.LocationAware(torch.ones(8), torch.ones(16, 16, 3), torch.ones(3, 8))}, "reference"),
+    (2048, {"normalizer": rg.NormalizedSigmoid()}, "chunked"),
 ]
 # Without them:
 RULES: list[tuple[int, dict[str, Any], str]] = [

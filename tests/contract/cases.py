@@ -116,6 +116,16 @@ LARGE: dict[str, Edge] = {
 
 Entry = Callable[[Edge, Source], Any]
 
+
+def _location_aware(s: Edge, t: Source, previous: tuple[int, ...], *heads: int) -> rg.LocationAware:
+    return rg.LocationAware.from_previous(
+        t("previous", *previous, low=0.0),
+        filters=t("filters", *heads, 2, 3),
+        projection=t("projection", *heads, 2, s.E),
+        vector=t("vector", *heads, s.E),
+    )
+
+
 SCORES: dict[str, Entry] = {
     "dot": lambda s, t: rg.Dot(),
     "dot_scaled": lambda s, t: rg.Dot(scale=1.6 / s.E**0.5),
@@ -129,6 +139,9 @@ SCORES: dict[str, Entry] = {
     "additive_tanh": lambda s, t: rg.Additive(t("vector", s.E)),
     "additive_relu": lambda s, t: rg.Additive(t("vector", s.H, s.E), activation="relu"),
     "additive_sigmoid": lambda s, t: rg.Additive(t("vector", s.H, s.E, high=3.0), activation="sigmoid"),
+    "location_aware": lambda s, t: _location_aware(s, t, (s.B, s.H, 1, s.S)),
+    "location_aware_per_head": lambda s, t: _location_aware(s, t, (s.B, 1, 1, s.S), s.H),
+    "location_aware_by_query": lambda s, t: _location_aware(s, t, (s.H, s.L, s.S)),
     "location": lambda s, t: rg.Location(t("weight", s.key_start + s.S + 2, s.E)),
     "location_per_head": lambda s, t: rg.Location(t("weight", s.H, s.key_start + s.S, s.E)),
 }
@@ -150,12 +163,15 @@ NORMALIZERS: dict[str, Entry] = {
     "entmax_sparse": lambda s, t: rg.Entmax(2.5),
     "sigmoid": lambda s, t: rg.Sigmoid(-1.5),
     "sigmoid_per_head": lambda s, t: rg.Sigmoid(t("bias_of_sigmoid", s.H, low=-3.0)),
+    "normalized_sigmoid": lambda s, t: rg.NormalizedSigmoid(),
+    "normalized_sigmoid_per_head": lambda s, t: rg.NormalizedSigmoid(t("bias_of_sigmoid", s.H, low=-3.0)),
     "hard": lambda s, t: rg.Hard(),
     "hard_straight_through": lambda s, t: rg.Hard(sample=rg.StraightThrough(), temperature=0.7),
     "hard_reinforce": lambda s, t: rg.Hard(sample=rg.Reinforce()),
     "hard_gumbel": lambda s, t: rg.Hard(sample=rg.Gumbel(), temperature=t("temperature", s.H, low=0.6, high=1.4)),
 }
-CHOICES = [name for name in NORMALIZERS if name.startswith("hard")]  # which native refuses
+CHOICES = [name for name in NORMALIZERS if name.startswith("hard")]
+NOT_NATIVE = [*CHOICES, *(name for name in NORMALIZERS if name.startswith("normalized_sigmoid"))]
 
 
 def _layout(s: Edge, t: Source, *heads: int) -> rg.BlockSparse:
@@ -369,7 +385,8 @@ def full() -> tuple[Case, ...]:
 def refused(case: Case) -> bool:
     """Whether the plan should refuse the case's backend."""
     if case.backend == "native":
-        return case.normalizer in CHOICES
+        by_query = case.score == "location_aware_by_query" and (EDGES | LARGE)[case.edge].L > 1
+        return case.normalizer in NOT_NATIVE or by_query
     plain = case.score in ("dot", "dot_scaled") and case.normalizer == "softmax" and not EDGES[case.edge].dropout
     return case.backend == "sdpa" and not plain
 
@@ -397,9 +414,9 @@ def cover(cases: Iterable[Case]) -> Iterator[Case]:
 @cache
 def large() -> tuple[Case, ...]:
     """Each normalizer with each pattern, large, native and in float32, the other axes in turn."""
-    scores = [name for name in SCORES if not name.startswith("additive")]
+    scores = [name for name in SCORES if not name.startswith(("additive", "location_aware"))]
     cases = []
-    normalizers = [name for name in NORMALIZERS if name not in CHOICES]
+    normalizers = [name for name in NORMALIZERS if name not in NOT_NATIVE]
     for i, (normalizer, pattern) in enumerate(product(normalizers, PATTERNS)):
         rest = scores[i % len(scores)], normalizer, pattern, list(BIASES)[i % len(BIASES)]
         cases.append(Case("native", *rest, "float32", list(LARGE)[i % len(LARGE)]))
@@ -416,6 +433,7 @@ def summarized() -> tuple[Case, ...]:
         tile = TILES[i % len(TILES)]
         cases.append(Case("reference", *rest, dtypes[i % 4], edges[(5 * i) % len(edges)]))
         cases.append(Case("chunked", *rest, dtypes[(i + i // 4) % 4], edges[(7 * i + 3) % len(edges)], tile))
-        if normalizer not in CHOICES:
-            cases.append(Case("native", *rest, dtypes[(i + i // 8) % 4], edges[(11 * i + 5) % len(edges)]))
+        native = Case("native", *rest, dtypes[(i + i // 8) % 4], edges[(11 * i + 5) % len(edges)])
+        if not refused(native):
+            cases.append(native)
     return tuple(cases)

@@ -187,6 +187,12 @@ def score(value: Any, query: Tensor, key: Tensor, key_start: int) -> Tensor:
         case rg.Additive(vector=vector, activation=activation):
             hidden = getattr(torch, activation)(query[:, :, :, None, :] + key[:, :, None, :, :])
             return (hidden * vector.to(dtype).expand(query.shape[1], query.shape[3])[:, None, None]).sum(-1)
+        case rg.LocationAware(vector=vector, features=features, projection=projection):
+            (heads, rows, dim), keys = query.shape[1:], key.shape[2]
+            features = features.to(dtype).expand(len(query), heads, rows, keys, -1)
+            location = torch.einsum("bhlsf,hfe->bhlse", features, projection.to(dtype).expand(heads, -1, -1))
+            hidden = torch.tanh(query[:, :, :, None, :] + key[:, :, None, :, :] + location)
+            return (hidden * vector.to(dtype).expand(heads, dim)[:, None, None]).sum(-1)
         case rg.Location(weight=weight):
             weight = weight.to(dtype)[..., key_start : key_start + key.shape[2], :]
             return torch.einsum("bhle,hse->bhls", query, weight.expand(query.shape[1], *weight.shape[-2:]))
@@ -231,6 +237,10 @@ def normalize(value: Any, scores: Tensor, visible: Tensor, hold: bool) -> tuple[
     some = visible.any(-1, keepdim=True)
     if isinstance(value, rg.Sigmoid):
         return torch.where(visible, torch.sigmoid(scores + per_head(value.bias, scores.dtype)), 0), None, math.inf
+    if isinstance(value, rg.NormalizedSigmoid):
+        shares = torch.where(visible, torch.sigmoid(scores + per_head(value.bias, scores.dtype)), 0)
+        total = torch.where(some, shares.sum(-1, keepdim=True), 1)
+        return shares / (total.detach() if hold else total), None, math.inf
     # A row that sees nothing is filled with zeros, normalized like any other, and then its weights are removed.
     hidden = torch.where(visible, scores, -math.inf)
     safe = torch.where(some, hidden, torch.zeros_like(hidden))

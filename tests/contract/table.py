@@ -40,6 +40,8 @@ SCORE_ROWS = {
     "`Cosine`": ["cosine", "cosine_per_head"],
     "`Bilinear`": ["bilinear", "bilinear_per_head"],
     "`Additive`": ["additive_tanh", "additive_relu", "additive_sigmoid"],
+    "`LocationAware` of one row of weights": ["location_aware", "location_aware_per_head"],
+    "`LocationAware` of a row for each query": ["location_aware_by_query"],
     "`Location`": ["location", "location_per_head"],
 }
 NORMALIZER_ROWS = {
@@ -50,6 +52,7 @@ NORMALIZER_ROWS = {
     "`Entmax`": ["entmax", "entmax_sparse"],
     "`Entmax` with a learned alpha": ["entmax_per_head"],
     "`Sigmoid`": ["sigmoid", "sigmoid_per_head"],
+    "`NormalizedSigmoid`": ["normalized_sigmoid", "normalized_sigmoid_per_head"],
     "`Hard`": ["hard", "hard_straight_through", "hard_reinforce", "hard_gumbel"],
 }
 PATTERN_ROWS = {

@@ -19,6 +19,7 @@ REASONS = {
     "sdpa: normalizer: computes Softmax only",
     "sdpa: normalizer: does not support a sink",
     "sdpa: normalizer: does not support a prior",
+    "native: score: computes location features that all queries share only",
     "native: normalizer: computes Softmax, Sigmoid, Entmax, Sparsemax only",
     "sdpa: dropout: cannot drop the entries defined by the seed",
 }

@@ -130,6 +130,24 @@ VALUES: list[Case] = [
         "vector has shape (9,), but queries and keys",
     ),
     (
+        "location-aware-size",
+        given(score=rg.LocationAware(torch.ones(8), torch.ones(7, 2), torch.ones(2, 9))),
+        ShapeError,
+        "projection has shape (2, 9), but queries and keys have head_dim 8; expected a projection (..., 8)",
+    ),
+    (
+        "location-aware-vector",
+        given(score=rg.LocationAware(torch.ones(9), torch.ones(7, 2), torch.ones(2, 9))),
+        ShapeError,
+        "LocationAware: vector has shape (9,), but queries and keys have head_dim 8",
+    ),
+    (
+        "location-aware-keys",
+        given(score=rg.LocationAware(torch.ones(8), torch.ones(6, 2), torch.ones(2, 8))),
+        ShapeError,
+        "LocationAware.features has shape (6, 2), which does not broadcast to this call's 7 keys",
+    ),
+    (
         "location-size",
         given(score=rg.Location(torch.ones(7, 9))),
         ShapeError,
@@ -318,6 +336,12 @@ ARGUMENTS: list[Case] = [
         UnsupportedError,
         "Sigmoid does not exponentiate its scores",
     ),
+    (
+        "log-sum-exp-normalized-sigmoid",
+        given(summary=rg.Summary(log_sum_exp=True), normalizer=rg.NormalizedSigmoid()),
+        UnsupportedError,
+        "NormalizedSigmoid does not exponentiate its scores",
+    ),
     ("backend-list", given(backend=[]), ConfigError, "unknown backend []; known: auto, "),
     ("dropout-none", given(dropout=None), ConfigError, "dropout=None must be a probability"),
     ("query-list", inputs(query=[1.0]), ShapeError, "inputs must be dense tensors; got"),
@@ -339,6 +363,12 @@ ARGUMENTS: list[Case] = [
         given(score=rg.Cosine(1.0), normalizer=rg.Sigmoid(), backend="sdpa"),
         UnsupportedError,
         "backend 'sdpa' cannot compute this call: score: computes Dot only, not Cosine(scale=1.0); normalizer:",
+    ),
+    (
+        "backend-refuses-location-aware",
+        given(score=rg.LocationAware(torch.ones(8), torch.ones(5, 7, 2), torch.ones(2, 8)), backend="native"),
+        UnsupportedError,
+        "score: computes location features that all queries share only, not LocationAware(vector=Tensor(8), features=",
     ),
     (
         "traced",

@@ -9,6 +9,7 @@ import regard as rg
 from regard.errors import ConfigError, ShapeError
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.cross_attention import CrossAttention
+from regard.layers.location_aware_attention import LocationAwareAttention
 from regard.models.convs2s import ConvS2SConfig
 from regard.models.luong import Luong, LuongConfig
 from regard.models.registry import build, config_from_plain, config_to_plain, name_of, register_model
@@ -26,9 +27,42 @@ def attend(*shapes: tuple[int, ...], align_dim: int | None = 7) -> Tensor:
     return CrossAttention(5, 6, align_dim=align_dim)(*(torch.zeros(shape) for shape in shapes))
 
 
+def located(*shapes: tuple[int, ...], **options: object) -> object:
+    attention = LocationAwareAttention(5, 6, **{"align_dim": 7, "kernel_size": 3, **options})
+    return attention(*(torch.zeros(shape) for shape in shapes)) if shapes else attention
+
+
 IDS = torch.ones(2, 3, dtype=torch.int64)
 
 CASES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
+    # location-aware attention
+    ("located-size", lambda: located(align_dim=0), ConfigError, "LocationAwareAttention: align_dim=0 must be an int"),
+    (
+        "located-even",
+        lambda: located(kernel_size=4),
+        ConfigError,
+        "kernel_size=4 must be odd, with a tap in the middle",
+    ),
+    ("located-window", lambda: located(window=-1), ConfigError, "window=-1 must be an integer >= 0, or None"),
+    ("located-smoothing", lambda: located(smoothing="yes"), ConfigError, "smoothing='yes' must be True or False"),
+    (
+        "located-query",
+        lambda: located((2, 5), (2, 4, 7), (2, 4, 6), (2, 1, 4)),
+        ShapeError,
+        "LocationAwareAttention: query is Tensor(torch.float32, (2, 5)); expected (batch, hypotheses, 5)",
+    ),
+    (
+        "located-key",
+        lambda: located((2, 1, 5), (2, 4, 6), (2, 4, 6), (2, 1, 4)),
+        ShapeError,
+        "key is Tensor(torch.float32, (2, 4, 6)); expected (batch, source length, 7), from project_key",
+    ),
+    (
+        "located-previous",
+        lambda: located((2, 3, 5), (2, 4, 7), (2, 4, 6), (2, 1, 4)),
+        ShapeError,
+        "previous has shape (2, 1, 4); expected (2, 3, 4), for queries (2, 3, 5) and keys (2, 4, 7)",
+    ),
     # cross attention
     ("cross-size", lambda: CrossAttention(0, 6), ConfigError, "CrossAttention: query_dim=0 must be an integer >= 1"),
     ("cross-sizes", lambda: CrossAttention(5, 6), ConfigError, "query_dim=5 and key_dim=6 differ; give align_dim"),

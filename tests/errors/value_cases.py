@@ -11,6 +11,17 @@ from regard.errors import ConfigError, ShapeError
 
 ON = torch.ones(2, 2, dtype=torch.bool)
 
+
+def located(previous: torch.Tensor | None = None, filters: torch.Tensor | None = None) -> rg.LocationAware:
+    """A location-aware score of 4 keys, 2 filters and head_dim 5."""
+    return rg.LocationAware.from_previous(
+        torch.ones(4) if previous is None else previous,
+        filters=torch.ones(2, 3) if filters is None else filters,
+        projection=torch.ones(2, 5),
+        vector=torch.ones(5),
+    )
+
+
 SCORES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("dot-scale-text", lambda: rg.Dot(scale="8"), ConfigError, "scale='8' must be a finite number or a tensor"),
     ("dot-scale-nan", lambda: rg.Dot(scale=float("nan")), ConfigError, "scale=nan must be a finite number"),
@@ -34,6 +45,42 @@ SCORES: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ),
     ("additive-list", lambda: rg.Additive([1.0]), ShapeError, "Additive: vector=[1.0] is not a tensor"),
     ("additive-3d", lambda: rg.Additive(torch.ones(1, 2, 5)), ShapeError, "shape (1, 2, 5); expected (head_dim,)"),
+    (
+        "location-aware-number",
+        lambda: rg.LocationAware(1.0, torch.ones(4, 2), torch.ones(2, 5)),
+        ShapeError,
+        "LocationAware: vector=1.0 is not a tensor",
+    ),
+    (
+        "location-aware-features",
+        lambda: rg.LocationAware(torch.ones(5), torch.ones(4), torch.ones(2, 5)),
+        ShapeError,
+        "LocationAware: features has shape (4,); expected one that broadcasts to (batch, heads, queries, keys, f",
+    ),
+    (
+        "location-aware-projection",
+        lambda: rg.LocationAware(torch.ones(5), torch.ones(4, 2), torch.ones(3, 5)),
+        ShapeError,
+        "features have shape (4, 2), but projection has shape (3, 5); expected a projection (..., 2, head_dim)",
+    ),
+    (
+        "location-aware-previous",
+        lambda: located(previous=torch.ones(1, 1, 1, 1, 4)),
+        ShapeError,
+        "LocationAware: previous has shape (1, 1, 1, 1, 4); expected one that broadcasts to",
+    ),
+    (
+        "location-aware-even",
+        lambda: located(filters=torch.ones(2, 4)),
+        ShapeError,
+        "filters have shape (2, 4), 4 taps; expected an odd number",
+    ),
+    (
+        "location-aware-heads",
+        lambda: located(previous=torch.ones(2, 1, 4), filters=torch.ones(3, 2, 5)),
+        ShapeError,
+        "filters have shape (3, 2, 5), but previous has shape (1, 2, 1, 4); expected 3 heads, or 1",
+    ),
     ("location-list", lambda: rg.Location([[1.0]]), ShapeError, "Location: weight=[[1.0]] is not a tensor"),
     ("location-vector", lambda: rg.Location(torch.ones(5)), ShapeError, "shape (5,); expected (positions, head_dim)"),
 ]
@@ -49,6 +96,12 @@ NORMALIZERS: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("prior-text", lambda: rg.Softmax(prior="gaussian"), ConfigError, "prior='gaussian' is not a Prior; expected"),
     ("prior-tensor", lambda: rg.Softmax(prior=torch.ones(5)), ConfigError, "prior=Tensor(torch.float32, (5,))"),
     ("sigmoid-bias", lambda: rg.Sigmoid(None), ConfigError, "Sigmoid: bias=None must be a finite number or a tensor"),
+    (
+        "normalized-sigmoid-bias",
+        lambda: rg.NormalizedSigmoid("0"),
+        ConfigError,
+        "NormalizedSigmoid: bias='0' must be a finite number or a tensor",
+    ),
     ("sigma-zero", lambda: rg.Gaussian(torch.ones(5), 0.0), ConfigError, "sigma=0.0 must be above 0, in positions"),
     (
         "sigma-tensor",

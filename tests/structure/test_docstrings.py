@@ -19,8 +19,8 @@ import regard
 # Values that a paper defines: authors, year, section or equation.
 SOURCED = {
     "ALiBi", "Additive", "Around", "Bilinear", "BlockSparse", "Cosine", "Dilated", "Dot", "Entmax", "Gaussian",
-    "GlobalTokens", "Location", "MultiHeadAttention", "PrefixLM", "RandomBlocks", "RelativeBias", "Rotary", "Sigmoid",
-    "SlidingWindow", "Sparsemax", "Strided",
+    "GlobalTokens", "Location", "LocationAware", "MultiHeadAttention", "NormalizedSigmoid", "PrefixLM", "RandomBlocks",
+    "RelativeBias", "Rotary", "Sigmoid", "SlidingWindow", "Sparsemax", "Strided",
 }  # fmt: skip
 CONSTRUCTORS = {"__init__", "__new__", "__post_init__"}
 

@@ -11,6 +11,7 @@ from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from regard.attention.check import check_number, check_tensor, show, smallest
 from regard.attention.engine import entmax
@@ -211,6 +212,39 @@ class Sigmoid(Normalizer):
     @property
     def no_entropy(self) -> str | None:
         return "Sigmoid is elementwise: a row is not a probability distribution"
+
+
+@final
+@value
+class NormalizedSigmoid(Normalizer):
+    """Sigmoid of the scores, normalized to sum to 1: sigmoid(score + bias) / sum of sigmoid(score + bias).
+
+    A score far above 0 is worth no more than another one, so the weights are smoother than those of `Softmax`: several
+    keys may share a row. Unlike with softmax, adding a number to all scores of a row changes its weights.
+
+    Args:
+        bias: a number, or a tensor (H,) or (), which may be learned.
+
+    Raises:
+        ConfigError: a bias that is not finite.
+
+    Source: Chorowski et al. 2015, arXiv 1506.07503, section 2.3, "smoothing". The authors' code adds a learned bias.
+    """
+
+    bias: float | Tensor = tensor_field("H", default=0.0)
+
+    def __post_init__(self) -> None:
+        check_number("NormalizedSigmoid", "bias", self.bias)
+
+    def logits(self, scores_BHLS: Tensor) -> Tensor:
+        """Logarithm of the sigmoid: the weights are a softmax of these, which cannot underflow in a whole row."""
+        return functional.logsigmoid(scores_BHLS + per_head(self.bias, scores_BHLS.dtype))
+
+    def row_stats(self, scores_BHLS: Tensor) -> RowStats:
+        return Softmax().row_stats(self.logits(scores_BHLS))
+
+    def weights(self, scores_BHLS: Tensor, row: RowStats) -> Tensor:
+        return Softmax().weights(self.logits(scores_BHLS), row)
 
 
 def sink_of(normalizer: Normalizer) -> Tensor | None:

@@ -182,19 +182,13 @@ class Additive(Score):
             )
 
     def scores(self, query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
-        group = query_BHLE.shape[1] // key_BGSE.shape[1]
-        key_BHSE = key_BGSE.repeat_interleave(group, dim=1) if group > 1 else key_BGSE
+        key_BHSE = repeated_keys(key_BGSE, query_BHLE.shape[1])
         hidden_BHLSE = ACTIVATIONS[self.activation](query_BHLE[:, :, :, None] + key_BHSE[:, :, None])
         vector_HE1 = self.vector.to(query_BHLE.dtype).reshape(-1, 1, self.vector.shape[-1], 1)
         return (hidden_BHLSE @ vector_HE1).squeeze(-1)
 
     def check(self, num_heads: int, query_dim: int, key_dim: int) -> None:
-        _check_same_dim("Additive", query_dim, key_dim)
-        if self.vector.shape[-1] != query_dim:
-            raise ShapeError(
-                f"Additive: vector has shape {tuple(self.vector.shape)}, but queries and keys have head_dim "
-                f"{query_dim}; expected a vector (..., {query_dim})"
-            )
+        check_additive_sizes("Additive", self.vector, query_dim, key_dim)
 
     def width(self, head_dim: int) -> int:
         return head_dim
@@ -259,6 +253,22 @@ def products(query_BHLE: Tensor, key_BGSE: Tensor) -> Tensor:
         return torch.einsum("bgile,bgse->bgils", query_BGiLE, key_BGSE).flatten(1, 2)
     folded = query_BHLE.reshape(batch, groups, heads // groups * rows, dim)
     return (folded @ key_BGSE.transpose(-1, -2)).reshape(batch, heads, rows, columns)
+
+
+def repeated_keys(key_BGSE: Tensor, num_heads: int) -> Tensor:
+    """Keys of each query head, (B, H, S, E)."""
+    group = num_heads // key_BGSE.shape[1]
+    return key_BGSE.repeat_interleave(group, dim=1) if group > 1 else key_BGSE
+
+
+def check_additive_sizes(name: str, vector: Tensor, query_dim: int, key_dim: int) -> None:
+    """Raise ShapeError unless queries, keys and the vector of an additive score have the same size."""
+    _check_same_dim(name, query_dim, key_dim)
+    if vector.shape[-1] != query_dim:
+        raise ShapeError(
+            f"{name}: vector has shape {tuple(vector.shape)}, but queries and keys have head_dim {query_dim}; "
+            f"expected a vector (..., {query_dim})"
+        )
 
 
 def _unit(x: Tensor) -> Tensor:

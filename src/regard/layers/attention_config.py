@@ -15,7 +15,7 @@ from typing import Any, final
 from regard.attention.bias import Bias
 from regard.attention.check import show
 from regard.attention.hard import SAMPLES, GradientEstimator, Hard
-from regard.attention.normalizer import Entmax, Normalizer, Sigmoid, Softmax, Sparsemax
+from regard.attention.normalizer import Entmax, NormalizedSigmoid, Normalizer, Sigmoid, Softmax, Sparsemax
 from regard.attention.patterns.block_pattern import RandomBlocks
 from regard.attention.patterns.pattern import Causal, Dilated, Full, GlobalTokens, Pattern, SlidingWindow, Strided
 from regard.attention.score import Cosine, Dot, Score
@@ -25,8 +25,8 @@ from regard.layers.attention_settings import SETTINGS
 from regard.layers.learned import Learned
 
 PLAIN_VALUES: tuple[type[Value], ...] = (
-    Dot, Cosine, Softmax, Sparsemax, Entmax, Sigmoid, Hard, Full, Causal, SlidingWindow, Dilated, Strided, GlobalTokens,
-    RandomBlocks,
+    Dot, Cosine, Softmax, Sparsemax, Entmax, Sigmoid, NormalizedSigmoid, Hard, Full, Causal, SlidingWindow, Dilated,
+    Strided, GlobalTokens, RandomBlocks,
 )  # fmt: skip
 PARTS: dict[str, type[Value]] = {"score": Score, "normalizer": Normalizer, "pattern": Pattern, "position_bias": Bias}
 

@@ -32,7 +32,7 @@ from regard.attention.engine.tile_sum import (
 from regard.attention.engine.tiling import Tile, cut
 from regard.attention.engine.tracing import vmapped
 from regard.attention.hard import Hard
-from regard.attention.normalizer import Normalizer, RowStats, Sigmoid, Softmax, finite, sink_of
+from regard.attention.normalizer import NormalizedSigmoid, Normalizer, RowStats, Sigmoid, Softmax, finite, sink_of
 from regard.attention.spec import AttentionSpec
 from regard.attention.summary import (
     Frame,
@@ -69,7 +69,7 @@ def compute(
 def by_tiles(call: Call) -> tuple[Tensor, RowStats]:
     """Output and row stats, for a softmax without sink or any other normalizer."""
     tiled = _TiledCall(call)
-    if isinstance(call.spec.normalizer, Softmax):
+    if isinstance(call.spec.normalizer, Softmax | NormalizedSigmoid):
         return tiled.softmax()
     return tiled.pointwise() if isinstance(call.spec.normalizer, Sigmoid) else tiled.strips()
 
@@ -84,7 +84,7 @@ Core = Callable[[Call], tuple[Tensor, RowStats]]
 
 
 class _TileScores(NamedTuple):
-    """Scores of a tile, with the inputs of the following steps."""
+    """Scores of a tile, with the inputs of the following steps; of `NormalizedSigmoid` as logits of a softmax."""
 
     spec: AttentionSpec
     normalizer: Normalizer  # with its noise, if it samples
@@ -129,6 +129,9 @@ class _TiledCall:
         batch, heads, _ = self.rows
         runs = [slice(*run[:2]) for run in tile.runs]
         normalizer = drawn(spec.normalizer, self.call.seed, batch, heads, tile.rows, runs, scores)
+        if isinstance(normalizer, NormalizedSigmoid):
+            scores = normalizer.logits(scores)
+            normalizer = Softmax()
         return _TileScores(spec, normalizer, scores, value, sees, query_BL, key_S)
 
     def keep(self, tile: Tile) -> Tensor | None:

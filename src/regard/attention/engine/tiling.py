@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from regard.attention.engine.call import Call
-from regard.attention.normalizer import Sigmoid, Softmax
+from regard.attention.normalizer import NormalizedSigmoid, Sigmoid, Softmax
 from regard.attention.patterns.pattern import Pattern
 from regard.attention.patterns.schedule import Run, Schedule
 from regard.attention.value import has_tensors
@@ -41,7 +41,7 @@ def cut(call: Call) -> tuple[Block, ...]:
     batch, heads, num_queries, head_dim = call.query.shape
     matrices, pattern, start = batch * heads, call.spec.pattern, call.query_start
     tile_pairs = max(1, TILE // (matrices * call.spec.score.width(head_dim)))
-    whole_rows = not isinstance(call.spec.normalizer, Softmax | Sigmoid)
+    whole_rows = not isinstance(call.spec.normalizer, Softmax | Sigmoid | NormalizedSigmoid)
     cached = not (has_tensors(pattern) or isinstance(start, Tensor))
     return (_cut_cached if cached else _cut)(
         pattern, num_queries, call.key.shape[2], start, call.key_start, matrices, tile_pairs, whole_rows

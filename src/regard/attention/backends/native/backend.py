@@ -1,8 +1,8 @@
 """Backend `native`: C++ kernels (`regard.kernels`) on the CPU, in linear memory, forward and backward.
 
-The kernels compute dot products. Scores that are dot products of transformed queries and keys are transformed first, by
-PyTorch operations, which carry the gradients. Higher derivatives, forward mode and `torch.func` use the tiled
-computation of `tiled.py`.
+The kernels compute dot products and additive scores. Scores that are one of these for transformed queries and keys are
+transformed first, by PyTorch operations, which carry the gradients. Higher derivatives, forward mode and `torch.func`
+use the tiled computation of `tiled.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,6 +40,7 @@ from regard.attention.engine.tracing import (
     is_transformed,
     vmapped,
 )
+from regard.attention.location_aware import LocationAware
 from regard.attention.normalizer import Entmax, RowStats, Sigmoid, Softmax, Sparsemax, finite, sink_of
 from regard.attention.patterns.pattern import Full
 from regard.attention.prior import Gaussian
@@ -64,8 +65,11 @@ class Native:
         reasons += transform_refusals()
         if call.query.device.type != "cpu":
             reasons.append(f"device: runs on the CPU only, not on {call.query.device}")
-        if not isinstance(spec.score, Additive) and type(spec.score).as_dot_product is Score.as_dot_product:
-            reasons.append(f"score: computes dot products and Additive only, not {spec.score}")
+        if isinstance(spec.score, LocationAware):
+            if spec.score.by_query:
+                reasons.append(f"score: computes location features that all queries share only, not {spec.score}")
+        elif not isinstance(spec.score, Additive) and type(spec.score).as_dot_product is Score.as_dot_product:
+            reasons.append(f"score: computes dot products, Additive and LocationAware only, not {spec.score}")
         if type(spec.normalizer) not in NORMALIZERS:
             names = ", ".join(kind.__name__ for kind in NORMALIZERS)
             reasons.append(f"normalizer: computes {names} only, not {spec.normalizer}")
@@ -148,23 +152,28 @@ FAST_PATHS["native"] = _fast_path
 
 
 def _as_dot_products(call: Call) -> Call:
-    """Equivalent call whose scores are dot products times a number."""
+    """Equivalent call whose scores are dot products times a number, or additive."""
     score = call.spec.score
     if isinstance(score, Additive) or (isinstance(score, Dot) and not isinstance(score.scale, Tensor)):
         return call
     dtype = call.dtype  # float32 for half inputs, to avoid double rounding
     query, key, value = (x.to(dtype) for x in (call.query, call.key, call.value))
+    if isinstance(score, LocationAware):
+        return _with_score(call, query, score.located(key, query.shape[1]), value, Additive(score.vector))
     if not isinstance(call.spec.pattern, Full):
         query_seen, key_seen = _visible(call)
         query, key = torch.where(query_seen, query, 0), torch.where(key_seen, key, 0)
     pair = score.as_dot_product(query, key)
     if pair is None:  # refused before
         return call
-    query, key = pair
+    return _with_score(call, *pair, value, Dot(scale=1.0, softcap=score.softcap if isinstance(score, Dot) else None))
+
+
+def _with_score(call: Call, query: Tensor, key: Tensor, value: Tensor, score: Score) -> Call:
+    """Call with transformed inputs and another score; values are repeated where the keys are by query head now."""
     if key.shape[1] != value.shape[1]:
         value = value.repeat_interleave(key.shape[1] // value.shape[1], 1)
-    plain = Dot(scale=1.0, softcap=score.softcap if isinstance(score, Dot) else None)
-    return Call(query, key, value, AttentionSpec(**{**call.spec.arguments(), "score": plain}), *call[4:])
+    return Call(query, key, value, AttentionSpec(**{**call.spec.arguments(), "score": score}), *call[4:])
 
 
 def _output_and_stats(call: Call) -> tuple[Tensor, RowStats]:
