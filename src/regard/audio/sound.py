@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
@@ -15,6 +16,14 @@ MIN_SECONDS: Final = 0.025  # a window of the spectrogram
 CLIPPED: Final = 0.9999  # amplitude from which a sample counts as clipped
 QUIET: Final = 1e-3  # root mean square, -60 dB of full scale, below which a piece of sound counts as silent
 PIECE: Final = 1600  # samples of such a piece: 0.1 s
+SUFFIXES: Final = {
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".m4a", ".mp4", ".webm", ".g722",
+}  # fmt: skip
+
+
+def is_sound_name(path: Path) -> bool:
+    """Whether a file's name ends as that of a sound."""
+    return path.suffix.lower() in SUFFIXES
 
 
 @final

@@ -1,16 +1,17 @@
 """`regard see`."""
 
+import os
 import shlex
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
 from regard.cli.command import FILE, Argument, Command, Count, Option, Suggested
-from regard.cli.output import on_terminal
-from regard.cli.pictures import are_pictures, check_reads
+from regard.cli.pictures import are_pictures
+from regard.cli.see_media import refuse, see_picture, see_sound
 from regard.cli.shared import (
     accepted,
     length_flags,
@@ -43,6 +44,7 @@ def run(
     svg: str | None,
     npz: str | None,
     as_json: str | None,
+    start: float | None,
     prefix: str | None,
     task: str | None,
     max_length: int | None,
@@ -56,9 +58,18 @@ def run(
     for suffix, name in ((".png", png), (".svg", svg), (".npz", npz), (".json", as_json)):
         if name is not None and Path(name).suffix.lower() != suffix:
             raise click.UsageError(f"--{suffix[1:]} {name}: the name must end in {suffix}")
-    if text is not None and file is None and are_pictures([text]):
-        _see_picture(text, html=html, png=png, layer=layer, head=head, model=model, threads=threads, device=device)
+    if text is not None and file is None and (kind_of_file := _media(text)) is not None:
+        shared = {"html": html, "png": png, "layer": layer, "head": head}
+        shared |= {"model": model, "threads": threads, "device": device}
+        refuse(kind_of_file, {"target": target, "kind": kind, "grid": grid, "svg": svg, "prefix": prefix, "task": task})
+        if kind_of_file == "sound":
+            see_sound(text, npz=npz, as_json=as_json, start=start, **shared)
+        else:
+            refuse("picture", {"npz": npz, "json": as_json, "start": start})
+            see_picture(text, **shared)
         return
+    if start is not None:
+        raise click.UsageError("--start is for sounds; leave it out")
     text = _text(text, file)
     search = search_if_said(how)
     settings = {
@@ -94,29 +105,13 @@ def run(
         click.echo("the translation was cut at its greatest length; raise it with --max-length", err=True)
 
 
-def _see_picture(
-    name: str,
-    *,
-    html: str | None,
-    png: str | None,
-    layer: int | None,
-    head: int | None,
-    model: str | None,
-    threads: int | None,
-    device: str,
-) -> None:
-    """Show what a model looks at in a picture: the rollout in the terminal, or a layer's or head's attention."""
-    runner = open_for("see", model, threads, device)
-    check_reads(runner, "see", pictures=True)
-    maps = runner.see(name)
-    chosen = maps.map("attention", layer=layer, head=head) if layer or head else None
-    click.echo(maps.terminal(chosen, color=on_terminal() is not None))
-    if maps.label:
-        click.echo(f"{maps.label} {maps.probability:.4f}" if maps.probability else maps.label)
-    for written, write in ((html, maps.page), (png, maps.png)):
-        if written is not None:
-            write(written)
-            click.echo(f"wrote {written}", err=True)
+def _media(text: str) -> Literal["picture", "sound"] | None:
+    """Whether a text is the name of a picture's or a sound's file; None of neither."""
+    from regard.audio.sound import is_sound_name
+
+    if are_pictures([text]):
+        return "picture"
+    return "sound" if is_sound_name(Path(text)) and os.path.isfile(text) else None  # noqa: PTH113 - any text may come
 
 
 def _text(text: str | None, file: str | None) -> str:
@@ -171,7 +166,9 @@ command = Command(
     run,
     params=[
         Argument(
-            "text", about="What the model reads: one or a few sentences, or the name of a picture.", required=False
+            "text",
+            about="What the model reads: one or a few sentences, or the name of a picture or sound.",
+            required=False,
         ),
         Option(["--file"], type=FILE, metavar="FILE", help="Read the text from a file; it may be long."),
         Option(["--target"], metavar="TEXT", help="A translation to look at; default: the model's own."),
@@ -180,6 +177,7 @@ command = Command(
         Option(["--svg"], type=FILE, metavar="FILE", help="Write a picture that scales."),
         Option(["--npz"], type=FILE, metavar="FILE", help="Write the maps as NumPy arrays; a page opens them too."),
         Option(["--json", "as_json"], type=FILE, metavar="FILE", help="Write the maps as JSON; a page opens them too."),
+        Option(["--start"], type=float, metavar="SECONDS", help="Start of the window of a sound.  [default: 0]"),
         Option(["--grid"], type=BINS, help="Show tokens in bins, at most this many on a side; 64 with --file."),
         Option(
             ["--kind"],
@@ -198,5 +196,6 @@ command = Command(
         'regard see "This package contains the documentation." --html attention.html --png attention.png',
         "regard see --file book.txt --model openai-community/gpt2 --grid 256 --html page.html",
         "regard see photo.jpg --model runs/clothes --html looked.html --png looked.png",
+        "regard see prompt.wav --model openai/whisper-base --html heard.html",
     ],
 )

@@ -16,6 +16,7 @@ from regard.audio.mel import FRAME_RATE, AudioProcessor
 from regard.decode.search import Beam, Greedy
 from regard.errors import CheckpointError, DataError
 from regard.layers.evaluation import in_evaluation
+from regard.lens.sound_maps import SoundMaps
 from regard.models.seq2seq import Memory
 from regard.models.whisper import STRIDE, Whisper
 from regard.tasks.runner import PREPROCESSOR, Runner, read_processor
@@ -23,6 +24,7 @@ from regard.tasks.speech_decoding import Decoding, Fallback, WindowDecoder
 from regard.tasks.speech_progress import SoundProgress
 from regard.tasks.speech_settings import SpeechSettings
 from regard.tasks.speech_tokens import SpeechTokens, alignment_heads
+from regard.tasks.speech_view import look_at_sound
 from regard.tasks.transcript import Segment, Transcript, Word
 from regard.tasks.utterances import Utterance
 from regard.tasks.word_errors import TranscriptEvaluation, evaluate_transcripts
@@ -65,7 +67,7 @@ class Transcriber(Runner):
     @property
     def tokens(self) -> SpeechTokens:
         """The special tokens: languages, tasks and times."""
-        return SpeechTokens.of(self.module, self.tokenizer, self._fields)
+        return SpeechTokens.of(self.module, self.tokenizer, self.published_fields)
 
     @property
     def languages(self) -> list[str]:
@@ -213,6 +215,22 @@ class Transcriber(Runner):
                 votes[result.language] = votes.get(result.language, 0.0) + (result.language_probability or 0.0)
         return max(votes, key=votes.__getitem__) if votes else None
 
+    def see(self, sound: SoundSource, *, start: float = 0.0) -> SoundMaps:
+        """What the decoder looks at in a sound as it writes each word.
+
+        Args:
+            sound: as one of `transcribe`.
+            start: of the window that is shown, in seconds; the model reads 30 s from there, or what is left.
+
+        Returns:
+            Weights of cross-attention by head and word over time, with `page`, `png`, `terminal` and `save`.
+
+        Raises:
+            DataError: a sound that cannot be read, or in which no words are recognized.
+            ConfigError: a start beyond the sound.
+        """
+        return look_at_sound(self, sound, start=start)
+
     def evaluate(
         self,
         records: Iterable[Utterance | tuple[str, str]],
@@ -261,7 +279,8 @@ class Transcriber(Runner):
             )
 
     @property
-    def _fields(self) -> Mapping[str, Any]:
+    def published_fields(self) -> Mapping[str, Any]:
+        """Fields of the checkpoint's config.json and generation_config.json."""
         fields: Mapping[str, Any] = self.config.get("published") or {}
         return fields
 
@@ -369,7 +388,7 @@ class Transcriber(Runner):
             prompts,
             [one.frames for one in chosen],
             special,
-            alignment_heads(self.module, self._fields),
+            alignment_heads(self.module, self.published_fields),
         )
         for row, one, times in zip(rows, chosen, timed, strict=True):
             words[row] = words_of(self.tokenizer, texts[row], times, one.language.code, one.seek)

@@ -1,0 +1,92 @@
+"""`regard see` of pictures and sounds."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from regard.cli.output import on_terminal
+from regard.cli.pictures import check_reads
+from regard.cli.shared import open_for
+from regard.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from regard.lens.sound_maps import SoundMaps
+
+
+def refuse(kind: str, options: Mapping[str, Any]) -> None:
+    """UsageError for options, by name, that a picture or a sound does not have."""
+    for name, x in options.items():
+        if x is not None:
+            raise click.UsageError(f"--{name} is not for {kind}s; leave it out")
+
+
+def see_picture(
+    name: str,
+    *,
+    html: str | None,
+    png: str | None,
+    layer: int | None,
+    head: int | None,
+    model: str | None,
+    threads: int | None,
+    device: str,
+) -> None:
+    """Show what a model looks at in a picture: the rollout in the terminal, or a layer's or head's attention."""
+    runner = open_for("see", model, threads, device)
+    check_reads(runner, "see", pictures=True)
+    maps = runner.see(name)
+    chosen = maps.map("attention", layer=layer, head=head) if layer or head else None
+    click.echo(maps.terminal(chosen, color=on_terminal() is not None))
+    if maps.label:
+        click.echo(f"{maps.label} {maps.probability:.4f}" if maps.probability else maps.label)
+    _write({html: maps.page, png: maps.png})
+
+
+def see_sound(
+    name: str,
+    *,
+    html: str | None,
+    png: str | None,
+    npz: str | None,
+    as_json: str | None,
+    start: float | None,
+    layer: int | None,
+    head: int | None,
+    model: str | None,
+    threads: int | None,
+    device: str,
+) -> None:
+    """Show what a model looks at in a sound as it writes each word: heads that give times, or one head."""
+    if (layer is None) != (head is None):
+        raise click.UsageError(
+            "give --layer and --head together, or neither: then the heads that give words their times"
+        )
+    runner = open_for("see", model, threads, device)
+    if runner.job != "transcribe":
+        raise UnsupportedError(
+            f"{name} is a sound, and the model, of the kind {type(runner).__name__}, reads none; give a model that "
+            "transcribes: --model"
+        )
+    maps = runner.see(name, start=start or 0.0)
+    number = None if layer is None else _head_number(maps, layer, head)
+    click.echo(maps.terminal(number))
+    click.echo(maps.text)
+    _write({html: maps.page, png: lambda file: maps.png(file, number), npz: maps.save, as_json: maps.save})
+
+
+def _head_number(maps: "SoundMaps", layer: int, head: int | None) -> int:
+    """Number of a layer's head among those of the maps, from 1."""
+    name = f"layer {layer}, head {head}"
+    if name not in maps.heads:
+        raise click.UsageError(f"the model has no {name}; it shows {maps.heads[0]} to {maps.heads[-1]}")
+    return list(maps.heads).index(name) + 1
+
+
+def _write(writers: Mapping[str | None, Any]) -> None:
+    """Write the files whose names are not None."""
+    for name, write in writers.items():
+        if name is not None:
+            write(Path(name))
+            click.echo(f"wrote {name}", err=True)
