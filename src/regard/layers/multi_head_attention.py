@@ -1,5 +1,6 @@
 """Multi-head attention layer."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, final, overload
 
@@ -26,6 +27,7 @@ from regard.layers.positions import Rotary
 from regard.layers.quantized_attention import padded_call
 from regard.layers.quantized_linear import is_quantized, joint_maps
 
+AnyBias = Bias | Tensor | Callable[[Tensor], Bias | Tensor]  # a function: of the projected queries
 NORM_EPS = 1e-6  # added to the mean square of the query-key norm
 
 
@@ -39,12 +41,13 @@ class MultiHeadAttention(AttentionModule):
     learned setting whose tensors become parameters of the layer, such as `LearnedCosine()`.
 
     Args:
-        embed_dim: D, size of queries and outputs.
+        embed_dim: D, size of the queries before projection.
         num_heads: H, number of query heads.
         num_kv_heads: G, number of key and value heads, a divisor of H; H by default. 1 is multi-query attention.
         head_dim: E, size of a head; embed_dim / num_heads by default.
         key_dim: size of the keys before projection, for cross-attention; embed_dim by default.
         value_dim: size of the values before projection; key_dim by default.
+        output_dim: size of the outputs; embed_dim by default.
         bias: whether the projections have a bias.
         key_bias: whether the key projection has a bias, which softmax cancels; same as `bias` by default.
         output_bias: whether the output projection has a bias; same as `bias` by default.
@@ -83,6 +86,7 @@ class MultiHeadAttention(AttentionModule):
         head_dim: int | None = None,
         key_dim: int | None = None,
         value_dim: int | None = None,
+        output_dim: int | None = None,
         bias: bool = True,
         key_bias: bool | None = None,
         output_bias: bool | None = None,
@@ -100,7 +104,15 @@ class MultiHeadAttention(AttentionModule):
         if others:
             raise unknown_argument("MultiHeadAttention", others, LAYERS, MultiHeadAttention.__init__)
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        _check_sizes(embed_dim, num_heads, num_kv_heads, head_dim=head_dim, key_dim=key_dim, value_dim=value_dim)
+        _check_sizes(
+            embed_dim,
+            num_heads,
+            num_kv_heads,
+            head_dim=head_dim,
+            key_dim=key_dim,
+            value_dim=value_dim,
+            output_dim=output_dim,
+        )
         self.embed_dim, self.num_heads, self.num_kv_heads = embed_dim, num_heads, num_kv_heads
         self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
         self.key_dim = embed_dim if key_dim is None else key_dim
@@ -117,7 +129,9 @@ class MultiHeadAttention(AttentionModule):
         self.query_proj = Linear(embed_dim, num_heads * self.head_dim, bias)
         self.key_proj = Linear(self.key_dim, num_kv_heads * self.head_dim, bias if key_bias is None else key_bias)
         self.value_proj = Linear(self.value_dim, num_kv_heads * self.head_dim, bias)
-        self.output_proj = Linear(num_heads * self.head_dim, embed_dim, bias if output_bias is None else output_bias)
+        self.output_dim = embed_dim if output_dim is None else output_dim
+        with_bias = bias if output_bias is None else output_bias
+        self.output_proj = Linear(num_heads * self.head_dim, self.output_dim, with_bias)
         self.query_norm = nn.RMSNorm(self.head_dim, eps=NORM_EPS) if query_key_norm else None
         self.key_norm = nn.RMSNorm(self.head_dim, eps=NORM_EPS) if query_key_norm else None
         self.positions = positions
@@ -196,14 +210,14 @@ class MultiHeadAttention(AttentionModule):
     @overload
     def forward(
         self, query: Tensor, key: Tensor | None = ..., value: Tensor | None = ..., *, pattern: Pattern | None = ...,
-        bias: Bias | Tensor | None = ..., cache: KeyValueCache | None = ..., query_start: int | Tensor | None = ...,
+        bias: AnyBias | None = ..., cache: KeyValueCache | None = ..., query_start: int | Tensor | None = ...,
         key_start: int = ..., seed: int | Tensor | None = ..., summary: None = ...,
     ) -> Tensor: ...  # fmt: skip
 
     @overload
     def forward(
         self, query: Tensor, key: Tensor | None = ..., value: Tensor | None = ..., *, pattern: Pattern | None = ...,
-        bias: Bias | Tensor | None = ..., cache: KeyValueCache | None = ..., query_start: int | Tensor | None = ...,
+        bias: AnyBias | None = ..., cache: KeyValueCache | None = ..., query_start: int | Tensor | None = ...,
         key_start: int = ..., seed: int | Tensor | None = ..., summary: Summary,
     ) -> tuple[Tensor, SummaryResult]: ...  # fmt: skip
 
@@ -214,7 +228,7 @@ class MultiHeadAttention(AttentionModule):
         value: Tensor | None = None,
         *,
         pattern: Pattern | None = None,
-        bias: Bias | Tensor | None = None,
+        bias: AnyBias | None = None,
         cache: KeyValueCache | None = None,
         query_start: int | Tensor | None = None,
         key_start: int = 0,
@@ -229,8 +243,8 @@ class MultiHeadAttention(AttentionModule):
             key: (B, S, key_dim); `query` by default.
             value: (B, S, value_dim); `key` by default.
             pattern: combined by & with the layer's own pattern.
-            bias: term added to the scores, for a layer without position_bias: a `Bias`, or a tensor that broadcasts to
-                (B, H, L, S).
+            bias: term added to the scores, for a layer without position_bias: a `Bias`, a tensor that broadcasts to
+                (B, H, L, S), or a function that gives one of these for the projected queries (B, H, L, E).
             cache: KV cache of earlier calls, to which the keys and values of this call are appended. For inference
                 only: no gradient reaches the key and value projections through it. In cross-attention, append the
                 memory in the first call and pass `memory[:, :0]` as key in the others.
@@ -241,7 +255,7 @@ class MultiHeadAttention(AttentionModule):
             summary: which statistics of the weights to return besides the output; None for none.
 
         Returns:
-            The output (B, L, D); with a summary, a tuple of the output and a `SummaryResult`.
+            The output (B, L, output_dim); with a summary, a tuple of the output and a `SummaryResult`.
 
         Raises:
             ShapeError: inputs of incompatible sizes, or as for `attend`.
@@ -279,7 +293,10 @@ class MultiHeadAttention(AttentionModule):
             query_BL, key_S = positions(query.shape[1], key.shape[1], query_start, key_start, query.device)
             q = self.positions(q, query_BL)
             k = k if is_read else self.positions(k, key_S[None])
-        bias = bias if self.position_bias is None else build_value(self.position_bias)
+        if self.position_bias is not None:
+            bias = build_value(self.position_bias)
+        elif callable(bias):
+            bias = bias(q)
         options = {"pattern": pattern, "bias": bias, "seed": seed, "query_start": query_start, "summary": summary}
         if cache is None:
             result = self._attend(q, k, v, key_start=key_start, **options)

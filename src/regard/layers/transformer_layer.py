@@ -15,7 +15,7 @@ from regard.attention.summary import Summary, SummaryResult
 from regard.errors import ConfigError, nearest
 from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear
-from regard.layers.multi_head_attention import MultiHeadAttention
+from regard.layers.multi_head_attention import AnyBias, MultiHeadAttention
 
 Norm = Literal["post", "pre"]
 MakeNorm = Callable[[], nn.Module]
@@ -232,13 +232,13 @@ class EncoderLayer(nn.Module):
         self.around_self = Residual(embed_dim, norm, dropout, norm_eps, make_norm, layer_scale)
         self.around_feed_forward = Residual(embed_dim, norm, dropout, norm_eps, make_norm, layer_scale)
 
-    def forward(self, x: Tensor, pattern: Pattern, bias: Bias | None = None) -> Tensor:
+    def forward(self, x: Tensor, pattern: Pattern, bias: AnyBias | None = None) -> Tensor:
         """Apply the layer.
 
         Args:
             x: (B, S, D).
             pattern: padding pattern of the source.
-            bias: bias of the scores, for models whose layers share it.
+            bias: bias of the scores, as `MultiHeadAttention` takes it.
 
         Returns:
             (B, S, D).
