@@ -59,6 +59,75 @@ def test_command_line(trained: Path, folder: Path, test_folder: Path, tmp_path: 
     assert rg.load(tmp_path / "run").labels == sorted(COLORS)
 
 
+CONVOLUTIONS = {"image_size": 16, "channels": 8, "num_blocks": 1, "attention_dim": 8, "num_heads": 2}
+
+
+@pytest.fixture(scope="module")
+def network(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "network"
+    options = {**FAST, "model": "conv-attention", "model_settings": CONVOLUTIONS}
+    return train(TrainOptions(files=(str(folder),), out=str(out), steps=60, learning_rate=3e-3, **options))
+
+
+def test_a_network_with_attention_learns(network: Path, test_folder: Path) -> None:
+    model = rg.load(network)
+    records = list(ClassifyPictures.read([str(test_folder)]))
+    assert model.evaluate(records).scores.accuracy >= 0.9
+    files = [record.picture for record in records]
+    together, alone = model.probabilities(files), torch.cat([model.probabilities([file]) for file in files])
+    torch.testing.assert_close(alone, together, rtol=0, atol=1e-5)
+    assert model.embed(files[:2]).shape == (2, 32)
+    with pytest.raises(ConfigError, match='pooling="cls": the model has no class token'):
+        model.embed(files[:2], pooling="cls")
+
+
+def test_a_network_is_seen_and_fine_tuned(network: Path, test_folder: Path, tmp_path: Path) -> None:
+    photo = test_folder / "red" / "0.png"
+    maps = rg.load(network).see(photo)
+    assert maps.label == "red"
+    assert (maps.first, tuple(maps.attention.shape), list(maps.maps)) == ("attention", (1, 2, 4, 4), ["Grad-CAM"])
+    torch.testing.assert_close(maps.attention.sum((2, 3)), torch.ones(1, 2))
+    assert maps.map("Grad-CAM").max() > 0
+    files = [str(tmp_path / name) for name in ("looked.html", "looked.png")]
+    result = regard("see", str(photo), "--model", str(network), "--html", files[0], "--png", files[1])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1].startswith("red 0.")
+    assert all(Path(file).stat().st_size > 1000 for file in files)
+    two = photos(tmp_path / "two", 30)
+    (two / "blue").rename(tmp_path / "blue")
+    options = {name: x for name, x in FAST.items() if not name.startswith("model")}
+    run = train(TrainOptions(files=(str(two),), start=str(network), out=str(tmp_path / "run"), steps=1, **options))
+    assert rg.load(run).labels == ["green", "red"]
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("conv-attention", {**CONVOLUTIONS, "attention_kind": "non-local", "pooling": "attention"}),
+        ("conv-attention", {**CONVOLUTIONS, "attention_kind": "none"}),
+        ("vit", {**TINY, "stem": "convolution", "positions": "relative-bias"}),
+        ("vit", {**TINY, "positions": "relative-key"}),
+    ],
+)
+def test_variants_on_the_command_line(
+    model: str, settings: dict[str, Any], folder: Path, test_folder: Path, tmp_path: Path
+) -> None:
+    words = ["--task", "classify", "--model", model, "--out", str(tmp_path / "run"), "--steps", "2", "--threads", "1"]
+    words += [word for name, x in settings.items() for word in (f"--model.{name}", str(x))]
+    result = regard("train", str(folder), *words)
+    assert result.exit_code == 0, result.output
+    photo = str(test_folder / "red" / "0.png")
+    result = regard("classify", photo, "--model", str(tmp_path / "run"))
+    assert result.exit_code == 0, result.output
+    assert result.stdout.split("\t")[1].split()[0] in COLORS
+    runner = rg.load(tmp_path / "run")
+    if settings.get("attention_kind") == "none":
+        with pytest.raises(ConfigError, match="no attention to show"):
+            runner.see(photo)
+    else:
+        assert runner.see(photo).attention.shape[2:] == (4, 4)
+
+
 def test_files_of_records(folder: Path, trained: Path, tmp_path: Path) -> None:
     rows = [(path.relative_to(folder), path.parent.name) for path in sorted(folder.rglob("*.png"))]
     table = folder.parent / "train" / "pictures.tsv"
@@ -121,6 +190,7 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
     for changes, expected in (
         ({"model": "rnn"}, "rnn"),
         ({"size": "enormous", "model_settings": None}, "enormous"),
+        ({"size": "tiny", "model": "conv-attention", "model_settings": None}, "conv-attention has no sizes by name"),
         ({"task_settings": {"crops": 1}}, "crops"),
         ({"task_settings": {"crop": -1}}, "crop=-1"),
         ({"task_settings": {"flip": 3}}, "flip=3"),

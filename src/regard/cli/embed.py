@@ -46,7 +46,7 @@ def run(
         prompts = {"--prompt": prompt, "--prompt-name": prompt_name}
         for name in (name for name, x in prompts.items() if x is not None):
             raise click.UsageError(f"{name} is of texts, and the model reads pictures; leave it out")
-        _embed_pictures(encoder, lines, {"pooling": pooling or "cls", "normalize": not raw}, npy, batch_size)
+        _embed_pictures(encoder, lines, {"pooling": pooling, "normalize": not raw}, npy, batch_size)
         return
     options = {"pooling": pooling, "prompt": prompt, "prompt_name": prompt_name, "normalize": False if raw else None}
     vectors, total, cut = [], 0, 0

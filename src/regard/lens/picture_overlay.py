@@ -1,9 +1,10 @@
-"""Attention maps of a vision Transformer over a picture, as overlays in a PNG, a page and the terminal."""
+"""Attention maps of a model of pictures, as overlays in a PNG, a page and the terminal."""
 
 import base64
 import html
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -20,7 +21,7 @@ from regard.layers.evaluation import in_evaluation
 from regard.lens.token_maps import token_attention, token_relevance, token_rollout, trace
 from regard.vision.pictures import Pixels
 
-ATTENTION, ROLLOUT, GRADIENT = "attention", "rollout", "attention x gradient"
+ATTENTION, ROLLOUT, GRADIENT, GRAD_CAM = "attention", "rollout", "attention x gradient", "Grad-CAM"
 OPACITY = 0.65  # of the map over the picture where its weight is largest
 LOW, HIGH = np.array([0.0, 0.13, 0.3]), np.array([1.0, 0.91, 0.27])  # ends of cividis
 CELL, MARGIN, LABEL = 224, 8, 18  # pixels of the PNG
@@ -34,8 +35,10 @@ class PictureMaps:
 
     Args:
         pixels: (H, W, 3) uint8, as the model reads the picture.
-        attention: (layers, heads, h, w): what the class token's query attends to among the patches.
-        maps: by method, (h, w): "rollout", and with a classifier "attention x gradient" for its label.
+        attention: (layers, heads, h, w): what the class token's query attends to among the patches; without a class
+            token, what all queries attend to in the mean.
+        maps: by method, (h, w): "rollout", and with a classifier "attention x gradient" for its label; without a class
+            token "Grad-CAM".
         label: that the model gives the picture, or its caption; "" without either.
         probability: of the label; 0 of a caption.
         layer_names: names of the first axis of `attention`, such as a caption's words; by default numbers of layers.
@@ -54,7 +57,7 @@ class PictureMaps:
         """Attention map over the patches.
 
         Args:
-            method: "attention", "rollout" or "attention x gradient"; by default, the first.
+            method: "attention" or one of `maps`; by default, the first.
             layer, head: of "attention", counted from 1; the last layer and the mean of all heads by default.
 
         Returns:
@@ -200,6 +203,47 @@ def look_at_picture(
             parameter.grad = None
         maps[GRADIENT] = token_relevance(calls)[0, special:].view(grid)
     return token_attention(calls)[0, :, :, special:].unflatten(-1, grid), maps
+
+
+def look_at_grid(
+    module: nn.Module, inputs: Tensor, *, grid: tuple[int, int], label: int | None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Maps of a convolutional network with attention over a picture.
+
+    Args:
+        module: the network; its output's `hidden` (1, h w, D) are the cells of the last feature map.
+        inputs: (1, 3, H, W), normalized.
+        grid: (h, w) of the last feature map.
+        label: whose logit the gradient is of; None for no gradient.
+
+    Returns:
+        The mean over all queries of each attention's weights (layers, heads, h, w), those of larger feature maps summed
+        to the last one's cells and those of fewer heads repeated; and "Grad-CAM" (h, w) for a label.
+
+    Raises:
+        ConfigError: a model without attention.
+
+    Source: Selvaraju et al. 2017, "Grad-CAM", arXiv 1610.02391, section 3, equations 1 and 2.
+    """
+    module = in_evaluation(module)
+    with torch.set_grad_enabled(label is not None), trace(module) as calls:
+        output = module(inputs)
+    if not calls:
+        raise ConfigError("the model has no attention to show; expected one with attention, or with attention pooling")
+    maps = {}
+    if label is not None:
+        hidden = output.hidden
+        [gradient] = torch.autograd.grad(output.logits[0, label], hidden)
+        maps[GRAD_CAM] = torch.relu((hidden * gradient.mean(1, keepdim=True)).sum(2))[0].detach().view(grid)
+    heads = max(call.call.shape[1] for call in calls)
+    layers = []
+    for call in calls:
+        queries, keys = call.call.shape[2:]
+        mean = call.weights(torch.arange(queries))[0].mean(1)  # (heads, S)
+        scale = math.isqrt(keys // (grid[0] * grid[1]))
+        cells = mean.unflatten(1, (grid[0], scale, grid[1], scale)).sum((2, 4))
+        layers.append(cells.repeat_interleave(heads // len(cells), 0))
+    return torch.stack(layers).detach(), maps
 
 
 def _bytes(maps: Tensor) -> str:

@@ -11,6 +11,7 @@ from regard.errors import ConfigError, nearest
 from regard.layers.attention_config import AttentionConfig
 from regard.layers.rotary_scaling import RotaryScaling
 from regard.models.bert import Bert, BertConfig
+from regard.models.conv_attention import ConvAttention, ConvAttentionConfig
 from regard.models.convs2s import ConvS2S, ConvS2SConfig
 from regard.models.gpt import GPT, GPTConfig
 from regard.models.llama import Llama, LlamaConfig
@@ -37,6 +38,7 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "t5": (T5Config, T5),
     "pointer-generator": (PointerGeneratorConfig, PointerGenerator),
     "text-classifier": (TextClassifierConfig, TextClassifier),
+    "conv-attention": (ConvAttentionConfig, ConvAttention),
     "vit": (ViTConfig, ViT),
     "show-attend-tell": (ShowAttendTellConfig, ShowAttendTell),
     "picture-transformer": (PictureTransformerConfig, PictureTransformer),

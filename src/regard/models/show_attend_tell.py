@@ -20,6 +20,7 @@ from regard.attention.normalizer import Normalizer, Softmax
 from regard.attention.summary import Summary, SummaryResult
 from regard.attention.value import short_repr
 from regard.errors import ConfigError, ShapeError
+from regard.layers.convolution_2d import ResidualConvolution
 from regard.layers.cross_attention import CrossAttention
 from regard.layers.dropout import Dropout
 from regard.layers.embeddings import Embeddings
@@ -306,8 +307,11 @@ def grid_of(sides: tuple[int, int]) -> tuple[int, int]:
 def residual_network(channels: int) -> tuple[nn.Conv2d, nn.Sequential]:
     """A convolution, and three residual stages of which the last two halve the sides and double the features."""
     sizes = [channels * 2**i for i in range(STAGES)]
-    blocks = [Residual(before, after, 2) for before, after in pairwise(sizes)]
-    return nn.Conv2d(3, channels, 3, padding=1, bias=False), nn.Sequential(Residual(channels, channels, 1), *blocks)
+    blocks = [
+        ResidualConvolution(before, after, stride, make_norm=_group_norm)
+        for before, after, stride in ((channels, channels, 1), *((*pair, 2) for pair in pairwise(sizes)))
+    ]
+    return nn.Conv2d(3, channels, 3, padding=1, bias=False), nn.Sequential(*blocks)
 
 
 def check_sides(config: Any) -> None:
@@ -328,28 +332,6 @@ def check_pictures(model: str, inputs: Tensor, lengths: Tensor | None, sides: tu
         )
 
 
-@final
-class Residual(nn.Module):
-    """Two convolutions of 3 x 3 with group normalization, beside the input.
-
-    Args:
-        inputs: features of the input.
-        outputs: features of the output.
-        stride: 2 halves the sides.
-
-    Source: He et al. 2015, arXiv 1512.03385, figure 2; group normalization: Wu and He 2018, arXiv 1803.08494.
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.norms = nn.ModuleList(nn.GroupNorm(math.gcd(GROUPS, size), size) for size in (inputs, outputs))
-        self.shortcut = None if inputs == outputs and stride == 1 else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The sum of both branches, (B, outputs, H / stride, W / stride)."""
-        own = x if self.shortcut is None else self.shortcut(x)
-        x = self.first(torch.relu(self.norms[0](x)))
-        result: Tensor = own + self.second(torch.relu(self.norms[1](x)))
-        return result
+def _group_norm(size: int) -> nn.Module:
+    """Group normalization (Wu and He 2018, arXiv 1803.08494) of so many features."""
+    return nn.GroupNorm(math.gcd(GROUPS, size), size)

@@ -7,7 +7,9 @@ Darcet et al. 2023, arXiv 2309.16588.
 Layout: B pictures of C channels, P x P pixels a patch, N patches, T special tokens before them, D features.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple, final
 
 import torch
@@ -18,8 +20,10 @@ from regard.attention.check import show
 from regard.attention.patterns.pattern import Full
 from regard.attention.value import short_repr
 from regard.errors import ConfigError, ShapeError, nearest
+from regard.layers.convolution_2d import ConvolutionStem
 from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear, linear
+from regard.layers.relative_positions import RELATIVE, QueryBias, relative_positions
 from regard.layers.transformer_layer import ACTIVATIONS, EncoderLayer, GatedFeedForward
 from regard.models.check import check_fields
 
@@ -62,7 +66,11 @@ class ViTConfig:
             token ("both"); or the class token and the mean of the patches, one after the other ("class-mean").
         pooler: whether there is a layer with tanh over the class token.
         positions: learned positions of the patches: one for each patch ("1d"); one for each row beside one for each
-            column, of D / 2 features each ("2d"); or none ("none"). Those of published models are "1d".
+            column, of D / 2 features each ("2d"); relative ones, a bias of each layer's scores by offset, Swin's
+            ("relative-bias"), or by query and offset, Shaw's ("relative-key"), 0 for the special tokens; or none
+            ("none"). Those of published models are "1d".
+        stem: how patches are embedded: each by a linear map ("patch"), or all by convolutions of stride 2
+            ("convolution"), for which P must be a power of 2.
 
     Raises:
         ConfigError: a choice that is unknown or out of range, or sizes that don't go together.
@@ -88,7 +96,8 @@ class ViTConfig:
     num_labels: int | None = None
     head: Literal["class", "both", "class-mean"] = "class"
     pooler: bool = False
-    positions: Literal["1d", "2d", "none"] = "1d"
+    positions: Literal["1d", "2d", "relative-bias", "relative-key", "none"] = "1d"
+    stem: Literal["patch", "convolution"] = "patch"
 
     __repr__ = short_repr
 
@@ -114,6 +123,11 @@ class ViTConfig:
     def num_special(self) -> int:
         """T, the tokens before the patches."""
         return 1 + self.distilled + (self.num_registers or 0)
+
+    def with_labels(self, num_labels: int) -> "ViTConfig":
+        """The same for one new classifier of so many labels."""
+        head = "class" if self.head == "both" else self.head
+        return replace(self, num_labels=num_labels, head=head, pooler=False)
 
     @staticmethod
     def from_preset(name: str, **changes: Any) -> "ViTConfig":
@@ -152,7 +166,8 @@ class ViT(nn.Module):
     Raises:
         ConfigError: sizes that don't go together.
 
-    Source: Dosovitskiy et al. 2020, arXiv 2010.11929, section 3.1.
+    Source: Dosovitskiy et al. 2020, arXiv 2010.11929, section 3.1; the convolutional stem: its "hybrid architecture",
+    in the form of Xiao et al. 2021, arXiv 2106.14881, section 3.
 
     >>> config = ViTConfig.from_preset("tiny", num_layers=2, image_size=32, patch_size=8, num_labels=10)
     >>> output = ViT(config).eval()(torch.zeros(2, 3, 32, 48))
@@ -164,7 +179,11 @@ class ViT(nn.Module):
         super().__init__()
         self.config = config
         size, patch = config.embed_dim, config.patch_size
-        self.patch_embedding = nn.Conv2d(config.num_channels, size, patch, stride=patch)
+        self.patch_embedding: nn.Module = (
+            nn.Conv2d(config.num_channels, size, patch, stride=patch)
+            if config.stem == "patch"
+            else ConvolutionStem(config.num_channels, size, patch)
+        )
         self.class_token = nn.Parameter(torch.zeros(1, 1, size))
         self.distillation_token = nn.Parameter(torch.zeros(1, 1, size)) if config.distilled else None
         registers = config.num_registers
@@ -176,6 +195,7 @@ class ViT(nn.Module):
         self.column_positions = nn.Parameter(torch.zeros(1, config.grid, size // 2)) if two else None
         self.dropout = Dropout(config.dropout)
         self.encoder = nn.ModuleList(_layer(config) for _ in range(config.num_layers))
+        self.relative_positions = nn.ModuleList(_relative(config)) if config.positions in RELATIVE else None
         self.norm = nn.LayerNorm(size, config.norm_eps)
         self.pooler = Linear(size, size) if config.pooler else None
         width = 2 * size if config.head == "class-mean" else size
@@ -224,8 +244,8 @@ class ViT(nn.Module):
         patches = self._patches(pictures, rows, columns) + of_patches
         x = torch.cat([*(token.expand(len(pictures), -1, -1) for token in tokens), patches], 1)
         x = self.dropout(x)
-        for layer in self.encoder:
-            x = layer(x, Full())
+        for layer, bias in zip(self.encoder, self._biases(rows, columns), strict=True):
+            x = layer(x, Full(), bias)
         hidden = self.norm(x)
         pooled = None if self.pooler is None else torch.tanh(self.pooler(hidden[:, 0]))
         return ViTOutput(hidden, self._classify(hidden), pooled)
@@ -235,9 +255,18 @@ class ViT(nn.Module):
         batch, channels, _, _ = pictures.shape
         patch = self.config.patch_size
         whole = pictures[:, :, : rows * patch, : columns * patch]
+        if self.config.stem == "convolution":
+            features: Tensor = self.patch_embedding(whole.contiguous(memory_format=torch.channels_last))
+            return features.flatten(2).transpose(1, 2)
         cut = whole.reshape(batch, channels, rows, patch, columns, patch).permute(0, 2, 4, 1, 3, 5)
         flat = cut.reshape(batch, rows * columns, channels * patch * patch)
         return linear(flat, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
+
+    def _biases(self, rows: int, columns: int) -> Sequence[QueryBias | None]:
+        """Each layer's bias of relative positions, a function of the queries; None without these."""
+        if self.relative_positions is None:
+            return [None] * len(self.encoder)
+        return [partial(positions, grid=(rows, columns)) for positions in self.relative_positions]
 
     def _positions(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         """Positions of the special tokens (1, 1 or 2, D), and of a grid of patches (1, N, D)."""
@@ -273,6 +302,14 @@ class ViT(nn.Module):
         if self.distillation_classifier is not None:
             logits = (logits + self.distillation_classifier(hidden[:, 1])) / 2
         return logits
+
+
+def _relative(config: ViTConfig) -> list[nn.Module]:
+    """Relative positions of each layer."""
+    heads, grid = config.num_heads, (config.grid, config.grid)
+    return [
+        relative_positions(config.positions, heads, config.embed_dim // heads, grid) for _ in range(config.num_layers)
+    ]
 
 
 def _layer(config: ViTConfig) -> EncoderLayer:

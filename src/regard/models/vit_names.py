@@ -167,6 +167,7 @@ def to_vit(model: ViT) -> tuple[dict[str, Any], dict[str, Tensor]]:
     title, dino = FIELDS[config.family].title, config.family in DINO
     limits: dict[str, tuple[Any, ...]] = {
         "positions": ("1d",),
+        "stem": ("patch",),
         "distilled": (config.family == "deit",),
         "head": ("class-mean",) if dino else ("class", "both") if config.distilled else ("class",),
     }

@@ -1,4 +1,4 @@
-"""Training a classifier of pictures, from random weights or from a published vision Transformer."""
+"""Training a classifier of pictures, from random weights or from another model of pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,19 +13,24 @@ from torch.nn import functional
 from regard.data.record import BadRow, Record
 from regard.data.sampler import Rows
 from regard.errors import ConfigError, nearest
+from regard.models.conv_attention import ConvAttentionConfig
 from regard.models.registry import build, config_from_plain
 from regard.models.vit import PRESETS, ViTConfig
 from regard.tasks.classify_scores import decisions
 from regard.tasks.labeled_pictures import LabeledPictures, PictureFolders, labeled_picture
 from regard.tasks.pictures import LabeledPicture, PictureEncoder
+from regard.tasks.registry import PICTURE_MODELS
 from regard.tasks.task import Best, Loss, Task, in_folders
 from regard.vision.augment import augment
 from regard.vision.processor import PictureProcessor
 
-# A model of about a million parameters, for pictures of 32 x 32.
-SMALL: dict[str, Any] = {
-    "image_size": 32, "patch_size": 4, "embed_dim": 128, "num_layers": 6, "num_heads": 4, "ffn_dim": 384,
-    "norm_eps": 1e-6, "dropout": 0.1,
+# Models of about a million parameters, for pictures of 32 x 32.
+SMALL: dict[str, dict[str, Any]] = {
+    "vit": {
+        "image_size": 32, "patch_size": 4, "embed_dim": 128, "num_layers": 6, "num_heads": 4, "ffn_dim": 384,
+        "norm_eps": 1e-6, "dropout": 0.1,
+    },
+    "conv-attention": {},
 }  # fmt: skip
 CROP_SHARE = 8  # a side of a picture, by the padding of random crops
 
@@ -48,7 +53,7 @@ class ClassifyPictures(Task):
     name = PictureEncoder.job
     runner = PictureEncoder
     fields = {"picture": "picture", "label": "label"}  # noqa: RUF012
-    models = ("vit",)
+    models = PICTURE_MODELS
     rows = unit = "pictures"
     best = Best("macro_f1", higher=True)
     perplexity = False
@@ -91,14 +96,13 @@ class ClassifyPictures(Task):
     def build(self) -> nn.Module:
         labels = len(self.preparation.labels)
         if self.start is None:
-            module: nn.Module = build(replace(self._config(), num_labels=labels))
+            module: nn.Module = build(self._config().with_labels(labels))
             return module
         before = self.start.module
         if self.start.labels == self.preparation.labels:
             same: nn.Module = before
             return same
-        head = before.config.head if before.config.head != "both" else "class"
-        model: nn.Module = build(replace(before.config, num_labels=labels, head=head, pooler=False, **self._dropout()))
+        model: nn.Module = build(replace(before.config.with_labels(labels), **self._dropout()))
         own = model.state_dict()
         kept = {n: x for n, x in before.state_dict().items() if n in own and not n.startswith("classifier.")}
         model.load_state_dict(kept, strict=False)
@@ -160,17 +164,19 @@ class ClassifyPictures(Task):
         config = {"labels": self.preparation.labels, "training": dict(training)}
         return PictureEncoder(module, None, config, self.data.processor)
 
-    def _config(self) -> ViTConfig:
+    def _config(self) -> ViTConfig | ConvAttentionConfig:
         """The configuration of a model that starts from random weights."""
-        size = self.options.size
+        size, model = self.options.size, self.options.model or self.models[0]
+        if size is not None and model != "vit":
+            raise ConfigError(f"size={size!r}: {model} has no sizes by name; set its fields in model_settings")
         if size is not None and size not in PRESETS:
             raise ConfigError(f"ViT has no size {size!r}; {nearest(size, PRESETS)}")
         settings = {
-            **(SMALL if size is None else PRESETS[size]),
+            **(SMALL[model] if size is None else PRESETS[size]),
             **self._dropout(),
             **(self.options.model_settings or {}),
         }
-        config: ViTConfig = config_from_plain(self.models[0], settings)
+        config: ViTConfig | ConvAttentionConfig = config_from_plain(model, settings)
         if config.num_channels != 3:
             raise ConfigError(f"model_settings: num_channels={config.num_channels}; pictures are read with 3, RGB")
         return config

@@ -1,4 +1,4 @@
-"""Vision Transformers as `regard.load` returns them: ViT, DeiT, DINOv2 and trained ones."""
+"""Models of pictures as `regard.load` returns them: ViT, DeiT, DINOv2 and trained ones."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from regard.errors import CheckpointError, ConfigError, DataError, UnsupportedError, nearest
 from regard.layers.evaluation import in_evaluation
-from regard.lens.picture_overlay import PictureMaps, look_at_picture
+from regard.lens.picture_overlay import ATTENTION, PictureMaps, look_at_grid, look_at_picture
+from regard.models.conv_attention import ConvAttention, ConvAttentionOutput
 from regard.models.vit import ViT, ViTOutput
 from regard.tasks.classify_scores import ClassifyEvaluation, confusion_of, decisions, f1_of, score
 from regard.tasks.labeled_pictures import LabeledPicture
@@ -20,6 +21,7 @@ from regard.vision.processor import PictureProcessor, to_tensor
 
 POOLINGS = ("cls", "mean")
 Picture = str | Path | Pixels
+Output = ViTOutput | ConvAttentionOutput
 
 
 class PictureClassification(NamedTuple):
@@ -57,7 +59,7 @@ class PictureEncoder(Runner):
 
     def __init__(
         self,
-        module: ViT,
+        module: ViT | ConvAttention,
         tokenizer: None = None,
         config: Mapping[str, Any] | None = None,
         processor: PictureProcessor | None = None,
@@ -141,13 +143,19 @@ class PictureEncoder(Runner):
         return [PictureClassification(name, labels) for name, labels in zip(names, named, strict=True)]
 
     def embed(
-        self, pictures: Sequence[Picture], *, pooling: str = "cls", normalize: bool = True, batch_size: int = 32
+        self,
+        pictures: Sequence[Picture],
+        *,
+        pooling: str | None = None,
+        normalize: bool = True,
+        batch_size: int = 32,
     ) -> Tensor:
         """A vector for each picture.
 
         Args:
             pictures: as for `probabilities`.
-            pooling: "cls" for the class token's state, "mean" for the mean of the patches' states.
+            pooling: "cls" for the class token's state, "mean" for the mean of the patches' states; by default "cls"
+                where the model has a class token.
             normalize: whether vectors have length 1.
             batch_size: as for `probabilities`.
 
@@ -155,14 +163,17 @@ class PictureEncoder(Runner):
             (pictures, D).
 
         Raises:
-            ConfigError: an unknown pooling.
+            ConfigError: an unknown pooling, or "cls" of a model without a class token.
             DataError: as for `probabilities`.
         """
+        special = self.module.config.num_special
+        pooling = pooling or ("cls" if special else "mean")
         if pooling not in POOLINGS:
             raise ConfigError(f"pooling={pooling!r} is unknown for pictures; {nearest(pooling, POOLINGS)}")
-        special = self.module.config.num_special
+        if pooling == "cls" and not special:
+            raise ConfigError('pooling="cls": the model has no class token; expected "mean"')
 
-        def pool(output: ViTOutput) -> Tensor:
+        def pool(output: Output) -> Tensor:
             hidden = output.hidden.float()
             vectors = hidden[:, 0] if pooling == "cls" else hidden[:, special:].mean(1)
             return torch.nn.functional.normalize(vectors, dim=-1) if normalize else vectors
@@ -208,16 +219,20 @@ class PictureEncoder(Runner):
         )
 
     def see(self, picture: Picture) -> PictureMaps:
-        """Attention of the class token in a picture: by layer and head, as rollout, and weighted by gradients.
+        """Attention maps over a picture.
+
+        Of a vision Transformer, the class token's attention: by layer and head, as rollout, and weighted by gradients.
+        Of a convolutional network, the mean attention of all cells of its feature maps, and Grad-CAM.
 
         Args:
             picture: the name of a file, or pixels (H, W, 3) uint8.
 
         Returns:
-            Maps over the patches, with `png`, `page` and `terminal`; the gradient's only with a classifier.
+            Maps over the patches, with `png`, `page` and `terminal`; those of gradients only with a classifier.
 
         Raises:
             DataError: as for `probabilities`.
+            ConfigError: a model without attention.
         """
         pixels = self.read(picture)
         parameter, config = next(self.module.parameters()), self.module.config
@@ -225,11 +240,14 @@ class PictureEncoder(Runner):
         probabilities = self.probabilities([pixels])[0] if self.labels else None
         label = None if probabilities is None else int(probabilities.argmax())
         grid = (pixels.shape[0] // config.patch_size, pixels.shape[1] // config.patch_size)
+        seen: dict[str, Any] = {"pixels": pixels}
+        if label is not None and probabilities is not None:
+            seen |= {"label": self.labels[label], "probability": float(probabilities[label])}
+        if not config.num_special:
+            attention, maps = look_at_grid(self.module, inputs, grid=grid, label=label)
+            return PictureMaps(attention=attention, maps=maps, first=ATTENTION, **seen)
         attention, maps = look_at_picture(self.module, inputs, grid=grid, special=config.num_special, label=label)
-        if probabilities is None or label is None:
-            return PictureMaps(pixels=pixels, attention=attention, maps=maps)
-        named = {"label": self.labels[label], "probability": float(probabilities[label])}
-        return PictureMaps(pixels=pixels, attention=attention, maps=maps, **named)
+        return PictureMaps(attention=attention, maps=maps, **seen)
 
     def extra_files(self) -> Mapping[str, bytes]:
         """Processor configuration in the hub's layout."""
@@ -239,7 +257,7 @@ class PictureEncoder(Runner):
         """Read how pictures become model inputs."""
         self._processor = read_processor(folder, PictureProcessor.from_published, self._processor)
 
-    def _run(self, pictures: Sequence[Picture], result: Callable[[ViTOutput], Tensor], batch_size: int) -> list[Tensor]:
+    def _run(self, pictures: Sequence[Picture], result: Callable[[Output], Tensor], batch_size: int) -> list[Tensor]:
         """Model output for each picture; pictures of equal size are batched."""
         if isinstance(pictures, str | Path):
             raise DataError(f"pictures={str(pictures)!r:.80} must be a list; put one picture into a list of its own")

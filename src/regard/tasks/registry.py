@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from regard.tasks.task import Task
 
 ENTRY_POINTS = "regard.tasks"  # group of entry points by which installed packages add tasks
+PICTURE_MODELS = ("vit", "conv-attention")  # architectures that classify pictures
 
 
 @final
@@ -146,7 +147,7 @@ def of_pictures(name: str, model: str | None, files: Sequence[str], start: str |
     if name != "classify":
         return name
     starts = start is not None and Path(start, "preprocessor_config.json").is_file()
-    return "pictures" if starts or model == "vit" or any(Path(file).is_dir() for file in files) else name
+    return "pictures" if starts or model in PICTURE_MODELS or any(Path(file).is_dir() for file in files) else name
 
 
 def runner_class(name: str) -> Any:
