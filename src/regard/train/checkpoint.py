@@ -51,7 +51,7 @@ def write(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, sta
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         digests = {
-            WEIGHTS: _save(partial / WEIGHTS, dict(module.named_parameters())),
+            WEIGHTS: _save(partial / WEIGHTS, _weights(module)),
             OPTIMIZER: _save(partial / OPTIMIZER, dict(_optimizer_tensors(module, optimizer))),
         }
         _put(partial / STATE, json.dumps({**state, "digests": digests}, indent=1).encode())
@@ -104,8 +104,8 @@ def average(checkpoints: list[Checkpoint], module: nn.Module) -> None:
         for name, x in safetensors.torch.load_file(checkpoint.folder / WEIGHTS).items():
             total[name] = x.double() + total.get(name, 0.0)
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.copy_(total[name] / len(checkpoints))
+        for name, x in _weights(module).items():
+            x.copy_(total[name] / len(checkpoints))
 
 
 def prune(folder: Path, keep: int, every: int) -> None:
@@ -117,9 +117,16 @@ def prune(folder: Path, keep: int, every: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters, tied ones once, and the buffers that a model saves, such as the statistics of batch norms."""
+    saved = module.state_dict().keys()
+    buffers = {name: x for name, x in module.named_buffers() if name in saved}
+    return {**dict(module.named_parameters()), **buffers}
+
+
 def _fill(module: nn.Module, path: Path) -> None:
     tensors = safetensors.torch.load_file(path)
-    expected = dict(module.named_parameters())
+    expected = _weights(module)
     differing = set(expected.keys() ^ tensors.keys()) or {
         name for name, x in expected.items() if x.shape != tensors[name].shape
     }
