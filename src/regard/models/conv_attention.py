@@ -113,10 +113,10 @@ class ConvAttention(nn.Module):
     Source: He et al. 2016, arXiv 1603.05027, section 3 and appendix; Wang et al. 2018, arXiv 1711.07971, section 3;
     Bello et al. 2019, arXiv 1904.09925, section 3.2; pooling: Lin et al. 2017, arXiv 1703.03130, section 2.1.
 
-    >>> config = ConvAttentionConfig(channels=16, num_labels=10)
+    >>> config = ConvAttentionConfig(channels=32, num_labels=10)
     >>> output = ConvAttention(config).eval()(torch.zeros(2, 3, 32, 48))
     >>> output.hidden.shape, output.logits.shape
-    (torch.Size([2, 96, 64]), torch.Size([2, 10]))
+    (torch.Size([2, 96, 128]), torch.Size([2, 10]))
     """
 
     def __init__(self, config: ConvAttentionConfig) -> None:
