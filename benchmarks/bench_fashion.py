@@ -129,8 +129,15 @@ def learn(runs: Runs, run: Run, given: argparse.Namespace, out: Path) -> None:
     files = tables(given.fashion, out, run.pictures)
     plain = {"run": run, "files": files, "out": str(out), "threads": given.threads, "quick": given.quick}
     command = [sys.executable, __file__, "--child", json.dumps(plain)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    measured = json.loads(done.stdout.splitlines()[-1])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            output, _ = child.communicate()
+        except KeyboardInterrupt:  # which the run has too: it writes a checkpoint
+            child.wait()
+            raise
+    if child.returncode:
+        raise SystemExit(f"{run.name} ended with {child.returncode}; the same command goes on from its checkpoint")
+    measured = json.loads(output.splitlines()[-1])
     runs.add(**run._asdict(), commit=commit(), processor=processor(), torch=torch.__version__, **measured)
     print(f"  accuracy {measured['accuracy']:.4f}, {measured['pictures_per_second']:,.0f} pictures/s", flush=True)
 
