@@ -18,12 +18,15 @@ def inputs(*, queries: int = 1, keys: int = 3, dim: int = 2, dtype: torch.dtype 
 def test_the_first_largest_score_is_chosen() -> None:
     query, key = torch.tensor([[[[1.0]]]]), torch.tensor([[[[2.0], [3.0], [3.0], [1.0]]]])
     value = torch.arange(4.0).reshape(1, 1, 4, 1)
-    for backend in ("reference", "chunked"):
+    for backend in ("reference", "chunked", "native"):
         output, result = rg.attend(
-            query, key, value, normalizer=rg.Hard(), backend=backend, summary=rg.Summary(top_k=1, log_prob=True)
-        )
+            query, key, value, normalizer=rg.Hard(), backend=backend,
+            summary=rg.Summary(top_k=1, log_prob=backend != "native"),
+        )  # fmt: skip
         assert output.item() == 1.0
         assert result.top_keys.item() == 1
+        if backend == "native":
+            continue
         torch.testing.assert_close(result.log_prob.item(), torch.tensor([2.0, 3.0, 3.0, 1.0]).log_softmax(0)[1].item())
 
 
@@ -48,8 +51,10 @@ def test_every_backend_draws_the_same(sample: object) -> None:
     query, key, value = torch.randn(3, 2, 3, 70, 4)
     normalizer = rg.Hard(sample=sample, temperature=0.8)
     options = {"normalizer": normalizer, "pattern": rg.Causal(), "seed": 7}
-    one, other = (rg.attend(query, key, value, backend=name, **options) for name in ("reference", "chunked"))
-    torch.testing.assert_close(one, other)
+    backends = ["reference", "chunked", *([] if sample == rg.Gumbel() else ["native"])]
+    one, *others = (rg.attend(query, key, value, backend=name, **options) for name in backends)
+    for other in others:
+        torch.testing.assert_close(one, other)
     again = rg.attend(query, key, value, normalizer=normalizer, pattern=rg.Causal(), seed=8)
     assert not torch.allclose(one, again)
 
@@ -128,11 +133,66 @@ def test_compiled(sample: object) -> None:
     query, key, value = torch.randn(3, 1, 2, 9, 4)
     seed = torch.tensor(11)
 
-    def call(query: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
-        return rg.attend(query, key, value, normalizer=rg.Hard(sample=sample), seed=seed, backend="chunked")
+    def call(query: torch.Tensor, seed: torch.Tensor, backend: str) -> torch.Tensor:
+        return rg.attend(query, key, value, normalizer=rg.Hard(sample=sample), seed=seed, backend=backend)
 
-    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(query, seed), call(query, seed))
+    for backend in ["chunked"] if sample == rg.Gumbel() else ["chunked", "native"]:
+        compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(query, seed, backend), call(query, seed, backend))
+
+
+SHAPES = [(1, 5, 4), (70, 130, 4), (67, 203, 64)]  # queries, keys, head_dim: one query, several tiles, int8 tiles
+
+
+@pytest.mark.parametrize(("queries", "keys", "dim"), SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("sample", [None, rg.Reinforce()])
+def test_native_copies_the_value_of_the_key(queries: int, keys: int, dim: int, dtype: torch.dtype, sample) -> None:
+    """Whole numbers as scores, of which many are equal and all are exact: bitwise the output of the reference."""
+    generator = torch.Generator().manual_seed(1)
+    query, key = (torch.randint(-2, 3, (2, 4, n, dim), generator=generator).to(dtype) for n in (queries, keys))
+    key, value = key[:, :2], torch.randn(2, 2, keys, 3, generator=generator).to(dtype)
+    options = {"score": rg.Dot(scale=0.25), "pattern": rg.Causal(), "normalizer": rg.Hard(sample=sample), "seed": 5}
+    expected = rg.attend(query, key, value, backend="reference", **options)
+    assert torch.equal(rg.attend(query, key, value, backend="native", **options), expected)
+
+
+@pytest.mark.parametrize("sample", [None, rg.Reinforce(), rg.StraightThrough()])
+def test_native_by_rows_batches_and_threads(sample: object) -> None:
+    """A row is bitwise the same alone, in a batch and on two threads."""
+    generator = torch.Generator().manual_seed(2)
+    query, key, value = torch.randn(3, 2, 3, 130, 64, generator=generator)
+    options = {"normalizer": rg.Hard(sample=sample, temperature=0.7), "seed": 3, "backend": "native"}
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = rg.attend(query, key, value, **options)
+        torch.set_num_threads(2)
+        assert torch.equal(rg.attend(query, key, value, **options), expected)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(rg.attend(query[:1], key[:1], value[:1], **options), expected[:1])
+    some = rg.attend(query[:, :, :70], key, value, query_start=0, **options)
+    assert torch.equal(some, expected[:, :, :70])
+
+
+@pytest.mark.parametrize("pattern", [rg.Dilated(2, left=20, right=3), rg.Full()])
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_native_gradients_of_the_values(pattern: object, dropout: float) -> None:
+    """First and second derivatives go to the chosen values, with the factor of dropout."""
+    query, key, value = inputs(queries=40, keys=40)
+    value.requires_grad_()
+    query.requires_grad_()
+    options = {"normalizer": rg.Hard(sample="reinforce"), "seed": 9, "pattern": pattern, "dropout": dropout}
+    results = []
+    for backend in ("reference", "native"):
+        output = rg.attend(query, key, value, backend=backend, **options)
+        (grad,) = torch.autograd.grad(output.square().sum(), value, create_graph=True)
+        results.append((output, grad, *torch.autograd.grad(grad.square().sum(), value)))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+    with torch.no_grad():
+        assert torch.equal(rg.attend(query, key, value, backend="native", **options), results[1][0])
 
 
 def test_layers_sample_in_training_only() -> None:
@@ -165,5 +225,14 @@ def test_misuse() -> None:
         rg.attend(query, key, value, summary=rg.Summary(log_prob=True))
     with pytest.raises(UnsupportedError, match="its weights are a choice"):
         rg.attend(query, key, value, normalizer=rg.Hard(), summary=rg.Summary(entropy=True))
-    with pytest.raises(UnsupportedError, match=r"normalizer: computes Softmax, .* only, not Hard"):
-        rg.attend(*(x.float() for x in (query, key, value)), normalizer=rg.Hard(), backend="native")
+    for normalizer, summary, reason in (
+        (rg.Hard(sample="gumbel"), None, "computes samples of one key only, not Hard"),
+        (
+            rg.Hard(sample="reinforce", noise=torch.zeros(1, 1, 1, 3, dtype=torch.float64)),
+            None,
+            "draws its noise from the seed only",
+        ),
+        (rg.Hard(), rg.Summary(log_prob=True), "summary: does not compute log_prob"),
+    ):
+        with pytest.raises(UnsupportedError, match=reason):
+            rg.attend(query, key, value, normalizer=normalizer, summary=summary, backend="native")

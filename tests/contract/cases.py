@@ -170,8 +170,8 @@ NORMALIZERS: dict[str, Entry] = {
     "hard_reinforce": lambda s, t: rg.Hard(sample=rg.Reinforce()),
     "hard_gumbel": lambda s, t: rg.Hard(sample=rg.Gumbel(), temperature=t("temperature", s.H, low=0.6, high=1.4)),
 }
-CHOICES = [name for name in NORMALIZERS if name.startswith("hard")]
-NOT_NATIVE = [*CHOICES, *(name for name in NORMALIZERS if name.startswith("normalized_sigmoid"))]
+CHOICES = ["hard", "hard_straight_through", "hard_reinforce"]  # of one key a row
+NOT_NATIVE = ["hard_gumbel", *(name for name in NORMALIZERS if name.startswith("normalized_sigmoid"))]
 
 
 def _layout(s: Edge, t: Source, *heads: int) -> rg.BlockSparse:

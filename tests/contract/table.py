@@ -53,7 +53,8 @@ NORMALIZER_ROWS = {
     "`Entmax` with a learned alpha": ["entmax_per_head"],
     "`Sigmoid`": ["sigmoid", "sigmoid_per_head"],
     "`NormalizedSigmoid`": ["normalized_sigmoid", "normalized_sigmoid_per_head"],
-    "`Hard`": ["hard", "hard_straight_through", "hard_reinforce", "hard_gumbel"],
+    "`Hard`": ["hard", "hard_straight_through", "hard_reinforce"],
+    "`Hard` with a relaxed sample": ["hard_gumbel"],
 }
 PATTERN_ROWS = {
     "`Full`": ["full"],

@@ -20,7 +20,8 @@ REASONS = {
     "sdpa: normalizer: does not support a sink",
     "sdpa: normalizer: does not support a prior",
     "native: score: computes location features that all queries share only",
-    "native: normalizer: computes Softmax, Sigmoid, Entmax, Sparsemax only",
+    "native: normalizer: computes Softmax, Sigmoid, Entmax, Sparsemax, Hard only",
+    "native: normalizer: computes samples of one key only",
     "sdpa: dropout: cannot drop the entries defined by the seed",
 }
 

@@ -23,7 +23,7 @@ def wanted(problem: Problem) -> rg.Summary:
     normalizer = problem.case.normalizer
     return rg.Summary(
         log_sum_exp=normalizer.startswith("softmax"),
-        log_prob=normalizer in CHOICES and normalizer != "hard_gumbel",
+        log_prob=normalizer in CHOICES and problem.case.backend != "native",  # which refuses it
         entropy=not normalizer.startswith(("sigmoid", "hard")) and "prior" not in normalizer,
         expected_key=True,
         key_mass=True,
@@ -48,8 +48,9 @@ def by_definition(problem: Problem, visible: Tensor, *, hold: bool = False) -> C
         result = plain.summarize(
             found, key_start=problem.edge.key_start, top_k=min(TOP_K, problem.edge.S), grid=asked.grid
         )
-        if not asked.entropy:
-            del result["entropy"]
+        for name in ("entropy", "log_prob"):
+            if not getattr(asked, name):
+                del result[name]
         return found.output, {name: x for name, x in result.items() if x is not None}
 
     return compute

@@ -78,5 +78,16 @@ def keep_scale(
     Returns:
         The factors.
     """
-    word = random_words(seed, batch, heads, rows, columns)[0]
+    return _keep_scale(p, random_words(seed, batch, heads, rows, columns)[0], dtype)
+
+
+def keep_scale_at(p: float, seed: Tensor, keys_BHL: Tensor, dtype: torch.dtype) -> Tensor:
+    """Dropout factors (B, H, L) of one weight of each row: that of its key row in `keys_BHL`."""
+    device = keys_BHL.device
+    batch, head, row = (torch.arange(n, device=device) for n in keys_BHL.shape)
+    word = philox((batch[:, None, None], head[:, None], row, keys_BHL), seed.to(device))[0]
+    return _keep_scale(p, word, dtype)
+
+
+def _keep_scale(p: float, word: Tensor, dtype: torch.dtype) -> Tensor:
     return (word >= round(p * 2**32)).to(dtype) / (1 - p)

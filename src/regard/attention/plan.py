@@ -9,7 +9,7 @@ from torch import Tensor
 
 from regard import kernels
 from regard.attention.backends.chunked import Chunked
-from regard.attention.backends.native.backend import Native
+from regard.attention.backends.native.backend import Native, differentiates_by_tiles
 from regard.attention.backends.protocol import Backend, transform_refusals
 from regard.attention.backends.reference import Reference
 from regard.attention.backends.sdpa import SDPA, needs_mask
@@ -145,7 +145,8 @@ def _preferred(call: Call) -> str:
     if transform_refusals() or (active and pairs <= MASKED) or (is_recorded() and (active or forward_mode())):
         return "reference"  # plain operations, which torch.func can transform repeatedly
     if not BACKENDS["native"].refusals(call):
-        return "reference" if _differentiates_summary(call) and _is_small(call) else "native"
+        by_tiles = any_grad(call.tensors) and differentiates_by_tiles(call)
+        return "reference" if by_tiles and _is_small(call) else "native"
     if not BACKENDS["sdpa"].refusals(call) and (pairs <= MASKED or not needs_mask(call)):
         return "sdpa"
     return "reference" if _is_small(call) else "chunked"
@@ -154,11 +155,6 @@ def _preferred(call: Call) -> str:
 def _is_small(call: Call) -> bool:
     """Whether the dense computation is faster than tiles. Called last: torch.compile guards on the result."""
     return call.query.shape[2] * call.key.shape[2] * call.spec.score.width(call.query.shape[3]) <= SMALL
-
-
-def _differentiates_summary(call: Call) -> bool:
-    """Whether a summary needs gradients, for which `native` would use the slower tiled computation."""
-    return call.summary is not None and any_grad(call.tensors)
 
 
 def _amount(count: float, unit: str) -> str:

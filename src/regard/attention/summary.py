@@ -230,12 +230,12 @@ def _key_positions(frame: Frame, like: Tensor) -> Tensor:
 def _binned(summary: Summary, weights: Tensor, frame: Frame) -> Tensor:
     """Contribution of a tile to the mean weight in each grid cell, (B, H, query bins, key bins)."""
     query_bins, key_bins = summary.grid or (1, 1)
-    rows = _shares(frame.rows, frame.num_queries, query_bins, weights)
-    columns = _shares(frame.columns, frame.num_keys, key_bins, weights)
+    rows = bin_shares(frame.rows, frame.num_queries, query_bins, weights)
+    columns = bin_shares(frame.columns, frame.num_keys, key_bins, weights)
     return rows.T @ weights @ columns
 
 
-def _shares(part: slice, length: int, bins: int, like: Tensor) -> Tensor:
+def bin_shares(part: slice, length: int, bins: int, like: Tensor) -> Tensor:
     """Averaging matrix (part, bins): row i has 1 / (bin size) in the column of the bin of index part.start + i."""
     edges = -(torch.arange(bins + 1, device=like.device) * length // -bins)  # bin b starts at ceil(b * length / bins)
     index = torch.arange(part.start, part.stop, device=like.device) * bins // length

@@ -91,7 +91,8 @@ Problem problem(int type, const std::array<int64_t, 7>& sizes, const Strided& qu
     p.softcap = softcap;
     p.vector = at(vector), p.activation = Activation(activation);
     p.normalizer = Normalizer(normalizer);
-    (p.normalizer == Normalizer::entmax ? p.alphas : p.offsets) = at(parameters);
+    const bool entmax = p.normalizer == Normalizer::entmax, sample = p.normalizer == Normalizer::sample;
+    (entmax ? p.alphas : sample ? p.temperatures : p.offsets) = at(parameters);
     p.mask = mask(seen);
     p.bias.dense = view(dense), p.bias.by_distance = view(by_distance);
     p.prior.center = view(center), p.prior.sigmas = at(sigmas), p.prior.shift = shift;
@@ -125,9 +126,9 @@ NB_MODULE(_native, module) {
         nb::gil_scoped_release unlocked;
         table().forward(p);
     });
-    module.def("forward", [](REGARD_PROBLEM, Address sparse_weights) {
+    module.def("forward", [](REGARD_PROBLEM, Address sparse_weights, const Strided& chosen) {
         Problem p = problem(REGARD_PASSED);
-        p.sparse_weights = at<SparseWeights>(sparse_weights);
+        p.sparse_weights = at<SparseWeights>(sparse_weights), p.chosen = view(chosen);
         nb::gil_scoped_release unlocked;
         table().forward(p);
     });

@@ -61,7 +61,8 @@ struct SparseWeights {
 
 enum class Activation : int { tanh = 0, relu = 1, sigmoid = 2 };
 
-enum class Normalizer : int { softmax = 0, sigmoid = 1, entmax = 2 };
+// `argmax` and `sample` choose one key a row; `sample` draws it from softmax(score / temperature).
+enum class Normalizer : int { softmax = 0, sigmoid = 1, entmax = 2, argmax = 3, sample = 4 };
 
 struct Problem {
     Type type = Type::f32;
@@ -77,6 +78,8 @@ struct Problem {
     Normalizer normalizer = Normalizer::softmax;
     const void* offsets = nullptr;  // (H,), float or double: offsets of sigmoid
     const void* alphas = nullptr;   // (H,), float or double: of entmax
+    const void* temperatures = nullptr;  // (H,), float or double: of `sample`
+    View chosen;                    // (B, H, L), int64: columns of the chosen keys, -1 for none; may be absent
     SparseWeights* sparse_weights = nullptr;     // (B, H, blocks of rows)
     Mask mask;
     Bias bias;

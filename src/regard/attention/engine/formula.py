@@ -74,11 +74,20 @@ def pick(normalizer: Hard, scores_BHLS: Tensor, value_BGSV: Tensor, factor_BHLS:
     The same as `mix` of the weights, without the products.
     """
     index, exists = normalizer.choose(scores_BHLS)  # (B, H, L, 1)
+    factor = None if factor_BHLS is None else factor_BHLS.gather(-1, index)
+    return values_at(index, exists, value_BGSV, factor)
+
+
+def values_at(index: Tensor, exists: Tensor, value_BGSV: Tensor, factor: Tensor | None) -> Tensor:
+    """The values of one key a query, (B, H, L, V), times a factor; 0 for a query without a key.
+
+    `index`, `exists` and `factor` are (B, H, L, 1).
+    """
     (batch, heads, rows, _), (groups, dim) = index.shape, (value_BGSV.shape[1], value_BGSV.shape[3])
     flat = index.reshape(batch, groups, heads // groups * rows, 1).expand(-1, -1, -1, dim)
     output = value_BGSV.gather(2, flat).reshape(batch, heads, rows, dim)
-    if factor_BHLS is not None:
-        output = output * factor_BHLS.gather(-1, index)
+    if factor is not None:
+        output = output * factor
     return torch.where(exists, output, 0.0)
 
 

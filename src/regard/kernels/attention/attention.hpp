@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention/backward.hpp"
+#include "attention/choice.hpp"
 #include "attention/int8_split_attention.hpp"
 #include "decode/split_kv.hpp"
 #include "attention/summary.hpp"
@@ -35,7 +36,9 @@ static void forward_of(const Problem& p) {
     // At most a head at a time: with unequal lengths, one sequence may be most of the work.
     parallel_for(p.batch * p.heads * blocks, 1, blocks, p.threads, [&](int64_t i) {
         const int64_t plane = i / blocks;
-        forward_block<In, T, ProductKind>(p, make_block<T>(p, plane / p.heads, plane % p.heads, i % blocks), scratch);
+        const Block block = make_block<T>(p, plane / p.heads, plane % p.heads, i % blocks);
+        if (chooses_key(p)) choose_block<In, T, ProductKind>(p, block, scratch);
+        else forward_block<In, T, ProductKind>(p, block, scratch);
     });
 }
 

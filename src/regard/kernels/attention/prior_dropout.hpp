@@ -5,8 +5,9 @@
 
 namespace regard::REGARD_ISA {
 
-// First word of Philox4x32-10 (Salmon et al. 2011, section 4.3) with counter (batch, head, row, column), for all rows of a
-// block.
+// A word, 0 or 1, of Philox4x32-10 (Salmon et al. 2011, section 4.3) with counter (batch, head, row, column), for all rows of
+// a block: word 0 decides on dropout, word 1 gives the noise of samples.
+template <int WORD>
 static void philox_words(const Block& block, int64_t column, uint64_t seed, uint32_t* words) {
     uint32_t c0[SIDE], c1[SIDE], c2[SIDE], c3[SIDE];
     for (int r = 0; r < SIDE; ++r) {
@@ -22,7 +23,7 @@ static void philox_words(const Block& block, int64_t column, uint64_t seed, uint
         }
         k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
     }
-    for (int r = 0; r < SIDE; ++r) words[r] = c0[r];
+    for (int r = 0; r < SIDE; ++r) words[r] = WORD == 0 ? c0[r] : c1[r];
 }
 
 template <typename T>
@@ -47,6 +48,16 @@ static PriorRows<T> prior_rows_of(const Problem& p, const Block& block) {
 
 REGARD_INLINE bool has_prior_or_dropout(const Problem& p) { return p.prior.sigmas || p.dropout > 0; }
 
+// Dropout factors of one column, for all rows of a block: 0 or 1 / (1 - p).
+template <typename T>
+static void keep_factors(const Problem& p, const Block& block, int64_t column, T* keep) {
+    uint32_t words[SIDE];
+    philox_words<0>(block, column, p.seed, words);
+    const uint32_t dropped = uint32_t(p.dropout * 4294967296.0 + 0.5);
+    const T scale = T(1 / (1 - p.dropout));
+    for (int r = 0; r < SIDE; ++r) keep[r] = words[r] >= dropped ? scale : T(0);
+}
+
 // Prior and dropout factors of one column, for all rows of a block.
 template <typename T>
 static void prior_and_dropout(const Problem& p, const Block& block, int64_t column, const PriorRows<T>& prior_rows, T* prior, T* keep) {
@@ -60,11 +71,7 @@ static void prior_and_dropout(const Problem& p, const Block& block, int64_t colu
         fill(prior, SIDE, T(1));
     }
     if (p.dropout > 0) {
-        uint32_t words[SIDE];
-        philox_words(block, column, p.seed, words);
-        const uint32_t dropped = uint32_t(p.dropout * 4294967296.0 + 0.5);
-        const T scale = T(1 / (1 - p.dropout));
-        for (int r = 0; r < SIDE; ++r) keep[r] = words[r] >= dropped ? scale : T(0);
+        keep_factors(p, block, column, keep);
     } else {
         fill(keep, SIDE, T(1));
     }

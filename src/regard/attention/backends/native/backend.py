@@ -24,8 +24,18 @@ from regard.attention.backends.native.call import (
     spread_view,
     view_of,
 )
+from regard.attention.backends.native.choice import run_choice
 from regard.attention.backends.native.huge_pages import empty
-from regard.attention.backends.native.mask import ALL, SIDE, NativeMask, Part, native_mask, native_parts
+from regard.attention.backends.native.mask import (
+    ALL,
+    SIDE,
+    NativeMask,
+    Part,
+    native_mask,
+    native_parts,
+    part_call,
+    rows_of,
+)
 from regard.attention.backends.protocol import Cost, transform_refusals
 from regard.attention.bias import Bias, TensorBias
 from regard.attention.engine.call import Call
@@ -40,6 +50,7 @@ from regard.attention.engine.tracing import (
     is_transformed,
     vmapped,
 )
+from regard.attention.hard import Gumbel, Hard
 from regard.attention.location_aware import LocationAware
 from regard.attention.normalizer import Entmax, RowStats, Sigmoid, Softmax, Sparsemax, finite, sink_of
 from regard.attention.patterns.pattern import Full
@@ -75,6 +86,13 @@ class Native:
             reasons.append(f"normalizer: computes {names} only, not {spec.normalizer}")
         elif isinstance(spec.normalizer, Softmax) and not isinstance(spec.normalizer.prior, Gaussian | None):
             reasons.append(f"normalizer: computes a Gaussian prior only, not {spec.normalizer.prior}")
+        if isinstance(spec.normalizer, Hard):
+            if isinstance(spec.normalizer.sample, Gumbel):
+                reasons.append(f"normalizer: computes samples of one key only, not {spec.normalizer}")
+            if spec.normalizer.noise is not None:
+                reasons.append("normalizer: draws its noise from the seed only, not from a tensor")
+            if call.summary is not None and call.summary.log_prob:
+                reasons.append("summary: does not compute log_prob")
         if isinstance(spec.bias, TensorBias):
             numbers = call.query.shape[0] * call.query.shape[1] * spec.bias.tensor.shape[-1]
             numbers *= spec.bias.tensor.shape[-2] if spec.bias.tensor.dim() > 1 else 1
@@ -107,6 +125,11 @@ def _missing() -> str | None:
     return kernels.missing()
 
 
+def differentiates_by_tiles(call: Call) -> bool:
+    """Whether gradients take the slower tiled computation: of summaries, and of softmax through a sampled key."""
+    return call.summary is not None or (isinstance(call.spec.normalizer, Hard) and call.spec.normalizer.dense)
+
+
 def _eager(call: Call) -> tuple[Tensor, SummaryResult | None]:
     if any(x.is_neg() for x in call[:3]):  # the negative bit is set: the memory has the opposite sign
         query, key, value = (x.resolve_neg() for x in call[:3])
@@ -116,12 +139,15 @@ def _eager(call: Call) -> tuple[Tensor, SummaryResult | None]:
     if (
         any_dual(inputs)
         or torch._C._functorch.maybe_current_level() is not None
-        or (needs_grad and call.summary is not None)
+        or (needs_grad and differentiates_by_tiles(call))
     ):
         return compute(call)
     if call.spec is PLAIN and call.summary is None and not needs_grad:
         return CompactCall.of(call, NativeMask()).run(*inputs), None
     dot_call = _as_dot_products(call)
+    if isinstance(call.spec.normalizer, Hard):
+        output, summary_result = run_choice(dot_call)
+        return output.to(call.query.dtype), summary_result
     result = None if needs_grad or sink_of(call.spec.normalizer) is not None else _single_pass(dot_call)
     output, summary_result = result or compute(dot_call, _output_and_stats, _summaries)
     return output.to(call.query.dtype), summary_result
@@ -219,7 +245,7 @@ def _forward_result(call: Call, *, keep_sparse: bool) -> _ForwardResult:
 
 def _sparse_buffer(call: Call, part: Part) -> Tensor:
     """Buffer for the sparse weights of all query blocks; not in huge pages, since most of it may stay untouched."""
-    batch, heads, rows, _ = _rows(call.query, part).shape
+    batch, heads, rows, _ = rows_of(call.query, part).shape
     return torch.empty(
         batch, heads, -(-rows // SIDE), kernels.module().SPARSE_WEIGHTS_BYTES, dtype=torch.uint8, device=CPU
     )
@@ -334,8 +360,8 @@ def _fill_summaries(
 def _forward(call: Call, parts: list[Part], row_stats: Tensor | None, sparse: list[Tensor | None]) -> Tensor:
     output = _output_buffer(call)
     for part, part_sparse in zip(parts, sparse, strict=True):
-        kernel_arguments = arguments(_part_call(call, part), part.mask, _rows(output, part), _rows(row_stats, part))
-        kernels.module().forward(*kernel_arguments, address(part_sparse))
+        kernel_arguments = arguments(part_call(call, part), part.mask, rows_of(output, part), rows_of(row_stats, part))
+        kernels.module().forward(*kernel_arguments, address(part_sparse), NOTHING)
     return output
 
 
@@ -347,19 +373,6 @@ def _output_buffer(call: Call) -> Tensor:
 def _row_stats_buffer(call: Call) -> Tensor:
     """Uninitialized buffer of row max and offset, (B, H, L, 2)."""
     return call.query.new_empty(*call.query.shape[:3], 2, dtype=call.dtype)
-
-
-def _part_call(call: Call, part: Part) -> Call:
-    """The call restricted to a part."""
-    if part.rows is ALL:
-        return call
-    key, value = (x[:, :, part.columns] for x in (call.key, call.value))
-    return call._replace(query=call.query[:, :, part.rows], key=key, value=value)
-
-
-def _rows(x: Any, part: Part) -> Any:
-    """Rows of a part of a tensor (B, H, L, ...); None for None."""
-    return x if x is None or part.rows is ALL else x[:, :, part.rows]
 
 
 def _backward(
@@ -403,9 +416,9 @@ def _backward(
     for part, part_sparse in zip(parts, sparse, strict=True):
         key_grads = (view_of(x if part.rows is ALL else x[:, :, part.columns]) for x in (d_key, d_value))
         kernels.module().backward(
-            *arguments(_part_call(call, part), part.mask, _rows(output, part), _rows(row_stats, part)),
-            view_of(_rows(d_output, part)), view_of(_rows(d_offset, part)), view_of(_rows(d_query, part)), *key_grads,
-            *value_grads, address(part_sparse),
+            *arguments(part_call(call, part), part.mask, rows_of(output, part), rows_of(row_stats, part)),
+            *(view_of(rows_of(x, part)) for x in (d_output, d_offset, d_query)), *key_grads, *value_grads,
+            address(part_sparse),
         )  # fmt: skip
     yield from (d_query, d_key, d_value)
     yield from (None if d_vector is None else _summed(d_vector, field.tensor) for field in spec.score.tensor_fields)

@@ -10,6 +10,7 @@ from regard.attention.backends.native.huge_pages import empty
 from regard.attention.backends.native.mask import NativeMask
 from regard.attention.bias import Bias, TensorBias
 from regard.attention.engine.call import Call
+from regard.attention.hard import Hard
 from regard.attention.normalizer import Entmax, Normalizer, Sigmoid, Softmax, Sparsemax
 from regard.attention.prior import Gaussian
 from regard.attention.score import Additive, Dot
@@ -17,7 +18,8 @@ from regard.attention.score import Additive, Dot
 CPU = torch.device("cpu")  # whatever the default device is
 CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 ACTIVATIONS = ("tanh", "relu", "sigmoid")
-NORMALIZERS = {Softmax: 0, Sigmoid: 1, Entmax: 2, Sparsemax: 2}
+NORMALIZERS = {Softmax: 0, Sigmoid: 1, Entmax: 2, Sparsemax: 2, Hard: 3}
+SAMPLE = 4  # of `Hard` that samples
 View = tuple[int, int, int, int, int]  # address and strides
 NOTHING: View = (0, 0, 0, 0, 0)
 
@@ -54,7 +56,7 @@ def arguments(call: Call, mask: NativeMask, output: Tensor | None, row_max_log_s
     return (
         *_tensors(call, output), view_of(row_max_log_sum),
         dim**-0.5 if scale is None else float(scale), softcap or 0.0, address(vector), activation,
-        NORMALIZERS[type(normalizer)], address(parameter),
+        SAMPLE if normalizer.draws else NORMALIZERS[type(normalizer)], address(parameter),
         (min_offset, max_offset, start, address(starts), address(lengths),
          address(query_ids), _batch_stride(query_ids), address(key_ids), _batch_stride(key_ids),
          address(tiles), _batch_stride(tiles),
@@ -74,11 +76,13 @@ def relaxed() -> bool:
 
 
 def _parameter(normalizer: Normalizer) -> float | Tensor | None:
-    """A normalizer's per-head parameter: alpha or bias; None if it has none."""
+    """A normalizer's per-head parameter: alpha, bias or temperature; None if it has none."""
     if isinstance(normalizer, Entmax):
         return normalizer.alpha
     if isinstance(normalizer, Sigmoid):
         return normalizer.bias
+    if isinstance(normalizer, Hard):
+        return normalizer.temperature if normalizer.draws else None
     return 2.0 if isinstance(normalizer, Sparsemax) else None
 
 

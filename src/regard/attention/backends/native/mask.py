@@ -55,8 +55,9 @@ def native_parts(call: Call) -> list[Part]:
     spec, rows, columns = call.spec, call.query.shape[2], call.key.shape[2]
     parts = list(conjuncts(spec.pattern))
     dilated = [part for part in parts if isinstance(part, Dilated) and part.dilation > 1]
-    # A bias, a prior and dropout use row and column indices of the whole call.
+    # A bias, a prior, dropout and samples use row and column indices of the whole call.
     splittable = spec.bias is None and not spec.dropout and getattr(spec.normalizer, "prior", None) is None
+    splittable = splittable and not spec.normalizer.draws
     banded = all(isinstance(part, Full | Causal | SlidingWindow) for part in parts if part not in dilated)
     if len(dilated) != 1 or not splittable or not banded or isinstance(call.query_start, Tensor):
         return [Part(ALL, ALL, native_mask(call))]
@@ -75,6 +76,19 @@ def native_parts(call: Call) -> list[Part]:
         mask = NativeMask(min_offset, max_offset, start)
         residues.append(Part(slice(row, None, dilation), slice(column, None, dilation), mask))
     return residues
+
+
+def part_call(call: Call, part: Part) -> Call:
+    """The call restricted to a part."""
+    if part.rows is ALL:
+        return call
+    key, value = (x[:, :, part.columns] for x in (call.key, call.value))
+    return call._replace(query=call.query[:, :, part.rows], key=key, value=value)
+
+
+def rows_of(x: Any, part: Part) -> Any:
+    """Rows of a part of a tensor (B, H, L, ...); None for None."""
+    return x if x is None or part.rows is ALL else x[:, :, part.rows]
 
 
 def _band(part: Causal | SlidingWindow | Dilated, step: int) -> tuple[int, int]:
