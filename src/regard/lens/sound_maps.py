@@ -20,7 +20,6 @@ from regard.errors import CheckpointError, ConfigError
 from regard.lens.fonts import covering
 
 Array = np.ndarray[Any, Any]
-STEP = 0.02  # seconds of a source position of Whisper
 COLUMNS = 60  # of the terminal
 FORMAT = 1  # of saved files
 WIDTH, ROW, LABEL, SPECTRUM, MARGIN, FONT_SIZE = 900, 18, 130, 120, 12, 12  # pixels of the PNG
@@ -50,10 +49,11 @@ class SoundMaps:
         mels: (F, M), log-mel spectrogram of the window, without padding.
         words: in order.
         attention: (heads, W, S): of each head and word, the mean over the word's tokens of the weights of the source
-            positions, 0.02 s each. The rest of a row's weight is on the padding behind the sound.
+            positions. The rest of a row's weight is on the padding behind the sound.
         heads: name of each head.
         aligned: numbers of the heads whose attention gives words their times.
         start: of the window, in seconds of the sound.
+        step: seconds of a source position.
     """
 
     name: str
@@ -65,6 +65,7 @@ class SoundMaps:
     heads: Sequence[str]
     aligned: Sequence[int]
     start: float = 0.0
+    step: float = 0.02
 
     @property
     def seconds(self) -> float:
@@ -152,7 +153,7 @@ class SoundMaps:
             "picture": "data:image/png;base64," + base64.b64encode(self._png_of_spectrogram()).decode(),
             "seconds": self.seconds,
             "start": self.start,
-            "step": STEP,
+            "step": self.step,
             "words": [[word.text.strip(), word.start, word.end] for word in self.words],
             "positions": self.attention.shape[2],
             "heads": list(self.heads),
@@ -177,7 +178,7 @@ class SoundMaps:
         """
         path = Path(file)
         plain = {
-            "format": FORMAT, "name": self.name, "start": self.start, "rate": self.rate,
+            "format": FORMAT, "name": self.name, "start": self.start, "step": self.step, "rate": self.rate,
             "words": [list(word) for word in self.words], "heads": list(self.heads), "aligned": list(self.aligned),
         }  # fmt: skip
         arrays = {"attention": self.attention, "mels": self.mels, "samples": self.samples, "seconds": self._axis()}
@@ -213,14 +214,14 @@ class SoundMaps:
                 plain = json.loads(path.read_text(encoding="utf-8"))
                 arrays = {name: np.array(plain[name], np.float32) for name in ("attention", "mels", "samples")}
             words = [SpokenWord(*word) for word in plain["words"]]
-            names = ("name", "rate", "heads", "aligned", "start")
+            names = ("name", "rate", "heads", "aligned", "start", "step")
             return SoundMaps(words=words, **arrays, **{name: plain[name] for name in names})
         except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise CheckpointError(f"{path} cannot be read as maps of a sound: {error}") from error
 
     def _axis(self) -> Array:
         """Start of each source position, in seconds of the sound."""
-        axis: Array = self.start + STEP * np.arange(self.attention.shape[2])
+        axis: Array = self.start + self.step * np.arange(self.attention.shape[2])
         return axis
 
     def _flac(self) -> bytes:
