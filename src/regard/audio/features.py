@@ -12,6 +12,7 @@ from torch.nn import functional
 from regard.audio.decoding import RawFormat, Samples, SoundSource
 from regard.audio.mel import HOP, AudioProcessor
 from regard.audio.sound import SoundInfo, SoundReader
+from regard.audio.spectrogram import SpectrogramProcessor
 
 IN_MEMORY: Final = 12_000  # frames, 2 minutes, from which on they are written to a file
 
@@ -30,7 +31,9 @@ class SoundFeatures:
         DataError: as `SoundReader` raises it.
     """
 
-    def __init__(self, source: SoundSource, processor: AudioProcessor, raw: RawFormat | None = None) -> None:
+    def __init__(
+        self, source: SoundSource, processor: AudioProcessor | SpectrogramProcessor, raw: RawFormat | None = None
+    ) -> None:
         self.processor = processor
         self._reader = SoundReader(source, raw)
         self._energies: list[Samples] = []

@@ -100,6 +100,19 @@ class Tokenizer(TextTokenizer):
                 merges.append((left, right))
         return Tokenizer({piece: i for i, piece in enumerate([*RESERVED, *known])}, merges)
 
+    @staticmethod
+    def of_characters(texts: Iterable[str]) -> "Tokenizer":
+        """Make a tokenizer whose pieces are the characters of some texts, the frequent ones first.
+
+        Args:
+            texts: sources and targets.
+
+        Returns:
+            The tokenizer. Rare characters are encoded as bytes, as those that the texts don't have.
+        """
+        pieces = [*RESERVED, *_alphabet(list(texts), None)]
+        return Tokenizer({piece: i for i, piece in enumerate(pieces)}, [])
+
     @property
     def size(self) -> int:
         """The number of pieces, special tokens and bytes included."""
@@ -199,7 +212,7 @@ class Tokenizer(TextTokenizer):
         return Tokenizer(vocabulary, merges)
 
 
-def _alphabet(texts: list[str], max_characters: int) -> list[str]:
+def _alphabet(texts: list[str], max_characters: int | None) -> list[str]:
     """The characters that become pieces, by descending frequency, then by code point."""
     counts = Counter({SPACE: sum(map(len, texts))})
     for text in texts:

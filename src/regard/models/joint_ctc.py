@@ -7,6 +7,7 @@ look for. The blank is the vocabulary's padding token, which no text has.
 Layout: B utterances, F frames of M mel bands, S encoder states, T target tokens, N tokens of the vocabulary.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -88,7 +89,7 @@ def ctc_positions(tokens: Sequence[int]) -> int:
     >>> ctc_positions([5, 6, 6, 7])
     5
     """
-    return len(tokens) + sum(a == b for a, b in zip(tokens, tokens[1:], strict=False))
+    return len(tokens) + sum(a == b for a, b in itertools.pairwise(tokens))
 
 
 def check_spectrograms(owner: str, inputs: Tensor, lengths: Tensor | None, num_mels: int) -> None:
@@ -110,8 +111,8 @@ def check_ctc_weight(owner: str, ctc_weight: float) -> None:
 
 def without_padding(x: Tensor, lengths: Tensor) -> Tensor:
     """x (B, S, ...) with 0 behind the length of each row, whatever stood there."""
-    inside = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
-    return torch.where(inside.view(*inside.shape, *[1] * (x.dim() - 2)), x, torch.zeros((), dtype=x.dtype, device=x.device))
+    is_padding = torch.arange(x.shape[1], device=x.device) >= lengths[:, None]
+    return x.masked_fill(is_padding.view(*is_padding.shape, *[1] * (x.dim() - 2)), 0.0)
 
 
 def halved(lengths: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Layout: B utterances, F frames of M mel bands, S encoder states, T target tokens
 """
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
 import torch
 from torch import Tensor, nn

@@ -14,6 +14,7 @@ from regard.models.bert import Bert, BertConfig
 from regard.models.conv_attention import ConvAttention, ConvAttentionConfig
 from regard.models.convs2s import ConvS2S, ConvS2SConfig
 from regard.models.gpt import GPT, GPTConfig
+from regard.models.listener import Listener, ListenerConfig
 from regard.models.llama import Llama, LlamaConfig
 from regard.models.luong import Luong, LuongConfig
 from regard.models.picture_transformer import PictureTransformer, PictureTransformerConfig
@@ -21,6 +22,7 @@ from regard.models.pointer_generator import PointerGenerator, PointerGeneratorCo
 from regard.models.rnn import RNN, RNNConfig
 from regard.models.seq2seq import Vocabulary
 from regard.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
+from regard.models.speech_transformer import SpeechTransformer, SpeechTransformerConfig
 from regard.models.t5 import T5, T5Config
 from regard.models.text_classifier import TextClassifier, TextClassifierConfig
 from regard.models.transformer import Transformer, TransformerConfig
@@ -43,6 +45,8 @@ MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "show-attend-tell": (ShowAttendTellConfig, ShowAttendTell),
     "picture-transformer": (PictureTransformerConfig, PictureTransformer),
     "whisper": (WhisperConfig, Whisper),
+    "listener": (ListenerConfig, Listener),
+    "speech-transformer": (SpeechTransformerConfig, SpeechTransformer),
 }
 FORMER = {"hidden_dim": "ffn_dim", "layers": "num_layers"}  # old names of fields, in folders saved before version 0.1
 # Fields that folders saved before version 0.1 lack, where the default is another value now.

@@ -4,6 +4,7 @@ It imports nothing heavy: the module of a job is imported on demand.
 """
 
 import importlib
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,6 +65,10 @@ JOBS: dict[str, Job] = {
         runner="regard.tasks.transcribe:Transcriber",
         task="regard.tasks.transcribe_training:Transcribe",
         verbs={"transcribe": "Transcribe speech."},
+    ),
+    "recognize": Job(
+        runner="regard.tasks.recognize:Recognizer",
+        task="regard.tasks.recognize_training:Recognize",
     ),
     "caption": Job(
         runner="regard.tasks.caption:Captioner",
@@ -130,6 +135,32 @@ def task_class(name: str) -> "type[Task]":
     if name in JOBS:
         raise ConfigError(f"regard cannot train the task {name!r}; expected one of {', '.join(known)}")
     raise ConfigError(f"unknown task {name!r}; {nearest(name, known)}, or module:Class of your own")
+
+
+RECOGNIZERS = ("listener", "speech-transformer")  # architectures of the job "recognize"
+
+
+def job_of(name: str, model: str | None, files: Sequence[str], start: str | None) -> str:
+    """The job that is meant by a name: "recognize" for "transcribe" where the model is trained from nothing.
+
+    Args:
+        name, model, files, start: as for `of_pictures`.
+
+    Returns:
+        A name of a job.
+    """
+    if name == "transcribe" and (model in RECOGNIZERS or (start is not None and _saved_job(start) == "recognize")):
+        return "recognize"
+    return of_pictures(name, model, files, start)
+
+
+def _saved_job(folder: str) -> str | None:
+    """The job of a model in regard's own format, if the folder is of one."""
+    try:
+        config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return config.get("task") if isinstance(config, dict) else None
 
 
 def of_pictures(name: str, model: str | None, files: Sequence[str], start: str | None) -> str:

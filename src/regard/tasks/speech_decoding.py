@@ -88,8 +88,7 @@ class Decoding(NamedTuple):
     @property
     def compression_ratio(self) -> float:
         """Bytes of the text over bytes of the compressed text."""
-        data = self.text.strip().encode()
-        return len(data) / len(zlib.compress(data))
+        return compression_ratio(self.text)
 
 
 class Language(NamedTuple):
@@ -263,6 +262,12 @@ class WindowDecoder:
 
     def _column(self, memory: Memory, token: int) -> Tensor:
         return torch.full((len(memory.states), 1), token, device=memory.states.device)
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of a text over bytes of the compressed text."""
+    data = text.strip().encode()
+    return len(data) / len(zlib.compress(data))
 
 
 def _choose(logits: Tensor, vocabulary: Vocabulary, step: int, sentences: Tensor) -> tuple[Tensor, Tensor]:

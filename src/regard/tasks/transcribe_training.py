@@ -13,14 +13,13 @@ from regard.audio.mel import FRAME_RATE
 from regard.audio.spec_augment import spec_augment
 from regard.data.record import BadRow, Record
 from regard.data.sampler import Rows
-from regard.errors import ConfigError, DataError
+from regard.errors import ConfigError
 from regard.layers.output_projection import IGNORED
 from regard.tasks.speech_settings import SHORT_SECONDS
-from regard.tasks.task import Loss, Task, in_folders
+from regard.tasks.task import Loss, Task
 from regard.tasks.transcribe import Transcriber
-from regard.tasks.utterances import Utterance, Utterances, utterance
+from regard.tasks.utterances import Utterance, Utterances, utterance, utterance_tables
 
-METADATA = "metadata.csv"
 FRAMES_PER_TOKEN = 8  # frames of a spectrogram that count as a token of a batch: two thirds of a target token's work
 
 
@@ -57,7 +56,8 @@ class Transcribe(Task):
             what = "nothing" if self.start is None else f"a {type(self.start).__name__}"
             raise ConfigError(
                 f"start={options.start!r} is {what}; a recognizer is trained from a speech model: give --from with a "
-                "Whisper checkpoint, such as openai/whisper-base"
+                "Whisper checkpoint, such as openai/whisper-base; or from nothing with --model listener or "
+                "--model speech-transformer"
             )
         settings = self.settings("language", "augment")
         self.augment = settings.get("augment", True)
@@ -75,14 +75,8 @@ class Transcribe(Task):
     @classmethod
     def read(cls, files: Sequence[str], **how: Any) -> Any:
         """As for every task; of a folder, its metadata.csv, with the columns file_name and text."""
-        if not in_folders(files):
-            return super().read(files, **how)
-        tables = [str(Path(folder, METADATA)) for folder in files]
-        for table in tables:
-            if not Path(table).is_file():
-                raise DataError(f"{table} is missing; expected a table with the columns file_name and text")
-        fields = {"audio": "file_name", **(how.pop("fields", None) or {})}
-        return super().read(tables, fields=fields, **how)
+        tables, how = utterance_tables(files, how)
+        return super().read(tables, **how)
 
     def make_preparation(self) -> Utterances:
         start: Transcriber = self.start

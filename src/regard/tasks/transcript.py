@@ -38,7 +38,7 @@ class Segment:
         text: what was said.
         tokens: of the model, those of times included.
         log_prob: mean log-probability of the tokens of its window.
-        no_speech: the model's probability that nothing is said in its window.
+        no_speech: the model's probability that nothing is said in its window; None of a model that has none.
         temperature: that its window's tokens were sampled at; 0 for a search.
         compression_ratio: of its window's text: bytes over compressed bytes; above 2.4 it probably repeats itself.
         words: with their times; None if they were not asked for.
@@ -49,7 +49,7 @@ class Segment:
     text: str
     tokens: tuple[int, ...]
     log_prob: float
-    no_speech: float
+    no_speech: float | None
     temperature: float
     compression_ratio: float
     words: tuple[Word, ...] | None = None

@@ -14,8 +14,10 @@ from regard.data.prepare import LeftOut, Preparation, Progress, Row, unreadable
 from regard.data.record import BadRow, Record, path_and_text
 from regard.data.store import Column
 from regard.errors import DataError
+from regard.tasks.task import in_folders
 
 SETTINGS = "speech.json"
+METADATA = "metadata.csv"  # of a folder of recordings
 AFTER = 2  # frames after the last sample whose windows still contain sound
 DETECTED = 16  # utterances that the language is detected from
 TOO_LONG = "longer than the model's window"
@@ -107,6 +109,28 @@ class Utterances(Preparation[Utterance]):
             return LeftOut("text longer than the model's positions")
         frames = len(sound.samples) // HOP + AFTER
         return self.processor(sound.samples)[:frames].numpy().astype(np.float16), target
+
+
+def utterance_tables(files: Sequence[str], how: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Files of records in place of folders of recordings, each of which has a metadata.csv.
+
+    Args:
+        files: files of records, or folders.
+        how: further arguments of `Task.read`.
+
+    Returns:
+        Files, and arguments with the columns file_name and text if they are of folders.
+
+    Raises:
+        DataError: a folder among files, or one without metadata.csv.
+    """
+    if not in_folders(files):
+        return list(files), dict(how)
+    tables = [str(Path(folder, METADATA)) for folder in files]
+    for table in tables:
+        if not Path(table).is_file():
+            raise DataError(f"{table} is missing; expected a table with the columns file_name and text")
+    return tables, {**how, "fields": {"audio": "file_name", **(how.get("fields") or {})}}
 
 
 def utterance(record: Record) -> Utterance | BadRow:

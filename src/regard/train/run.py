@@ -21,7 +21,7 @@ import torch
 
 from regard.errors import CheckpointError, ConfigError
 from regard.tasks.load import load
-from regard.tasks.registry import of_pictures, task_class
+from regard.tasks.registry import job_of, task_class
 from regard.tasks.task import Task
 from regard.train import checkpoint
 from regard.train.device import pick_device, pick_precision
@@ -69,7 +69,7 @@ def make_task(options: TrainOptions) -> Task:
         ConfigError: an unknown task, options that it does not have, or a model to start from of another job.
         CheckpointError: a model to start from that cannot be read.
     """
-    kind = task_class(of_pictures(options.task, options.model, options.files, options.start))
+    kind = task_class(job_of(options.task, options.model, options.files, options.start))
     if options.start is None:
         return kind(options)
     plain = to_plain(options)
