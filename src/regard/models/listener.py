@@ -1,16 +1,18 @@
-"""Listen, Attend and Spell: a pyramid of bidirectional LSTMs that hears, and an LSTM that attends to it and spells.
+"""Listen, Attend and Spell: a pyramid of bidirectional LSTMs, and an LSTM that attends to it and writes the text.
 
-Source: Chan et al. 2015, "Listen, Attend and Spell", arXiv 1508.01211.
+Source: Chan et al. 2015, "Listen, Attend and Spell", arXiv 1508.01211; location-aware attention: Chorowski et al. 2015,
+"Attention-Based Models for Speech Recognition", arXiv 1506.07503.
 
 Layout: B utterances, F frames of M mel bands, S encoder states, T target tokens, K hypotheses, n hidden units.
 """
 
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
 
+from regard.attention.normalizer import NormalizedSigmoid, Softmax
 from regard.attention.patterns.pattern import Pattern
 from regard.attention.value import short_repr
 from regard.errors import ConfigError
@@ -19,6 +21,7 @@ from regard.layers.dropout import Dropout
 from regard.layers.embeddings import Embeddings
 from regard.layers.learned import LearnedAdditive
 from regard.layers.linear import Linear
+from regard.layers.location_aware_attention import LocationAwareAttention
 from regard.layers.output_projection import OutputProjection
 from regard.layers.quantized_linear import readable_weight
 from regard.layers.recurrent import LSTM, SequenceLSTM, check_positions
@@ -45,6 +48,14 @@ class ListenerConfig:
             8 in the paper. 1 for an encoder without a pyramid, which attends to every frame.
         embed_dim: size of token embeddings and of the readout.
         align_dim: hidden size of the attention's score.
+        attention_kind: "content" for an additive score of the decoder's and the encoder's states, as in the paper; or
+            "location", whose score also depends on the previous step's weights.
+        smoothing: whether the weights are a normalized sigmoid instead of a softmax, which spreads them over more
+            states.
+        window: states more than this far from the median of the previous step's weights are hidden, with "location";
+            None for no window.
+        num_filters: filters of the previous weights, with "location".
+        kernel_size: states that a filter spans, odd; 201 frames in Chorowski et al., which are 51 states of 4 frames.
         ctc_weight: weight of the CTC loss beside the decoder's; 0 for no CTC, as in the paper.
         dropout: of the inputs of encoder layers but the first, of embeddings and of the readout.
         input_scale: what embedded tokens are multiplied by: 10 gives inputs of unit variance.
@@ -61,6 +72,11 @@ class ListenerConfig:
     reduction: int = 4
     embed_dim: int = 128
     align_dim: int = 128
+    attention_kind: Literal["content", "location"] = "content"
+    smoothing: bool = False
+    window: int | None = None
+    num_filters: int = 10
+    kernel_size: int = 51
     ctc_weight: float = 0.3
     dropout: float = 0.1
     input_scale: float = 10.0
@@ -79,6 +95,13 @@ class ListenerConfig:
                 f"ListenerConfig: reduction={self.reduction} with encoder_layers={self.encoder_layers}; expected a "
                 f"power of 2 from 1 to {2**self.encoder_layers}: each layer may halve the length"
             )
+        if self.window is not None and self.attention_kind != "location":
+            raise ConfigError(
+                f"ListenerConfig: window={self.window} with attention_kind={self.attention_kind!r}; a window follows "
+                "the previous weights: expected attention_kind='location'"
+            )
+        if self.kernel_size % 2 == 0:
+            raise ConfigError(f"ListenerConfig: kernel_size={self.kernel_size} must be odd, with a state in the middle")
 
 
 @final
@@ -95,7 +118,8 @@ class Listener(Seq2Seq):
     Args:
         config: sizes and options.
 
-    Source: Chan et al. 2015, arXiv 1508.01211, sections 3.1 and 3.2; CTC: Kim et al. 2016, arXiv 1609.06773.
+    Source: Chan et al. 2015, arXiv 1508.01211, sections 3.1 and 3.2; attention by location, smoothing and window:
+    Chorowski et al. 2015, arXiv 1506.07503, sections 2.2 and 2.3; CTC: Kim et al. 2016, arXiv 1609.06773.
 
     >>> model = Listener(ListenerConfig(vocabulary=Vocabulary(size=30), hidden_dim=16)).eval()
     >>> model(torch.zeros(2, 50, 80), torch.tensor([50, 20]), torch.tensor([[1, 7, 8]]).expand(2, -1)).logits.shape
@@ -112,7 +136,7 @@ class Listener(Seq2Seq):
             SequenceLSTM(size * (1 + (i < self.halving_layers)), hidden // 2) for i, size in enumerate(sizes)
         )
         self.embeddings = Embeddings(config.vocabulary.size, embed, shared=True, tied=True, scale=config.input_scale)
-        self.cross_attention = CrossAttention(hidden, hidden, align_dim=config.align_dim, score=LearnedAdditive())
+        self.cross_attention = _attention(config)
         self.decoder = LSTM(embed + hidden, hidden, config.decoder_layers, dropout=nn.Identity(), gate_gain=1.0)
         self.readout = Linear(2 * hidden, embed)
         self.ctc_proj = Linear(hidden, config.vocabulary.size) if config.ctc_weight else None
@@ -159,9 +183,10 @@ class Listener(Seq2Seq):
         return None if head is None else OutputProjection(readable_weight(head), head.bias).as_called()
 
     def start(self, memory: Memory) -> HypothesisState:
-        states, config = memory.states, self.config
+        states, config, attention = memory.states, self.config, self.cross_attention
         lstm = states.new_zeros(len(states), 2 * config.decoder_layers, config.hidden_dim)
-        return HypothesisState(memory, lstm, lstm[:, 0])
+        is_aware = isinstance(attention, LocationAwareAttention)
+        return HypothesisState(memory, lstm, lstm[:, 0], *([attention.initial_weights(states)] if is_aware else []))
 
     def advance(self, tokens: Tensor, state: HypothesisState) -> Tensor:
         embedded = self.dropout(self.embeddings.target(tokens))
@@ -176,14 +201,15 @@ class Listener(Seq2Seq):
 
         Args:
             embedded: its embedding, (B, K, D).
-            tensors: outputs and cells of all LSTM layers, (B, K, 2 layers, n), and the context (B, K, n).
+            tensors: outputs and cells of all LSTM layers, (B, K, 2 layers, n); the context (B, K, n); and the weights
+                (B, K, S) of location-aware attention.
             memory: the encoder's output.
             pattern: hides its padding.
 
         Returns:
             The readout (B, K, D), and the tensors after the token.
         """
-        lstm, context = tensors
+        lstm, context, *weights = tensors
         batch = embedded.shape[:2]
         x = torch.cat([embedded, context.to(embedded.dtype)], -1).flatten(0, 1)[:, None]
         parts = lstm.flatten(0, 1).unbind(1)
@@ -191,9 +217,24 @@ class Listener(Seq2Seq):
         lstm = torch.stack([y[:, -1] for layer in history for y in layer], 1).unflatten(0, batch)
         top = top.unflatten(0, batch)  # (B, K, 1, n)
         [keys] = memory.extra
-        context = self.cross_attention(top, keys, memory.states, pattern=pattern)[:, :, 0]
-        readout = torch.tanh(self.readout(torch.cat([top[:, :, 0], context], -1)))
-        return self.dropout(readout), (lstm, context)
+        output = top[:, :, 0]
+        if weights:
+            context, *weights = self.cross_attention(output, keys, memory.states, *weights, pattern=pattern)
+        else:
+            context = self.cross_attention(top, keys, memory.states, pattern=pattern)[:, :, 0]
+        readout = torch.tanh(self.readout(torch.cat([output, context], -1)))
+        return self.dropout(readout), (lstm, context, *weights)
+
+
+def _attention(config: ListenerConfig) -> CrossAttention | LocationAwareAttention:
+    hidden, align = config.hidden_dim, config.align_dim
+    if config.attention_kind == "location":
+        return LocationAwareAttention(
+            hidden, hidden, align_dim=align, num_filters=config.num_filters, kernel_size=config.kernel_size,
+            window=config.window, smoothing=config.smoothing,
+        )  # fmt: skip
+    normalizer = NormalizedSigmoid() if config.smoothing else Softmax()
+    return CrossAttention(hidden, hidden, align_dim=align, score=LearnedAdditive(), normalizer=normalizer)
 
 
 def paired(x: Tensor) -> Tensor:
