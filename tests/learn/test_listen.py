@@ -24,7 +24,9 @@ FIRST, LONGEST, MELS = 3, 5, 20  # 0, 1 and 2 are pad, bos and eos
 TONES = np.geomspace(250, 4000, 8)  # Hz
 N = FIRST + len(TONES)
 MADE: dict[str, tuple[dict[str, Any], float]] = {
-    "listener": ({"hidden_dim": 64, "embed_dim": 32, "align_dim": 32, "encoder_layers": 2}, 4e-3),
+    "listener": (
+        {"hidden_dim": 64, "embed_dim": 32, "align_dim": 32, "encoder_layers": 2, "attention_kind": "location"}, 4e-3,
+    ),
     "speech-transformer": (
         {"embed_dim": 64, "num_heads": 2, "ffn_dim": 128, "encoder_layers": 2, "decoder_layers": 1, "channels": 8},
         2e-3,

@@ -192,7 +192,7 @@ def test_the_loss_is_that_of_the_decoder_and_ctc() -> None:
     assert loss.count == 9
     # 5 frames are 2 states: enough for "7"
     ctc = ctc_loss(output.ctc_logits, output.memory.lengths, LABELS, weighted.vocabulary)
-    assert float(ctc) > 0
+    assert ctc > 0
     torch.testing.assert_close(loss.smoothed, loss.plain + 0.3 * ctc)
     with torch.no_grad():
         evaluated = weighted(SOUNDS, LENGTHS, TARGET).cross_entropy(LABELS)

@@ -72,7 +72,8 @@ def run(
 
     folder, layout = None if out is None else Path(out), Layout(width=width, lines=lines, speed=speed)
     output = Output(folder, kinds, layout, n_best=n_best)
-    settings = _settings(transcriber, timestamps=any(kind in TIMED for kind in kinds), **how)
+    timed = TIMED if transcriber.writes_times else (*SUBTITLES, "tsv")  # JSON can do without
+    settings = _settings(transcriber, timestamps=any(kind in timed for kind in kinds), **how)
     sounds = [sys.stdin.buffer if file == STANDARD_INPUT else file for file in files]
     raw = None if rate is None else RawFormat(rate, channels or 1)
     # The text of a single file is shown segment by segment.

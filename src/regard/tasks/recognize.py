@@ -28,7 +28,7 @@ from regard.models.listener import Listener
 from regard.models.registry import name_of
 from regard.models.speech_transformer import SpeechTransformer
 from regard.tasks.runner import PREPROCESSOR, Runner, read_processor
-from regard.tasks.speech_decoding import compression_ratio
+from regard.tasks.speech_decoding import Fallback, compression_ratio
 from regard.tasks.speech_settings import SpeechSettings
 from regard.tasks.transcript import Candidate, Segment, Transcript
 from regard.tasks.utterances import Utterance
@@ -227,6 +227,8 @@ class Recognizer(Runner):
                 f"timestamps=True: a {name} that was trained from nothing writes no times; give a gate, which splits "
                 "sounds at pauses (--gate), or use a Whisper model"
             )
+        if settings.fallback not in (Fallback(), Fallback(temperatures=(0.0,))):
+            raise ConfigError(f"fallback={settings.fallback}: a {name} is not sampled from; leave it out")
         if settings.window != usual["window"]:
             raise ConfigError(f"window={settings.window!r}: a {name} has no window; leave it out")
 

@@ -48,6 +48,7 @@ class Transcriber(Runner):
     """
 
     job: ClassVar[str] = "transcribe"
+    writes_times: ClassVar[bool] = True
     tokenizer_files: ClassVar[str] = "tokenizer.json, or vocab.json and merges.txt,"
 
     def __init__(
