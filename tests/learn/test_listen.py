@@ -25,7 +25,8 @@ TONES = np.geomspace(250, 4000, 8)  # Hz
 N = FIRST + len(TONES)
 MADE: dict[str, tuple[dict[str, Any], float]] = {
     "listener": (
-        {"hidden_dim": 64, "embed_dim": 32, "align_dim": 32, "encoder_layers": 2, "attention_kind": "location"}, 4e-3,
+        {"hidden_dim": 64, "embed_dim": 32, "align_dim": 32, "encoder_layers": 2, "attention_kind": "location"},
+        4e-3,
     ),
     "speech-transformer": (
         {"embed_dim": 64, "num_heads": 2, "ffn_dim": 128, "encoder_layers": 2, "decoder_layers": 1, "channels": 8},
@@ -44,7 +45,7 @@ class Spoken(NamedTuple):
 
 
 def spoken(count: int, generator: np.random.Generator) -> Spoken:
-    """Tones of 0.12 to 0.25 s, up to 4% off in pitch, with pauses of 0.05 to 0.1 s, in noise."""
+    """Tones of 0.12 to 0.25 s, up to 4% off in pitch, with pauses of 0.08 to 0.15 s, in noise."""
     process = SpectrogramProcessor(num_mels=MELS)
     strings, spectrograms = [], []
     for _ in range(count):
@@ -52,7 +53,7 @@ def spoken(count: int, generator: np.random.Generator) -> Spoken:
         parts = []
         for symbol in string:
             tone = sine(generator.uniform(0.12, 0.25), TONES[symbol] * generator.uniform(0.96, 1.04))
-            pause = np.zeros(int(SAMPLE_RATE * generator.uniform(0.05, 0.1)), np.float32)
+            pause = np.zeros(int(SAMPLE_RATE * generator.uniform(0.08, 0.15)), np.float32)
             parts += [generator.uniform(0.4, 1.0) * tone, pause]
         wave = np.concatenate(parts)
         wave += 0.01 * generator.standard_normal(len(wave))

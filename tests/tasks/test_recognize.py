@@ -17,7 +17,7 @@ from regard.tasks.recognize import Recognizer
 from regard.tasks.registry import RECOGNIZERS
 from regard.train.options import TrainOptions
 from regard.train.run import make_task, train
-from tests.audio.sounds import RATE, sine, write
+from tests.audio.sounds import RATE, sine
 from tests.cli.run import error, regard
 from tests.tasks.test_transcribe_training import recordings
 

@@ -32,7 +32,7 @@ command = DataclassCommand(
         "start": FOLDER,
         "parallel": FILE,
         "valid": FILE,
-        "model": Suggested("transformer", "rnn", "luong", "convs2s"),
+        "model": Suggested("transformer", "rnn", "luong", "convs2s", "listener", "speech-transformer"),
         "size": Suggested("tiny", "small", "base", "big"),
         "schedule": Suggested(*SCHEDULES),
         "optimizer": Suggested("adamw", "sgd"),

@@ -199,6 +199,28 @@ class Recognizer(Runner):
         durations = [transcript.info.seconds for transcript in transcripts]
         return evaluate_transcripts([str(x) for x in transcripts], [text for _, text in rows], durations, seconds)
 
+    def decode(self, spectrograms: Sequence[Tensor], search: Greedy | Beam = Greedy()) -> list[list[Hypothesis]]:
+        """The best hypotheses of spectrograms that run together.
+
+        Args:
+            spectrograms: of the processor, (F, num_mels) each.
+            search: `Greedy()` or `Beam()`.
+
+        Returns:
+            A list of hypotheses for each spectrogram, best first.
+        """
+        module = in_evaluation(self.module)
+        parameter = next(module.parameters())
+        lengths = torch.tensor([len(x) for x in spectrograms], device=parameter.device)
+        inputs = torch.nn.utils.rnn.pad_sequence(list(spectrograms), batch_first=True)
+        limits = torch.tensor([self._most_tokens(len(x)) for x in spectrograms], device=parameter.device)
+        with torch.inference_mode():
+            state, tokens = module.prefill(inputs.to(parameter.device, parameter.dtype), lengths)
+            constraints = ConstraintState(Constraints(), module.vocabulary, tokens[:, None], limits)
+            if isinstance(search, Beam):
+                return beam_search(module, state, tokens, limits, search, constraints)
+            return decode_stepwise(module, state, tokens, limits, choose_greedy, constraints)
+
     def extra_files(self) -> Mapping[str, bytes]:
         """How sound becomes model inputs."""
         return {PREPROCESSOR: self.processor.to_json()}
@@ -255,25 +277,11 @@ class Recognizer(Runner):
         for first in range(0, len(order), size):
             rows = order[first : first + size]
             inputs = [heard[sound].window(start, end - start) for sound, start, end in (stretches[row] for row in rows)]
-            hypotheses.update(zip(rows, self._decode(inputs, search), strict=True))
+            hypotheses.update(zip(rows, self.decode(inputs, search), strict=True))
         recognized: dict[int, list[Recognized]] = {}
         for row, stretch in enumerate(stretches):
             recognized.setdefault(stretch.sound, []).append(self._recognized(stretch, hypotheses[row]))
         return recognized
-
-    def _decode(self, spectrograms: Sequence[Tensor], search: Greedy | Beam) -> list[list[Hypothesis]]:
-        """The best hypotheses of each spectrogram (F, M)."""
-        module = in_evaluation(self.module)
-        parameter = next(module.parameters())
-        lengths = torch.tensor([len(x) for x in spectrograms], device=parameter.device)
-        inputs = torch.nn.utils.rnn.pad_sequence(list(spectrograms), batch_first=True)
-        limits = torch.tensor([self._most_tokens(len(x)) for x in spectrograms], device=parameter.device)
-        with torch.inference_mode():
-            state, tokens = module.prefill(inputs.to(parameter.device, parameter.dtype), lengths)
-            constraints = ConstraintState(Constraints(), module.vocabulary, tokens[:, None], limits)
-            if isinstance(search, Beam):
-                return beam_search(module, state, tokens, limits, search, constraints)
-            return decode_stepwise(module, state, tokens, limits, choose_greedy, constraints)
 
     def _most_tokens(self, frames: int) -> int:
         """Maximum number of tokens of a text, its end included."""

@@ -70,14 +70,17 @@ class TrainOptions:
     held_out: int = option("Number of records to hold out, at most 5% of all.", 2000, group="data")
     skip_bad_rows: bool = option("Count and skip bad rows instead of stopping.", False, group="data")
     vocab_size: int | None = option(
-        "Vocabulary size; by default 8,000 subwords, 20,000 words for pointer-generator.", None, group="data"
+        "Vocabulary size; by default 8,000 subwords, 20,000 words for pointer-generator, characters for speech.",
+        None,
+        group="data",
     )
     max_tokens: int = option(
         "Maximum tokens of a text; longer pairs are left out, longer documents are truncated.", 256, group="data"
     )
 
     model: str | None = option(
-        "transformer, rnn, luong, convs2s, or pointer-generator (for summarize); by default, that of the task.",
+        "transformer, rnn, luong, convs2s; pointer-generator (for summarize); listener or speech-transformer (for "
+        "transcribe, from nothing); by default, that of the task.",
         None,
         group="model",
     )
