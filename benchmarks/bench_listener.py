@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("--tests", type=int, default=50, help="strings of each length")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--rate", type=float, default=4e-3, help="peak learning rate")
     parser.add_argument("--quick", action="store_true", help="try the script out")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -20,8 +20,9 @@ from regard.tasks.registry import RECOGNIZERS
 from tests.audio.sounds import sine
 
 SECONDS = 60  # of CPU time
-FIRST, LONGEST, MELS = 3, 5, 20  # 0, 1 and 2 are pad, bos and eos
-TONES = np.geomspace(250, 4000, 8)  # Hz
+STEPS = 200  # after which the learning rate falls
+FIRST, LONGEST, MELS = 3, 4, 20  # 0, 1 and 2 are pad, bos and eos
+TONES = np.geomspace(250, 4000, 6)  # Hz
 N = FIRST + len(TONES)
 MADE: dict[str, tuple[dict[str, Any], float]] = {
     "listener": (
@@ -30,7 +31,7 @@ MADE: dict[str, tuple[dict[str, Any], float]] = {
     ),
     "speech-transformer": (
         {"embed_dim": 64, "num_heads": 2, "ffn_dim": 128, "encoder_layers": 2, "decoder_layers": 1, "channels": 8},
-        2e-3,
+        3e-3,
     ),
 }
 
@@ -87,8 +88,8 @@ def train(model: Seq2Seq, rate: float, seconds: float) -> int:
     while time.process_time() - start < seconds:
         model.train()
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 50)
-        batch = spoken(32, generator)
+            group["lr"] = rate * min(1, (step + 1) / 50, STEPS / (step + 1))
+        batch = spoken(16, generator)
         loss = model(*batch[:3]).cross_entropy(batch.labels)
         optimizer.zero_grad()
         (loss.smoothed / loss.count).backward()
