@@ -1,7 +1,8 @@
 """Which attention reads on beyond the length it was trained on? Chorowski et al.'s figure 3 in miniature, on digits.
 
-Listeners learn to spell strings of 1 to 7 spoken digits and read strings of 7, 21 and 70, from speakers that they have
-not heard. Each run is a line of results/listener.jsonl as soon as it ends: the same command started again goes on.
+Listeners learn to write strings of 1 to 7 spoken digits and read strings of 7, 21 and 70, from speakers that they have
+not heard, in words or letter by letter (--units). Each run is a line of results/listener.jsonl as soon as it ends: the
+same command started again goes on.
 
 Digits are recordings (--recordings: tables of a sound file and its text, of which rows of one digit count; the last
 table's speaker is tested), else of the voices of espeak-ng or flite if they are installed, else pairs of tones.
@@ -29,6 +30,7 @@ from regard.audio.sound import SAMPLE_RATE, read_sound
 from regard.audio.spec_augment import spec_augment
 from regard.audio.spectrogram import SpectrogramProcessor
 from regard.data.tokenizer import Tokenizer
+from regard.data.word_tokenizer import WordTokenizer
 from regard.decode.search import Greedy
 from regard.layers.output_projection import IGNORED
 from regard.models.listener import Listener, ListenerConfig
@@ -46,11 +48,12 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "location, flat": {**LOCATION, "reduction": 1, "kernel_size": 201},
     "location, CTC 0": {**LOCATION, "ctc_weight": 0.0},
 }
-ALIGNED = 0.9  # share of letters that attend to their word, from which on a run counts as aligned
+ALIGNED = 0.9  # share of tokens that attend to their word, from which on a run counts as aligned
 NEAR = 0.1  # seconds around a word that still count as it
 ESPEAK = [f"en{accent}+{voice}" for accent in ("-us", "-gb") for voice in ("m1", "m2", "m4", "m7", "f1", "f3", "f4")]
 ESPEAK_TEST = [f"en{accent}+{voice}" for accent in ("-us", "-gb") for voice in ("m3", "f2")]
 FLITE, FLITE_TEST = ("kal", "awb", "rms"), ("slt",)
+AnyTokenizer = Tokenizer | WordTokenizer
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 Speaker = list[list[Samples]]  # utterances of each digit
 
@@ -148,7 +151,7 @@ def spoken(speakers: Sequence[Speaker], count: int, draw: np.random.Generator) -
 
 
 def trained(
-    config: ListenerConfig, strings: Sequence[Spoken], tokenizer: Tokenizer, seed: int, given: Any
+    config: ListenerConfig, strings: Sequence[Spoken], tokenizer: AnyTokenizer, seed: int, given: Any
 ) -> tuple[Listener, int]:
     """A model trained for so many minutes of processor time, and its steps."""
     torch.manual_seed(seed)
@@ -174,7 +177,7 @@ def trained(
     return model.eval(), step
 
 
-def collated(batch: Sequence[Spoken], tokenizer: Tokenizer) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def collated(batch: Sequence[Spoken], tokenizer: AnyTokenizer) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Inputs, lengths, targets and labels."""
     pad = nn.utils.rnn.pad_sequence
     texts = [torch.tensor(tokenizer.encode(" ".join(one.words))) for one in batch]
@@ -185,15 +188,15 @@ def collated(batch: Sequence[Spoken], tokenizer: Tokenizer) -> tuple[Tensor, Ten
     return inputs, torch.tensor([len(one.mels) for one in batch]), targets, labels
 
 
-def letters_per_second(strings: Sequence[Spoken], tokenizer: Tokenizer) -> float:
-    """The most letters a second of any string, its end included."""
-    letters = (len(tokenizer.encode(" ".join(one.words))) + 1 for one in strings)
-    return FRAME_RATE * max(count / len(one.mels) for count, one in zip(letters, strings, strict=True))
+def tokens_per_second(strings: Sequence[Spoken], tokenizer: AnyTokenizer) -> float:
+    """The most tokens a second of any string, its end included."""
+    counts = (len(tokenizer.encode(" ".join(one.words))) + 1 for one in strings)
+    return FRAME_RATE * max(count / len(one.mels) for count, one in zip(counts, strings, strict=True))
 
 
-def word_errors(model: Listener, strings: Sequence[Spoken], tokenizer: Tokenizer, letters: float) -> float:
-    """Word error rate in percent, greedily decoded; texts may have a quarter more than so many letters a second."""
-    runner = Recognizer(model, tokenizer, {"training": {"tokens_per_second": letters}})
+def word_errors(model: Listener, strings: Sequence[Spoken], tokenizer: AnyTokenizer, rate: float) -> float:
+    """Word error rate in percent, greedily decoded; texts may have a quarter more than so many tokens a second."""
+    runner = Recognizer(model, tokenizer, {"training": {"tokens_per_second": rate}})
     texts = []
     for first in range(0, len(strings), 16):
         mels = [one.mels for one in strings[first : first + 16]]
@@ -202,8 +205,8 @@ def word_errors(model: Listener, strings: Sequence[Spoken], tokenizer: Tokenizer
 
 
 @torch.inference_mode()
-def alignment(model: Listener, strings: Sequence[Spoken], tokenizer: Tokenizer) -> float:
-    """Share of letters whose attention is largest within their own word."""
+def alignment(model: Listener, strings: Sequence[Spoken], tokenizer: AnyTokenizer) -> float:
+    """Share of tokens whose attention is largest within their own word."""
     seen: list[Tensor] = []
 
     def take(module: nn.Module, inputs: object, output: Any) -> Any:
@@ -221,7 +224,8 @@ def alignment(model: Listener, strings: Sequence[Spoken], tokenizer: Tokenizer) 
         model(inputs, lengths, targets)
         places = torch.cat(seen).argmax(1) * model.config.reduction / FRAME_RATE
         for (_, tokens), (start, end) in zip(tokenizer.words(targets[0, 1:].tolist()), one.spans, strict=True):
-            inside = [start - NEAR <= float(places[i]) <= end + NEAR for i in tokens][1:]  # not the space before it
+            inside = [start - NEAR <= float(places[i]) <= end + NEAR for i in tokens]
+            inside = inside[1:] or inside  # without the space before letters
             right, total = right + sum(inside), total + len(inside)
     for hook in hooks:
         hook.remove()
@@ -248,6 +252,7 @@ def cases_of(runs: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recordings", nargs="*", default=[], help="tables of speakers; the last one is tested")
+    parser.add_argument("--units", choices=("words", "letters"), default="words", help="that are written")
     parser.add_argument("--minutes", type=float, default=12.0, help="of processor time, of each run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--configurations", nargs="+", choices=CONFIGURATIONS, default=list(CONFIGURATIONS))
@@ -264,9 +269,11 @@ def main() -> None:
     speakers, draw = voices(given.recordings), np.random.default_rng(0)
     strings = [spoken(speakers.train, int(draw.integers(1, LONGEST + 1)), draw) for _ in range(given.strings)]
     tests = {times: [spoken(speakers.test, times * LONGEST, draw) for _ in range(given.tests)] for times in TIMES}
-    tokenizer = Tokenizer.of_characters(WORDS)
-    letters = letters_per_second(strings, tokenizer)
-    names = ("minutes", "strings", "tests", "batch", "hidden", "rate")
+    tokenizer: AnyTokenizer = Tokenizer.of_characters(WORDS)
+    if given.units == "words":
+        tokenizer = WordTokenizer.train(WORDS, vocab_size=len(WORDS) + 4)  # special tokens
+    rate = tokens_per_second(strings, tokenizer)
+    names = ("units", "minutes", "strings", "tests", "batch", "hidden", "rate")
     setting = {"digits": speakers.source, **{name: getattr(given, name) for name in names}}
     with tempfile.TemporaryDirectory() as folder:
         runs = Runs((Path(folder) if given.quick else RESULTS) / "listener.jsonl", setting)
@@ -280,7 +287,7 @@ def main() -> None:
             )  # fmt: skip
             model, steps = trained(config, strings, tokenizer, seed, given)
             measured = {
-                str(times): round(word_errors(model, some, tokenizer, letters), 2) for times, some in tests.items()
+                str(times): round(word_errors(model, some, tokenizer, rate), 2) for times, some in tests.items()
             }
             share = round(alignment(model, tests[1], tokenizer), 3)
             runs.add(name, seed, wer=measured, alignment=share, steps=steps)
