@@ -150,21 +150,21 @@ class Recognizer(Runner):
         check_integer("transcribe", "batch_size", size, 1, " stretches of sound")
         waiting, first = iter(sounds), 0
         while part := list(itertools.islice(waiting, size)):
-            heard, errors, stretches = dict[int, SoundFeatures](), dict[int, DataError](), list[Stretch]()
+            features, errors, stretches = dict[int, SoundFeatures](), dict[int, DataError](), list[Stretch]()
             for number, sound in enumerate(part, start=first):
                 try:
-                    heard[number] = SoundFeatures(sound, self.processor, raw)
-                    stretches += self._stretches(number, heard[number], settings.gate)
+                    features[number] = SoundFeatures(sound, self.processor, raw)
+                    stretches += self._stretches(number, features[number], settings.gate)
                 except DataError as error:
                     errors[number] = error
-            segments = self._segments(stretches, heard, settings.search, size)
+            segments = self._segments(stretches, features, settings.search, size)
             for number in range(first, first + len(part)):
-                if number in heard:
-                    heard[number].close()
+                if number in features:
+                    features[number].close()
                 if number in errors:
                     yield errors[number]
                     continue
-                transcript = _transcript(heard[number].info, segments.get(number, []))
+                transcript = _transcript(features[number].info, segments.get(number, []))
                 for segment in transcript.segments if on_segment is not None else ():
                     on_segment(number, segment)
                 yield transcript
@@ -213,7 +213,7 @@ class Recognizer(Runner):
         parameter = next(module.parameters())
         lengths = torch.tensor([len(x) for x in spectrograms], device=parameter.device)
         inputs = torch.nn.utils.rnn.pad_sequence(list(spectrograms), batch_first=True)
-        limits = torch.tensor([self._most_tokens(len(x)) for x in spectrograms], device=parameter.device)
+        limits = torch.tensor([self._max_tokens(len(x)) for x in spectrograms], device=parameter.device)
         with torch.inference_mode():
             state, tokens = module.prefill(inputs.to(parameter.device, parameter.dtype), lengths)
             constraints = ConstraintState(Constraints(), module.vocabulary, tokens[:, None], limits)
@@ -269,21 +269,23 @@ class Recognizer(Runner):
         return [Stretch(number, start, end) for start, end in spans]
 
     def _segments(
-        self, stretches: Sequence[Stretch], heard: Mapping[int, SoundFeatures], search: Greedy | Beam, size: int
+        self, stretches: Sequence[Stretch], features: Mapping[int, SoundFeatures], search: Greedy | Beam, size: int
     ) -> dict[int, list[Recognized]]:
         """What was recognized in each sound, in order; the longest stretches run first."""
         order = sorted(range(len(stretches)), key=lambda i: stretches[i].start - stretches[i].end)
         hypotheses: dict[int, list[Hypothesis]] = {}
         for first in range(0, len(order), size):
             rows = order[first : first + size]
-            inputs = [heard[sound].window(start, end - start) for sound, start, end in (stretches[row] for row in rows)]
+            inputs = [
+                features[sound].window(start, end - start) for sound, start, end in (stretches[row] for row in rows)
+            ]
             hypotheses.update(zip(rows, self.decode(inputs, search), strict=True))
         recognized: dict[int, list[Recognized]] = {}
         for row, stretch in enumerate(stretches):
             recognized.setdefault(stretch.sound, []).append(self._recognized(stretch, hypotheses[row]))
         return recognized
 
-    def _most_tokens(self, frames: int) -> int:
+    def _max_tokens(self, frames: int) -> int:
         """Maximum number of tokens of a text, its end included."""
         training = self.config.get("training")
         rate = training.get("tokens_per_second") if isinstance(training, dict) else None

@@ -51,7 +51,7 @@ class SpokenTexts(Preparation[Utterance]):
     ) -> None:
         self.spectrograms, self.normalization, self.vocab_size = spectrograms, normalization, vocab_size
         self.max_tokens, self.skip = max_tokens, skip
-        self.processor, self._is_given = tokenizer, tokenizer is not None
+        self.processor, self._has_tokenizer = tokenizer, tokenizer is not None
         self.columns: Mapping[str, Column] = {"mels": Column("<f2", (spectrograms.num_mels,)), "target": Column()}
         self._start = spectrograms.to_plain()
         self._texts, self._sounds = Sample(SAMPLED_PAIRS), Sample(SAMPLED_SOUNDS)
@@ -63,7 +63,7 @@ class SpokenTexts(Preparation[Utterance]):
             "normalization": self.normalization,
             "vocab_size": self.vocab_size,
             "max_tokens": self.max_tokens,
-            "tokenizer": self.processor.fingerprint if self._is_given else None,
+            "tokenizer": self.processor.fingerprint if self._has_tokenizer else None,
             "skip": self.skip,
         }
 
@@ -75,7 +75,7 @@ class SpokenTexts(Preparation[Utterance]):
         self._sounds.add(record.audio, "")
 
     def finish_survey(self, folder: Path, progress: Progress) -> None:
-        if not self._is_given:
+        if not self._has_tokenizer:
             texts = self._texts.texts
             progress("training the tokenizer", len(texts) // 2)
             size = self.vocab_size
@@ -92,7 +92,7 @@ class SpokenTexts(Preparation[Utterance]):
         return [self._row(record, ids) for record, ids in zip(records, targets, strict=True)]
 
     def load(self, folder: Path) -> None:
-        if not self._is_given:
+        if not self._has_tokenizer:
             self.processor = Tokenizer.load(folder / TOKENIZER)
         plain = json.loads((folder / PREPROCESSOR).read_text(encoding="utf-8"))
         self.spectrograms = SpectrogramProcessor.from_plain(plain)
