@@ -165,3 +165,13 @@ def test_files_of_other_content_are_refused(tmp_path: Path, model) -> None:
     path.write_text(json.dumps({"model": model}))
     with pytest.raises(CheckpointError, match="not a tokenizer of regard"):
         Tokenizer.load(path)
+
+
+def test_characters_alone(tmp_path: Path) -> None:
+    characters = Tokenizer.of_characters(["a cab", "abba"])
+    assert [characters.token_of(i) for i in range(len(RESERVED), characters.size)] == [SPACE, "a", "b", "c"]
+    assert characters.decode(characters.encode("cab a")) == "cab a"
+    assert len(characters.encode("cab a")) == 6  # with the space before the first word
+    assert characters.decode(characters.encode("abc é")) == "abc é"  # in bytes
+    characters.save(tmp_path / "tokenizer.json")
+    assert Tokenizer.load(tmp_path / "tokenizer.json").fingerprint == characters.fingerprint
