@@ -234,3 +234,22 @@ def test_misuse(calls: Path, tmp_path: Path) -> None:
         Recognizer.transcribe(None, "a.wav")
     with pytest.raises(ConfigError, match="unknown settings chunks"):
         SpectrogramProcessor.from_plain({"chunks": 3})
+
+
+def test_where_each_word_was_heard(runner: Recognizer, tmp_path: Path) -> None:
+    sound = sine(0.8, 300.0).astype(np.float32)
+    maps = runner.see((sound, RATE))
+    [transcript] = runner.transcribe([(sound, RATE)])
+    assert maps.text == str(transcript)
+    reduction = runner.module.config.reduction
+    positions = -(-80 // reduction)
+    assert maps.attention.shape == (len(maps.heads), len(maps.words), positions)
+    assert maps.step == pytest.approx(0.8 / positions)
+    np.testing.assert_allclose(maps.attention.sum(2), 1, atol=1e-4)
+    assert maps.heads[0] == "layer 1, head 1"
+    for word in maps.words:
+        assert 0 <= word.start <= word.end <= 0.8
+    maps.page(tmp_path / "page.html")
+    assert runner.see((sound, RATE), start=0.4).seconds == pytest.approx(0.4)
+    with pytest.raises(ConfigError, match="start=2; expected seconds in the sound"):
+        runner.see((sound, RATE), start=2)

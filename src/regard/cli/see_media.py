@@ -64,7 +64,7 @@ def see_sound(
             "give --layer and --head together, or neither: then the heads that give words their times"
         )
     runner = open_for("see", model, threads, device)
-    if runner.job != "transcribe":
+    if runner.job not in ("transcribe", "recognize"):
         raise UnsupportedError(
             f"{name} is a sound, and the model, of the kind {type(runner).__name__}, reads none; give a model that "
             "transcribes: --model"

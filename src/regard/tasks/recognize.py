@@ -24,12 +24,14 @@ from regard.decode.search import Beam, Greedy, Hypothesis
 from regard.decode.stepwise import choose_greedy, decode_stepwise
 from regard.errors import CheckpointError, ConfigError, DataError
 from regard.layers.evaluation import in_evaluation
+from regard.lens.sound_maps import SoundMaps
 from regard.models.listener import Listener
 from regard.models.registry import name_of
 from regard.models.speech_transformer import SpeechTransformer
 from regard.tasks.runner import PREPROCESSOR, Runner, read_processor
 from regard.tasks.speech_decoding import Fallback, compression_ratio
 from regard.tasks.speech_settings import SpeechSettings
+from regard.tasks.speech_view import look_with_recognizer
 from regard.tasks.transcript import Candidate, Segment, Transcript
 from regard.tasks.utterances import Utterance
 from regard.tasks.word_errors import TranscriptEvaluation, evaluate_transcripts
@@ -169,6 +171,23 @@ class Recognizer(Runner):
                     on_segment(number, segment)
                 yield transcript
             first += len(part)
+
+    def see(self, sound: SoundSource, *, start: float = 0.0) -> SoundMaps:
+        """What the decoder looks at in a sound as it writes each word.
+
+        Args:
+            sound: as one of `transcribe`.
+            start: of the stretch that is shown, in seconds; 60 s from there, or what is left.
+
+        Returns:
+            Weights of cross-attention by head and word over time, with `page`, `png`, `terminal` and `save`. A word's
+            time is from the largest weight of its first token to that of its last one.
+
+        Raises:
+            DataError: a sound that cannot be read, or in which no words are recognized.
+            ConfigError: a start beyond the sound.
+        """
+        return look_with_recognizer(self, sound, start=start, seconds=MAX_SECONDS)
 
     def evaluate(
         self,
