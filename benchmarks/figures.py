@@ -61,6 +61,9 @@ TABLES = {
     "alignment": Table("alignment", by_unit=True),
     "recipes": Table("recipes"),
     "vision": Table("vision"),
+    "speech": Table("speech"),
+    "speech-long": Table("speech_long"),
+    "listener": Table("listener"),
 }
 JSON_ONLY = Table("accelerate", "linear map")  # a hundred rows by size and type
 
