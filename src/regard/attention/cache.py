@@ -132,19 +132,46 @@ class KeyValueCache:
         Returns:
             As `append`.
         """
+        first, stop = self.reserve(key, value, like)
+        with torch.inference_mode(False), torch.no_grad():
+            keys, values = (x[:, :, first:stop] for x in self.buffers)
+        self.advance(key[2])
+        return keys, values, self._length - (stop - first)
+
+    def reserve(self, key: Sequence[int], value: Sequence[int], like: Tensor) -> tuple[int, int]:
+        """Make room for N more positions, which `advance` then adds.
+
+        Args:
+            key, value, like: as for `room`.
+
+        Returns:
+            Where in `buffers` the positions start and end that the new ones may see, themselves included.
+        """
         new = key[2]
         old = self._stop if self._lookback is None else min(self._stop, self._lookback)  # positions still visible
-        # Not inference tensors, which could only be written under torch.inference_mode.
-        with torch.inference_mode(False), torch.no_grad():
-            if self._key is None or self._value is None or self._stop + new > self._key.shape[2]:
+        if self._key is None or self._value is None or self._stop + new > self._key.shape[2]:
+            # Not inference tensors, which could only be written under torch.inference_mode.
+            with torch.inference_mode(False), torch.no_grad():
                 self._key = self._reallocated(self._key, key, like, old)
                 self._value = self._reallocated(self._value, value, like, old)
-                self._stop = old
-            stop = self._stop + new
-            keys, values = (x[:, :, self._stop - old : stop] for x in (self._key, self._value))
-            self._stop = stop
-            self._length += new
-        return keys, values, self._length - new - old
+            self._stop = old
+        return self._stop - old, self._stop + new
+
+    def advance(self, count: int) -> None:
+        """Add positions that `reserve` has made room for, and that have been written."""
+        self._stop += count
+        self._length += count
+
+    @property
+    def buffers(self) -> tuple[Tensor, Tensor]:
+        """The memory of keys and values, (B, G, capacity, E) and (B, G, capacity, V).
+
+        Raises:
+            ShapeError: the cache is empty.
+        """
+        if self._key is None or self._value is None:
+            raise ShapeError("KeyValueCache.buffers: the cache is empty; `append` keys and values first")
+        return self._key, self._value
 
     def goes_with(self, sizes: tuple[int, int, int], like: Tensor) -> bool:
         """Whether keys and values of sizes (B, G, E), with the dtype and device of `like`, match the cache."""
@@ -239,7 +266,8 @@ class KeyValueCache:
             rows, others = rows.long().contiguous(), others.long().contiguous()
             for buffer in (self._key, self._value):
                 _copy(buffer[:, :, seen], buffer[:, :, seen], rows, others)
-            self._key, self._value = self._key[:first], self._value[:first]
+            if first is not None and first != len(self._key):
+                self._key, self._value = self._key[:first], self._value[:first]
 
     def _selected(self, buffer: Tensor, rows: Tensor) -> Tensor:
         """Buffer of the same capacity for the selected sequences; only stored positions are copied."""

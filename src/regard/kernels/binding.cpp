@@ -10,7 +10,9 @@
 #include <array>
 #include <tuple>
 
+#include "arguments.hpp"
 #include "decode/copy_cache.hpp"
+#include "decode/stack_binding.hpp"
 #include "dispatch.hpp"
 #include "parallel.hpp"
 #include "problem.hpp"
@@ -20,33 +22,8 @@ namespace nb = nanobind;
 namespace regard {
 namespace {
 
-using Address = uintptr_t;
-using Strided = std::tuple<Address, int64_t, int64_t, int64_t, int64_t>;
 using MaskArguments = std::tuple<int64_t, int64_t, int64_t, Address, Address, Address, int64_t, Address, int64_t, Address,
                                  int64_t, int64_t, Address>;
-
-using NormArguments = std::tuple<Address, Address, double, bool>;
-using WeightsArguments = std::tuple<int64_t, int64_t, Address, int64_t, Address, Address, Address, Address>;
-
-template <typename T = void>
-T* at(Address address) {
-    return reinterpret_cast<T*>(address);
-}
-
-View view(const Strided& x) {
-    const auto& [address, b, h, r, c] = x;
-    return {at(address), b, h, r, c};
-}
-
-Norm norm_of(const NormArguments& x) {
-    const auto& [gain, shift, eps, before] = x;
-    return {at<float>(gain), at<float>(shift), eps, before};
-}
-
-Weights weights(const WeightsArguments& x) {
-    const auto& [outputs, depth, weight, row, bias, codes, scales, sums] = x;
-    return {outputs, depth, at<float>(weight), row, at<float>(bias), at<int8_t>(codes), at<float>(scales), at<int32_t>(sums)};
-}
 
 Mask mask(const MaskArguments& x) {
     const auto& [min_offset, max_offset, start, starts, lengths, query_ids, query_step, key_ids, key_step, tiles, tiles_batch,
@@ -237,4 +214,5 @@ NB_MODULE(_native, module) {
             nb::gil_scoped_release unlocked;
             table().fused_feed_forward(part, rows, at<float>(x), threads);
         });
+    bind_decoder_stack(module);
 }

@@ -33,6 +33,11 @@ class CacheSlots:
         self._slots = torch.arange(batch, device=device)[:, None]  # (B, K): the slot of each hypothesis
         self._order: Tensor | None = None  # (B K,): the hypothesis in each slot; None if they are in order
 
+    @property
+    def moved(self) -> Tensor | None:
+        """The slot of each hypothesis, (B, K); None if they are in order."""
+        return None if self._order is None else self._slots
+
     def reorder(self, parents: Tensor, past: Sequence[KeyValueCache]) -> None:
         """Replace hypotheses by their parents' continuations, as `State.reorder`."""
         parent_slots, count = self._slots.gather(1, parents), parents.shape[1]
