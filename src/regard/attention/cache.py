@@ -262,12 +262,17 @@ class KeyValueCache:
         if self._key is None or self._value is None:
             return
         with torch.inference_mode(False), torch.no_grad():
-            seen = slice(0 if self._lookback is None else max(0, self._stop - self._lookback), self._stop)
+            seen = self._seen
             rows, others = rows.long().contiguous(), others.long().contiguous()
             for buffer in (self._key, self._value):
                 _copy(buffer[:, :, seen], buffer[:, :, seen], rows, others)
             if first is not None and first != len(self._key):
                 self._key, self._value = self._key[:first], self._value[:first]
+
+    @property
+    def _seen(self) -> slice:
+        """Where in the buffers the positions are that a next one may see."""
+        return slice(0 if self._lookback is None else max(0, self._stop - self._lookback), self._stop)
 
     def _selected(self, buffer: Tensor, rows: Tensor) -> Tensor:
         """Buffer of the same capacity for the selected sequences; only stored positions are copied."""
@@ -332,6 +337,34 @@ class KeyValueCache:
                     f"KeyValueCache.append: {name} is {new.dtype} on {new.device}, but the cache is {held.dtype} on "
                     f"{held.device}; use one autocast setting and device for all calls"
                 )
+
+
+def overwrite_all(caches: Sequence[KeyValueCache], rows: Tensor, others: Tensor) -> None:
+    """`overwrite` of several caches of as many sequences, those of a model's layers, in one native call.
+
+    Args:
+        caches: of equally many sequences.
+        rows: indices (N,) of the sequences to overwrite, all different.
+        others: indices (N,) of the sequences to copy, none of them in `rows`.
+    """
+    buffers = [(x, cache._seen) for cache in caches if cache.length for x in cache.buffers]
+    plain = all(x.is_cpu and x.stride(3) == 1 and x.stride(2) == x.shape[3] for x, _ in buffers)
+    if not (plain and rows.is_cpu) or is_traced() or kernels.missing() is not None:
+        for cache in caches:
+            cache.overwrite(rows, others)
+        return
+    if not len(rows) or not buffers:
+        return
+    rows, others = rows.long().contiguous(), others.long().contiguous()
+    runs = []
+    for x, seen in buffers:
+        size = x.element_size()
+        row = x.shape[3] * size
+        start, count = x.data_ptr() + seen.start * row, (seen.stop - seen.start) * row
+        runs.append((start, x.stride(0) * size, x.stride(1) * size, x.shape[1], count))
+    kernels.module().copy_sequences(
+        runs, rows.data_ptr(), others.data_ptr(), min(len(x) for x, _ in buffers), len(rows), torch.get_num_threads()
+    )
 
 
 def _copy(to: Tensor, source: Tensor, rows: Tensor | None = None, others: Tensor | None = None) -> None:

@@ -180,6 +180,18 @@ NB_MODULE(_native, module) {
         nb::gil_scoped_release unlocked;
         table().topk_log_probs(request);
     });
+    // Sequences of several buffers, each by (address, strides of sequences and heads, heads, bytes of a run), copied within them.
+    module.def("copy_sequences", [](const std::vector<std::array<int64_t, 5>>& buffers, Address targets, Address sources, int64_t batch,
+                                    int64_t count, int threads) {
+        for (const int64_t* chosen : {at<int64_t>(targets), at<int64_t>(sources)})
+            for (int64_t i = 0; i < count; ++i)
+                if (chosen[i] < 0 || chosen[i] >= batch) throw nb::index_error("sequences that a cache does not hold");
+        nb::gil_scoped_release unlocked;
+        for (const auto& [address, sequence, head, heads, bytes] : buffers) {
+            const Runs runs{at<char>(Address(address)), sequence, head};
+            copy_runs(runs, at<int64_t>(targets), runs, at<int64_t>(sources), count, heads, bytes, threads);
+        }
+    });
     module.def("copy_runs", [](const std::array<int64_t, 3>& to, Address targets, const std::array<int64_t, 3>& from, Address sources,
                                int64_t batch, int64_t count, int64_t heads, int64_t bytes, int threads) {
         for (const int64_t* chosen : {at<int64_t>(targets), at<int64_t>(sources)})

@@ -232,7 +232,15 @@ def is_usual(module: nn.Module) -> bool:
     """Whether there are kernels, and nobody looks into the parts of a module or has put something in their place."""
     if fast() is None or module.training or is_watched():
         return False
-    return not any(x._forward_hooks or x._forward_pre_hooks or "forward" in vars(x) for x in module.modules())
+    return not any(x._forward_hooks or x._forward_pre_hooks or "forward" in vars(x) for x in _parts(module))
+
+
+def _parts(module: nn.Module) -> list[nn.Module]:
+    """As `module.modules()`, in a third of the time, with parts that are shared listed more than once."""
+    parts = [module]
+    for part in parts:
+        parts.extend(x for x in part._modules.values() if x is not None)
+    return parts
 
 
 def is_norm(norm: nn.Module) -> bool:
@@ -259,4 +267,5 @@ def _weights(one: nn.Module) -> KernelWeights | None:
 
 def tensors_of(*modules: nn.Module) -> list[Tensor]:
     """What the kernels point to, kept for as long as they do."""
-    return [x for module in modules for x in (*module.parameters(), *module.buffers())]
+    parts = [part for module in modules for part in _parts(module)]
+    return [x for part in parts for x in (*part._parameters.values(), *part._buffers.values()) if x is not None]

@@ -6,7 +6,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor
 
-from regard.attention.cache import KeyValueCache
+from regard.attention.cache import KeyValueCache, overwrite_all
 
 
 class Moves(NamedTuple):
@@ -51,8 +51,7 @@ class CacheSlots:
         later = (parents[:, :, None] == parents[:, None]).tril(-1).any(2)
         childless = torch.ones_like(later).scatter_(1, parents, False)
         free = self._slots[childless]
-        for cache in past:
-            cache.overwrite(free, parent_slots[later])
+        overwrite_all(past, free, parent_slots[later])
         self._set_slots(parent_slots.masked_scatter(later, free))
 
     def keep(self, sentences: Tensor, past: Sequence[KeyValueCache], memory: Sequence[KeyValueCache] = ()) -> Moves:
