@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 BUILD := build/$(notdir $(VENV))
 KERNELS := $(BUILD)/.built
 PEERS := $(VENV)/.peers
-SOURCES := CMakeLists.txt $(wildcard src/regard/kernels/*.cpp src/regard/kernels/*.hpp src/regard/kernels/*/*.hpp)
+SOURCES := CMakeLists.txt $(wildcard src/regard/kernels/*.?pp src/regard/kernels/*/*.?pp)
 # The constraints hold torch and all tools at the tested versions.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAIN := --constraint constraints.txt

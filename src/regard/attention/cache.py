@@ -132,19 +132,46 @@ class KeyValueCache:
         Returns:
             As `append`.
         """
+        first, stop = self.reserve(key, value, like)
+        with torch.inference_mode(False), torch.no_grad():
+            keys, values = (x[:, :, first:stop] for x in self.buffers)
+        self.advance(key[2])
+        return keys, values, self._length - (stop - first)
+
+    def reserve(self, key: Sequence[int], value: Sequence[int], like: Tensor) -> tuple[int, int]:
+        """Make room for N more positions, which `advance` then adds.
+
+        Args:
+            key, value, like: as for `room`.
+
+        Returns:
+            Where in `buffers` the positions start and end that the new ones may see, themselves included.
+        """
         new = key[2]
         old = self._stop if self._lookback is None else min(self._stop, self._lookback)  # positions still visible
-        # Not inference tensors, which could only be written under torch.inference_mode.
-        with torch.inference_mode(False), torch.no_grad():
-            if self._key is None or self._value is None or self._stop + new > self._key.shape[2]:
+        if self._key is None or self._value is None or self._stop + new > self._key.shape[2]:
+            # Not inference tensors, which could only be written under torch.inference_mode.
+            with torch.inference_mode(False), torch.no_grad():
                 self._key = self._reallocated(self._key, key, like, old)
                 self._value = self._reallocated(self._value, value, like, old)
-                self._stop = old
-            stop = self._stop + new
-            keys, values = (x[:, :, self._stop - old : stop] for x in (self._key, self._value))
-            self._stop = stop
-            self._length += new
-        return keys, values, self._length - new - old
+            self._stop = old
+        return self._stop - old, self._stop + new
+
+    def advance(self, count: int) -> None:
+        """Add positions that `reserve` has made room for, and that have been written."""
+        self._stop += count
+        self._length += count
+
+    @property
+    def buffers(self) -> tuple[Tensor, Tensor]:
+        """The memory of keys and values, (B, G, capacity, E) and (B, G, capacity, V).
+
+        Raises:
+            ShapeError: the cache is empty.
+        """
+        if self._key is None or self._value is None:
+            raise ShapeError("KeyValueCache.buffers: the cache is empty; `append` keys and values first")
+        return self._key, self._value
 
     def goes_with(self, sizes: tuple[int, int, int], like: Tensor) -> bool:
         """Whether keys and values of sizes (B, G, E), with the dtype and device of `like`, match the cache."""
@@ -235,11 +262,17 @@ class KeyValueCache:
         if self._key is None or self._value is None:
             return
         with torch.inference_mode(False), torch.no_grad():
-            positions = slice(0 if self._lookback is None else max(0, self._stop - self._lookback), self._stop)
+            positions = self._visible
             rows, others = rows.long().contiguous(), others.long().contiguous()
             for buffer in (self._key, self._value):
                 _copy(buffer[:, :, positions], buffer[:, :, positions], rows, others)
-            self._key, self._value = self._key[:first], self._value[:first]
+            if first is not None and first != len(self._key):
+                self._key, self._value = self._key[:first], self._value[:first]
+
+    @property
+    def _visible(self) -> slice:
+        """Positions in the buffers that the next one may see."""
+        return slice(0 if self._lookback is None else max(0, self._stop - self._lookback), self._stop)
 
     def _selected(self, buffer: Tensor, rows: Tensor) -> Tensor:
         """Buffer of the same capacity for the selected sequences; only stored positions are copied."""
@@ -304,6 +337,34 @@ class KeyValueCache:
                     f"KeyValueCache.append: {name} is {new.dtype} on {new.device}, but the cache is {old.dtype} on "
                     f"{old.device}; use one autocast setting and device for all calls"
                 )
+
+
+def overwrite_all(caches: Sequence[KeyValueCache], rows: Tensor, others: Tensor) -> None:
+    """`overwrite` of several caches of as many sequences, those of a model's layers, in one native call.
+
+    Args:
+        caches: of equally many sequences.
+        rows: indices (N,) of the sequences to overwrite, all different.
+        others: indices (N,) of the sequences to copy, none of them in `rows`.
+    """
+    buffers = [(x, cache._visible) for cache in caches if cache.length for x in cache.buffers]
+    plain = all(x.is_cpu and x.stride(3) == 1 and x.stride(2) == x.shape[3] for x, _ in buffers)
+    if not (plain and rows.is_cpu) or is_traced() or kernels.missing() is not None:
+        for cache in caches:
+            cache.overwrite(rows, others)
+        return
+    if not len(rows) or not buffers:
+        return
+    rows, others = rows.long().contiguous(), others.long().contiguous()
+    runs = []
+    for x, seen in buffers:
+        size = x.element_size()
+        row = x.shape[3] * size
+        start, count = x.data_ptr() + seen.start * row, (seen.stop - seen.start) * row
+        runs.append((start, x.stride(0) * size, x.stride(1) * size, x.shape[1], count))
+    kernels.module().copy_sequences(
+        runs, rows.data_ptr(), others.data_ptr(), min(len(x) for x, _ in buffers), len(rows), torch.get_num_threads()
+    )
 
 
 def _copy(to: Tensor, source: Tensor, rows: Tensor | None = None, others: Tensor | None = None) -> None:

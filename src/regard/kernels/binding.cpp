@@ -10,7 +10,9 @@
 #include <array>
 #include <tuple>
 
+#include "arguments.hpp"
 #include "decode/copy_cache.hpp"
+#include "decode/stack_binding.hpp"
 #include "dispatch.hpp"
 #include "parallel.hpp"
 #include "problem.hpp"
@@ -20,33 +22,8 @@ namespace nb = nanobind;
 namespace regard {
 namespace {
 
-using Address = uintptr_t;
-using Strided = std::tuple<Address, int64_t, int64_t, int64_t, int64_t>;
 using MaskArguments = std::tuple<int64_t, int64_t, int64_t, Address, Address, Address, int64_t, Address, int64_t, Address,
                                  int64_t, int64_t, Address>;
-
-using NormArguments = std::tuple<Address, Address, double, bool>;
-using WeightsArguments = std::tuple<int64_t, int64_t, Address, int64_t, Address, Address, Address, Address>;
-
-template <typename T = void>
-T* at(Address address) {
-    return reinterpret_cast<T*>(address);
-}
-
-View view(const Strided& x) {
-    const auto& [address, b, h, r, c] = x;
-    return {at(address), b, h, r, c};
-}
-
-Norm norm_of(const NormArguments& x) {
-    const auto& [gain, shift, eps, before] = x;
-    return {at<float>(gain), at<float>(shift), eps, before};
-}
-
-Weights weights(const WeightsArguments& x) {
-    const auto& [outputs, depth, weight, row, bias, codes, scales, sums] = x;
-    return {outputs, depth, at<float>(weight), row, at<float>(bias), at<int8_t>(codes), at<float>(scales), at<int32_t>(sums)};
-}
 
 Mask mask(const MaskArguments& x) {
     const auto& [min_offset, max_offset, start, starts, lengths, query_ids, query_step, key_ids, key_step, tiles, tiles_batch,
@@ -204,6 +181,18 @@ NB_MODULE(_native, module) {
         nb::gil_scoped_release unlocked;
         table().topk_log_probs(request);
     });
+    // Sequences of several buffers, each by (address, strides of sequences and heads, heads, bytes of a run), copied within them.
+    module.def("copy_sequences", [](const std::vector<std::array<int64_t, 5>>& buffers, Address targets, Address sources, int64_t batch,
+                                    int64_t count, int threads) {
+        for (const int64_t* chosen : {at<int64_t>(targets), at<int64_t>(sources)})
+            for (int64_t i = 0; i < count; ++i)
+                if (chosen[i] < 0 || chosen[i] >= batch) throw nb::index_error("sequences that a cache does not hold");
+        nb::gil_scoped_release unlocked;
+        for (const auto& [address, sequence, head, heads, bytes] : buffers) {
+            const Runs runs{at<char>(Address(address)), sequence, head};
+            copy_runs(runs, at<int64_t>(targets), runs, at<int64_t>(sources), count, heads, bytes, threads);
+        }
+    });
     module.def("copy_runs", [](const std::array<int64_t, 3>& to, Address targets, const std::array<int64_t, 3>& from, Address sources,
                                int64_t batch, int64_t count, int64_t heads, int64_t bytes, int threads) {
         for (const int64_t* chosen : {at<int64_t>(targets), at<int64_t>(sources)})
@@ -238,4 +227,5 @@ NB_MODULE(_native, module) {
             nb::gil_scoped_release unlocked;
             table().fused_feed_forward(part, rows, at<float>(x), threads);
         });
+    bind_decoder_stack(module);
 }

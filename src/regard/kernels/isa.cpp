@@ -12,6 +12,6 @@ namespace regard::REGARD_ISA {
 
 extern const Table table;
 const Table table{REGARD_TEXT(REGARD_ISA), forward, backward, summarize, visibility, linear,
-                  int8_split_bytes, make_int8_split, int8_split_linear, topk_log_probs, fused_attention, fused_feed_forward};
+                  int8_split_bytes, make_int8_split, int8_split_linear, topk_log_probs, normalize, fused_attention, fused_feed_forward};
 
 }  // namespace regard::REGARD_ISA

@@ -17,6 +17,7 @@ struct Table {
     bool (*make_int8_split)(const Weights&, void* to, int threads);
     void (*int8_split_linear)(const LinearMap&, const void* split, int threads);
     void (*topk_log_probs)(const TopkLogProbs&);
+    void (*normalize)(const Norm&, int64_t rows, int64_t size, const float* from, float* to);
     void (*fused_attention)(const FusedAttention&, float* x, const Problem&);
     void (*fused_feed_forward)(const FusedFeedForward&, int64_t rows, float* x, int threads);
 };

@@ -121,7 +121,7 @@ struct Summary {
 };
 
 // Activation fused into a linear map.
-enum class LinearActivation : int { none = 0, relu = 1, swish = 2, gelu_tanh = 3 };
+enum class LinearActivation : int { none = 0, relu = 1, swish = 2, gelu_tanh = 3, gelu = 4 };
 
 // Weight and bias of a linear map x W^T + b, in float32 or, where `codes` is not null, in int8: output n's codes times scales[n].
 struct Weights {

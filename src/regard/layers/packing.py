@@ -54,9 +54,11 @@ def packing(module: nn.Module, lengths: Tensor, places: int) -> Packing | None:
         everything is padding, or if an attention names its backend, which may compute hidden pairs too. Nor with int8
         weights: packing changes the rounding of attention, and a change of the last bit can change a code.
     """
-    if not lengths.is_cpu or torch.is_grad_enabled() or is_traced() or not is_usual(module):
+    if not lengths.is_cpu or torch.is_grad_enabled() or is_traced():
+        return None
+    if bool((lengths == places).all() or not lengths.any()) or not is_usual(module):
         return None
     for part in module.modules():
         if is_quantized(part) or (isinstance(part, MultiHeadAttention) and part.backend != "auto"):
             return None
-    return None if bool((lengths == places).all() or not lengths.any()) else Packing(lengths, places)
+    return Packing(lengths, places)

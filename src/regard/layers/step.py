@@ -24,7 +24,8 @@ from regard.layers.multi_head_attention import MultiHeadAttention
 from regard.layers.quantized_linear import is_quantized
 from regard.layers.transformer_layer import DecoderLayer, FeedForward
 
-ACTIVATION_CODES = {"relu": 1, "swish": 2, "gelu-tanh": 3}  # activations that the kernels have, by their numbers there
+# Activations that the kernels have, by their numbers there.
+ACTIVATION_CODES = {"relu": 1, "swish": 2, "gelu-tanh": 3, "gelu": 4}
 NO_WEIGHTS = (0, 0, 0, 0, 0, 0, 0, 0)
 
 
@@ -51,17 +52,7 @@ def decoder_step(layer: DecoderLayer) -> DecoderStep:
     feed_forward = _feed_forward(around.norm, around.first, network)
     if past is None or memory is None or feed_forward is None:
         return layer.step
-
-    def step(x: Tensor, kept: KeyValueCache, source: KeyValueCache, pattern: Pattern) -> Tensor:
-        if layer.training or not (past.takes(x, kept) and memory.takes_memory(x, source, pattern)):
-            return layer.step(x, kept, source, pattern)
-        x = x.contiguous()
-        past.step(x, kept)
-        memory.read(x, source, pattern)
-        feed_forward.step(x)
-        return x
-
-    return step
+    return FusedDecoderStep(layer, past, memory, feed_forward)
 
 
 CausalStep = Callable[[Tensor, KeyValueCache], Tensor]
@@ -80,17 +71,51 @@ def causal_step(layer: CausalLayer) -> CausalStep:
     if is_usual(layer):
         past = _attention(layer.attention_norm, True, layer.self_attention)
         feed_forward = _feed_forward(layer.feed_forward_norm, True, layer.feed_forward)
+    if past is None or feed_forward is None:
+        return lambda x, kept: layer(x, past=kept)
+    return FusedCausalStep(layer, past, feed_forward)
 
-    def step(x: Tensor, kept: KeyValueCache) -> Tensor:
-        if past is None or feed_forward is None or layer.training or x.shape[1] != 1 or not past.takes(x, kept):
-            found: Tensor = layer(x, past=kept)
-            return found
+
+@final
+class FusedDecoderStep:
+    """Step of a decoder layer by its fused parts."""
+
+    def __init__(
+        self, layer: DecoderLayer, past: "AttentionStep", memory: "AttentionStep", feed_forward: "FeedForwardStep"
+    ) -> None:
+        self.layer, self.past, self.memory, self.feed_forward = layer, past, memory, feed_forward
+
+    def __call__(self, x: Tensor, kept: KeyValueCache, source: KeyValueCache, pattern: Pattern) -> Tensor:
+        if (
+            self.layer.training
+            or is_watched()
+            or not (self.past.takes(x, kept) and self.memory.takes_memory(x, source, pattern))
+        ):
+            return self.layer.step(x, kept, source, pattern)
         x = x.contiguous()
-        past.step(x, kept)
-        feed_forward.step(x)
+        self.past.step(x, kept)
+        self.memory.read(x, source, pattern)
+        self.feed_forward.step(x)
         return x
 
-    return step
+
+@final
+class FusedCausalStep:
+    """Step of a causal layer by its fused parts."""
+
+    memory = None
+
+    def __init__(self, layer: CausalLayer, past: "AttentionStep", feed_forward: "FeedForwardStep") -> None:
+        self.layer, self.past, self.feed_forward = layer, past, feed_forward
+
+    def __call__(self, x: Tensor, kept: KeyValueCache) -> Tensor:
+        if self.layer.training or is_watched() or x.shape[1] != 1 or not self.past.takes(x, kept):
+            hidden: Tensor = self.layer(x, past=kept)
+            return hidden
+        x = x.contiguous()
+        self.past.step(x, kept)
+        self.feed_forward.step(x)
+        return x
 
 
 @final
@@ -100,38 +125,37 @@ class AttentionStep:
     def __init__(self, norm: nn.Module, before: bool, attention: MultiHeadAttention, *, memory: bool) -> None:
         scale = attention.score.scale
         self._scale = attention.head_dim**-0.5 if scale is None else float(scale)
-        self._heads, self._groups, self._dim = attention.num_heads, attention.num_kv_heads, attention.head_dim
-        self._size, self._lookback = attention.embed_dim, attention.pattern.lookback
+        self._heads, self.groups, self.dim = attention.num_heads, attention.num_kv_heads, attention.head_dim
+        self._size, self.lookback = attention.embed_dim, attention.pattern.lookback
         query, key, value, output = (_weights(part) or NO_WEIGHTS for part in _maps(attention))
         if memory:
             key = value = NO_WEIGHTS
-        self._part = fast().FusedAttention(_norm(norm, before=before), query, key, value, output)
-        self._kept = _tensors(norm, *_maps(attention))
-        self._any_rows = all(map(is_quantized, _maps(attention)))
+        self.part = fast().FusedAttention(norm_arguments(norm, before=before), query, key, value, output)
+        self._kept = tensors_of(norm, *_maps(attention))
+        self.any_rows = all(map(is_quantized, _maps(attention)))
+
+    @property
+    def heads(self) -> tuple[int, int, int, float]:
+        """What the kernels are told of the heads."""
+        return self._heads, self.groups, self.dim, self._scale
 
     def takes(self, x: Tensor, past: KeyValueCache) -> bool:
         """Whether K hypotheses of each of B sentences, x (B, K, D), can go on from their past."""
-        sizes = (x.shape[0] * x.shape[1], self._groups, self._dim)
-        usable = is_ours(x) if self._any_rows else is_few(x, self._size)
-        return usable and past.lookback == self._lookback and past.goes_with(sizes, x)
+        sizes = (x.shape[0] * x.shape[1], self.groups, self.dim)
+        usable = is_ours(x) if self.any_rows else is_few(x, self._size)
+        return usable and past.lookback == self.lookback and past.goes_with(sizes, x)
 
     def step(self, x: Tensor, past: KeyValueCache) -> None:
         """Go on with one more token of each, x (B, K, D), which changes in place; its keys and values are kept."""
         batch = x.shape[0] * x.shape[1]
-        shape = (batch, self._groups, 1, self._dim)
+        shape = (batch, self.groups, 1, self.dim)
         keys, values, _ = past.room(shape, shape, x)
         self._run(x, (batch, 1), keys, values, None)
 
     def takes_memory(self, x: Tensor, memory: KeyValueCache, pattern: Pattern) -> bool:
         """Whether K hypotheses of each of B sentences, x (B, K, D), can see what the pattern shows of their sources."""
-        if isinstance(pattern, KeyLengths):
-            lengths = pattern.lengths
-            if lengths.shape != x.shape[:1] or lengths.dtype is not torch.int64 or not lengths.is_contiguous():
-                return False
-        elif not isinstance(pattern, Full):
-            return False
-        some = memory.lookback is None and memory.length > 0
-        return some and memory.goes_with((x.shape[0], self._groups, self._dim), x)
+        some = memory.lookback is None and memory.length > 0 and shows_sources(pattern, len(x))
+        return some and memory.goes_with((x.shape[0], self.groups, self.dim), x)
 
     def read(self, x: Tensor, memory: KeyValueCache, pattern: Pattern) -> None:
         """What the hypotheses, x (B, K, D), find in what the pattern shows of B sources; in place."""
@@ -140,8 +164,8 @@ class AttentionStep:
         self._run(x, (x.shape[0], x.shape[1]), keys, values, lengths)
 
     def _run(self, x: Tensor, batch: tuple[int, int], keys: Tensor, values: Tensor, lengths: Tensor | None) -> None:
-        self._part.step(
-            x.data_ptr(), (batch[0], self._heads, self._groups, batch[1], keys.shape[2], self._dim, self._dim),
+        self.part.step(
+            x.data_ptr(), (batch[0], self._heads, self.groups, batch[1], keys.shape[2], self.dim, self.dim),
             (keys.data_ptr(), *keys.stride()), (values.data_ptr(), *values.stride()), self._scale,
             0 if lengths is None else lengths.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
@@ -153,13 +177,13 @@ class FeedForwardStep:
 
     def __init__(self, norm: nn.Module, before: bool, network: FeedForward) -> None:
         maps = (network.expand, network.contract)
-        of_norm, activation = _norm(norm, before=before), ACTIVATION_CODES[network.activation]
-        self._part = fast().FusedFeedForward(of_norm, *(_weights(part) or NO_WEIGHTS for part in maps), activation)
-        self._kept = _tensors(norm, *maps)
+        of_norm, activation = norm_arguments(norm, before=before), ACTIVATION_CODES[network.activation]
+        self.part = fast().FusedFeedForward(of_norm, *(_weights(part) or NO_WEIGHTS for part in maps), activation)
+        self._kept = tensors_of(norm, *maps)
 
     def step(self, x: Tensor) -> None:
         """The network at each of the rows of x (B, K, D), which change in place."""
-        self._part.step(x.data_ptr(), x.shape[0] * x.shape[1], torch.get_num_threads())
+        self.part.step(x.data_ptr(), x.shape[0] * x.shape[1], torch.get_num_threads())
 
 
 def _attention(
@@ -178,29 +202,48 @@ def _attention(
     # The newest token sees all that is kept.
     supported = Full if memory else Full | Causal | SlidingWindow
     plain = plain and all(isinstance(part, supported) for part in conjuncts(attention.pattern))
-    if not (plain and _is_norm(norm) and all(map(_weights, _maps(attention)))):
+    if not (plain and is_norm(norm) and all(map(_weights, _maps(attention)))):
         return None
     return AttentionStep(norm, before, attention, memory=memory)
 
 
 def _feed_forward(norm: nn.Module, before: bool, network: nn.Module) -> FeedForwardStep | None:
-    if not (isinstance(network, FeedForward) and network.activation in ACTIVATION_CODES and _is_norm(norm)):
+    if not (isinstance(network, FeedForward) and network.activation in ACTIVATION_CODES and is_norm(norm)):
         return None
     if not (_weights(network.expand) and _weights(network.contract)):
         return None
     return FeedForwardStep(norm, before, network)
 
 
+def shows_sources(pattern: Pattern, batch: int) -> bool:
+    """Whether the kernels know the pattern of so many sources: full, or by lengths."""
+    if not isinstance(pattern, KeyLengths):
+        return isinstance(pattern, Full)
+    lengths = pattern.lengths
+    return lengths.shape == (batch,) and lengths.dtype is torch.int64 and lengths.is_contiguous()
+
+
+def is_watched() -> bool:
+    """Whether someone looks into all calls of attention or of modules."""
+    return bool(observer.count or torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
+
+
 def is_usual(module: nn.Module) -> bool:
     """Whether kernels run, the module is in evaluation mode, and no hook or observer is active."""
-    if fast() is None or module.training:
+    if fast() is None or module.training or is_watched():
         return False
-    if observer.count or torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
-        return False
-    return not any(x._forward_hooks or x._forward_pre_hooks or "forward" in vars(x) for x in module.modules())
+    return not any(x._forward_hooks or x._forward_pre_hooks or "forward" in vars(x) for x in _parts(module))
 
 
-def _is_norm(norm: nn.Module) -> bool:
+def _parts(module: nn.Module) -> list[nn.Module]:
+    """As `module.modules()`, in a third of the time, with parts that are shared listed more than once."""
+    parts = [module]
+    for part in parts:
+        parts.extend(x for x in part._modules.values() if x is not None)
+    return parts
+
+
+def is_norm(norm: nn.Module) -> bool:
     """Whether it is a LayerNorm over one dimension with float32 weight and bias on the CPU."""
     if type(norm) is not nn.LayerNorm or len(norm.normalized_shape) != 1 or norm.weight is None or norm.bias is None:
         return False
@@ -211,7 +254,7 @@ def _maps(attention: MultiHeadAttention) -> tuple[nn.Linear, ...]:
     return attention.query_proj, attention.key_proj, attention.value_proj, attention.output_proj
 
 
-def _norm(norm: Any, *, before: bool) -> tuple[int, int, float, bool]:
+def norm_arguments(norm: Any, *, before: bool) -> tuple[int, int, float, bool]:
     """Kernel arguments of a norm: addresses of weight and bias, epsilon, and whether it comes first."""
     return norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps, before
 
@@ -222,6 +265,7 @@ def _weights(one: nn.Module) -> KernelWeights | None:
     return weights
 
 
-def _tensors(*modules: nn.Module) -> list[Tensor]:
+def tensors_of(*modules: nn.Module) -> list[Tensor]:
     """Tensors whose addresses the kernels hold; they must outlive the addresses."""
-    return [x for module in modules for x in (*module.parameters(), *module.buffers())]
+    parts = [part for module in modules for part in _parts(module)]
+    return [x for part in parts for x in (*part._parameters.values(), *part._buffers.values()) if x is not None]

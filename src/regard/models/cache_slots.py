@@ -6,7 +6,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor
 
-from regard.attention.cache import KeyValueCache
+from regard.attention.cache import KeyValueCache, overwrite_all
 
 
 class Moves(NamedTuple):
@@ -33,6 +33,11 @@ class CacheSlots:
         self._slots = torch.arange(batch, device=device)[:, None]  # (B, K): the slot of each hypothesis
         self._order: Tensor | None = None  # (B K,): the hypothesis in each slot; None if they are in order
 
+    @property
+    def moved(self) -> Tensor | None:
+        """The slot of each hypothesis, (B, K); None if they are in order."""
+        return None if self._order is None else self._slots
+
     def reorder(self, parents: Tensor, past: Sequence[KeyValueCache]) -> None:
         """Replace hypotheses by their parents' continuations, as `State.reorder`."""
         parent_slots, count = self._slots.gather(1, parents), parents.shape[1]
@@ -46,8 +51,7 @@ class CacheSlots:
         later = (parents[:, :, None] == parents[:, None]).tril(-1).any(2)
         childless = torch.ones_like(later).scatter_(1, parents, False)
         free = self._slots[childless]
-        for cache in past:
-            cache.overwrite(free, parent_slots[later])
+        overwrite_all(past, free, parent_slots[later])
         self._set_slots(parent_slots.masked_scatter(later, free))
 
     def keep(self, sentences: Tensor, past: Sequence[KeyValueCache], memory: Sequence[KeyValueCache] = ()) -> Moves:

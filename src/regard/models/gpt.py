@@ -16,6 +16,7 @@ from regard.attention.score import Dot
 from regard.attention.value import short_repr
 from regard.errors import ConfigError, UnsupportedError, nearest
 from regard.layers.causal_layer import CausalLayer
+from regard.layers.decoder_stack import DecoderEnds
 from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear
 from regard.layers.multi_head_attention import MultiHeadAttention
@@ -40,6 +41,7 @@ from regard.models.published import (
     special_token_fields,
 )
 from regard.models.seq2seq import Vocabulary
+from regard.models.step_positions import StepPositions
 
 BAND = 128  # keys; Brown et al. don't say theirs, this is the stride of Child et al. 2019, section 7.2
 INIT_STD = 0.02  # standard deviation of initial weights
@@ -204,6 +206,14 @@ class GPT(LanguageModel):
     def embed(self, tokens: Tensor, start: int) -> Tensor:
         embedded: Tensor = self.dropout(self.positions(self.embedding(tokens), start))
         return embedded
+
+    @property
+    def ends(self) -> DecoderEnds:
+        return DecoderEnds(self.embedding, 1.0, self.dropout, self.norm, self.projection)
+
+    @property
+    def step_positions(self) -> StepPositions:
+        return StepPositions(self.positions, self.config.embed_dim, self.max_length)
 
     @property
     def projection(self) -> OutputProjection:

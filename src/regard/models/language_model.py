@@ -14,13 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from regard.attention.cache import KeyValueCache
+from regard.attention.patterns.pattern import Full
 from regard.attention.patterns.sequence_pattern import KeyLengths
 from regard.errors import ShapeError
+from regard.layers.decoder_stack import DecoderEnds, StepOutput, decoder_stack
 from regard.layers.output_projection import CrossEntropy, OutputProjection
 from regard.layers.step import CausalStep, causal_step
 from regard.models.cache_slots import CacheSlots
 from regard.models.padding import check_texts
 from regard.models.seq2seq import State, Vocabulary
+from regard.models.step_positions import StepPositions
 
 
 class LanguageModelOutput(NamedTuple):
@@ -43,11 +46,34 @@ class LanguageModelOutput(NamedTuple):
 class PromptState(State):
     """Decoding state of a language model: the KV caches of K hypotheses of each of B texts, all of one length."""
 
-    def __init__(self, layers: nn.ModuleList, prompts: Tensor) -> None:
+    def __init__(
+        self,
+        layers: nn.ModuleList,
+        prompts: Tensor,
+        ends: DecoderEnds | None = None,
+        positions: StepPositions | None = None,
+    ) -> None:
         self.steps: list[CausalStep] = [causal_step(layer) for layer in layers]
+        self.stack = None if ends is None else decoder_stack(self.steps, ends)
+        self._positions = positions
         self.past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in layers]
         self.slots = CacheSlots(len(prompts), prompts.device)
         self.length = 0
+
+    def step(self, tokens: Tensor, *, logits: bool) -> StepOutput | None:
+        """Append a token to each hypothesis (B, K) in one native call; None if the layers' own steps must be taken.
+
+        Args:
+            tokens: (B, K).
+            logits: whether logits are wanted.
+        """
+        if self.stack is None:
+            return None
+        positions = self._positions
+        position = None if positions is None else positions.at(self.length, self.stack.like)
+        output = self.stack.step(tokens, self.slots.moved, self.past, (), Full(), position, logits=logits)
+        self.length += output is not None
+        return output
 
     def reorder(self, parents: Tensor) -> None:
         self.slots.reorder(parents, self.past)
@@ -74,6 +100,16 @@ class LanguageModel(nn.Module, ABC):
     @abstractmethod
     def embed(self, tokens: Tensor, start: int) -> Tensor:
         """The first layer's input (B, L, D), from tokens (B, L) whose first is at position `start`."""
+
+    @property
+    def ends(self) -> DecoderEnds | None:
+        """What the model computes before and after its layers, for a step in one native call; None for no such step."""
+        return None
+
+    @property
+    def step_positions(self) -> StepPositions | None:
+        """Position embeddings of decoding steps; None if the model adds none."""
+        return None
 
     @property
     @abstractmethod
@@ -111,7 +147,7 @@ class LanguageModel(nn.Module, ABC):
         Returns:
             The state, with one hypothesis for each prompt.
         """
-        state = PromptState(self.layers, prompts)
+        state = PromptState(self.layers, prompts, self.ends, self.step_positions)
         if prompts.shape[1]:
             self._run(prompts, state)
         return state
@@ -139,6 +175,9 @@ class LanguageModel(nn.Module, ABC):
 
     def step(self, tokens: Tensor, state: PromptState) -> Tensor:
         """Append a token to each hypothesis (B, K), updating `state`, and return the logits of the next (B, K, N)."""
+        output = state.step(tokens, logits=True)
+        if output is not None and output.logits is not None:
+            return output.logits
         return self.projection.logits(self.advance(tokens, state))
 
     def collate(self, sources: Sequence[Sequence[int]]) -> tuple[Tensor, None]:
@@ -147,6 +186,9 @@ class LanguageModel(nn.Module, ABC):
 
     def advance(self, tokens: Tensor, state: PromptState) -> Tensor:
         """Append a token to each hypothesis (B, K), updating `state`, and return the hidden states (B, K, D)."""
+        output = state.step(tokens, logits=False)
+        if output is not None:
+            return output.hidden
         hidden = self._run(state.slots.to_cache_order(tokens).flatten()[:, None], state)
         return state.slots.from_cache_order(hidden.view(*tokens.shape, hidden.shape[-1]))
 

@@ -14,6 +14,7 @@ from regard.attention.patterns.pattern import Full, Pattern
 from regard.attention.value import short_repr
 from regard.errors import ConfigError, nearest
 from regard.layers.attention_config import AttentionConfig
+from regard.layers.decoder_stack import DecoderEnds
 from regard.layers.dropout import Dropout
 from regard.layers.output_projection import OutputProjection
 from regard.layers.positions import LearnedPositions, SinusoidalPositions
@@ -22,6 +23,7 @@ from regard.layers.transformer_layer import DecoderLayer, EncoderLayer, Norm
 from regard.models.check import check_fields
 from regard.models.decoder_state import DecoderState
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
+from regard.models.step_positions import StepPositions
 
 # base and big: table 3 of the paper.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -33,8 +35,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "dropout": 0.3,
     },
 }  # fmt: skip
-
-STEPS_AT_ONCE = 64  # decoding steps whose position embeddings are computed together
 
 
 @final
@@ -176,11 +176,21 @@ class Transformer(Seq2Seq):
         return OutputProjection(readable_weight(self.embedding), self.output_bias)
 
     def start(self, memory: Memory) -> DecoderState:
-        return DecoderState(self.decoder, memory)
+        ends = DecoderEnds(self.embedding, self._embedding_factor, self.dropout, self.decoder_norm, self.projection)
+        return DecoderState(
+            self.decoder, memory, ends, StepPositions(self.positions, self.config.embed_dim, self.max_length)
+        )
+
+    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        output = state.step(tokens, logits=True)
+        return super().step(tokens, state) if output is None or output.logits is None else output.logits
 
     def advance(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        output = state.step(tokens, logits=False)
+        if output is not None:
+            return output.hidden
         x = self._embed_tokens(state.slots.to_cache_order(tokens))
-        x = self.dropout(x + self._position(state, x))
+        x = self.dropout(x + state.position(x))
         for step, past, memory in zip(state.steps, state.past, state.memory, strict=True):
             x = step(x, past, memory, state.pattern)
         state.length += 1
@@ -202,14 +212,8 @@ class Transformer(Seq2Seq):
     def _embed_tokens(self, tokens: Tensor) -> Tensor:
         """Token embeddings, scaled if `scale_embedding`."""
         x: Tensor = self.embedding(tokens)
-        return x * math.sqrt(self.config.embed_dim) if self.config.scale_embedding else x
+        return x * self._embedding_factor if self.config.scale_embedding else x
 
-    def _position(self, state: DecoderState, x: Tensor) -> Tensor:
-        """The position embedding (D,) of this decoding step; computed for STEPS_AT_ONCE steps together."""
-        index = state.length % STEPS_AT_ONCE
-        if index == 0:
-            count = (
-                STEPS_AT_ONCE if self.max_length is None else max(1, min(STEPS_AT_ONCE, self.max_length - state.length))
-            )
-            state.positions = self.positions(x.new_zeros(1, count, x.shape[2]), state.length)[0]
-        return state.positions[index]
+    @property
+    def _embedding_factor(self) -> float:
+        return math.sqrt(self.config.embed_dim) if self.config.scale_embedding else 1.0

@@ -18,6 +18,7 @@ from regard.attention.patterns.pattern import Full
 from regard.attention.summary import Summary
 from regard.attention.value import short_repr
 from regard.errors import ConfigError, ShapeError, nearest
+from regard.layers.decoder_stack import DecoderEnds
 from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear, linear
 from regard.layers.output_projection import OutputProjection
@@ -28,6 +29,7 @@ from regard.models.check import check_fields
 from regard.models.decoder_state import DecoderState
 from regard.models.padding import check_lengths
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
+from regard.models.step_positions import StepPositions
 
 MAX_WAVELENGTH = 10_000.0  # of the sinusoidal positions, over 2 pi
 TAPS, STRIDE = 3, 2  # of the convolutions; the second one halves the frames
@@ -211,9 +213,19 @@ class Whisper(Seq2Seq):
         return OutputProjection(readable_weight(self.embedding))
 
     def start(self, memory: Memory) -> DecoderState:
-        return DecoderState(self.decoder, memory)
+        ends = DecoderEnds(self.embedding, 1.0, self.dropout, self.decoder_norm, self.projection)
+        return DecoderState(
+            self.decoder, memory, ends, StepPositions(self.positions, self.config.embed_dim, self.max_length)
+        )
+
+    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        output = state.step(tokens, logits=True)
+        return super().step(tokens, state) if output is None or output.logits is None else output.logits
 
     def advance(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        output = state.step(tokens, logits=False)
+        if output is not None:
+            return output.hidden
         x = self.embedding(state.slots.to_cache_order(tokens)) + self.positions.weight[state.length]
         for step, past, memory in zip(state.steps, state.past, state.memory, strict=True):
             x = step(x, past, memory, state.pattern)
