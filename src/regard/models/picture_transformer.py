@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from regard.attention.patterns.pattern import Full
 from regard.attention.summary import Summary
 from regard.attention.value import short_repr
+from regard.layers.decoder_stack import DecoderEnds
 from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear
 from regard.layers.output_projection import OutputProjection
@@ -33,6 +34,7 @@ from regard.models.show_attend_tell import (
     grid_of,
     residual_network,
 )
+from regard.models.step_positions import StepPositions
 
 INITIAL = 0.02  # deviation of first embeddings and positions
 
@@ -167,9 +169,18 @@ class PictureTransformer(Seq2Seq):
         return OutputProjection(readable_weight(self.embedding))
 
     def start(self, memory: Memory) -> DecoderState:
-        return DecoderState(self.decoder, memory)
+        ends = DecoderEnds(self.embedding, 1.0, self.dropout, self.decoder_norm, self.projection)
+        positions = StepPositions(self.positions, self.config.embed_dim, self.max_length)
+        return DecoderState(self.decoder, memory, ends, positions)
+
+    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        output = state.step(tokens, logits=True)
+        return super().step(tokens, state) if output is None or output.logits is None else output.logits
 
     def advance(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        output = state.step(tokens, logits=False)
+        if output is not None:
+            return output.hidden
         x = self.embedding(state.slots.to_cache_order(tokens)) + self.positions.weight[state.length]
         for step, past, memory in zip(state.steps, state.past, state.memory, strict=True):
             x = step(x, past, memory, state.pattern)
