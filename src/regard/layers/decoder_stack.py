@@ -57,7 +57,7 @@ def decoder_stack(steps: Sequence[object], ends: DecoderEnds) -> "DecoderStack |
         ends: what stands before and after the layers.
 
     Returns:
-        The step; None if the kernels don't compute it, or someone looks into one of its parts.
+        The step; None if the kernels don't compute it, or one of its parts has a hook.
     """
     fused = [step for step in steps if isinstance(step, FusedStep)]
     if not fused or len(fused) < len(steps) or not all(map(is_usual, (ends.embedding, ends.dropout, ends.norm))):
@@ -89,7 +89,7 @@ class DecoderStack:
         any_rows = all(step.past.any_rows for step in steps) and isinstance(ends.projection.weight, QuantizedWeight)
         self._most_rows = None if any_rows else MAX_DOT_ROWS
         self._kept = [*tensors_of(ends.embedding, ends.norm), ends.projection]
-        self._past: list[Tensor | None] = [None] * len(steps)  # the buffers that the kernels know
+        self._past: list[Tensor | None] = [None] * len(steps)  # the buffers that the kernels have
         self._memory: list[Tensor | None] = [None] * len(steps)
         self._sizes = (0, 0, 0)  # hypotheses, sentences and source positions in these buffers
 
@@ -141,7 +141,7 @@ class DecoderStack:
         return StepOutput(hidden, output)
 
     def _takes(self, tokens: Tensor, rows: int) -> bool:
-        """Whether nobody looks on, trains or changes the step, and the kernels may take these tokens."""
+        """Whether no recorder, hook, training or autocast is active, and the kernels take these tokens."""
         if is_watched() or torch.is_grad_enabled() or is_traced() or torch._C._is_any_autocast_enabled():
             return False
         plain = type(tokens) is Tensor and tokens.is_cpu and tokens.dtype is torch.int64 and rows > 0
@@ -167,7 +167,7 @@ class DecoderStack:
         return spans
 
     def _bind_memory(self, batch: int, memory: Sequence[KeyValueCache]) -> bool:
-        """Tell the kernels of the sources' caches, unless they know them; returns whether they can read them."""
+        """Pass the caches of the sources to the kernels, unless they have them; returns whether they can read them."""
         length = memory[0].length
         if self._sizes[1:] == (batch, length) and all(
             cache.length == length and cache.buffers[0] is buffer
@@ -187,7 +187,7 @@ class DecoderStack:
 
 
 def _embedding_weights(embedding: nn.Module) -> KernelWeights | None:
-    """What the kernels are told of an embedding; None if they cannot read it."""
+    """Kernel arguments of an embedding; None if the kernels cannot read it."""
     if isinstance(embedding, QuantizedEmbedding):
         return embedding.quantized.kernel_weights
     if type(embedding) is not nn.Embedding or embedding.max_norm is not None:
@@ -196,7 +196,7 @@ def _embedding_weights(embedding: nn.Module) -> KernelWeights | None:
 
 
 def _projection_weights(projection: OutputProjection) -> KernelWeights | None:
-    """What the kernels are told of the projection to logits; None if they don't compute it."""
+    """Kernel arguments of the projection to logits; None if the kernels don't compute it."""
     weight, bias = projection.weight, projection.bias
     if projection.scale != 1:
         return None

@@ -136,7 +136,7 @@ class AttentionStep:
 
     @property
     def heads(self) -> tuple[int, int, int, float]:
-        """What the kernels are told of the heads."""
+        """Kernel arguments of the heads."""
         return self._heads, self.groups, self.dim, self._scale
 
     def takes(self, x: Tensor, past: KeyValueCache) -> bool:
@@ -224,7 +224,7 @@ def shows_sources(pattern: Pattern, batch: int) -> bool:
 
 
 def is_watched() -> bool:
-    """Whether someone looks into all calls of attention or of modules."""
+    """Whether a recorder or a global hook sees all calls of attention or of modules."""
     return bool(observer.count or torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
 
 
