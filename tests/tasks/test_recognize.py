@@ -127,7 +127,7 @@ def test_a_gate_splits_at_pauses(runner: Recognizer) -> None:
 def test_long_sounds_are_refused_or_split(runner: Recognizer) -> None:
     draw = np.random.default_rng(0)
     noise = 0.1 * draw.standard_normal(61 * RATE).astype(np.float32)
-    with pytest.raises(DataError, match=r"lasts 61\.0 s, and a .* hears at most 60 s at once; give a gate"):
+    with pytest.raises(DataError, match=r"lasts 61\.0 s, and a .* reads at most 60 s at once; give a gate"):
         runner.transcribe([(noise, RATE)])
     with pytest.raises(DataError, match=r"has a stretch without a pause of 61\.0 s"):
         runner.transcribe([(noise, RATE)], gate=EnergyGate())

@@ -40,7 +40,7 @@ class SoundFeatures:
         self._parts: list[Tensor] = []
         self._file: IO[bytes] | None = None
         self._stored, self._peak = 0, float("-inf")
-        for powers in processor.powers(self._heard(), processor.window_frames):
+        for powers in processor.powers(self._blocks(), processor.window_frames):
             self._peak = max(self._peak, float(powers.max()))
             self._stored += len(powers)
             self._parts.append(powers)
@@ -86,7 +86,7 @@ class SoundFeatures:
         if self._file is not None:
             self._file.close()
 
-    def _heard(self) -> Iterator[Samples]:
+    def _blocks(self) -> Iterator[Samples]:
         """The blocks of the sound, whose energies are kept: the mean square of each frame's 10 ms."""
         rest = np.zeros(0, np.float32)
         for block in self._reader:

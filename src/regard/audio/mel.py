@@ -191,7 +191,7 @@ def _powers(blocks: Iterable[Samples], filters: Tensor, frames: int) -> Iterable
         padding = max(padding, WINDOW)
         pending = np.concatenate([pending, np.zeros(padding, np.float32)])
         pending, padding = np.concatenate([pending[EDGE:0:-1], pending]), 0
-    # Zeros as far as frames reach that hear something; the others are silent.
+    # Zeros as far as windows of frames reach that hold sound; further frames are silent.
     zeros = min(padding, WINDOW + HOP)
     pending = np.concatenate([pending, np.zeros(zeros, np.float32)])
     if zeros == padding:

@@ -1,4 +1,4 @@
-"""Sound as models hear it: mono, 16 kHz, float32 in -1..1."""
+"""Sound as models read it: mono, 16 kHz, float32 in -1..1."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack

@@ -103,7 +103,7 @@ class Recognizer(Runner):
         Args:
             sounds: names of files, bytes or binary files, or (samples, rate) with samples (N,) or (N, channels).
             search: `Greedy()` or `Beam()`.
-            gate: splits sounds at pauses, and leaves out stretches without sound; None to hear each sound as a whole.
+            gate: splits sounds at pauses, and leaves out stretches without sound; None to read each sound as a whole.
             raw: format of raw samples; None for files whose header tells it.
             batch_size: stretches of sound that run together; None for 16.
             settings: others of `SpeechSettings`, such as language; they must be the default ones.
@@ -282,7 +282,7 @@ class Recognizer(Runner):
             what = "lasts" if gate is None else "has a stretch without a pause of"
             remedy = "give a gate, which splits it at pauses (--gate), or split it" if gate is None else "split it"
             raise DataError(
-                f"{features.info.name} {what} {longest:.1f} s, and a {name_of(self.module.config)} hears at most "
+                f"{features.info.name} {what} {longest:.1f} s, and a {name_of(self.module.config)} reads at most "
                 f"{MAX_SECONDS} s at once; {remedy}"
             )
         return [Stretch(number, start, end) for start, end in spans]

@@ -24,7 +24,7 @@ class SpeechSettings:
     Args:
         language: that is spoken, a code such as "it" or an English name; None to detect it.
         language_threshold: probability from which on a detected language is taken; below it the next windows of a long
-            sound are heard too, and the most probable detection counts.
+            sound are read too, and the most probable detection counts.
         to: "en" to translate to English; None for the language that is spoken.
         timestamps: whether the model writes times, so that segments have them; None only for sounds that are longer
             than a window, which always have them.
@@ -36,7 +36,7 @@ class SpeechSettings:
         fallback: when a window is decoded again, and dropped.
         window: "full" for the model's, 30 s as published; "auto" for 10 s where the sound is no longer, and 30 s where
             the text of these looks wrong.
-        gate: leaves out stretches without sound; None to hear everything.
+        gate: leaves out stretches without sound; None to read everything.
 
     Raises:
         ConfigError: a value that is unknown or out of range.

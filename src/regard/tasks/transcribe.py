@@ -173,7 +173,7 @@ class Transcriber(Runner):
                 running = [one for one in active if not one.done]
                 if running:
                     with torch.inference_mode():
-                        self._hear(running, decoder, settings, on_segment)
+                        self._decode_windows(running, decoder, settings, on_segment)
                 for one in [one for one in active if one.done]:
                     ready[one.number] = one.finish()
                     one.features.close()
@@ -293,7 +293,7 @@ class Transcriber(Runner):
     def _encoded(self, text: str | None) -> list[int]:
         return self.tokenizer.encode(" " + text.strip()) if text and text.strip() else []
 
-    def _hear(
+    def _decode_windows(
         self,
         running: list[SoundProgress],
         decoder: WindowDecoder,
