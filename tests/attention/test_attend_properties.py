@@ -7,7 +7,7 @@ import os
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -132,6 +132,7 @@ def test_it_is_the_reference(backend: str, monkeypatch: pytest.MonkeyPatch, data
         bias=data.draw(biases(batch, heads, queries, keys), "bias"),
         dropout=data.draw(st.sampled_from([0.0, 0.0, 0.4]), "dropout"),
     )
+    assume(not (backend == "native" and isinstance(spec.normalizer, rg.NormalizedSigmoid)))  # refused by name
     starts = st.integers(0, 40)
     start = data.draw(
         st.one_of(starts, st.lists(starts, min_size=batch, max_size=batch).map(torch.tensor)), "query_start"

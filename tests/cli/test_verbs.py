@@ -72,7 +72,7 @@ def test_evaluate_says_how_a_table_was_read(file: str, tmp_path: Path) -> None:
     rows = "".join(f'"{target}";"{source}"\r\n' for source, target in PAIRS)
     (tmp_path / "sheet.dat").write_text(f"\ufeffItalian;English\r\n{rows}", encoding="utf-8")
     sheet = (str(tmp_path / "sheet.dat"), "--source-field", "english", "--target-field", "italian")
-    assert "say format, or --format: tsv, csv" in error(*words, *sheet, code=1)
+    assert "give format, or --format: tsv, csv" in error(*words, *sheet, code=1)
     for flags in (("--format", "csv"), ("--format", "csv", "--delimiter", ";")):
         result = regard(*words, *sheet, *flags)
         assert json.loads(result.stdout)["scores"] == expected

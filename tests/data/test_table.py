@@ -247,7 +247,7 @@ def test_two_files_of_plain_texts_look_parallel(tmp_path: Path) -> None:
 
 def test_a_name_that_says_nothing_needs_a_format(tmp_path: Path) -> None:
     file = write(tmp_path / "pairs.dat", table(PAIRS))
-    with pytest.raises(ConfigError, match="say format, or --format: tsv, csv, jsonl, json, parquet"):
+    with pytest.raises(ConfigError, match="give format, or --format: tsv, csv, jsonl, json, parquet"):
         read_pairs(file)
     assert texts(read_pairs(file, format="csv")) == PAIRS
     with pytest.raises(ConfigError, match=r"is a spreadsheet \(xlsx\); save it as CSV"):
