@@ -11,7 +11,7 @@ import click
 
 from regard.cli.command import FILE, Argument, Command, Count, Option, Suggested
 from regard.cli.pictures import are_pictures
-from regard.cli.see_media import refuse, see_picture, see_sound
+from regard.cli.see_media import refuse, see_picture, see_sound, view_sound
 from regard.cli.shared import (
     accepted,
     length_flags,
@@ -58,25 +58,48 @@ def run(
     for suffix, name in ((".png", png), (".svg", svg), (".npz", npz), (".json", as_json)):
         if name is not None and Path(name).suffix.lower() != suffix:
             raise click.UsageError(f"--{suffix[1:]} {name}: the name must end in {suffix}")
-    if text is not None and file is None and (kind_of_file := _media(text)) is not None:
+    kind_of_file = _media(text) if text is not None and file is None else None
+    binned_sound = kind_of_file == "sound" and grid is not None
+    if text is not None and kind_of_file is not None and not binned_sound:
         shared = {"html": html, "png": png, "layer": layer, "head": head}
         shared |= {"model": model, "threads": threads, "device": device}
-        refuse(kind_of_file, {"target": target, "kind": kind, "grid": grid, "svg": svg, "prefix": prefix, "task": task})
+        refuse(kind_of_file, {"target": target, "grid": grid, "prefix": prefix, "task": task})
+        refuse(kind_of_file, {"kind": kind, "svg": svg}, "" if kind_of_file == "picture" else " without --grid")
         if kind_of_file == "sound":
             see_sound(text, npz=npz, as_json=as_json, start=start, **shared)
         else:
             refuse("picture", {"npz": npz, "json": as_json, "start": start})
             see_picture(text, **shared)
         return
-    if start is not None:
-        raise click.UsageError("--start is for sounds; leave it out")
-    text = _text(text, file)
     search = search_if_said(how)
     settings = {
         "target": target, "search": search, "prefix": prefix, "task": task, "max_length": max_length, "whole": whole,
     }  # fmt: skip
     settings = {name: x for name, x in settings.items() if x is not None}
-    result = _see(text, file, grid, settings, model, threads, device)
+    if binned_sound and text is not None:
+        refuse("sound", settings)
+        view = view_sound(text, start=start, grid=grid, model=model, threads=threads, device=device)
+        result = SeeResult(view, lambda: view)
+    elif start is not None:
+        raise click.UsageError("--start is for sounds; leave it out")
+    else:
+        result = _see(_text(text, file), file, grid, settings, model, threads, device)
+    _write(result, kind=kind, layer=layer, head=head, html=html, png=png, svg=svg, npz=npz, as_json=as_json)
+
+
+def _write(
+    result: "SeeResult",
+    *,
+    kind: str | None,
+    layer: int | None,
+    head: int | None,
+    html: str | None,
+    png: str | None,
+    svg: str | None,
+    npz: str | None,
+    as_json: str | None,
+) -> None:
+    """Draw one map in the terminal and as pictures, and write all of them as a page and files."""
     from regard.lens import files, page, picture, terminal
 
     chosen = result.maps.map(kind or result.maps.kinds[0], layer=layer, head=head)
@@ -178,7 +201,11 @@ command = Command(
         Option(["--npz"], type=FILE, metavar="FILE", help="Write the maps as NumPy arrays; a page opens them too."),
         Option(["--json", "as_json"], type=FILE, metavar="FILE", help="Write the maps as JSON; a page opens them too."),
         Option(["--start"], type=float, metavar="SECONDS", help="Start of the window of a sound.  [default: 0]"),
-        Option(["--grid"], type=BINS, help="Show tokens in bins, at most this many on a side; 64 with --file."),
+        Option(
+            ["--grid"],
+            type=BINS,
+            help="Show tokens, or all attention over a sound, in bins, at most this many on a side; 64 with --file.",
+        ),
         Option(
             ["--kind"],
             type=Suggested("cross", "encoder", "decoder", "text"),
@@ -197,5 +224,6 @@ command = Command(
         "regard see --file book.txt --model openai-community/gpt2 --grid 256 --html page.html",
         "regard see photo.jpg --model runs/clothes --html looked.html --png looked.png",
         "regard see prompt.wav --model openai/whisper-base --html heard.html",
+        "regard see prompt.wav --model openai/whisper-base --grid 64 --kind encoder --html maps.html",
     ],
 )

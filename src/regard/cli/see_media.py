@@ -13,13 +13,14 @@ from regard.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from regard.lens.sound_maps import SoundMaps
+    from regard.lens.view import View
 
 
-def refuse(kind: str, options: Mapping[str, Any]) -> None:
-    """UsageError for options, by name, that a picture or a sound does not have."""
+def refuse(kind: str, options: Mapping[str, Any], why: str = "") -> None:
+    """UsageError for options, by name, that a picture or a sound does not have, as `why` says."""
     for name, x in options.items():
         if x is not None:
-            raise click.UsageError(f"--{name} is not for {kind}s; leave it out")
+            raise click.UsageError(f"--{name.replace('_', '-')} is not for {kind}s{why}; leave it out")
 
 
 def see_picture(
@@ -64,16 +65,35 @@ def see_sound(
             "give --layer and --head together, or neither: then the heads that give words their times"
         )
     runner = open_for("see", model, threads, device)
+    _check_reads_sound(runner, name)
+    maps = runner.see(name, start=start or 0.0)
+    number = None if layer is None else _head_number(maps, layer, head)
+    click.echo(maps.terminal(number))
+    click.echo(maps.text)
+    if maps.note:
+        click.echo(maps.note, err=True)
+    _write({html: maps.page, png: lambda file: maps.png(file, number), npz: maps.save, as_json: maps.save})
+
+
+def view_sound(
+    name: str, *, start: float | None, grid: int | None, model: str | None, threads: int | None, device: str
+) -> "View":
+    """All attentions of a model over a sound, in bins."""
+    runner = open_for("see", model, threads, device)
+    _check_reads_sound(runner, name)
+    if not hasattr(runner, "view"):
+        raise click.UsageError(f"--grid is not for models of this kind ({type(runner).__name__}); leave it out")
+    view: View = runner.view(name, start=start or 0.0, grid=grid)
+    return view
+
+
+def _check_reads_sound(runner: Any, name: str) -> None:
+    """UnsupportedError of a model that reads no sound."""
     if runner.job not in ("transcribe", "recognize"):
         raise UnsupportedError(
             f"{name} is a sound, and the model, of the kind {type(runner).__name__}, reads none; give a model that "
             "transcribes: --model"
         )
-    maps = runner.see(name, start=start or 0.0)
-    number = None if layer is None else _head_number(maps, layer, head)
-    click.echo(maps.terminal(number))
-    click.echo(maps.text)
-    _write({html: maps.page, png: lambda file: maps.png(file, number), npz: maps.save, as_json: maps.save})
 
 
 def _head_number(maps: "SoundMaps", layer: int, head: int | None) -> int:

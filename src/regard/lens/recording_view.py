@@ -81,6 +81,10 @@ def _axis(axes: dict[str, Axis], labels: Mapping[str, Sequence[str]], name: str,
     if known is None or len(known) != size:
         name = f"{size} places"
         known = [str(i) for i in range(size)]
-    special = frozenset(i for i, label in enumerate(known) if MARK.fullmatch(label))
-    axes.setdefault(name, Axis(name=name, labels=known, special=special))
+    axes.setdefault(name, Axis(name=name, labels=known, special=special_places(known)))
     return name
+
+
+def special_places(labels: Sequence[str]) -> frozenset[int]:
+    """Places of special tokens among labels."""
+    return frozenset(i for i, label in enumerate(labels) if MARK.fullmatch(label))

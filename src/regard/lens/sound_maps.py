@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -54,6 +55,7 @@ class SoundMaps:
         aligned: numbers of the heads whose attention gives words their times.
         start: of the window, in seconds of the sound.
         step: seconds of a source position.
+        total: seconds of the whole sound; None where the window is all of it.
     """
 
     name: str
@@ -66,11 +68,17 @@ class SoundMaps:
     aligned: Sequence[int]
     start: float = 0.0
     step: float = 0.02
+    total: float | None = None
 
     @property
     def seconds(self) -> float:
         """Length of the window."""
         return len(self.samples) / self.rate
+
+    @property
+    def note(self) -> str:
+        """The stretch that is shown, of a sound that is longer; empty where all of it is shown."""
+        return window_note(self.start, self.seconds, self.total)
 
     @property
     def text(self) -> str:
@@ -160,6 +168,7 @@ class SoundMaps:
             "aligned": list(self.aligned),
             "largest": [[round(float(x), 6) for x in rows.max(1)] for rows in self.attention],
             "attention": _bytes(self.attention),
+            "note": self.note,
         }
         template = (files("regard.lens") / "web" / "sound.html").read_text(encoding="utf-8")
         values = {"title": html.escape(self.name), "data": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")}
@@ -179,14 +188,16 @@ class SoundMaps:
         path = Path(file)
         plain = {
             "format": FORMAT, "name": self.name, "start": self.start, "step": self.step, "rate": self.rate,
-            "words": [list(word) for word in self.words], "heads": list(self.heads), "aligned": list(self.aligned),
+            "total": self.total, "words": [list(word) for word in self.words], "heads": list(self.heads),
+            "aligned": list(self.aligned),
         }  # fmt: skip
         arrays = {"attention": self.attention, "mels": self.mels, "samples": self.samples, "seconds": self._axis()}
         if path.suffix == ".npz":
             with path.open("wb") as stream:
                 np.savez_compressed(stream, plain=np.frombuffer(json.dumps(plain).encode(), np.uint8), **arrays)
         elif path.suffix == ".json":
-            lists = {name: np.round(x, 6).tolist() for name, x in arrays.items()}
+            # float64: a rounded float32 has 17 digits as a Python number
+            lists = {name: np.round(x.astype(np.float64), 6).tolist() for name, x in arrays.items()}
             path.write_text(json.dumps({**plain, **lists}), encoding="utf-8")
         else:
             raise ConfigError(f"{path}: the name must end in .npz or .json")
@@ -215,7 +226,8 @@ class SoundMaps:
                 arrays = {name: np.array(plain[name], np.float32) for name in ("attention", "mels", "samples")}
             words = [SpokenWord(*word) for word in plain["words"]]
             names = ("name", "rate", "heads", "aligned", "start", "step")
-            return SoundMaps(words=words, **arrays, **{name: plain[name] for name in names})
+            fields = {name: plain[name] for name in names}
+            return SoundMaps(words=words, total=plain.get("total"), **arrays, **fields)
         except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise CheckpointError(f"{path} cannot be read as maps of a sound: {error}") from error
 
@@ -244,6 +256,13 @@ class SoundMaps:
         return stored.getvalue()
 
 
+def window_note(start: float, seconds: float, total: float | None) -> str:
+    """Line for the reader on the stretch that is shown of a longer sound; empty of one that is shown whole."""
+    if total is None or (start == 0 and seconds >= total):
+        return ""
+    return f"shown: {start:g} to {start + seconds:g} s of {total:.2f} s; --start chooses another stretch"
+
+
 def colors(shares: Array) -> Array:
     """Colors of cividis.
 
@@ -269,6 +288,6 @@ def _font(text: str) -> Any:
 
 
 def _bytes(weights: Array) -> str:
-    """Rows as bytes of 0 to 255 relative to the largest weight of each, in base64."""
+    """Rows as bytes of 0 to 255 relative to the largest weight of each, compressed by zlib, in base64."""
     share = weights / np.maximum(weights.max(-1, keepdims=True), 1e-30)
-    return base64.b64encode((255 * share).round().astype(np.uint8).tobytes()).decode()
+    return base64.b64encode(zlib.compress((255 * share).round().astype(np.uint8).tobytes(), 9)).decode()

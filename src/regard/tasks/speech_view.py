@@ -1,20 +1,27 @@
 """What a speech model looks at in a sound: cross-attention of its decoder over time."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from regard.attention.check import is_number, show
 from regard.audio.decoding import Samples, SoundSource
-from regard.audio.mel import FRAME_RATE
-from regard.audio.sound import SAMPLE_RATE, read_sound
+from regard.audio.mel import FRAME_RATE, HOP
+from regard.audio.sound import QUIET, SAMPLE_RATE, read_sound
 from regard.errors import ConfigError, DataError
 from regard.layers.evaluation import in_evaluation
+from regard.lens.alignment import READ
 from regard.lens.record import record
-from regard.lens.sound_maps import SoundMaps, SpokenWord
+from regard.lens.recording_view import SOURCE, TARGET, special_places, view_of
+from regard.lens.sound_maps import SoundMaps, SpokenWord, window_note
+from regard.lens.view import Axis, View
 from regard.models.whisper import STRIDE
 from regard.tasks.speech_tokens import alignment_heads
+from regard.tasks.transcript import Transcript
 from regard.tasks.word_times import TimedTokens, time_tokens, words_of
 
 if TYPE_CHECKING:
@@ -25,32 +32,65 @@ NO_WORDS = "no words were recognized, so that no word looks at anything"
 MAX_HEADS = 64  # shown; of a larger model, those that give words their times
 
 
+class Window(NamedTuple):
+    """A stretch of a sound.
+
+    Args:
+        name: of the sound.
+        samples: (N,) of the stretch, at 16 kHz.
+        total: seconds of the whole sound.
+    """
+
+    name: str
+    samples: Samples
+    total: float
+
+
+class Decoded(NamedTuple):
+    """A window of a sound and its text, as the model reads and writes them.
+
+    Args:
+        window: of the sound.
+        transcript: of the window, with the times of words.
+        mels: (frames, bands), padded to the model's window.
+        prompt: tokens before the text.
+        tokens: of the text.
+    """
+
+    window: Window
+    transcript: Transcript
+    mels: Tensor
+    prompt: list[int]
+    tokens: list[int]
+
+    @property
+    def frames(self) -> int:
+        """Frames of sound, without padding."""
+        return len(self.window.samples) // HOP
+
+    @property
+    def positions(self) -> int:
+        """Source positions of sound, without padding."""
+        return min(-(-self.frames // STRIDE), len(self.mels) // STRIDE)
+
+
 def look_at_sound(transcriber: "Transcriber", sound: SoundSource, *, start: float = 0.0) -> SoundMaps:
     """Maps of one window of a sound; see `Transcriber.see`."""
-    processor, module = transcriber.processor, transcriber.module
-    name, samples = _window(sound, start, processor.chunk_seconds)
-    [transcript] = transcriber.transcribe([(samples, SAMPLE_RATE)], words=True, timestamps=False)
-    times = [word for segment in transcript.segments for word in segment.words or ()]
-    if not times:
-        raise DataError(f"{name}: {NO_WORDS}")
-    special, fields = transcriber.tokens, transcriber.published_fields
-    tokens = [token for segment in transcript.segments for token in segment.tokens if token < special.first_time]
-    prompt = special.prompt(language=transcript.language, task="transcribe", times=False)
-    config, aligned = module.config, alignment_heads(module, fields)
+    decoded, module = _decoded(transcriber, sound, start), transcriber.module
+    name, samples, total = decoded.window
+    times = [word for segment in decoded.transcript.segments for word in segment.words or ()]
+    config, aligned = module.config, alignment_heads(module, transcriber.published_fields)
     heads = [(layer, head) for layer in range(config.decoder_layers) for head in range(config.num_heads)]
     heads = heads if len(heads) <= MAX_HEADS else list(aligned)
-    parameter = next(module.parameters())
-    frames = len(samples) // (SAMPLE_RATE // FRAME_RATE)
-    mels = processor(samples)
+    prompt, tokens, parameter = decoded.prompt, decoded.tokens, next(module.parameters())
     with torch.inference_mode():
-        memory = module.encode(mels[None].to(parameter.device, parameter.dtype))
-        [timed] = time_tokens(module, memory, [tokens], [prompt], [frames], special, aligned)
+        memory = module.encode(decoded.mels[None].to(parameter.device, parameter.dtype))
+        [timed] = time_tokens(module, memory, [tokens], [prompt], [decoded.frames], transcriber.tokens, aligned)
         targets = torch.tensor([[*prompt, *tokens]], device=parameter.device)
         weights = module.align(targets, memory, heads)[1][0, :, len(prompt) - 1 : -1].float().cpu()  # (heads, T, S)
-    positions = min(-(-frames // STRIDE), weights.shape[2])
     rows, at = [], 0
-    for _, count in words_of(transcriber.tokenizer, tokens, timed, transcript.language, 0):
-        rows.append(weights[:, at : at + count, :positions].mean(1))
+    for _, count in words_of(transcriber.tokenizer, tokens, timed, decoded.transcript.language, 0):
+        rows.append(weights[:, at : at + count, : decoded.positions].mean(1))
         at += count
     if len(rows) != len(times):
         raise DataError(f"{name}: the text of this window was decoded in parts; choose another start")
@@ -58,12 +98,58 @@ def look_at_sound(transcriber: "Transcriber", sound: SoundSource, *, start: floa
         name=Path(name).name,
         samples=samples,
         rate=SAMPLE_RATE,
-        mels=mels[:frames].numpy(),
+        mels=decoded.mels[: decoded.frames].numpy(),
         words=[SpokenWord(word.text, round(start + word.start, 3), round(start + word.end, 3)) for word in times],
         attention=torch.stack(rows, 1).numpy(),
         heads=[f"layer {layer + 1}, head {head + 1}" for layer, head in heads],
         aligned=[heads.index(pair) for pair in aligned],
         start=float(start),
+        total=total,
+    )
+
+
+def view_sound(transcriber: "Transcriber", sound: SoundSource, *, start: float, grid: int, top: int) -> View:
+    """Maps in bins of all attentions over one window of a sound; see `Transcriber.view`."""
+    decoded, module = _decoded(transcriber, sound, start), in_evaluation(transcriber.module)
+    name, samples, total = decoded.window
+    read, parameter = [*decoded.prompt, *decoded.tokens], next(module.parameters())
+    inputs = decoded.mels[None].to(parameter.device, parameter.dtype)
+    with torch.no_grad(), record(module, grid=grid, top=top) as recording:
+        module(inputs, None, torch.tensor([read], device=parameter.device))
+    count, step = len(decoded.mels) // STRIDE, STRIDE / FRAME_RATE
+    seconds = [f"{start + step * position:.2f} s" for position in range(count)]
+    # the row of a token is the step that wrote it; what it could read are the tokens before it
+    written = transcriber.tokenizer.pieces([*read[1:], module.vocabulary.eos])
+    note = window_note(float(start), len(samples) / SAMPLE_RATE, total)
+    padding = (
+        f"{decoded.positions * step + start:.2f} s and later is silence that pads the model's window: special places"
+    )
+    notes = [*([note] if note else []), *([padding] if decoded.positions < count else [])]
+    view = view_of(recording, {SOURCE: seconds, TARGET: written}, title=Path(name).name, notes=notes)
+    labels = transcriber.tokenizer.pieces(read)
+    axes = {
+        **view.axes,
+        SOURCE: replace(view.axes[SOURCE], special=frozenset(range(decoded.positions, count))),
+        READ: Axis(name=READ, labels=labels, special=special_places(labels)),
+    }
+    layers = [replace(layer, columns=READ) if layer.columns == TARGET else layer for layer in view.layers]
+    return replace(view, axes=axes, layers=layers)
+
+
+def _decoded(transcriber: "Transcriber", sound: SoundSource, start: float) -> Decoded:
+    """A window of a sound with its text; DataError where no words are recognized."""
+    window = _window(sound, start, transcriber.processor.chunk_seconds)
+    # the full window also of a model that reads short sounds in a shorter one: its weights are those that are shown
+    [transcript] = transcriber.transcribe([(window.samples, SAMPLE_RATE)], words=True, timestamps=False, window="full")
+    if not any(segment.words for segment in transcript.segments):
+        raise DataError(f"{window.name}: {NO_WORDS}")
+    special = transcriber.tokens
+    return Decoded(
+        window=window,
+        transcript=transcript,
+        mels=transcriber.processor(window.samples),
+        prompt=special.prompt(language=transcript.language, task="transcribe", times=False),
+        tokens=[token for one in transcript.segments for token in one.tokens if token < special.first_time],
     )
 
 
@@ -72,7 +158,7 @@ def look_with_recognizer(recognizer: "Recognizer", sound: SoundSource, *, start:
 
     A word's time is where its tokens look: from the largest weight of its first token to that of its last one.
     """
-    name, samples = _window(sound, start, seconds)
+    name, samples, total = _window(sound, start, seconds)
     mels = recognizer.processor(samples)
     module, tokenizer = in_evaluation(recognizer.module), recognizer.tokenizer
     [[best, *_]] = recognizer.decode([mels])
@@ -110,15 +196,19 @@ def look_with_recognizer(recognizer: "Recognizer", sound: SoundSource, *, start:
         aligned=list(range(len(heads) - len(weights[-1]), len(heads))),
         start=float(start),
         step=step,
+        total=total,
     )
 
 
-def _window(sound: SoundSource, start: float, seconds: int) -> tuple[str, Samples]:
-    """Name of a sound, and the samples of so many seconds of it; ConfigError for a start beyond it."""
+def _window(sound: SoundSource, start: float, seconds: int) -> Window:
+    """So many seconds of a sound; ConfigError for a start beyond it, DataError for a window that is silent."""
     whole = read_sound(sound)
-    if not is_number(start) or not 0 <= start < whole.info.seconds:
-        raise ConfigError(
-            f"start={show(start)}; expected seconds in the sound, from 0 to below {whole.info.seconds:.2f}"
-        )
+    name, total = whole.info.name, whole.info.seconds
+    if not is_number(start) or not 0 <= start < total:
+        raise ConfigError(f"start={show(start)}; expected seconds in the sound, from 0 to below {total:.2f}")
     first = round(start * SAMPLE_RATE)
-    return whole.info.name, whole.samples[first : first + seconds * SAMPLE_RATE]
+    samples = whole.samples[first : first + seconds * SAMPLE_RATE]
+    if float(np.abs(samples).max(initial=0)) < QUIET:
+        end = start + len(samples) / SAMPLE_RATE
+        raise DataError(f"{name} is silent from {start:g} to {end:g} s: below -60 dB of full scale")
+    return Window(name, samples, total)

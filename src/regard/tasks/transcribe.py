@@ -17,6 +17,7 @@ from regard.decode.search import Beam, Greedy
 from regard.errors import CheckpointError, DataError
 from regard.layers.evaluation import in_evaluation
 from regard.lens.sound_maps import SoundMaps
+from regard.lens.view import View
 from regard.models.seq2seq import Memory
 from regard.models.whisper import STRIDE, Whisper
 from regard.tasks.runner import PREPROCESSOR, Runner, read_processor
@@ -24,7 +25,7 @@ from regard.tasks.speech_decoding import Decoding, Fallback, WindowDecoder
 from regard.tasks.speech_progress import SoundProgress
 from regard.tasks.speech_settings import SpeechSettings
 from regard.tasks.speech_tokens import SpeechTokens, alignment_heads
-from regard.tasks.speech_view import look_at_sound
+from regard.tasks.speech_view import look_at_sound, view_sound
 from regard.tasks.transcript import Segment, Transcript, Word
 from regard.tasks.utterances import Utterance
 from regard.tasks.word_errors import TranscriptEvaluation, evaluate_transcripts
@@ -227,10 +228,26 @@ class Transcriber(Runner):
             Weights of cross-attention by head and word over time, with `page`, `png`, `terminal` and `save`.
 
         Raises:
-            DataError: a sound that cannot be read, or in which no words are recognized.
+            DataError: a sound that cannot be read, a window that is silent, or one in which no words are recognized.
             ConfigError: a start beyond the sound.
         """
         return look_at_sound(self, sound, start=start)
+
+    def view(self, sound: SoundSource, *, start: float = 0.0, grid: int = 64, top: int = 8) -> View:
+        """All attentions over a window of a sound in bins: self-attention of the encoder too, without L x S memory.
+
+        Args:
+            sound, start: as for `see`.
+            grid: maximum number of bins on each side of a map.
+            top: number of the largest weights that are kept of each token and each position.
+
+        Returns:
+            The maps of all layers and heads, over seconds of sound and tokens of the text.
+
+        Raises:
+            DataError, ConfigError: as for `see`.
+        """
+        return view_sound(self, sound, start=start, grid=grid, top=top)
 
     def evaluate(
         self,
