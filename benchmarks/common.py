@@ -133,13 +133,16 @@ def write(name: str, cases: Iterable[dict[str, Any]], *, quick: bool = False) ->
 
 
 def replaced(name: str, found: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """All cases of a result file: those found now, each with the commit that it is of, and the others written."""
+    """All cases of a result file: those measured now, as they come, each with its commit, then the others written."""
     path = result(name)
     file = json.loads(path.read_text()) if path.exists() else {"cases": []}
-    again = {(case["case"], case["unit"]): {**case, "commit": commit()} for case in found}
+    measured = set()
+    for case in found:
+        measured.add((case["case"], case["unit"]))
+        yield {**case, "commit": commit()}
     for case in file["cases"]:
-        yield again.pop((case["case"], case["unit"]), {"commit": file["commit"], **case})
-    yield from again.values()
+        if (case["case"], case["unit"]) not in measured:
+            yield {"commit": file["commit"], **case}
 
 
 def minilm() -> str:
