@@ -61,8 +61,8 @@ TABLES = {
     "alignment": Table("alignment", by_unit=True),
     "recipes": Table("recipes"),
     "vision": Table("vision"),
-    "speech": Table("speech"),
-    "speech-long": Table("speech_long"),
+    "speech": Table("speech", by_unit=True),
+    "speech-long": Table("speech_long", by_unit=True),
     "listener": Table("listener"),
 }
 JSON_ONLY = Table("accelerate", "linear map")  # a hundred rows by size and type

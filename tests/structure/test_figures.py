@@ -69,8 +69,8 @@ def figures(text: str) -> Iterator[Figure]:
         case, unit, target = row.pop("case"), row.pop("unit", ""), row.pop("target", "")
         for column, value in row.items():
             if value and above:
-                targets = dict(one.split(" ", 1) for one in target.split(", ") if one)
-                yield Figure(case, column, above[1], value, targets.get(column, ""))
+                own = re.search(rf"(?:^|, ){re.escape(column)} ([≤≥]? ?[\d.]+)(?:, |$)", target)
+                yield Figure(case, column, above[1], value, own[1] if own else "")
             elif value:
                 yield Figure(case, unit, column, value, target)
 
