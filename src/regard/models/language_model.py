@@ -13,16 +13,15 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from regard.attention.cache import KeyValueCache
-from regard.attention.patterns.pattern import Full
 from regard.attention.patterns.sequence_pattern import KeyLengths
 from regard.errors import ShapeError
-from regard.layers.decoder_stack import DecoderEnds, StepOutput, decoder_stack
+from regard.layers.decoder_stack import DecoderEnds
 from regard.layers.output_projection import CrossEntropy, OutputProjection
-from regard.layers.step import CausalStep, causal_step
+from regard.layers.step import causal_step
 from regard.models.cache_slots import CacheSlots
+from regard.models.decoder_state import StackState
 from regard.models.padding import check_texts
-from regard.models.seq2seq import State, Vocabulary
+from regard.models.seq2seq import Vocabulary
 from regard.models.step_positions import StepPositions
 
 
@@ -43,7 +42,7 @@ class LanguageModelOutput(NamedTuple):
 
 
 @final
-class PromptState(State):
+class PromptState(StackState):
     """Decoding state of a language model: the KV caches of K hypotheses of each of B texts, all of one length."""
 
     def __init__(
@@ -53,30 +52,8 @@ class PromptState(State):
         ends: DecoderEnds | None = None,
         positions: StepPositions | None = None,
     ) -> None:
-        self.steps: list[CausalStep] = [causal_step(layer) for layer in layers]
-        self.stack = None if ends is None else decoder_stack(self.steps, ends)
-        self._positions = positions
-        self.past = [KeyValueCache.for_pattern(layer.self_attention.pattern) for layer in layers]
-        self.slots = CacheSlots(len(prompts), prompts.device)
-        self.length = 0
-
-    def step(self, tokens: Tensor, *, logits: bool) -> StepOutput | None:
-        """Append a token to each hypothesis (B, K) in one native call; None if the layers' own steps must be taken.
-
-        Args:
-            tokens: (B, K).
-            logits: whether logits are wanted.
-        """
-        if self.stack is None:
-            return None
-        positions = self._positions
-        position = None if positions is None else positions.at(self.length, self.stack.like)
-        output = self.stack.step(tokens, self.slots.moved, self.past, (), Full(), position, logits=logits)
-        self.length += output is not None
-        return output
-
-    def reorder(self, parents: Tensor) -> None:
-        self.slots.reorder(parents, self.past)
+        slots = CacheSlots(len(prompts), prompts.device)
+        super().__init__(layers, [causal_step(layer) for layer in layers], slots, ends, positions)
 
     def keep(self, sentences: Tensor) -> None:
         self.slots.keep(sentences, self.past)

@@ -174,19 +174,10 @@ class PictureTransformer(Seq2Seq):
         return DecoderState(self.decoder, memory, ends, positions)
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
-        output = state.step(tokens, logits=True)
-        return super().step(tokens, state) if output is None or output.logits is None else output.logits
+        return state.logits(tokens)
 
     def advance(self, tokens: Tensor, state: DecoderState) -> Tensor:
-        output = state.step(tokens, logits=False)
-        if output is not None:
-            return output.hidden
-        x = self.embedding(state.slots.to_cache_order(tokens)) + self.positions.weight[state.length]
-        for step, past, memory in zip(state.steps, state.past, state.memory, strict=True):
-            x = step(x, past, memory, state.pattern)
-        state.length += 1
-        hidden: Tensor = self.decoder_norm(state.slots.from_cache_order(x))
-        return hidden
+        return state.hidden(tokens)
 
     def _embed(self, targets: Tensor) -> Tensor:
         x: Tensor = self.dropout(self.positions(self.embedding(targets), 0))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from regard.attention.patterns.pattern import Pattern
 from regard.attention.value import short_repr
 from regard.errors import ConfigError, nearest
+from regard.layers.decoder_stack import DecoderEnds
 from regard.layers.dropout import Dropout
 from regard.layers.linear import Linear
 from regard.layers.output_projection import OutputProjection
@@ -27,6 +28,7 @@ from regard.models.decoder_state import DecoderState
 from regard.models.joint_ctc import SpeechOutput, check_ctc_weight, check_spectrograms, halved, without_padding
 from regard.models.padding import check_tokens
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
+from regard.models.step_positions import StepPositions
 
 CONVOLUTIONS = 2  # of 3 x 3, each of which halves frames and mel bands
 REDUCTION = 2**CONVOLUTIONS  # frames of a source position
@@ -172,16 +174,15 @@ class SpeechTransformer(Seq2Seq):
         return None if head is None else OutputProjection(readable_weight(head), head.bias).as_called()
 
     def start(self, memory: Memory) -> DecoderState:
-        return DecoderState(self.decoder, memory)
+        factor = math.sqrt(self.config.embed_dim)
+        ends = DecoderEnds(self.embedding, factor, self.dropout, self.decoder_norm, self.projection)
+        return DecoderState(self.decoder, memory, ends, StepPositions(self.positions, self.config.embed_dim, None))
+
+    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        return state.logits(tokens)
 
     def advance(self, tokens: Tensor, state: DecoderState) -> Tensor:
-        x = self._embed(state.slots.to_cache_order(tokens))
-        x = x + self.positions(x.new_zeros(1, 1, x.shape[2]), state.length)
-        for step, past, memory in zip(state.steps, state.past, state.memory, strict=True):
-            x = step(x, past, memory, state.pattern)
-        state.length += 1
-        hidden: Tensor = self.decoder_norm(state.slots.from_cache_order(x))
-        return hidden
+        return state.hidden(tokens)
 
     def _encode_layers(self, x: Tensor, pattern: Pattern) -> Tensor:
         for layer in self.encoder:
