@@ -26,7 +26,7 @@ from architectures import (
 from common import RESULTS, write
 from translation import VOCABULARY, corpus, options, prepared, read, spread_of
 
-from regard.tasks.text_pairs import vocabulary_of
+from regard.tasks.encoder_decoder import vocabulary_of
 from regard.tasks.translate import Translate
 
 TURNS, STEPS = 3, 4  # of the speed: how often each architecture trains, and on how many batches

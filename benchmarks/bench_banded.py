@@ -25,7 +25,7 @@ from regard.decode.search import Greedy
 from regard.models.gpt import GPT, GPTConfig
 from regard.models.language_model import LanguageModel
 from regard.tasks.completion import complete
-from regard.tasks.text_pairs import vocabulary_of
+from regard.tasks.encoder_decoder import vocabulary_of
 
 BAND = 64  # keys
 LENGTHS = {512: 7, 2048: 5, 8192: 3}  # tokens, and how often a step of each is timed

@@ -21,8 +21,8 @@ from regard.decode.generate import generate
 from regard.decode.search import Beam, Greedy, Search
 from regard.models.seq2seq import Vocabulary
 from regard.models.transformer import Transformer, TransformerConfig
+from regard.tasks.encoder_decoder import vocabulary_of
 from regard.tasks.load import load
-from regard.tasks.text_pairs import vocabulary_of
 
 SEARCHES: dict[str, Search] = {"greedy": Greedy(), "beam 4": Beam(4)}
 BARS = {32: 2.0, 1: 1.3}  # against transformers, by batch

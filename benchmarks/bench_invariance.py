@@ -12,8 +12,8 @@ from regard.decode.generate import generate
 from regard.decode.search import Beam, Greedy, Search
 from regard.models.seq2seq import Seq2Seq
 from regard.models.transformer import Transformer, TransformerConfig
+from regard.tasks.encoder_decoder import vocabulary_of
 from regard.tasks.load import load
-from regard.tasks.text_pairs import vocabulary_of
 
 BATCH = 64
 LONG = 200  # tokens of the source that the others are padded to

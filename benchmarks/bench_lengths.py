@@ -18,7 +18,7 @@ from regard.decode.generate import generate
 from regard.decode.search import Greedy
 from regard.models.seq2seq import Seq2Seq
 from regard.tasks.dates import BETWEEN, DatePair, concatenated
-from regard.tasks.text_pairs import vocabulary_of
+from regard.tasks.encoder_decoder import vocabulary_of
 from regard.tasks.translate import Translate
 
 RATE = 3e-3  # at which all but the Transformer with the norm at the end learn most of pairs of texts

@@ -34,8 +34,8 @@ from regard.data.word_tokenizer import WordTokenizer
 from regard.decode.search import Greedy
 from regard.layers.output_projection import IGNORED
 from regard.models.listener import Listener, ListenerConfig
+from regard.tasks.encoder_decoder import vocabulary_of
 from regard.tasks.recognize import Recognizer
-from regard.tasks.text_pairs import vocabulary_of
 from regard.tasks.word_errors import error_rate
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -47,8 +47,8 @@ def peer(given: argparse.Namespace) -> None:
     from peer import Deadline, decode, examples, trainer, untrained
 
     from regard.models.transformer import Transformer, TransformerConfig
+    from regard.tasks.encoder_decoder import vocabulary_of
     from regard.tasks.evaluate import score
-    from regard.tasks.text_pairs import vocabulary_of
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -22,9 +22,9 @@ from common import fresh, kept, processor_minutes, replaced, write
 import regard as rg
 from regard.data.rows import read_pairs
 from regard.models.transformer import Transformer, TransformerConfig
+from regard.tasks.encoder_decoder import vocabulary_of
 from regard.tasks.rouge import copied_share, first_sentence, first_words, mean_words, rouge
 from regard.tasks.summarize import Summarize
-from regard.tasks.text_pairs import vocabulary_of
 from regard.train.options import TrainOptions
 
 EVALUATIONS = 4  # in a run

@@ -22,7 +22,7 @@ from translation import VOCABULARY, corpus, mean_tokens, options, prepared, read
 
 from regard.data.sampler import BatchSampler, Position
 from regard.models.transformer import Transformer, TransformerConfig
-from regard.tasks.text_pairs import vocabulary_of
+from regard.tasks.encoder_decoder import vocabulary_of
 from regard.tasks.translate import Translate
 
 RATE = 1e-3

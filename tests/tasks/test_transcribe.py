@@ -283,6 +283,6 @@ def test_impossible_settings_raise(model: Transcriber, folder: Path, tmp_path: P
         Fallback(temperatures=())
     copy = write_whisper(tmp_path / "copy")
     (copy / "preprocessor_config.json").write_text('{"feature_size": 80}')
-    with pytest.raises(CheckpointError, match="feature_size=80, and the model has 8"):
+    with pytest.raises(CheckpointError, match="80 mel bands, and the model has 8; expected files of the same model"):
         rg.load(copy)
     assert model.module.config.source_length == POSITIONS

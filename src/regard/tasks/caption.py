@@ -18,19 +18,16 @@ from regard.decode.search import Beam, Greedy
 from regard.decode.stepwise import choose_greedy, decode_stepwise
 from regard.errors import ConfigError, DataError, nearest
 from regard.layers.evaluation import in_evaluation
-from regard.layers.output_projection import IGNORED
 from regard.lens.picture_overlay import ATTENTION, PictureMaps
-from regard.models.picture_transformer import PictureTransformer, PictureTransformerConfig
-from regard.models.registry import build, config_from_plain
+from regard.models.picture_transformer import PictureTransformer
 from regard.models.seq2seq import Vocabulary
-from regard.models.show_attend_tell import ShowAttendTell, ShowAttendTellConfig
+from regard.models.show_attend_tell import ShowAttendTell
 from regard.tasks.captioned_pictures import Captioned, CaptionedPictures, captioned
+from regard.tasks.encoder_decoder import EncoderDecoderTask, SequenceBatch, vocabulary_of, with_targets
 from regard.tasks.evaluate import Scores, score
 from regard.tasks.pictures import Picture, read_pixels
 from regard.tasks.runner import PREPROCESSOR, Runner, read_processor
 from regard.tasks.score_table import ScoreTable, as_text
-from regard.tasks.task import Loss, Task
-from regard.tasks.text_pairs import vocabulary_of
 from regard.tasks.text_to_text import SUBWORDS
 from regard.vision.augment import augment
 from regard.vision.pictures import Pixels
@@ -78,15 +75,6 @@ class CaptionEvaluation(NamedTuple):
     def table(self) -> str:
         """The same as lines of text."""
         return as_text(self.parts())
-
-
-class CaptionBatch(NamedTuple):
-    """Batch of pictures and captions."""
-
-    inputs: Tensor  # (B, 3, H, W)
-    targets: Tensor  # (B, T): start token, ids, padding
-    labels: Tensor  # (B, T): ids, end token, then IGNORED
-    tokens: int  # labels other than IGNORED
 
 
 @final
@@ -235,7 +223,7 @@ class Captioner(Runner):
 
 
 @final
-class CaptionTask(Task):
+class CaptionTask(EncoderDecoderTask):
     """Training a captioner on pictures and captions; lines of text in pictures are the same."""
 
     name = Captioner.job
@@ -257,14 +245,14 @@ class CaptionTask(Task):
         if type(self.crop) is not int or self.crop < 0:
             raise ConfigError(f"task_settings: crop={self.crop!r} must be a number of pixels, at least 0")
         if self.start is None:
-            self._config(Vocabulary(size=options.vocab_size or SUBWORDS))
+            self.model_config(Vocabulary(size=options.vocab_size or SUBWORDS))
 
     @classmethod
     def convert(cls, record: Record) -> Captioned | BadRow:
         return captioned(record)
 
     def make_preparation(self) -> CaptionedPictures:
-        config = self._config(Vocabulary(size=SUBWORDS)) if self.start is None else self.start.module.config
+        config = self.model_config(Vocabulary(size=SUBWORDS)) if self.start is None else self.start.module.config
         limit = getattr(config, "max_length", None)
         return CaptionedPictures(
             PictureProcessor(size=config.sides) if self.start is None else self.start.processor,
@@ -278,44 +266,18 @@ class CaptionTask(Task):
     def summary(self) -> str:
         return f"{super().summary}; {self.data.processor.size:,} subwords"
 
-    def build(self) -> nn.Module:
-        module: nn.Module = (
-            build(self._config(vocabulary_of(self.data.processor))) if self.start is None else self.start.module
-        )
-        return module
-
     def sizes(self, split: str, rows: Rows) -> np.ndarray[Any, Any]:
         target = self.store(split).lengths("target", rows)
         return np.stack([target + 1, target], 1)
 
-    def units(self, rows: Rows) -> int:
-        return int(self.data.train.lengths("target", rows).sum()) + len(rows)
-
-    def batch(self, split: str, rows: Sequence[int] | Rows) -> CaptionBatch:
-        store, vocabulary = self.store(split), vocabulary_of(self.data.processor)
+    def batch(self, split: str, rows: Sequence[int] | Rows) -> SequenceBatch:
+        store = self.store(split)
         pictures, captions = zip(*(store.row(int(row)) for row in rows), strict=True)
         pixels = torch.from_numpy(np.concatenate(pictures)).permute(0, 3, 1, 2)
         if split == "train" and self.crop:  # torch's default generator is seeded by the step
             pixels = augment(pixels, padding=self.crop, flip=False)
-        length = 1 + max(map(len, captions))
-        targets = torch.full((len(captions), length), vocabulary.pad)
-        labels = torch.full((len(captions), length), IGNORED)
-        targets[:, 0] = vocabulary.bos
-        for i, ids in enumerate(captions):
-            row = torch.from_numpy(np.array(ids, np.int64))
-            targets[i, 1 : len(row) + 1] = row
-            labels[i, : len(row)] = row
-            labels[i, len(row)] = vocabulary.eos
         inputs = self.preparation.picture_processor.normalized(pixels)
-        return CaptionBatch(inputs, targets, labels, sum(len(ids) + 1 for ids in captions))
-
-    def batch_units(self, batch: CaptionBatch) -> int:
-        return batch.tokens
-
-    def loss(self, module: nn.Module, batch: CaptionBatch) -> Loss:
-        smoothing = self.options.label_smoothing if torch.is_grad_enabled() else 0.0
-        loss = module(batch.inputs, None, batch.targets).cross_entropy(batch.labels, label_smoothing=smoothing)
-        return Loss(loss.smoothed, loss.plain)
+        return with_targets(inputs, None, captions, vocabulary_of(self.data.processor))
 
     def sample(self, module: nn.Module, number: int) -> list[tuple[str, str]]:
         record = self.data.valid_records[number % len(self.data.valid_records)]
@@ -329,13 +291,3 @@ class CaptionTask(Task):
         max_target = int(self.data.train.lengths("target").max()) + 16
         config = {"training": {**training, "max_target": max_target}}
         return Captioner(module, self.data.processor, config, self.preparation.picture_processor)
-
-    def _config(self, vocabulary: Vocabulary) -> ShowAttendTellConfig | PictureTransformerConfig:
-        """The configuration of a model that starts from random weights."""
-        options, settings = self.options, dict(self.options.model_settings or {})
-        if options.dropout is not None:
-            settings.setdefault("dropout", options.dropout)
-        model = options.model or self.models[0]
-        config: ShowAttendTellConfig | PictureTransformerConfig
-        config = config_from_plain(model, {**settings, "vocabulary": vocabulary})
-        return config

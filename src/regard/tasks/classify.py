@@ -34,10 +34,10 @@ from regard.tasks.classify_scores import (
     f1_of,
     score,
 )
+from regard.tasks.encoder_decoder import vocabulary_of
 from regard.tasks.labeled_texts import Labeled, LabeledTexts, labeled_text
 from regard.tasks.runner import Runner
 from regard.tasks.task import Best, Loss, Progress, Task
-from regard.tasks.text_pairs import vocabulary_of
 from regard.tasks.text_to_text import SUBWORDS
 
 BASELINE = "bag_of_words.safetensors"

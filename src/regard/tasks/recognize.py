@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -22,19 +21,17 @@ from regard.decode.beam import beam_search
 from regard.decode.constraints import Constraints, ConstraintState
 from regard.decode.search import Beam, Greedy, Hypothesis
 from regard.decode.stepwise import choose_greedy, decode_stepwise
-from regard.errors import CheckpointError, ConfigError, DataError
+from regard.errors import ConfigError, DataError
 from regard.layers.evaluation import in_evaluation
 from regard.lens.sound_maps import SoundMaps
 from regard.models.listener import Listener
 from regard.models.registry import name_of
 from regard.models.speech_transformer import SpeechTransformer
-from regard.tasks.runner import PREPROCESSOR, Runner, read_processor
 from regard.tasks.speech_decoding import Fallback, compression_ratio
+from regard.tasks.speech_runner import SpeechRunner
 from regard.tasks.speech_settings import SpeechSettings
 from regard.tasks.speech_view import look_with_recognizer
 from regard.tasks.transcript import Candidate, Segment, Transcript
-from regard.tasks.utterances import Utterance
-from regard.tasks.word_errors import TranscriptEvaluation, evaluate_transcripts
 
 BATCH = 16  # stretches of sound that run together
 MAX_SECONDS = 60  # of a stretch
@@ -60,7 +57,7 @@ class Recognized(NamedTuple):
 
 
 @final
-class Recognizer(Runner):
+class Recognizer(SpeechRunner):
     """A recognizer that was trained from nothing, with its tokenizer and processor.
 
     It has one language and writes no times: a sound is one segment, or with a gate each stretch of sound is one.
@@ -77,6 +74,7 @@ class Recognizer(Runner):
     default_language: ClassVar[str | None] = None
     default_window: ClassVar[Literal["full", "auto"]] = "full"
     writes_times: ClassVar[bool] = False
+    parse_processor = SpectrogramProcessor.from_plain
 
     def __init__(
         self,
@@ -189,35 +187,6 @@ class Recognizer(Runner):
         """
         return look_with_recognizer(self, sound, start=start, seconds=MAX_SECONDS)
 
-    def evaluate(
-        self,
-        records: Iterable[Utterance | tuple[str, str]],
-        *,
-        search: Greedy | Beam = Greedy(),
-        batch_size: int | None = None,
-    ) -> TranscriptEvaluation:
-        """Word and character error rates with bootstrap intervals, by duration, and the speed.
-
-        Args:
-            records: sound files and reference texts.
-            search: `Greedy()` or `Beam()`.
-            batch_size: utterances per batch.
-
-        Returns:
-            The error rates.
-
-        Raises:
-            DataError: no records, or a sound that cannot be read.
-        """
-        rows = [(record[0], record[1]) for record in records]
-        if not rows:
-            raise DataError("no records to evaluate; give a file with at least one row")
-        start = time.perf_counter()
-        transcripts = self.transcribe([audio for audio, _ in rows], search=search, batch_size=batch_size)
-        seconds = time.perf_counter() - start
-        durations = [transcript.info.seconds for transcript in transcripts]
-        return evaluate_transcripts([str(x) for x in transcripts], [text for _, text in rows], durations, seconds)
-
     def decode(self, spectrograms: Sequence[Tensor], search: Greedy | Beam = Greedy()) -> list[list[Hypothesis]]:
         """The best hypotheses of spectrograms that run together.
 
@@ -239,19 +208,6 @@ class Recognizer(Runner):
             if isinstance(search, Beam):
                 return beam_search(module, state, tokens, limits, search, constraints)
             return decode_stepwise(module, state, tokens, limits, choose_greedy, constraints)
-
-    def extra_files(self) -> Mapping[str, bytes]:
-        """How sound becomes model inputs."""
-        return {PREPROCESSOR: self.processor.to_json()}
-
-    def read_extras(self, folder: Path) -> None:
-        """Read how sound becomes model inputs."""
-        self.processor = read_processor(folder, SpectrogramProcessor.from_plain, self.processor)
-        if self.processor.num_mels != self.module.config.num_mels:
-            raise CheckpointError(
-                f"{folder / PREPROCESSOR}: num_mels={self.processor.num_mels}, and the model has "
-                f"{self.module.config.num_mels} mel bands; expected files of the same model"
-            )
 
     def _check(self, settings: SpeechSettings) -> None:
         """Raise ConfigError for settings that the model does not have."""

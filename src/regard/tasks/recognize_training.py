@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from regard.audio.mel import FRAME_RATE
 from regard.audio.spec_augment import spec_augment
@@ -14,33 +14,20 @@ from regard.audio.spectrogram import SpectrogramProcessor
 from regard.data.record import BadRow, Record
 from regard.data.sampler import Rows
 from regard.errors import ConfigError, nearest
-from regard.layers.output_projection import IGNORED
 from regard.models.joint_ctc import ctc_positions
-from regard.models.registry import build, config_from_plain
 from regard.models.seq2seq import Vocabulary
+from regard.tasks.encoder_decoder import EncoderDecoderTask, SequenceBatch, vocabulary_of, with_targets
 from regard.tasks.recognize import Recognizer
 from regard.tasks.registry import RECOGNIZERS
 from regard.tasks.spoken_texts import SpokenTexts
-from regard.tasks.task import Loss, Task
-from regard.tasks.text_pairs import vocabulary_of
 from regard.tasks.utterances import Utterance, utterance, utterance_tables
 
 NORMALIZATIONS = ("utterance", "corpus")
 FRAMES_PER_TOKEN = 8  # frames of a spectrogram that count as a token of a batch
 
 
-class UtteranceBatch(NamedTuple):
-    """Utterances as an encoder-decoder takes them."""
-
-    inputs: Tensor  # (B, F, M): normalized spectrograms
-    lengths: Tensor  # (B,): frames without padding
-    targets: Tensor  # (B, T): start token, ids, padding
-    labels: Tensor  # (B, T): ids, end token, then IGNORED
-    tokens: int  # labels other than IGNORED
-
-
 @final
-class Recognize(Task):
+class Recognize(EncoderDecoderTask):
     """Training a recognizer on utterances, from random weights or from another one.
 
     The loss is the cross entropy of the decoder plus the CTC loss of the encoder, times the model's `ctc_weight`; the
@@ -71,7 +58,7 @@ class Recognize(Task):
                 f"{' or '.join(NORMALIZATIONS)}"
             )
         if self.start is None:
-            self._config(Vocabulary(size=options.vocab_size or 300))
+            self.model_config(Vocabulary(size=options.vocab_size or 300))
 
     @classmethod
     def convert(cls, record: Record) -> Utterance | BadRow:
@@ -86,7 +73,7 @@ class Recognize(Task):
     def make_preparation(self) -> SpokenTexts:
         start, options = self.start, self.options
         spectrograms = (
-            SpectrogramProcessor(num_mels=self._config(Vocabulary(size=300)).num_mels)
+            SpectrogramProcessor(num_mels=self.model_config(Vocabulary(size=300)).num_mels)
             if start is None
             else start.processor
         )
@@ -116,47 +103,20 @@ class Recognize(Task):
         )
         return [*super().notes, note]
 
-    def build(self) -> nn.Module:
-        module: nn.Module = (
-            build(self._config(vocabulary_of(self.data.processor))) if self.start is None else self.start.module
-        )
-        return module
-
     def sizes(self, split: str, rows: Rows) -> np.ndarray[Any, Any]:
         store = self.store(split)
         frames, target = store.lengths("mels", rows), store.lengths("target", rows) + 1
         return np.stack([np.maximum(-(-frames // FRAMES_PER_TOKEN), target), target], 1)
 
-    def units(self, rows: Rows) -> int:
-        return int(self.data.train.lengths("target", rows).sum()) + len(rows)
-
-    def batch(self, split: str, rows: Sequence[int] | Rows) -> UtteranceBatch:
-        store, vocabulary = self.store(split), vocabulary_of(self.data.processor)
+    def batch(self, split: str, rows: Sequence[int] | Rows) -> SequenceBatch:
+        store = self.store(split)
         mels, texts = zip(*(store.row(int(row)) for row in rows), strict=True)
         lengths = torch.tensor([len(x) for x in mels])
         spectrograms = [torch.from_numpy(np.array(x, np.float32)) for x in mels]
         inputs = nn.utils.rnn.pad_sequence(spectrograms, batch_first=True)
         if split == "train" and self.augment:  # torch's default generator is seeded by the step
             inputs = spec_augment(inputs, lengths)
-        length = 1 + max(map(len, texts))
-        targets = torch.full((len(texts), length), vocabulary.pad)
-        labels = torch.full((len(texts), length), IGNORED)
-        targets[:, 0] = vocabulary.bos
-        for i, ids in enumerate(texts):
-            row = torch.from_numpy(np.array(ids, np.int64))
-            targets[i, 1 : len(row) + 1] = row
-            labels[i, : len(row)] = row
-            labels[i, len(row)] = vocabulary.eos
-        return UtteranceBatch(inputs, lengths, targets, labels, sum(len(ids) + 1 for ids in texts))
-
-    def batch_units(self, batch: UtteranceBatch) -> int:
-        return batch.tokens
-
-    def loss(self, module: nn.Module, batch: UtteranceBatch) -> Loss:
-        smoothing = self.options.label_smoothing if torch.is_grad_enabled() else 0.0
-        output = module(batch.inputs, batch.lengths, batch.targets)
-        loss = output.cross_entropy(batch.labels, label_smoothing=smoothing)
-        return Loss(loss.smoothed, loss.plain)
+        return with_targets(inputs, lengths, texts, vocabulary_of(self.data.processor))
 
     def sample(self, module: nn.Module, number: int) -> list[tuple[str, str]]:
         record = self.data.valid_records[number % len(self.data.valid_records)]
@@ -174,19 +134,12 @@ class Recognize(Task):
 
     def _too_short(self) -> int:
         """Number of utterances with fewer encoder states than CTC needs for their texts."""
-        config = self._config(vocabulary_of(self.data.processor)) if self.start is None else self.start.module.config
+        config = (
+            self.model_config(vocabulary_of(self.data.processor)) if self.start is None else self.start.module.config
+        )
         if not config.ctc_weight:
             return 0
         store = self.data.train
         states = -(-store.lengths("mels") // config.reduction)
         maybe = np.flatnonzero(2 * store.lengths("target") > states)  # at most as many blanks as tokens
         return sum(ctc_positions(store.row(int(row))[1].tolist()) > states[row] for row in maybe)
-
-    def _config(self, vocabulary: Vocabulary) -> Any:
-        """The configuration of a model that starts from random weights."""
-        options, settings = self.options, dict(self.options.model_settings or {})
-        if "vocabulary" in settings:
-            raise ConfigError("model_settings: vocabulary is that of the tokenizer; leave it out")
-        if options.dropout is not None:
-            settings.setdefault("dropout", options.dropout)
-        return config_from_plain(options.model or self.models[0], {**settings, "vocabulary": vocabulary})

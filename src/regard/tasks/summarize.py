@@ -20,9 +20,10 @@ from regard.models.pointer_generator import PointerGenerator
 from regard.models.registry import build
 from regard.tasks.check import check_texts
 from regard.tasks.document_reader import reader_of
+from regard.tasks.encoder_decoder import vocabulary_of
 from regard.tasks.rouge import SummaryEvaluation, copied_share, first_sentence, first_words, mean_words, rouge
 from regard.tasks.runner import Runner
-from regard.tasks.text_pairs import SAMPLED_PAIRS, TOKENIZER, TOO_LONG, TextPairs, vocabulary_of
+from regard.tasks.text_pairs import SAMPLED_PAIRS, TOKENIZER, TOO_LONG, TextPairs
 from regard.tasks.text_to_text import TextToText
 
 MAX_TOKENS = 256  # of a document that are read, unless the model was trained with another limit
@@ -258,7 +259,7 @@ class Summarize(TextToText):
     def build(self) -> nn.Module:
         if self.start is not None or not self.copies:
             return super().build()
-        config = self._config(vocabulary_of(self.tokenizer))
+        config = self.model_config(vocabulary_of(self.tokenizer))
         module: nn.Module = build(config)
         return module
 

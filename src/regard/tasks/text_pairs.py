@@ -3,11 +3,10 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from regard.data.prepare import LeftOut, Preparation, Prepared, Progress, Row, prepare
 from regard.data.record import BadRow, Record, text_of
@@ -16,22 +15,12 @@ from regard.data.sample import Sample
 from regard.data.store import Column
 from regard.data.tokenizer import Tokenizer
 from regard.errors import ConfigError
-from regard.layers.output_projection import IGNORED
 from regard.models.seq2seq import Vocabulary
+from regard.tasks.encoder_decoder import SequenceBatch, with_targets
 
 TOKENIZER = "tokenizer.json"
 SAMPLED_PAIRS = 100_000  # that the tokenizer is trained on
 TOO_LONG = "longer than max_tokens"
-
-
-class TextBatch(NamedTuple):
-    """A batch of an encoder-decoder."""
-
-    inputs: Tensor  # (B, S): source ids, end mark, padding
-    lengths: Tensor  # (B,): inputs that are not padding
-    targets: Tensor  # (B, T): start mark, ids, padding
-    labels: Tensor  # (B, T): ids, end mark, then IGNORED
-    tokens: int  # labels other than IGNORED
 
 
 @final
@@ -139,12 +128,7 @@ def text_pair(record: Record) -> Pair | BadRow:
     return target if isinstance(target, BadRow) else Pair(source, target, record.place)
 
 
-def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
-    """The vocabulary that a model needs for a tokenizer."""
-    return Vocabulary(size=tokenizer.size, pad=tokenizer.pad, bos=tokenizer.bos, eos=tokenizer.eos)
-
-
-def collate(pairs: Sequence[tuple[Any, ...]], vocabulary: Vocabulary) -> TextBatch:
+def collate(pairs: Sequence[tuple[Any, ...]], vocabulary: Vocabulary) -> SequenceBatch:
     """Collate pairs of token ids: add start and end tokens, and pad on the right.
 
     Args:
@@ -152,20 +136,12 @@ def collate(pairs: Sequence[tuple[Any, ...]], vocabulary: Vocabulary) -> TextBat
         vocabulary: of both.
 
     Returns:
-        A `TextBatch`.
+        A `SequenceBatch`.
     """
-    source_length = max(len(source) for source, _ in pairs) + 1
-    target_length = max(len(target) for _, target in pairs) + 1
-    inputs = np.full((len(pairs), source_length), vocabulary.pad, np.int64)
-    targets = np.full((len(pairs), target_length), vocabulary.pad, np.int64)
-    labels = np.full((len(pairs), target_length), IGNORED, np.int64)
-    targets[:, 0] = vocabulary.bos
-    for i, (source, target) in enumerate(pairs):
+    sources, targets = zip(*pairs, strict=True)
+    inputs = np.full((len(sources), max(map(len, sources)) + 1), vocabulary.pad, np.int64)
+    for i, source in enumerate(sources):
         inputs[i, : len(source)] = source
         inputs[i, len(source)] = vocabulary.eos
-        targets[i, 1 : len(target) + 1] = target
-        labels[i, : len(target)] = target
-        labels[i, len(target)] = vocabulary.eos
-    lengths = torch.tensor([len(source) + 1 for source, _ in pairs])
-    count = sum(len(target) + 1 for _, target in pairs)
-    return TextBatch(torch.from_numpy(inputs), lengths, torch.from_numpy(targets), torch.from_numpy(labels), count)
+    lengths = torch.tensor([len(source) + 1 for source in sources])
+    return with_targets(torch.from_numpy(inputs), lengths, targets, vocabulary)

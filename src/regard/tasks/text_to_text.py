@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import nn
 
 from regard.data.record import BadRow, Record
@@ -15,18 +14,19 @@ from regard.decode.generate import generate, twice_as_long
 from regard.decode.search import Greedy
 from regard.errors import ConfigError
 from regard.layers.attention_config import AttentionConfig
-from regard.models.registry import build, config_from_plain
+from regard.models.registry import config_from_plain
 from regard.models.seq2seq import Vocabulary
 from regard.models.transformer import size_settings
-from regard.tasks.task import JobOptions, Loss, Task
-from regard.tasks.text_pairs import TextBatch, TextPairs, collate, text_pair, vocabulary_of
+from regard.tasks.encoder_decoder import EncoderDecoderTask, SequenceBatch, vocabulary_of
+from regard.tasks.task import JobOptions
+from regard.tasks.text_pairs import TextPairs, collate, text_pair
 
 MOST_TARGETS = 99.9  # percentile of the targets' excess length that the maximum length allows for
 SUBWORDS = 8000  # default size of the tokenizer
 WHOLE_TEXT = 48  # tokens below which texts are never split, whatever the training's lengths
 
 
-class TextToText(Task):
+class TextToText(EncoderDecoderTask):
     """A task that trains an encoder-decoder on text pairs."""
 
     models: ClassVar[tuple[str, ...]] = ("transformer", "rnn", "luong", "convs2s")
@@ -35,7 +35,7 @@ class TextToText(Task):
 
     def check_options(self) -> None:
         if self.start is None:
-            self._config(Vocabulary(size=self.options.vocab_size or SUBWORDS))
+            self.model_config(Vocabulary(size=self.options.vocab_size or SUBWORDS))
 
     def make_preparation(self) -> TextPairs:
         self.check_start()
@@ -67,34 +67,15 @@ class TextToText(Task):
     def summary(self) -> str:
         return f"{super().summary}; {self.tokenizer.size:,} subwords"
 
-    def build(self) -> nn.Module:
-        if self.start is not None:
-            module: nn.Module = self.start.module
-            return module
-        module: nn.Module = build(self._config(vocabulary_of(self.tokenizer)))
-        return module
-
     def sizes(self, split: str, rows: Rows) -> np.ndarray[Any, Any]:
         store = self.store(split)
         source, target = store.lengths("source", rows), store.lengths("target", rows)
         return np.stack([np.maximum(source, target) + 1, source], 1)
 
-    def units(self, rows: Rows) -> int:
-        return int(self.data.train.lengths("target", rows).sum()) + len(rows)
-
-    def batch(self, split: str, rows: Sequence[int] | Rows) -> TextBatch:
+    def batch(self, split: str, rows: Sequence[int] | Rows) -> SequenceBatch:
         store = self.store(split)
         vocabulary = vocabulary_of(self.tokenizer)
         return collate([store.row(int(row)) for row in rows], vocabulary)
-
-    def batch_units(self, batch: TextBatch) -> int:
-        return batch.tokens
-
-    def loss(self, module: nn.Module, batch: TextBatch) -> Loss:
-        smoothing = self.options.label_smoothing if torch.is_grad_enabled() else 0.0
-        output = module(batch.inputs, batch.lengths, batch.targets)
-        loss = output.cross_entropy(batch.labels, label_smoothing=smoothing)
-        return Loss(loss.smoothed, loss.plain)
 
     def sample(self, module: nn.Module, number: int) -> list[tuple[str, str]]:
         pair = self.data.valid_records[number % len(self.data.valid_records)]
@@ -124,7 +105,7 @@ class TextToText(Task):
         excess = int(np.percentile(targets - 2 * sources, MOST_TARGETS)) + 1
         return {"length_ratio": float(targets.sum() / sources.sum()), "target_excess": max(excess, 0)}
 
-    def _config(self, vocabulary: Vocabulary) -> Any:
+    def model_config(self, vocabulary: Vocabulary) -> Any:
         return model_config(self.options, self.models[0], vocabulary)
 
 

@@ -1,6 +1,5 @@
 """A speech model as one object: what `regard.load` gives for Whisper's checkpoints."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
@@ -14,21 +13,19 @@ from regard.audio.decoding import RawFormat, SoundSource
 from regard.audio.features import SoundFeatures
 from regard.audio.mel import FRAME_RATE, AudioProcessor
 from regard.decode.search import Beam, Greedy
-from regard.errors import CheckpointError, DataError
+from regard.errors import DataError
 from regard.layers.evaluation import in_evaluation
 from regard.lens.sound_maps import SoundMaps
 from regard.lens.view import View
 from regard.models.seq2seq import Memory
 from regard.models.whisper import STRIDE, Whisper
-from regard.tasks.runner import PREPROCESSOR, Runner, read_processor
 from regard.tasks.speech_decoding import Decoding, Fallback, WindowDecoder
 from regard.tasks.speech_progress import SoundProgress
+from regard.tasks.speech_runner import SpeechRunner
 from regard.tasks.speech_settings import SpeechSettings
 from regard.tasks.speech_tokens import SpeechTokens, alignment_heads
 from regard.tasks.speech_view import look_at_sound, view_sound
 from regard.tasks.transcript import Segment, Transcript, Word
-from regard.tasks.utterances import Utterance
-from regard.tasks.word_errors import TranscriptEvaluation, evaluate_transcripts
 from regard.tasks.word_times import time_tokens, words_of
 
 BATCH, BATCH_BYTES = 16, 2**30  # windows in a batch, and bytes of their decoder caches
@@ -38,7 +35,7 @@ OnSegment = Callable[[int, Segment], None]
 
 
 @final
-class Transcriber(Runner):
+class Transcriber(SpeechRunner):
     """Speech-recognition model with its tokenizer, as `regard.load` returns it.
 
     Args:
@@ -50,6 +47,7 @@ class Transcriber(Runner):
 
     job: ClassVar[str] = "transcribe"
     writes_times: ClassVar[bool] = True
+    parse_processor = AudioProcessor.from_published
     tokenizer_files: ClassVar[str] = "tokenizer.json, or vocab.json and merges.txt,"
 
     def __init__(
@@ -249,52 +247,10 @@ class Transcriber(Runner):
         """
         return view_sound(self, sound, start=start, grid=grid, top=top)
 
-    def evaluate(
-        self,
-        records: Iterable[Utterance | tuple[str, str]],
-        *,
-        search: Greedy | Beam = Greedy(),
-        batch_size: int | None = None,
-    ) -> TranscriptEvaluation:
-        """Word and character error rates with bootstrap intervals, by duration, and the speed.
-
-        Args:
-            records: sound files and reference texts.
-            search: `Greedy()` or `Beam()`.
-            batch_size: windows per batch.
-
-        Returns:
-            The error rates.
-
-        Raises:
-            DataError: no records, or a sound that cannot be read.
-        """
-        rows = [(record[0], record[1]) for record in records]
-        if not rows:
-            raise DataError("no records to evaluate; give a file with at least one row")
-        start = time.perf_counter()
-        transcripts = self.transcribe([audio for audio, _ in rows], search=search, batch_size=batch_size)
-        seconds = time.perf_counter() - start
-        durations = [transcript.info.seconds for transcript in transcripts]
-        return evaluate_transcripts([str(x) for x in transcripts], [text for _, text in rows], durations, seconds)
-
     @property
     def _training(self) -> Mapping[str, Any]:
         training = self.config.get("training")
         return training if isinstance(training, dict) else {}
-
-    def extra_files(self) -> Mapping[str, bytes]:
-        """Processor configuration in the hub's layout."""
-        return {PREPROCESSOR: self.processor.to_json()}
-
-    def read_extras(self, folder: Path) -> None:
-        """Read the processor configuration."""
-        self.processor = read_processor(folder, AudioProcessor.from_published, self.processor)
-        if self.processor.num_mels != self.module.config.num_mels:
-            raise CheckpointError(
-                f"{folder / PREPROCESSOR}: feature_size={self.processor.num_mels}, and the model has "
-                f"{self.module.config.num_mels} mel bands; expected files of the same model"
-            )
 
     @property
     def published_fields(self) -> Mapping[str, Any]:

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from regard.audio.languages import language_code
 from regard.audio.mel import FRAME_RATE
@@ -14,26 +14,16 @@ from regard.audio.spec_augment import spec_augment
 from regard.data.record import BadRow, Record
 from regard.data.sampler import Rows
 from regard.errors import ConfigError
-from regard.layers.output_projection import IGNORED
+from regard.tasks.encoder_decoder import EncoderDecoderTask, SequenceBatch, with_targets
 from regard.tasks.speech_settings import SHORT_SECONDS
-from regard.tasks.task import Loss, Task
 from regard.tasks.transcribe import Transcriber
 from regard.tasks.utterances import Utterance, Utterances, utterance, utterance_tables
 
 FRAMES_PER_TOKEN = 8  # frames of a spectrogram that count as a token of a batch: two thirds of a target token's work
 
 
-class SpeechBatch(NamedTuple):
-    """Batch of utterances for an encoder-decoder."""
-
-    inputs: Tensor  # (B, F, M)
-    targets: Tensor  # (B, T): the prompt's tokens, then ids, padding
-    labels: Tensor  # (B, T): ids, end token, else IGNORED
-    tokens: int  # labels other than IGNORED
-
-
 @final
-class Transcribe(Task):
+class Transcribe(EncoderDecoderTask):
     """Fine-tuning a speech model on utterances.
 
     A batch is padded with silence to 10 seconds if all of it is shorter, else to the model's window. The trained model
@@ -96,21 +86,14 @@ class Transcribe(Task):
         language = self.preparation.language
         return f"{super().summary}; {seconds / 60:,.1f} minutes" + (f", language {language}" if language else "")
 
-    def build(self) -> nn.Module:
-        module: nn.Module = self.start.module
-        return module
-
     def sizes(self, split: str, rows: Rows) -> np.ndarray[Any, Any]:
         store = self.store(split)
         frames, target = store.lengths("mels", rows), store.lengths("target", rows)
         padded = np.array([self._window(int(x)) for x in frames])
         return np.stack([np.maximum(padded // FRAMES_PER_TOKEN, target), target], 1)
 
-    def units(self, rows: Rows) -> int:
-        return int(self.data.train.lengths("target", rows).sum()) + len(rows)
-
-    def batch(self, split: str, rows: Sequence[int] | Rows) -> SpeechBatch:
-        store, prompt = self.store(split), self._prompt
+    def batch(self, split: str, rows: Sequence[int] | Rows) -> SequenceBatch:
+        store = self.store(split)
         mels, texts = zip(*(store.row(int(row)) for row in rows), strict=True)
         lengths = torch.tensor([len(x) for x in mels])
         window = self._window(int(lengths.max()))
@@ -118,31 +101,10 @@ class Transcribe(Task):
         for x, own in zip(inputs, mels, strict=True):
             sound = torch.from_numpy(np.array(own, np.float32))
             x[: len(sound)] = sound
-            x[len(sound) :] = (
-                sound.max() - 2.0
-            )  # silence: the floor of the normalization, 8 powers of ten below the peak
+            x[len(sound) :] = sound.max() - 2.0  # silence: the floor of the normalization, 8 powers of ten lower
         if split == "train" and self.augment:  # torch's default generator is seeded by the step
             inputs = spec_augment(inputs, lengths)
-        start, end = len(prompt), self.start.module.vocabulary.eos
-        length = start + max(map(len, texts))
-        targets = torch.full((len(texts), length), end)
-        labels = torch.full((len(texts), length), IGNORED)
-        targets[:, :start] = torch.tensor(prompt)
-        for i, ids in enumerate(texts):
-            row = torch.from_numpy(np.array(ids, np.int64))
-            targets[i, start : start + len(row)] = row
-            labels[i, start - 1 : start - 1 + len(row)] = row
-            labels[i, start - 1 + len(row)] = end
-        return SpeechBatch(inputs, targets, labels, sum(len(ids) + 1 for ids in texts))
-
-    def batch_units(self, batch: SpeechBatch) -> int:
-        return batch.tokens
-
-    def loss(self, module: nn.Module, batch: SpeechBatch) -> Loss:
-        smoothing = self.options.label_smoothing if torch.is_grad_enabled() else 0.0
-        output = module(batch.inputs, None, batch.targets)
-        loss = output.cross_entropy(batch.labels, label_smoothing=smoothing)
-        return Loss(loss.smoothed, loss.plain)
+        return with_targets(inputs, None, texts, self.start.module.vocabulary, start=self._prompt)
 
     def sample(self, module: nn.Module, number: int) -> list[tuple[str, str]]:
         record = self.data.valid_records[number % len(self.data.valid_records)]
