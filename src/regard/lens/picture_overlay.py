@@ -193,14 +193,12 @@ def look_at_picture(
     Raises:
         ConfigError: a model without self-attention.
     """
-    module = in_evaluation(module)
+    module, inputs = in_evaluation(module), inputs.detach().requires_grad_(label is not None)
     with torch.set_grad_enabled(label is not None), trace(module, gradients=label is not None) as calls:
         output = module(inputs)
     maps = {ROLLOUT: token_rollout(calls)[0, special:].view(grid)}
     if label is not None:
-        output.logits[0, label].backward()
-        for parameter in module.parameters():
-            parameter.grad = None
+        output.logits[0, label].backward(inputs=[inputs])  # the gradients of parameters stay as they are
         maps[GRADIENT] = token_relevance(calls)[0, special:].view(grid)
     return token_attention(calls)[0, :, :, special:].unflatten(-1, grid), maps
 

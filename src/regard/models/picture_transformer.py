@@ -24,16 +24,9 @@ from regard.layers.output_projection import OutputProjection
 from regard.layers.positions import LearnedPositions
 from regard.layers.quantized_linear import readable_weight
 from regard.layers.transformer_layer import DecoderLayer, EncoderLayer
-from regard.models.check import check_fields
 from regard.models.decoder_state import DecoderState
 from regard.models.seq2seq import Memory, Seq2Seq, Vocabulary
-from regard.models.show_attend_tell import (
-    check_pictures,
-    check_sides,
-    features_of,
-    grid_of,
-    residual_network,
-)
+from regard.models.show_attend_tell import GridConfig, check_pictures, features_of, residual_network
 from regard.models.step_positions import StepPositions
 
 INITIAL = 0.02  # deviation of first embeddings and positions
@@ -41,7 +34,7 @@ INITIAL = 0.02  # deviation of first embeddings and positions
 
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
-class PictureTransformerConfig:
+class PictureTransformerConfig(GridConfig):
     """Configuration of a `PictureTransformer`.
 
     Args:
@@ -75,20 +68,6 @@ class PictureTransformerConfig:
 
     __repr__ = short_repr
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_sides(self)
-
-    @property
-    def sides(self) -> tuple[int, int]:
-        """Height and width of the pictures, in pixels."""
-        return self.image_size, self.image_width or self.image_size
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of the grid of features."""
-        return grid_of(self.sides)
-
 
 @final
 class PictureTransformer(Seq2Seq):
@@ -111,8 +90,8 @@ class PictureTransformer(Seq2Seq):
         super().__init__()
         self.config, self.vocabulary = config, config.vocabulary
         size = config.embed_dim
-        sizes, layer = (size, config.num_heads, config.ffn_dim), {"norm": "pre", "dropout": config.dropout}
-        layers: dict[str, Any] = layer
+        sizes = (size, config.num_heads, config.ffn_dim)
+        layers: dict[str, Any] = {"norm": "pre", "dropout": config.dropout}
         self.stem, self.blocks = residual_network(config.channels)
         self.norm = nn.LayerNorm(features_of(config.channels))
         self.feature_proj = Linear(features_of(config.channels), size)

@@ -9,7 +9,7 @@ Layout: B pictures, S = h w grid cells with D features, T target tokens, K hypot
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, final
+from typing import Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -42,11 +42,41 @@ ATTENTIONS: dict[str, Normalizer] = {
 }
 GROUPS = 8  # of a group normalization, at most
 STAGES = 3  # of the convolutional network; each but the first halves the sides
+SHRINKING = 2 ** (STAGES - 1)  # pixels of a side for a cell of the grid
+
+
+class GridConfig:
+    """Sizes of pictures and of their grid of features, from the fields of a configuration.
+
+    Raises:
+        ConfigError: a field of another type or out of range, or sides that are not multiples of 4.
+    """
+
+    image_size: int
+    image_width: int | None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("image_size", "image_width"):
+            side = getattr(self, name)
+            if side is not None and side % SHRINKING:
+                raise ConfigError(f"{type(self).__name__}: {name}={side} must be a multiple of {SHRINKING}")
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the pictures, in pixels."""
+        return self.image_size, self.image_width or self.image_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the grid of features."""
+        height, width = self.sides
+        return height // SHRINKING, width // SHRINKING
 
 
 @final
 @dataclass(frozen=True, kw_only=True, repr=False)
-class ShowAttendTellConfig:
+class ShowAttendTellConfig(GridConfig):
     """Configuration of a `ShowAttendTell`.
 
     Args:
@@ -82,20 +112,6 @@ class ShowAttendTellConfig:
     input_scale: float = 10.0
 
     __repr__ = short_repr
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_sides(self)
-
-    @property
-    def sides(self) -> tuple[int, int]:
-        """Height and width of the pictures, in pixels."""
-        return self.image_size, self.image_width or self.image_size
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of the grid of features."""
-        return grid_of(self.sides)
 
 
 class CaptionOutput(NamedTuple):
@@ -295,13 +311,7 @@ class _Steps(NamedTuple):
 
 def features_of(channels: int) -> int:
     """Features of the cells that `residual_network(channels)` gives."""
-    return channels * 2 ** (STAGES - 1)
-
-
-def grid_of(sides: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of cells that `residual_network` gives for pictures of this height and width."""
-    height, width = (side // 2 ** (STAGES - 1) for side in sides)
-    return height, width
+    return channels * SHRINKING
 
 
 def residual_network(channels: int) -> tuple[nn.Conv2d, nn.Sequential]:
@@ -312,14 +322,6 @@ def residual_network(channels: int) -> tuple[nn.Conv2d, nn.Sequential]:
         for before, after, stride in ((channels, channels, 1), *((*pair, 2) for pair in pairwise(sizes)))
     ]
     return nn.Conv2d(3, channels, 3, padding=1, bias=False), nn.Sequential(*blocks)
-
-
-def check_sides(config: Any) -> None:
-    """Raise ConfigError unless the sides of a configuration's pictures are multiples of 4."""
-    for name in ("image_size", "image_width"):
-        side = getattr(config, name)
-        if side is not None and side % 2 ** (STAGES - 1):
-            raise ConfigError(f"{type(config).__name__}: {name}={side} must be a multiple of {2 ** (STAGES - 1)}")
 
 
 def check_pictures(model: str, inputs: Tensor, lengths: Tensor | None, sides: tuple[int, int]) -> None:

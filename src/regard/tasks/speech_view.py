@@ -22,7 +22,7 @@ from regard.lens.view import Axis, View
 from regard.models.whisper import STRIDE
 from regard.tasks.speech_tokens import alignment_heads
 from regard.tasks.transcript import Transcript
-from regard.tasks.word_times import TimedTokens, time_tokens, words_of
+from regard.tasks.word_times import TimedTokens, words_of
 
 if TYPE_CHECKING:
     from regard.tasks.recognize import Recognizer
@@ -85,11 +85,10 @@ def look_at_sound(transcriber: "Transcriber", sound: SoundSource, *, start: floa
     prompt, tokens, parameter = decoded.prompt, decoded.tokens, next(module.parameters())
     with torch.inference_mode():
         memory = module.encode(decoded.mels[None].to(parameter.device, parameter.dtype))
-        [timed] = time_tokens(module, memory, [tokens], [prompt], [decoded.frames], transcriber.tokens, aligned)
         targets = torch.tensor([[*prompt, *tokens]], device=parameter.device)
         weights = module.align(targets, memory, heads)[1][0, :, len(prompt) - 1 : -1].float().cpu()  # (heads, T, S)
-    rows, at = [], 0
-    for _, count in words_of(transcriber.tokenizer, tokens, timed, decoded.transcript.language, 0):
+    rows, at, untimed = [], 0, TimedTokens([0.0] * (len(tokens) + 1), [1.0] * len(tokens))
+    for _, count in words_of(transcriber.tokenizer, tokens, untimed, decoded.transcript.language, 0):
         rows.append(weights[:, at : at + count, : decoded.positions].mean(1))
         at += count
     if len(rows) != len(times):
