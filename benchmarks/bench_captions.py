@@ -8,7 +8,6 @@ steps on one thread; its minutes are of the processor. Runs that --out holds are
 
 import argparse
 import gzip
-import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from common import kept, replaced, write
+from common import folder_of_runs, kept, replaced, write
 from PIL import Image
 
 import regard as rg
@@ -160,9 +159,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if given.quick:
         given.steps = 4
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(given.out or name)
-        folder.mkdir(parents=True, exist_ok=True)
+    with folder_of_runs(given.out) as folder:
         write("captions", replaced("captions", cases(given, folder)), quick=given.quick)
 
 

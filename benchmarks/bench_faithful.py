@@ -8,7 +8,6 @@ uniform scores. Runs that --out holds are not repeated.
 import argparse
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 from bench_classify import MAX_TOKENS, Peer, Run, result_of
-from common import fresh, kept, minilm, replaced, write
+from common import folder_of_runs, fresh, kept, minilm, replaced, write
 
 import regard as rg
 from regard.lens.attribute import Explained, attributions, trust
@@ -101,9 +100,7 @@ def main() -> None:
         job = json.loads(given.job)
         print(json.dumps(measured(Run(*job["run"]), Path(job["folder"]), given)))
         return
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(given.out or name)
-        folder.mkdir(parents=True, exist_ok=True)
+    with folder_of_runs(given.out) as folder:
         write("faithful", replaced("faithful", cases(given, folder)), quick=given.quick)
 
 

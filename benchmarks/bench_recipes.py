@@ -9,14 +9,13 @@ import argparse
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import kept, processor_minutes, replaced, write
+from common import folder_of_runs, kept, processor_minutes, replaced, write
 
 from regard.train.options import TrainOptions
 
@@ -92,9 +91,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if given.pairs is None:
         parser.error("--pairs FOLDER, or $REGARD_PAIRS: pairs as train and valid.tsv.gz")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(given.out or name)
-        folder.mkdir(parents=True, exist_ok=True)
+    with folder_of_runs(given.out) as folder:
         write("recipes", replaced("recipes", cases(given, folder)), quick=given.quick)
 
 

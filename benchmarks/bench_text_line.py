@@ -7,7 +7,6 @@ Each run has a number of steps on one thread; its minutes are of the processor. 
 
 import argparse
 import random
-import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import kept, replaced, write
+from common import folder_of_runs, kept, replaced, write
 from PIL import Image, ImageDraw, ImageFont
 
 import regard as rg
@@ -150,9 +149,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if given.quick:
         given.steps = 3
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(given.out or name)
-        folder.mkdir(parents=True, exist_ok=True)
+    with folder_of_runs(given.out) as folder:
         write("text_line", replaced("text_line", cases(given, folder)), quick=given.quick)
 
 

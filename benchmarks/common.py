@@ -7,8 +7,10 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,15 @@ def processor_minutes(arguments: list[str]) -> float:
     subprocess.run([sys.executable, "-m", "regard", *arguments], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 60
+
+
+@contextmanager
+def folder_of_runs(out: str | None) -> Iterator[Path]:
+    """The folder that keeps runs, created if missing; a temporary one if none is named."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(out or name)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
 
 
 def kept(file: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
