@@ -123,13 +123,18 @@ struct Summary {
 // Activation fused into a linear map.
 enum class LinearActivation : int { none = 0, relu = 1, swish = 2, gelu_tanh = 3, gelu = 4 };
 
+// Layout of int8 codes: blocks of 16 outputs; in a block, for every four features, the four codes of each output. Features are
+// zero-padded to a multiple of 64.
+constexpr int64_t BLOCK_OUTPUTS = 16, QUAD = 4, LINE = BLOCK_OUTPUTS * QUAD;  // LINE: bytes of four features of a block
+constexpr int64_t DEPTH_STEP = 64;
+
 // Weight and bias of a linear map x W^T + b, in float32 or, where `codes` is not null, in int8: output n's codes times scales[n].
 struct Weights {
     int64_t outputs = 0, depth = 0;  // no outputs: no such map
     const float* weight = nullptr;
     int64_t row = 0;                // stride between outputs, in numbers
     const float* bias = nullptr;    // or null
-    const int8_t* codes = nullptr;  // in the layout of int8/dot_products.hpp
+    const int8_t* codes = nullptr;  // in the layout above
     const float* scales = nullptr;  // of each output
     const int32_t* sums = nullptr;  // of each output's codes
 };

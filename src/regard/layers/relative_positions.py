@@ -30,7 +30,7 @@ class RelativeBias2d(nn.Module):
 
     Args:
         num_heads: H.
-        head_dim: E, which does not matter.
+        head_dim: E; unused, as all relative positions take it.
         grid: rows and columns of the grid, each >= 1.
 
     Raises:
@@ -82,7 +82,7 @@ class RelativeKey2d(nn.Module):
     clipped to them. Heads share the tables.
 
     Args:
-        num_heads: H, which does not matter.
+        num_heads: H; unused, as all relative positions take it.
         head_dim: E.
         grid: rows and columns of the grid, each >= 1; the largest offsets are rows - 1 and columns - 1.
 

@@ -84,7 +84,7 @@ def ctc_loss(logits: Tensor, lengths: Tensor, labels: Tensor, vocabulary: Vocabu
 
 
 def ctc_positions(tokens: Sequence[int]) -> int:
-    """The least number of encoder states with which CTC can align a text: between equal tokens stands a blank.
+    """Minimum number of encoder states with which CTC can align a text: one a token, and a blank between equal ones.
 
     >>> ctc_positions([5, 6, 6, 7])
     5
@@ -110,7 +110,7 @@ def check_ctc_weight(owner: str, ctc_weight: float) -> None:
 
 
 def without_padding(x: Tensor, lengths: Tensor) -> Tensor:
-    """x (B, S, ...) with 0 behind the length of each row, whatever stood there."""
+    """x (B, S, ...) with 0 at padding, whatever is there."""
     is_padding = torch.arange(x.shape[1], device=x.device) >= lengths[:, None]
     return x.masked_fill(is_padding.view(*is_padding.shape, *[1] * (x.dim() - 2)), 0.0)
 

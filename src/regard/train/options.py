@@ -79,7 +79,8 @@ class TrainOptions:
     )
 
     model: str | None = option(
-        "transformer, rnn, luong, convs2s; pointer-generator (for summarize); listener or speech-transformer (for "
+        "transformer, rnn, luong, convs2s; pointer-generator (for summarize); vit or conv-attention (for classify, of "
+        "pictures); show-attend-tell or picture-transformer (for caption); listener or speech-transformer (for "
         "transcribe, from nothing); by default, that of the task.",
         None,
         group="model",

@@ -8,15 +8,12 @@
 namespace regard {
 namespace {
 
-// Layout of int8 codes, as in int8/dot_products.hpp: blocks of outputs, and in them groups of neighboring features.
-constexpr int64_t BLOCK = 16, QUAD = 4, DEPTH_STEP = 64;
-
 // Embedding of a token: each operation is rounded by itself, as PyTorch does.
 void embed(const Weights& w, int64_t token, float factor, const float* position, float* to) {
     if (w.codes) {
         const int64_t depth = (w.depth + DEPTH_STEP - 1) / DEPTH_STEP * DEPTH_STEP;
-        const int8_t* codes = w.codes + token / BLOCK * BLOCK * depth + token % BLOCK * QUAD;
-        for (int64_t i = 0; i < w.depth; ++i) to[i] = float(codes[i / QUAD * (BLOCK * QUAD) + i % QUAD]) * w.scales[token];
+        const int8_t* codes = w.codes + token / BLOCK_OUTPUTS * BLOCK_OUTPUTS * depth + token % BLOCK_OUTPUTS * QUAD;
+        for (int64_t i = 0; i < w.depth; ++i) to[i] = float(codes[i / QUAD * LINE + i % QUAD]) * w.scales[token];
     } else {
         std::memcpy(to, w.weight + token * w.row, size_t(w.depth) * sizeof(float));
     }

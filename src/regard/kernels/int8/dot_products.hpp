@@ -1,8 +1,7 @@
 // Exact int32 sums of products of int8 codes: a few rows of x with blocks of a weight's outputs.
 //
-// Layout of a weight: blocks of 16 outputs; in a block, for every four features, the four codes of each output (64 bytes).
-// Features are zero-padded to a multiple of 64. Sixteen such lines are the right operand of AMX's tiles, one line is an operand
-// of AVX512-VNNI, half a line one of AVX2: one layout for all instruction sets.
+// Sixteen lines of a weight (64 bytes each: four features of a block; see problem.hpp) are the right operand of AMX's tiles, one
+// line is an operand of AVX512-VNNI, half a line one of AVX2: one layout for all instruction sets.
 //
 // Where an instruction multiplies unsigned by signed bytes (VNNI, AMX), the codes of x are stored plus X_OFFSET, and the sums
 // are too large by X_OFFSET times the sum of the output's codes. Codes are within +-127, so the pairwise int16 sums of AVX2 are
@@ -13,9 +12,6 @@
 #include "simd/memory.hpp"
 
 namespace regard::REGARD_ISA {
-
-constexpr int64_t BLOCK_OUTPUTS = 16, LINE = 64;  // LINE: bytes of four features of a block
-constexpr int64_t DEPTH_STEP = 64;                // features are padded to a multiple of it
 
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 constexpr int32_t X_OFFSET = 128;
